@@ -1,0 +1,124 @@
+//! Workload endpoints: one interface of one pod.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ContainerId, InterfaceName, NameError, NetworkName};
+
+/// What identifies an attachment (CNI spec section 2, "Parameters"): network, container and interface.
+///
+/// As a key of the store it is `NETWORK/CONTAINER/INTERFACE` with the slashes kept out of every part by their types.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EndpointId {
+    /// The CNI network.
+    pub network: NetworkName,
+    /// The sandbox.
+    pub container: ContainerId,
+    /// The interface's name inside the sandbox.
+    pub interface: InterfaceName,
+}
+
+impl EndpointId {
+    /// The host's end of this attachment.
+    pub fn host_interface(&self) -> InterfaceName {
+        InterfaceName::of_attachment(&self.container, &self.interface)
+    }
+}
+
+impl fmt::Display for EndpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.network, self.container, self.interface)
+    }
+}
+
+impl From<EndpointId> for String {
+    fn from(id: EndpointId) -> Self {
+        id.to_string()
+    }
+}
+
+impl TryFrom<String> for EndpointId {
+    type Error = EndpointIdError;
+    fn try_from(text: String) -> Result<Self, EndpointIdError> {
+        text.parse()
+    }
+}
+
+impl FromStr for EndpointId {
+    type Err = EndpointIdError;
+    fn from_str(text: &str) -> Result<Self, EndpointIdError> {
+        let mut parts = text.split('/');
+        let (Some(network), Some(container), Some(interface), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(EndpointIdError::Parts(text.to_owned()));
+        };
+        Ok(Self { network: network.parse()?, container: container.parse()?, interface: interface.parse()? })
+    }
+}
+
+/// Why a text is not an endpoint's id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointIdError {
+    /// Not three parts.
+    #[error("{0:?} is not NETWORK/CONTAINER/INTERFACE")]
+    Parts(String),
+    /// A part is not a name of its kind.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+/// The pod that an endpoint belongs to, as the runtime named it in CNI_ARGS (or, outside Kubernetes, namespace `default`
+/// and the container's id).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PodRef {
+    /// K8S_POD_NAMESPACE.
+    pub namespace: String,
+    /// K8S_POD_NAME.
+    pub name: String,
+    /// K8S_POD_UID, where the runtime says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+}
+
+impl fmt::Display for PodRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A named port of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointPort {
+    /// The port's name.
+    pub name: String,
+    /// TCP, UDP or SCTP.
+    pub protocol: String,
+    /// The port number.
+    pub port: u16,
+}
+
+/// One interface of one pod on this node: who it is, and what was given to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadEndpoint {
+    /// The attachment.
+    pub id: EndpointId,
+    /// The pod.
+    pub pod: PodRef,
+    /// The host's end of the veth pair.
+    pub host_interface: InterfaceName,
+    /// The addresses, at most one per family, each out of a block of this node (or borrowed by it).
+    pub addresses: Vec<IpAddr>,
+    /// The pod's labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The pod's named ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<EndpointPort>,
+}

@@ -1,0 +1,25 @@
+//! The vocabulary that every Manx crate shares: names, prefixes, AS numbers, resources, and the messages that cross
+//! process or crate boundaries.
+//!
+//! This crate is pure: values in, values out. It opens no file, reads no clock, knows no runtime. What two crates that
+//! may not know each other exchange (bgp and felix, ipam and felix, cni and agent) is a type of this crate.
+
+mod asn;
+mod endpoint;
+mod fib;
+mod names;
+mod prefix;
+mod update;
+
+pub mod api;
+pub mod backoff;
+pub mod cni;
+pub mod resource;
+pub mod selector;
+
+pub use asn::{Asn, AsnError, ClusterId, RouterId, RouterIdError};
+pub use endpoint::{EndpointId, EndpointIdError, EndpointPort, PodRef, WorkloadEndpoint};
+pub use fib::{FibUpdate, NextHopState, NextHopWatch};
+pub use names::{ContainerId, InterfaceName, NameError, NetworkName, NodeName, ResourceName};
+pub use prefix::{Family, Prefix, PrefixError};
+pub use update::Update;
