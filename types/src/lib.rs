@@ -8,12 +8,14 @@ mod asn;
 mod endpoint;
 mod fib;
 mod names;
+mod node;
 mod prefix;
 mod update;
 
 pub mod api;
 pub mod backoff;
 pub mod cni;
+pub mod config;
 pub mod resource;
 pub mod selector;
 
@@ -21,5 +23,6 @@ pub use asn::{Asn, AsnError, ClusterId, RouterId, RouterIdError};
 pub use endpoint::{EndpointId, EndpointIdError, EndpointPort, PodRef, WorkloadEndpoint};
 pub use fib::{FibUpdate, NextHopState, NextHopWatch};
 pub use names::{ContainerId, InterfaceName, NameError, NetworkName, NodeName, ResourceName};
+pub use node::{Alive, BlockClaim, ClusterNode, Registration};
 pub use prefix::{Family, Prefix, PrefixError};
 pub use update::Update;

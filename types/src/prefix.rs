@@ -222,7 +222,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_prefix_survives_its_text_and_holds_its_address(bits: u128, v6: bool, len in 0u8..=128) {
-            let addr: IpAddr = if v6 { Ipv6Addr::from_bits(bits).into() } else { Ipv4Addr::from_bits(bits as u32).into() };
+            let addr: IpAddr = if v6 { Ipv6Addr::from_bits(bits).into() } else { Ipv4Addr::from_bits((bits >> 96) as u32).into() };
             let len = len.min(Family::of(addr).bits());
             let prefix = Prefix::new(addr, len).unwrap();
             prop_assert!(prefix.contains(addr));

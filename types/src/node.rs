@@ -1,0 +1,124 @@
+//! Nodes as the cluster knows them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::resource::{Metadata, NodeSpec};
+use crate::{Asn, ClusterId, Family, NodeName, Prefix};
+
+/// What a node's agent says of its node: `nodes/NAME/registration`. It stays until the node is removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Registration {
+    /// The IPv4 address that the node peers from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<Ipv4Addr>,
+    /// The IPv6 address that the node peers from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<Ipv6Addr>,
+    /// The port that its speaker listens on, where the agent's configuration sets one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_port: Option<u16>,
+    /// The version of its agent.
+    pub agent_version: String,
+}
+
+/// That a node's agent is alive, and which one: `nodes/NAME/alive`, under a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Alive {
+    /// The agent's instance: it changes when the journal, the boot or the network namespace is another.
+    pub instance: String,
+}
+
+/// Who has claimed a block: `blocks/CIDR`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlockClaim {
+    /// The owner.
+    pub owner: NodeName,
+}
+
+/// A node, from its agent's registration and the operator's Node resource, which wins field by field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterNode {
+    /// The name.
+    pub name: NodeName,
+    /// The address it peers from, per family.
+    pub ipv4: Option<Ipv4Addr>,
+    /// See `ipv4`.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Its own AS number, where it has one.
+    pub asn: Option<Asn>,
+    /// The port of its speaker, where it has its own.
+    pub listen_port: Option<u16>,
+    /// The cluster that it reflects routes for, where it does.
+    pub cluster_id: Option<ClusterId>,
+    /// For selectors.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl ClusterNode {
+    /// The node of this name.
+    pub fn new(name: NodeName, registration: Option<&Registration>, resource: Option<(&Metadata, &NodeSpec)>) -> Self {
+        let bgp = resource.and_then(|(_, spec)| spec.bgp.as_ref());
+        let said = |family| match bgp?.address(family) {
+            Some(IpAddr::V4(address)) => Some((Some(address), None)),
+            Some(IpAddr::V6(address)) => Some((None, Some(address))),
+            None => None,
+        };
+        let mut labels = resource.map(|(metadata, _)| metadata.labels.clone()).unwrap_or_default();
+        labels.entry("kubernetes.io/hostname".to_owned()).or_insert_with(|| name.to_string());
+        Self {
+            ipv4: said(Family::Ipv4).map_or_else(|| registration.and_then(|r| r.ipv4), |(ipv4, _)| ipv4),
+            ipv6: said(Family::Ipv6).map_or_else(|| registration.and_then(|r| r.ipv6), |(_, ipv6)| ipv6),
+            asn: bgp.and_then(|bgp| bgp.as_number),
+            listen_port: registration.and_then(|r| r.listen_port),
+            cluster_id: bgp.and_then(|bgp| bgp.route_reflector_cluster_id),
+            labels,
+            name,
+        }
+    }
+
+    /// The address it peers from.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::Ipv4 => self.ipv4.map(IpAddr::V4),
+            Family::Ipv6 => self.ipv6.map(IpAddr::V6),
+        }
+    }
+
+    /// The prefix of the node's own address of the family.
+    pub fn host_prefix(&self, family: Family) -> Option<Prefix> {
+        self.address(family).map(Prefix::host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::NodeBgp;
+
+    #[test]
+    fn what_the_operator_says_of_a_node_wins_field_by_field() {
+        let registration = Registration {
+            ipv4: Some(Ipv4Addr::new(192, 0, 2, 1)),
+            ipv6: Some("2001:db8::1".parse().unwrap()),
+            listen_port: Some(1790),
+            agent_version: "0.1.0".to_owned(),
+        };
+        let metadata = Metadata {
+            name: "a".parse().unwrap(),
+            labels: BTreeMap::from([("rack".to_owned(), "1".to_owned())]),
+            annotations: BTreeMap::new(),
+        };
+        let bgp = NodeBgp { ipv4_address: Some("198.51.100.7/24".to_owned()), ..NodeBgp::default() };
+        let spec = NodeSpec { bgp: Some(bgp) };
+        let node = ClusterNode::new("a".parse().unwrap(), Some(&registration), Some((&metadata, &spec)));
+        assert_eq!(node.ipv4, Some(Ipv4Addr::new(198, 51, 100, 7)));
+        assert_eq!(node.ipv6, registration.ipv6);
+        assert_eq!(node.listen_port, Some(1790));
+        assert_eq!(node.labels["rack"], "1");
+    }
+}

@@ -1,0 +1,79 @@
+//! BGPConfiguration.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Asn;
+
+/// What holds for every node's speaker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BgpConfigurationSpec {
+    /// The AS number of nodes that have none of their own (default 64512).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_number: Option<Asn>,
+    /// Whether every node peers with every other (default true).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_to_node_mesh_enabled: Option<bool>,
+    /// The TCP port that nodes listen on and reach each other at (default 179).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_port: Option<u16>,
+    /// How long mesh peers keep a restarting node's routes, such as `120s` (default: the agent's restartTime).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_mesh_max_restart_time: Option<String>,
+}
+
+impl BgpConfigurationSpec {
+    /// The mesh's restart time, where one is set.
+    pub fn mesh_restart_time(&self) -> Option<Duration> {
+        self.node_mesh_max_restart_time.as_deref().and_then(duration)
+    }
+
+    pub(super) fn problem(&self) -> Option<String> {
+        if self.listen_port == Some(0) {
+            return Some("listenPort 0 is not a port".to_owned());
+        }
+        let text = self.node_mesh_max_restart_time.as_ref()?;
+        duration(text).is_none().then(|| bad_restart_time("nodeMeshMaxRestartTime", text))
+    }
+}
+
+/// What is wrong with a restart time.
+pub(super) fn bad_restart_time(field: &str, text: &str) -> String {
+    format!("{field}: {text:?} is not a duration of 1s to 4095s such as 120s or 2m (RFC 4724 section 3)")
+}
+
+/// A duration as Go prints it, in whole seconds (`120s`, `2m`, `1m30s`), that fits the twelve bits of RFC 4724 section 3.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    let mut seconds: u64 = 0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, tail) = rest.split_at(digits);
+        let number: u64 = number.parse().ok()?;
+        let unit = match tail.chars().next()? {
+            'h' => 3_600,
+            'm' => 60,
+            's' => 1,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(number.checked_mul(unit)?)?;
+        rest = tail.get(1..)?;
+    }
+    (1..=4_095).contains(&seconds).then(|| Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc4724_3_restart_times_are_whole_seconds_of_twelve_bits() {
+        assert_eq!(duration("1m30s"), Some(Duration::from_secs(90)));
+        assert_eq!(duration("1h"), Some(Duration::from_secs(3_600)));
+        for bad in ["", "s", "90", "0s", "2h", "1.5s", "-1s", "9999999999999999999s"] {
+            assert_eq!(duration(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! BGPPeer.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::bgp_configuration::{bad_restart_time, duration};
+use crate::selector::Selector;
+use crate::{Asn, NodeName};
+
+/// Sessions between some nodes and some peers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BgpPeerSpec {
+    /// The one node that has this session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// The nodes that have this session (with neither: every node).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<Selector>,
+    /// The peer's address, with a port where it is not 179.
+    #[serde(default, rename = "peerIP", skip_serializing_if = "Option::is_none")]
+    pub peer_ip: Option<PeerAddress>,
+    /// The peers are these nodes, at their own addresses and AS numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_selector: Option<Selector>,
+    /// The peer's AS number; goes with `peerIP`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_number: Option<Asn>,
+    /// How long this peer's routes stay while it restarts, such as `120s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_restart_time: Option<String>,
+}
+
+/// Whom a BGPPeer means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerTarget<'a> {
+    /// A router at an address.
+    Router(PeerAddress, Asn),
+    /// Nodes of this cluster.
+    Nodes(&'a Selector),
+}
+
+impl BgpPeerSpec {
+    /// Whom it means; `None` only for a value that [`super::Resource::from_value`] would have refused.
+    pub fn target(&self) -> Option<PeerTarget<'_>> {
+        match (self.peer_ip, self.as_number, &self.peer_selector) {
+            (Some(address), Some(asn), None) => Some(PeerTarget::Router(address, asn)),
+            (None, None, Some(selector)) => Some(PeerTarget::Nodes(selector)),
+            _ => None,
+        }
+    }
+
+    /// The restart time of this peer, where one is set.
+    pub fn restart_time(&self) -> Option<Duration> {
+        self.max_restart_time.as_deref().and_then(duration)
+    }
+
+    pub(super) fn problem(&self) -> Option<String> {
+        if self.node.is_some() && self.node_selector.is_some() {
+            return Some("node and nodeSelector exclude each other".to_owned());
+        }
+        if let Some(text) = self.max_restart_time.as_ref().filter(|text| duration(text).is_none()) {
+            return Some(bad_restart_time("maxRestartTime", text));
+        }
+        match (self.peer_ip, self.as_number, &self.peer_selector) {
+            (None, _, None) => Some("needs peerIP or peerSelector".to_owned()),
+            (Some(_), _, Some(_)) => Some("peerIP and peerSelector exclude each other".to_owned()),
+            (Some(_), None, None) => Some("peerIP needs asNumber".to_owned()),
+            (None, Some(_), Some(_)) => Some("asNumber goes with peerIP (a node's AS number is its own)".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+/// A peer's address and port, written `192.0.2.1`, `192.0.2.1:1790`, `2001:db8::1` or `[2001:db8::1]:1790`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct PeerAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The port, where it was written.
+    pub port: Option<u16>,
+}
+
+impl FromStr for PeerAddress {
+    type Err = PeerAddressError;
+    fn from_str(text: &str) -> Result<Self, PeerAddressError> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self { address, port: None });
+        }
+        let socket: SocketAddr = text.parse().map_err(|_| PeerAddressError(text.to_owned()))?;
+        if socket.port() == 0 {
+            return Err(PeerAddressError(text.to_owned()));
+        }
+        Ok(Self { address: socket.ip(), port: Some(socket.port()) })
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            None => self.address.fmt(f),
+            Some(port) => SocketAddr::new(self.address, port).fmt(f),
+        }
+    }
+}
+
+impl TryFrom<String> for PeerAddress {
+    type Error = PeerAddressError;
+    fn try_from(text: String) -> Result<Self, PeerAddressError> {
+        text.parse()
+    }
+}
+
+impl From<PeerAddress> for String {
+    fn from(address: PeerAddress) -> Self {
+        address.to_string()
+    }
+}
+
+/// The text is no peer address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an address such as 192.0.2.1, 192.0.2.1:1790 or [2001:db8::1]:1790")]
+pub struct PeerAddressError(String);

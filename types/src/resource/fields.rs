@@ -1,0 +1,77 @@
+//! Which fields, and which values of them, are implemented.
+
+use serde_json::Value;
+
+use super::Kind;
+
+/// How a field of a spec is treated.
+enum Field {
+    /// Implemented; its type checks the value.
+    Any,
+    /// Implemented for this value alone (what the field means otherwise, Manx does not do).
+    Only(&'static [&'static str]),
+    /// A mapping with fields of its own.
+    Nested(&'static [(&'static str, Self)]),
+}
+
+use Field::{Any, Nested, Only};
+
+const IP_POOL: &[(&str, Field)] = &[
+    ("cidr", Any),
+    ("blockSize", Any),
+    ("disabled", Any),
+    ("nodeSelector", Any),
+    ("disableBGPExport", Any),
+    ("ipipMode", Only(&["Never"])),
+    ("vxlanMode", Only(&["Never"])),
+    ("natOutgoing", Only(&["false"])),
+    ("allowedUses", Only(&["[\"Workload\"]", "[\"Workload\",\"Tunnel\"]"])),
+];
+
+const NODE: &[(&str, Field)] = &[(
+    "bgp",
+    Nested(&[("asNumber", Any), ("ipv4Address", Any), ("ipv6Address", Any), ("routeReflectorClusterID", Any)]),
+)];
+
+const BGP_CONFIGURATION: &[(&str, Field)] =
+    &[("asNumber", Any), ("nodeToNodeMeshEnabled", Any), ("listenPort", Any), ("nodeMeshMaxRestartTime", Any)];
+
+const BGP_PEER: &[(&str, Field)] = &[
+    ("node", Any),
+    ("nodeSelector", Any),
+    ("peerIP", Any),
+    ("peerSelector", Any),
+    ("asNumber", Any),
+    ("maxRestartTime", Any),
+];
+
+/// Paths of the fields of `spec` that Manx does not implement, with the value where only the value is the matter.
+pub(super) fn unknown(kind: Kind, spec: &Value) -> Vec<String> {
+    let known = match kind {
+        Kind::IpPool => IP_POOL,
+        Kind::Node => NODE,
+        Kind::BgpConfiguration => BGP_CONFIGURATION,
+        Kind::BgpPeer => BGP_PEER,
+    };
+    let mut refused = Vec::new();
+    collect("spec", known, spec, &mut refused);
+    refused
+}
+
+fn collect(path: &str, known: &[(&str, Field)], value: &Value, refused: &mut Vec<String>) {
+    let Value::Object(object) = value else { return };
+    for (key, value) in object {
+        let path = format!("{path}.{key}");
+        match known.iter().find(|(name, _)| name == key).map(|(_, field)| field) {
+            None => refused.push(path),
+            Some(Any) => {}
+            Some(Only(values)) => {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                if !values.contains(&text.as_str()) {
+                    refused.push(format!("{path}: {text}"));
+                }
+            }
+            Some(Nested(inner)) => collect(&path, inner, value, refused),
+        }
+    }
+}
