@@ -1,0 +1,282 @@
+//! The node's cache: the last that was seen of the shared store, so that a restarted agent can work while the store is
+//! away. Written behind, never waited for; losing it costs nothing but that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::types::Type;
+use rusqlite::{Transaction, params};
+use tokio::sync::oneshot;
+use types::Update;
+
+use crate::database::{Database, DatabaseError, IDLE};
+use crate::{Entry, Key, Version, tasks};
+
+/// The number of the file's layout.
+const LAYOUT: i64 = 1;
+
+const TABLES: &str = "CREATE TABLE entry (key TEXT NOT NULL PRIMARY KEY, value BLOB NOT NULL, \
+                      version INTEGER NOT NULL, created INTEGER NOT NULL) WITHOUT ROWID, STRICT; \
+                      CREATE TABLE listed (prefix TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID, STRICT";
+
+/// A handle on the cache; clones share it. A thread of its own owns the file.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    /// What is not written yet; shared with the thread.
+    pending: Arc<Mutex<Pending>>,
+    /// Wakes the thread. Holds one ring: more would say nothing new.
+    bell: SyncSender<()>,
+    /// The file, for errors.
+    path: PathBuf,
+}
+
+/// What the thread will do next. Bounded by the number of keys, because a key's later change replaces its earlier one.
+#[derive(Debug, Default)]
+struct Pending {
+    /// Prefixes that are being listed anew, with the keys seen since their `Restart`.
+    listing: BTreeMap<Key, BTreeSet<Key>>,
+    /// Prefixes that were listed anew: keys that were not seen go. To be done before `changes`.
+    listed: BTreeMap<Key, BTreeSet<Key>>,
+    /// The latest state of keys; none: deleted.
+    changes: BTreeMap<Key, Option<Entry>>,
+    /// Questions, to be answered after the changes were written.
+    questions: Vec<Question>,
+}
+
+#[derive(Debug)]
+enum Question {
+    Load { prefix: Key, reply: oneshot::Sender<Result<Vec<Entry>, DatabaseError>> },
+    IsComplete { prefix: Key, reply: oneshot::Sender<Result<bool, DatabaseError>> },
+    Flush(oneshot::Sender<Result<(), DatabaseError>>),
+}
+
+impl Cache {
+    /// Opens the file, made where it is missing, and starts its thread. A damaged cache is thrown away and made anew.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, DatabaseError> {
+        let path = path.as_ref().to_owned();
+        let database = match Database::open(&path, LAYOUT, TABLES) {
+            Err(DatabaseError::Damaged { .. } | DatabaseError::Newer { .. }) => {
+                for suffix in ["", "-wal", "-shm"] {
+                    let mut file = path.as_os_str().to_owned();
+                    file.push(suffix);
+                    // Absent is as good.
+                    let _ = std::fs::remove_file(file);
+                }
+                Database::open(&path, LAYOUT, TABLES)?
+            }
+            opened => opened?,
+        };
+        let pending = Arc::new(Mutex::new(Pending::default()));
+        let (bell, rings) = sync_channel(1);
+        let shared = Arc::clone(&pending);
+        tasks::database_thread("cache", move || serve(database, &shared, &rings))
+            .map_err(|error| DatabaseError::Io { path: path.clone(), what: error.to_string() })?;
+        Ok(Self { pending, bell, path })
+    }
+
+    /// Takes note of an update of the watch on `prefix`; returns at once. After `Restart` and `InSync`, what was not set
+    /// in between is forgotten.
+    pub fn put(&self, prefix: &Key, update: &Update<Key, Entry>) {
+        lock(&self.pending).put(prefix, update);
+        self.ring();
+    }
+
+    /// The last seen entries under `prefix`, in the order of their keys.
+    pub async fn load(&self, prefix: &Key) -> Result<Vec<Entry>, DatabaseError> {
+        let prefix = prefix.clone();
+        self.ask(|reply| Question::Load { prefix, reply }).await
+    }
+
+    /// The same; none if a watch on just this prefix has never been in sync, so that nothing is known of what there is.
+    pub async fn load_complete(&self, prefix: &Key) -> Result<Option<Vec<Entry>>, DatabaseError> {
+        let complete = prefix.clone();
+        let complete = self.ask(|reply| Question::IsComplete { prefix: complete, reply }).await?;
+        if complete { self.load(prefix).await.map(Some) } else { Ok(None) }
+    }
+
+    /// Returns when all that was put before is in the file.
+    pub async fn flush(&self) -> Result<(), DatabaseError> {
+        self.ask(Question::Flush).await
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<Result<T, DatabaseError>>) -> Question,
+    ) -> Result<T, DatabaseError> {
+        let (reply, answer) = oneshot::channel();
+        lock(&self.pending).questions.push(question(reply));
+        self.ring();
+        answer.await.unwrap_or_else(|_| Err(DatabaseError::Closed { path: self.path.clone() }))
+    }
+
+    fn ring(&self) {
+        // Full: the thread will look anyway. Disconnected: the process ends.
+        let _ = self.bell.try_send(());
+    }
+}
+
+impl Pending {
+    fn put(&mut self, prefix: &Key, update: &Update<Key, Entry>) {
+        match update {
+            Update::Restart => {
+                self.listing.insert(prefix.clone(), BTreeSet::new());
+            }
+            Update::Set(key, entry) => {
+                if let Some(seen) = self.listing.get_mut(prefix) {
+                    seen.insert(key.clone());
+                }
+                self.changes.insert(key.clone(), Some(entry.clone()));
+            }
+            Update::Delete(key) => {
+                self.changes.insert(key.clone(), None);
+            }
+            Update::InSync => {
+                if let Some(seen) = self.listing.remove(prefix) {
+                    let stale = |key: &Key| key.is_under(prefix) && !seen.contains(key);
+                    self.changes.retain(|key, _| !stale(key));
+                    self.listed.insert(prefix.clone(), seen);
+                }
+            }
+        }
+    }
+
+    /// Takes what is to be written; what is being listed stays.
+    fn take(&mut self) -> Batch {
+        Batch { listed: mem::take(&mut self.listed), changes: mem::take(&mut self.changes) }
+    }
+
+    /// Puts back what could not be written, under what has come since.
+    fn put_back(&mut self, batch: Batch) {
+        let overtaken = |key: &Key| self.listed.keys().any(|prefix| key.is_under(prefix));
+        for (key, change) in batch.changes.into_iter().filter(|(key, _)| !overtaken(key)).collect::<Vec<_>>() {
+            self.changes.entry(key).or_insert(change);
+        }
+        for (prefix, seen) in batch.listed {
+            self.listed.entry(prefix).or_insert(seen);
+        }
+    }
+}
+
+/// What one transaction writes.
+struct Batch {
+    listed: BTreeMap<Key, BTreeSet<Key>>,
+    changes: BTreeMap<Key, Option<Entry>>,
+}
+
+/// The thread.
+fn serve(mut database: Database, pending: &Mutex<Pending>, rings: &Receiver<()>) {
+    let mut failing = false;
+    loop {
+        let idle = if failing { Some(IDLE) } else { database.idle() };
+        let rung = match idle {
+            Some(idle) => rings.recv_timeout(idle),
+            None => rings.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        if rung == Err(RecvTimeoutError::Timeout) && !failing {
+            // Says nothing to anybody: the next write meets the same disk.
+            let _ = database.fold();
+            continue;
+        }
+        let (batch, questions) = {
+            let mut pending = lock(pending);
+            (pending.take(), mem::take(&mut pending.questions))
+        };
+        let written = database.transaction(|transaction| write(transaction, &batch));
+        if let Err(error) = &written {
+            if !failing {
+                tracing::warn!(%error, "the cache is not written; a restart while the store is away would see older data");
+            }
+            lock(pending).put_back(batch);
+        }
+        failing = written.is_err();
+        for question in questions {
+            answer(&database, question, &written);
+        }
+        database.fold_large();
+        if rung == Err(RecvTimeoutError::Disconnected) {
+            let _ = database.fold();
+            return;
+        }
+    }
+}
+
+/// The asker may have stopped waiting.
+fn answer(database: &Database, question: Question, written: &Result<(), DatabaseError>) {
+    match question {
+        Question::Load { prefix, reply } => {
+            let _ = reply.send(load(database, &prefix));
+        }
+        Question::IsComplete { prefix, reply } => {
+            let _ = reply.send(is_complete(database, &prefix));
+        }
+        Question::Flush(reply) => {
+            let _ = reply.send(written.clone());
+        }
+    }
+}
+
+fn write(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<()> {
+    for (prefix, seen) in &batch.listed {
+        let stale: Vec<String> = {
+            let mut select = transaction.prepare_cached("SELECT key FROM entry WHERE key >= ?1 AND key < ?2")?;
+            let keys = select.query_map([prefix.as_str(), &end(prefix)], |row| row.get::<_, String>(0))?;
+            keys.filter(|key| key.as_ref().is_ok_and(|key| Key::new(key).map_or(true, |key| !seen.contains(&key))))
+                .collect::<rusqlite::Result<_>>()?
+        };
+        transaction.prepare_cached("INSERT OR IGNORE INTO listed (prefix) VALUES (?1)")?.execute([prefix.as_str()])?;
+        for key in stale {
+            transaction.prepare_cached("DELETE FROM entry WHERE key = ?1")?.execute([key])?;
+        }
+    }
+    for (key, change) in &batch.changes {
+        match change {
+            Some(entry) => transaction
+                .prepare_cached("INSERT OR REPLACE INTO entry (key, value, version, created) VALUES (?1, ?2, ?3, ?4)")?
+                .execute(params![
+                    key.as_str(),
+                    entry.value,
+                    entry.version.count().cast_signed(),
+                    entry.created.count().cast_signed()
+                ])?,
+            None => transaction.prepare_cached("DELETE FROM entry WHERE key = ?1")?.execute([key.as_str()])?,
+        };
+    }
+    Ok(())
+}
+
+fn load(database: &Database, prefix: &Key) -> Result<Vec<Entry>, DatabaseError> {
+    database.read(|connection| {
+        let mut select = connection.prepare_cached(
+            "SELECT key, value, version, created FROM entry WHERE key >= ?1 AND key < ?2 ORDER BY key",
+        )?;
+        let rows = select.query_map([prefix.as_str(), &end(prefix)], |row| {
+            let key = Key::new(row.get::<_, String>(0)?)
+                .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))?;
+            let count = |stored: i64| Version::new(stored.cast_unsigned());
+            Ok(Entry { key, value: row.get(1)?, version: count(row.get(2)?), created: count(row.get(3)?) })
+        })?;
+        rows.collect()
+    })
+}
+
+fn is_complete(database: &Database, prefix: &Key) -> Result<bool, DatabaseError> {
+    database.read(|connection| {
+        connection.prepare_cached("SELECT 1 FROM listed WHERE prefix = ?1")?.exists([prefix.as_str()])
+    })
+}
+
+/// The first text behind all that begin with `prefix`. Keys are ASCII, so the last byte has a successor.
+fn end(prefix: &Key) -> String {
+    let mut bytes = prefix.as_str().as_bytes().to_vec();
+    if let Some(last) = bytes.last_mut() {
+        *last += 1;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn lock(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,153 @@
+//! Who may speak with etcd: certificates, users and roles.
+
+use std::path::{Path, PathBuf};
+
+use etcd_client::{Permission, PermissionType};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use store::{Etcd, EtcdConfig, Password, Store, StoreError};
+use tempfile::TempDir;
+
+use crate::server::{Server, ServerTls};
+use crate::watching::{PATIENCE, Watching, key, put, values};
+
+/// An authority, with a folder for what it signs.
+struct Authority {
+    folder: TempDir,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "manx test authority");
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("ca.pem"), issuer.pem()).unwrap();
+        Self { folder, issuer }
+    }
+
+    fn ca(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// A certificate for `name` at 127.0.0.1, and its key.
+    fn sign(&self, name: &str) -> (PathBuf, PathBuf) {
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let file = |suffix: &str| self.folder.path().join(format!("{name}{suffix}"));
+        std::fs::write(file(".pem"), certificate.pem()).unwrap();
+        std::fs::write(file(".key"), key.serialize_pem()).unwrap();
+        (file(".pem"), file(".key"))
+    }
+}
+
+#[tokio::test]
+async fn certificates_let_in_whom_they_should_and_errors_say_what_is_wrong_with_them() {
+    let authority = Authority::new();
+    let (cert, key_file) = authority.sign("server");
+    let tls = ServerTls { ca: authority.ca(), cert, key: key_file };
+    let Some(server) = Server::start_with(Some(tls)).await else { return };
+    let (cert, key_file) = authority.sign("node-1");
+    let good = EtcdConfig {
+        ca: Some(authority.ca()),
+        cert: Some(cert),
+        key: Some(key_file),
+        ..EtcdConfig::new([server.url()])
+    };
+    let store = Etcd::connect(good.clone()).await.unwrap();
+    until_there(&store).await;
+    put(&store, "a/1", "1").await;
+    assert_eq!(Watching::in_sync(&store, "a/").await.state, values(&[("a/1", "1")]));
+
+    let refusal = |config: EtcdConfig| async move { Etcd::connect(config).await.unwrap().probe().await.unwrap_err() };
+    let stranger = Authority::new();
+    let error = refusal(EtcdConfig { ca: Some(stranger.ca()), ..good.clone() }).await.to_string();
+    assert!(error.contains(&server.url()) && error.contains("invalid peer certificate"), "{error}");
+    let error = refusal(EtcdConfig { cert: None, key: None, ..good.clone() }).await.to_string();
+    assert!(error.contains(&server.url()), "{error}");
+
+    let swapped = EtcdConfig { cert: good.cert.clone(), key: Some(stranger.sign("other").1), ..good.clone() };
+    let error = Etcd::connect(swapped.clone()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Config { .. }), "{error}");
+    assert!(names(&error, swapped.cert.as_deref()) && names(&error, swapped.key.as_deref()), "{error}");
+}
+
+#[tokio::test]
+async fn a_wrong_password_or_a_missing_permission_is_refused_by_the_users_name() {
+    let Some(server) = Server::start().await else { return };
+    let mut operator = server.operator().await;
+    for (user, role) in [("root", "root"), ("manx", "node")] {
+        operator.user_add(user, "right", None).await.unwrap();
+        operator.role_add(role).await.unwrap();
+        operator.user_grant_role(user, role).await.unwrap();
+    }
+    let own = Permission::new(PermissionType::Readwrite, "/manx/v1/own/").with_prefix();
+    operator.role_grant_permission("node", own).await.unwrap();
+    // `probe` reads this key.
+    operator.role_grant_permission("node", Permission::read("/manx/v1/version")).await.unwrap();
+    operator.auth_enable().await.unwrap();
+
+    let config = |password: &str| EtcdConfig {
+        username: Some("manx".to_owned()),
+        password: Some(Password::new(password)),
+        ..EtcdConfig::new([server.url()])
+    };
+    let error = Etcd::connect(config("wrong")).await.unwrap().probe().await.unwrap_err();
+    assert!(matches!(&error, StoreError::Refused { .. }), "{error}");
+    assert!(
+        error.to_string().contains("refused user \"manx\": ") && error.to_string().contains(&server.url()),
+        "{error}"
+    );
+
+    let nobody = Etcd::connect(EtcdConfig::new([server.url()])).await.unwrap();
+    let error = nobody.get(&key("own/1")).await.unwrap_err().to_string();
+    assert!(error.contains("refused this client (no etcd.username is set)"), "{error}");
+
+    let store = Etcd::connect(config("right")).await.unwrap();
+    put(&store, "own/1", "1").await;
+    let mut watching = Watching::in_sync(&store, "own/").await;
+    put(&store, "own/2", "2").await;
+    watching.until_said("own/2=2").await;
+    let error = store.get(&key("others/1")).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Refused { user, .. } if user == "user \"manx\""), "{error}");
+}
+
+#[tokio::test]
+async fn a_watch_and_a_session_of_a_user_survive_that_etcd_forgets_its_tokens() {
+    let Some(mut server) = Server::start().await else { return };
+    let mut operator = server.operator().await;
+    operator.user_add("root", "right", None).await.unwrap();
+    operator.role_add("root").await.unwrap();
+    operator.user_grant_role("root", "root").await.unwrap();
+    operator.auth_enable().await.unwrap();
+    let config = EtcdConfig {
+        username: Some("root".to_owned()),
+        password: Some(Password::new("right")),
+        ..EtcdConfig::new([server.url()])
+    };
+    let store = Etcd::connect(config).await.unwrap();
+    put(&store, "a/1", "1").await;
+    let mut watching = Watching::in_sync(&store, "a/").await;
+    server.restart().await;
+    until_there(&store).await;
+    put(&store, "a/2", "2").await;
+    watching.until_state(&values(&[("a/1", "1"), ("a/2", "2")])).await;
+}
+
+/// A server that was just started may not answer yet.
+async fn until_there(store: &Etcd) {
+    let coming = async {
+        while let Err(error) = store.probe().await {
+            assert!(error.is_transient(), "{error}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, coming).await.unwrap();
+}
+
+fn names(error: &StoreError, path: Option<&Path>) -> bool {
+    error.to_string().contains(&path.unwrap().display().to_string())
+}
