@@ -1,2 +1,47 @@
-//! stub
-fn main() {}
+//! `manxctl`: what an operator asks and tells Manx.
+//!
+//! Resources are read and written in etcd, or through the agent's socket on a node that works without etcd. What is a
+//! node's own (sessions, routes) is asked of its agent. Tables for people, `-o json|yaml` for programs.
+
+mod agent;
+mod cli;
+mod cmd;
+mod datastore;
+mod render;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<()> {
+    let Cli { place, command } = cli;
+    match command {
+        Command::Get(args) => cmd::resources::get(&place, args).await,
+        Command::Apply(args) => cmd::resources::apply(&place, args).await,
+        Command::Delete(args) => cmd::resources::delete(&place, args).await,
+        Command::Node(args) => cmd::node::run(&place, args).await,
+        Command::Ipam(args) => cmd::ipam::run(&place, args).await,
+        Command::Bgp(args) => cmd::bgp::run(&place, args).await,
+        Command::Version(args) => cmd::version::run(&place, args).await,
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    // The alternate form prints the chain of causes on one line.
+    render::complain(&format!("{error:#}"));
+    ExitCode::FAILURE
+}

@@ -1,0 +1,7 @@
+//! One module per command.
+
+pub(crate) mod bgp;
+pub(crate) mod ipam;
+pub(crate) mod node;
+pub(crate) mod resources;
+pub(crate) mod version;

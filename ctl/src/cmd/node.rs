@@ -1,0 +1,65 @@
+//! `manxctl node`.
+
+use types::api::{NodeStatus, PeerStatus};
+
+use crate::cli::{Node, NodeCommand, Place};
+use crate::datastore::local_agent;
+use crate::render;
+
+pub(crate) async fn run(place: &Place, args: Node) -> anyhow::Result<()> {
+    let NodeCommand::Status(output) = args.command;
+    let status: NodeStatus = local_agent(place)?.get("/v1/status").await?;
+    render::print(output.output, &status, table)
+}
+
+fn table(status: &NodeStatus) -> String {
+    let addresses: Vec<_> = status.addresses.iter().map(ToString::to_string).collect();
+    let router_id = status.router_id.map_or_else(|| "none".to_owned(), |id| id.to_string());
+    let connected = if status.datastore_connected { "connected" } else { "NOT CONNECTED" };
+    let mut text = format!(
+        "Node {} ({}), agent {}\n  AS {}, router id {router_id}, addresses {}\n  datastore {}: {connected}\n  \
+         {} pods; kernel routes: {} local, {} blocks, {} by BGP, {} failed\n",
+        status.node,
+        if status.ready { "ready" } else { "NOT READY" },
+        status.version,
+        status.asn,
+        if addresses.is_empty() { "none".to_owned() } else { addresses.join(", ") },
+        status.datastore,
+        status.endpoints,
+        status.routes.local,
+        status.routes.blocks,
+        status.routes.bgp,
+        status.routes.failed,
+    );
+    for problem in &status.problems {
+        text.push_str(&format!("  problem: {problem}\n"));
+    }
+    text.push('\n');
+    if status.peers.is_empty() {
+        text.push_str("No BGP peers.");
+        return text;
+    }
+    let header = ["PEER", "TYPE", "AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "REFUSED", "STALE", "LAST ERROR"];
+    text.push_str(&render::table(&header, status.peers.iter().map(row)));
+    text
+}
+
+fn row(peer: &PeerStatus) -> Vec<String> {
+    let address = if peer.port == 179 {
+        peer.address.to_string()
+    } else {
+        std::net::SocketAddr::new(peer.address, peer.port).to_string()
+    };
+    vec![
+        address,
+        peer.origin.clone(),
+        peer.asn.to_string(),
+        peer.state.clone(),
+        peer.since_secs.map_or_else(|| "-".to_owned(), render::age),
+        peer.received.to_string(),
+        peer.accepted.to_string(),
+        peer.refused.to_string(),
+        peer.stale.to_string(),
+        peer.last_error.clone().unwrap_or_default(),
+    ]
+}

@@ -1,0 +1,123 @@
+//! Where resources are: in etcd, or with the agent of a node that works without.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use store::{Check, Key, Outcome, Store, Write};
+use types::ResourceName;
+use types::config::Config;
+use types::resource::{Kind, Resource};
+
+use crate::agent::{Agent, AgentError};
+use crate::cli::Place;
+
+/// The place of resources.
+pub(crate) enum Datastore {
+    /// etcd, asked directly.
+    Etcd(Arc<dyn Store>),
+    /// The local store, through the agent that has it open.
+    Agent(Agent),
+}
+
+impl Datastore {
+    /// As the configuration says.
+    pub(crate) async fn open(place: &Place) -> anyhow::Result<Self> {
+        let config = configuration(place)?;
+        match &config.etcd {
+            Some(settings) => Ok(Self::Etcd(Arc::new(store::etcd::Etcd::connect(settings.into()).await?))),
+            None => Ok(Self::Agent(agent_of(place, &config))),
+        }
+    }
+
+    /// All resources of a kind, by name.
+    pub(crate) async fn list(&self, kind: Kind) -> anyhow::Result<Vec<Resource>> {
+        match self {
+            Self::Agent(agent) => Ok(agent.get(&format!("/v1/resources/{kind}")).await?),
+            Self::Etcd(store) => {
+                let listing = store.list(&store::keys::resources(kind)).await?;
+                listing.entries.iter().map(|entry| Ok(store::decode(&entry.key, &entry.value)?)).collect()
+            }
+        }
+    }
+
+    /// One resource.
+    pub(crate) async fn get(&self, kind: Kind, name: &ResourceName) -> anyhow::Result<Option<Resource>> {
+        match self {
+            Self::Agent(agent) => match agent.get(&format!("/v1/resources/{kind}/{name}")).await {
+                Ok(resource) => Ok(Some(resource)),
+                Err(AgentError::NotFound(_)) => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+            Self::Etcd(store) => {
+                let entry = store.get(&store::keys::resource(kind, name)).await?;
+                Ok(entry.map(|entry| store::decode(&entry.key, &entry.value)).transpose()?)
+            }
+        }
+    }
+
+    /// Creates or replaces a resource.
+    pub(crate) async fn put(&self, resource: &Resource) -> anyhow::Result<()> {
+        let (kind, name) = (resource.kind(), &resource.metadata.name);
+        match self {
+            Self::Agent(agent) => Ok(agent.put(&format!("/v1/resources/{kind}/{name}"), resource).await?),
+            Self::Etcd(store) => {
+                let key = store::keys::resource(kind, name);
+                let write = Write::Put { key, value: store::encode(resource), session: None };
+                store.transact(Vec::new(), vec![write]).await?;
+                Ok(())
+            }
+        }
+    }
+
+    /// Deletes a resource; false where there was none.
+    pub(crate) async fn delete(&self, kind: Kind, name: &ResourceName) -> anyhow::Result<bool> {
+        match self {
+            Self::Agent(agent) => match agent.delete(&format!("/v1/resources/{kind}/{name}")).await {
+                Ok(()) => Ok(true),
+                Err(AgentError::NotFound(_)) => Ok(false),
+                Err(error) => Err(error.into()),
+            },
+            Self::Etcd(store) => {
+                let key: Key = store::keys::resource(kind, name);
+                let present = Check { key: key.clone(), expect: store::Expect::Present };
+                let outcome = store.transact(vec![present], vec![Write::Delete { key }]).await?;
+                Ok(matches!(outcome, Outcome::Committed(_)))
+            }
+        }
+    }
+}
+
+/// This node's agent.
+pub(crate) fn local_agent(place: &Place) -> anyhow::Result<Agent> {
+    match &place.socket {
+        Some(socket) => Ok(Agent::new(socket.clone())),
+        None => Ok(agent_of(place, &configuration(place)?)),
+    }
+}
+
+fn agent_of(place: &Place, config: &Config) -> Agent {
+    Agent::new(place.socket.clone().unwrap_or_else(|| config.run_dir.join(types::api::SOCKET)))
+}
+
+fn configuration(place: &Place) -> anyhow::Result<Config> {
+    let file = read_yaml(&place.config)?;
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    // The name of this node does not matter to what is read here.
+    Config::new(&file, &environment, "localhost").with_context(|| place.config.display().to_string())
+}
+
+/// The file as a value; null where there is none.
+fn read_yaml(path: &Path) -> anyhow::Result<Value> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let options = serde_saphyr::options! { strict_booleans: true };
+            serde_saphyr::from_str_with_options(&text, options).with_context(|| path.display().to_string())
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
