@@ -1,1 +1,43 @@
-//! stub
+//! The CNI plugin `manx`: what a container runtime executes to plug a pod into the routed network.
+//!
+//! It reads the runtime's request, asks the agent on this node for addresses, makes the pair of links, and prints the
+//! result. It keeps no state, knows no datastore and no Kubernetes, and has one thread, which visits the pod's namespace.
+//! What an address is taken from, which routes and rules a pod has, and when a parked link is deleted, is the agent's
+//! business.
+//!
+//! ```text
+//!  environment ─► args ─┐
+//!                       ├─► verbs ─► client ◄── unix socket ──► agent
+//!  stdin ───► config ───┘     │
+//!                             ├─► plan (pure) ─► wiring ─► kernel, host side and pod side
+//!                             └─► tombstone (DEL without an agent)
+//!  stdout ◄── result or error (spec, result)
+//! ```
+//!
+//! # Configuration
+//!
+//! A plugin object of a network configuration list. Keys beside CNI's own, all optional:
+//!
+//! | key | default | meaning |
+//! |---|---|---|
+//! | `runDir` | `/run/manx` | the agent's run folder: the socket, and the tombstones of DELs that met no agent |
+//! | `agentSocket` | `cni.sock` in `runDir` | the agent's CNI socket |
+//!
+//! `args.cni.labels` and `args.cni["manx.io/ports"]` describe the pod where there is no Kubernetes. A request for a
+//! certain address or MAC (`runtimeConfig.ips`, `runtimeConfig.mac`, `args.cni.ips`, `IP=` and `MAC=` in CNI_ARGS) is
+//! refused with code 2: the pod would silently get another one. Unknown keys are tolerated, as the CNI spec wants.
+
+pub mod args;
+pub mod client;
+pub mod config;
+pub mod plan;
+pub mod result;
+pub mod spec;
+pub mod tombstone;
+pub mod verbs;
+pub mod wiring;
+
+#[cfg(test)]
+mod fake_agent;
+
+pub use verbs::{Machine, Node, Outcome, run};

@@ -1,1 +1,107 @@
-//! stub
+//! The kernel seam: links, addresses, routes, neighbours, sysctls and namespaces of Linux.
+//!
+//! The only crate that speaks netlink, enters namespaces and writes below `/proc/sys`. It is blocking and single
+//! threaded by itself: whoever owns a [`Kernel`] calls it from one thread. It holds no state of its own beyond a socket,
+//! makes no decision and never retries a change; what is ours and what should be there is the callers' business
+//! ([`ours`] only names the marks).
+//!
+//! ```text
+//!   cni ──────┐                       ┌── Linux      one rtnetlink socket of a namespace
+//!   felix ────┼──► trait Kernel ──────┤
+//!   tests ────┘                       └── FakeKernel in memory, fails on request (feature "fake")
+//!   felix ───────► trait EventSource ─┬── Events     one rtnetlink multicast socket
+//!                                     └── FakeEvents
+//! ```
+
+mod address;
+mod error;
+mod link;
+mod linux;
+mod neighbour;
+mod route;
+mod sysctl;
+
+pub mod events;
+#[cfg(feature = "fake")]
+pub mod fake;
+pub mod netns;
+pub mod ours;
+pub mod sockopt;
+
+use std::net::IpAddr;
+
+use types::InterfaceName;
+
+pub use address::{AddressFlags, InterfaceAddress};
+pub use error::{Failure, KernelError};
+pub use link::{Link, LinkChange, VethSpec};
+pub use linux::{Linux, PortId};
+pub use neighbour::Neighbour;
+pub use netns::Netns;
+pub use route::{
+    MAIN_TABLE, Resolution, Route, RouteChange, RouteFailure, RouteFilter, RouteKind, RouteNextHop, Scope,
+};
+pub use sysctl::SysctlKey;
+
+/// What Manx asks of a network namespace's kernel state.
+///
+/// Every call blocks until the kernel has answered, which it does in microseconds except where it must wait for an RCU
+/// grace period (deleting links: 10 to 25 ms).
+pub trait Kernel: Send {
+    /// All links of the namespace.
+    fn links(&mut self) -> Result<Vec<Link>, KernelError>;
+
+    /// The link of that name, if there is one.
+    fn link(&mut self, name: &InterfaceName) -> Result<Option<Link>, KernelError>;
+
+    /// Makes a pair of virtual Ethernet links in one request: the host's end here, the other end born in the pod's
+    /// namespace, so that nothing is moved or renamed (which costs RCU waits). Answers the host end's index.
+    ///
+    /// [`KernelError::Exists`] if either name is taken; then nothing was made.
+    fn create_veth(&mut self, veth: &VethSpec<'_>) -> Result<u32, KernelError>;
+
+    /// Changes what `change` names, in one request.
+    fn change_link(&mut self, index: u32, change: &LinkChange) -> Result<(), KernelError>;
+
+    /// Deletes a link and, if it is one end of a pair, the other end. A link that is gone already is success.
+    fn delete_link(&mut self, index: u32) -> Result<(), KernelError>;
+
+    /// Deletes all links of a group in one request, at the price of one RCU wait for all. An empty group is success.
+    ///
+    /// The kernel refuses as a whole if one member cannot be deleted (a physical interface): the caller looks at the
+    /// members first.
+    fn delete_link_group(&mut self, group: u32) -> Result<(), KernelError>;
+
+    /// All addresses of the namespace, both families.
+    fn addresses(&mut self) -> Result<Vec<InterfaceAddress>, KernelError>;
+
+    /// Adds an address to its interface; one that is there already is success.
+    fn add_address(&mut self, address: &InterfaceAddress) -> Result<(), KernelError>;
+
+    /// Takes an address from its interface; one that is absent is success.
+    fn delete_address(&mut self, address: &InterfaceAddress) -> Result<(), KernelError>;
+
+    /// The routes that pass the filter, each in its canonical form ([`Route::canonical`]). A consistent picture: a dump
+    /// that the kernel reports as interrupted by changes is taken again.
+    fn routes(&mut self, filter: &RouteFilter) -> Result<Vec<Route>, KernelError>;
+
+    /// Carries out all changes in order and answers those that failed, each with its place in `changes`; a failure does
+    /// not stop the ones behind it. An error as a whole means that the socket failed and that nothing is known.
+    fn change_routes(&mut self, changes: &[RouteChange]) -> Result<Vec<RouteFailure>, KernelError>;
+
+    /// The route by which a packet to `destination` would leave. `None` when there is none, or when the one that matches
+    /// is unreachable, prohibited or a black hole.
+    fn resolve(&mut self, destination: IpAddr) -> Result<Option<Resolution>, KernelError>;
+
+    /// Puts a permanent neighbour entry, in the place of any other entry for the address.
+    fn set_neighbour(&mut self, neighbour: &Neighbour) -> Result<(), KernelError>;
+
+    /// The neighbour entries that have a link-layer address, both families.
+    fn neighbours(&mut self) -> Result<Vec<Neighbour>, KernelError>;
+
+    /// Reads a sysctl, without the line's end.
+    fn read_sysctl(&mut self, key: &SysctlKey) -> Result<String, KernelError>;
+
+    /// Writes a sysctl.
+    fn write_sysctl(&mut self, key: &SysctlKey, value: &str) -> Result<(), KernelError>;
+}

@@ -1,0 +1,262 @@
+//! The environment in which the runtime calls a plugin (CNI spec section 2, Parameters).
+//!
+//! CNI_PATH is not asked for: this plugin calls no other.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+
+use types::{ContainerId, InterfaceName, PodRef};
+
+use crate::spec::{CniError, Code};
+
+/// A command with what it needs from the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Plug a pod in.
+    Add {
+        /// The pod's interface.
+        attachment: Attachment,
+        /// CNI_NETNS: the namespace to plug into.
+        netns: PathBuf,
+    },
+    /// Unplug it. CNI_NETNS is not looked at: the pair goes by its host end, whatever became of the namespace.
+    Del(Attachment),
+    /// Would ADD be served?
+    Status,
+    /// Which versions are spoken?
+    Version,
+    /// A command that CNI knows and this plugin does not serve.
+    Unserved(Unserved),
+}
+
+/// The commands that are refused by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unserved {
+    /// Is an attachment as ADD left it?
+    Check,
+    /// Remove all attachments that the runtime does not list.
+    Gc,
+}
+
+impl fmt::Display for Unserved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Check => "CHECK",
+            Self::Gc => "GC",
+        })
+    }
+}
+
+/// One interface of one sandbox, and what CNI_ARGS says of the pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// CNI_CONTAINERID.
+    pub container: ContainerId,
+    /// CNI_IFNAME.
+    pub interface: InterfaceName,
+    /// CNI_ARGS. Keys that this plugin does not know are kept and not minded, with and without `IgnoreUnknown`.
+    pub args: BTreeMap<String, String>,
+}
+
+impl Attachment {
+    /// The pod as CNI_ARGS names it; outside Kubernetes, `default` and the container's id.
+    pub fn pod(&self) -> PodRef {
+        let arg = |key: &str| self.args.get(key).filter(|value| !value.is_empty()).cloned();
+        PodRef {
+            namespace: arg("K8S_POD_NAMESPACE").unwrap_or_else(|| "default".to_owned()),
+            name: arg("K8S_POD_NAME").unwrap_or_else(|| self.container.to_string()),
+            uid: arg("K8S_POD_UID"),
+        }
+    }
+}
+
+impl Command {
+    /// Reads the command from variables, each looked up by name. What is missing is named in one message.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, CniError> {
+        let mut environment = Environment { variable, missing: Vec::new() };
+        let command = environment.required("CNI_COMMAND")?.map(|command| match command.as_str() {
+            "ADD" => Ok(Verb::Add),
+            "DEL" => Ok(Verb::Del),
+            "STATUS" => Ok(Verb::Bare(Self::Status)),
+            "VERSION" => Ok(Verb::Bare(Self::Version)),
+            "CHECK" => Ok(Verb::Bare(Self::Unserved(Unserved::Check))),
+            "GC" => Ok(Verb::Bare(Self::Unserved(Unserved::Gc))),
+            unknown => Err(invalid(format!("CNI_COMMAND: {unknown:?} is not a command of CNI"))),
+        });
+        match command.transpose()? {
+            Some(Verb::Add) => {
+                let attachment = environment.attachment()?;
+                let netns = environment.required("CNI_NETNS")?;
+                environment.complete()?;
+                match (attachment, netns) {
+                    (Some(attachment), Some(netns)) => Ok(Self::Add { attachment, netns: netns.into() }),
+                    _ => Err(environment.missing()),
+                }
+            }
+            Some(Verb::Del) => {
+                let attachment = environment.attachment()?;
+                environment.complete()?;
+                attachment.map(Self::Del).ok_or_else(|| environment.missing())
+            }
+            Some(Verb::Bare(command)) => Ok(command),
+            None => Err(environment.missing()),
+        }
+    }
+}
+
+/// How much of the environment a command needs.
+enum Verb {
+    Add,
+    Del,
+    Bare(Command),
+}
+
+/// The variables, and the names of those that were wanted in vain.
+struct Environment<F> {
+    variable: F,
+    missing: Vec<&'static str>,
+}
+
+impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
+    /// The variable's value; a missing or empty one is noted.
+    fn required(&mut self, name: &'static str) -> Result<Option<String>, CniError> {
+        let value = self.optional(name)?;
+        if value.is_none() {
+            self.missing.push(name);
+        }
+        Ok(value)
+    }
+
+    fn optional(&self, name: &'static str) -> Result<Option<String>, CniError> {
+        match (self.variable)(name) {
+            None => Ok(None),
+            Some(value) => match value.into_string() {
+                Ok(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+                Err(_) => Err(invalid(format!("{name} is not UTF-8"))),
+            },
+        }
+    }
+
+    /// The attachment, unless a variable for it is missing.
+    fn attachment(&mut self) -> Result<Option<Attachment>, CniError> {
+        let container = self.required("CNI_CONTAINERID")?;
+        let interface = self.required("CNI_IFNAME")?;
+        let args = arguments(&self.optional("CNI_ARGS")?.unwrap_or_default())?;
+        let (Some(container), Some(interface)) = (container, interface) else { return Ok(None) };
+        let container = ContainerId::new(container).map_err(|error| invalid(format!("CNI_CONTAINERID: {error}")))?;
+        let interface = InterfaceName::new(interface).map_err(|error| invalid(format!("CNI_IFNAME: {error}")))?;
+        Ok(Some(Attachment { container, interface, args }))
+    }
+
+    fn complete(&self) -> Result<(), CniError> {
+        if self.missing.is_empty() { Ok(()) } else { Err(self.missing()) }
+    }
+
+    fn missing(&self) -> CniError {
+        invalid(format!("required env variables [{}] missing", self.missing.join(",")))
+    }
+}
+
+/// `KEY=VALUE;KEY=VALUE` (CNI_ARGS).
+fn arguments(text: &str) -> Result<BTreeMap<String, String>, CniError> {
+    let pairs = text.split(';').filter(|pair| !pair.is_empty());
+    let pair = |pair: &str| match pair.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(invalid(format!("CNI_ARGS: {pair:?} is not KEY=VALUE"))),
+    };
+    pairs.map(pair).collect()
+}
+
+fn invalid(msg: String) -> CniError {
+    CniError::new(Code::InvalidEnvironment, msg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(variables: &[(&str, &str)]) -> Result<Command, CniError> {
+        let variables: BTreeMap<_, _> = variables.iter().copied().collect();
+        Command::from_environment(|name| variables.get(name).map(OsString::from))
+    }
+
+    fn add(extra: &[(&str, &str)]) -> Result<Command, CniError> {
+        let mut variables = vec![
+            ("CNI_COMMAND", "ADD"),
+            ("CNI_CONTAINERID", "c1"),
+            ("CNI_NETNS", "/run/netns/c1"),
+            ("CNI_IFNAME", "eth0"),
+        ];
+        variables.extend_from_slice(extra);
+        command(&variables)
+    }
+
+    #[test]
+    fn all_missing_variables_are_named_in_one_message() {
+        for (variables, missing) in [
+            (vec![], "[CNI_COMMAND]"),
+            (vec![("CNI_COMMAND", "ADD")], "[CNI_CONTAINERID,CNI_IFNAME,CNI_NETNS]"),
+            (vec![("CNI_COMMAND", "ADD"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "")], "[CNI_CONTAINERID,CNI_NETNS]"),
+            (vec![("CNI_COMMAND", "DEL")], "[CNI_CONTAINERID,CNI_IFNAME]"),
+        ] {
+            let error = command(&variables).unwrap_err();
+            assert_eq!(error.code.number(), 4);
+            assert_eq!(error.msg, format!("required env variables {missing} missing"));
+        }
+    }
+
+    #[test]
+    fn a_bad_variable_is_named_with_its_value() {
+        for (variable, value, culprit) in [
+            ("CNI_COMMAND", "PLUG", "CNI_COMMAND: \"PLUG\""),
+            ("CNI_COMMAND", "add", "CNI_COMMAND: \"add\""),
+            ("CNI_CONTAINERID", "../x", "CNI_CONTAINERID: \"../x\""),
+            ("CNI_IFNAME", "a/b", "CNI_IFNAME: \"a/b\""),
+            ("CNI_IFNAME", "sixteen-bytes-xx", "CNI_IFNAME: \"sixteen-bytes-xx\""),
+            ("CNI_ARGS", "IgnoreUnknown=1;K8S", "CNI_ARGS: \"K8S\""),
+            ("CNI_ARGS", "=v", "CNI_ARGS: \"=v\""),
+        ] {
+            let error = add(&[(variable, value)]).unwrap_err();
+            assert_eq!(error.code.number(), 4, "{variable}={value}");
+            assert!(error.msg.starts_with(culprit), "{}", error.msg);
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_not_utf8_is_named() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let variable = |name: &str| (name == "CNI_COMMAND").then(|| OsString::from_vec(vec![0xff]));
+        assert_eq!(Command::from_environment(variable).unwrap_err().msg, "CNI_COMMAND is not UTF-8");
+    }
+
+    #[test]
+    fn the_pod_is_what_the_runtime_says_in_any_order_with_or_without_ignore_unknown() {
+        for args in [
+            "K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=u;IgnoreUnknown=1;K8S_POD_NAME=web;K8S_POD_NAMESPACE=shop",
+            "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web;K8S_POD_UID=u",
+        ] {
+            let Command::Add { attachment, .. } = add(&[("CNI_ARGS", args)]).unwrap() else { panic!("not an ADD") };
+            let pod = PodRef { namespace: "shop".to_owned(), name: "web".to_owned(), uid: Some("u".to_owned()) };
+            assert_eq!(attachment.pod(), pod);
+        }
+    }
+
+    #[test]
+    fn without_kubernetes_the_pod_is_the_container_in_the_default_namespace() {
+        let Command::Add { attachment, netns } = add(&[]).unwrap() else { panic!("not an ADD") };
+        assert_eq!(attachment.pod().to_string(), "default/c1");
+        assert_eq!(attachment.pod().uid, None);
+        assert_eq!(netns, PathBuf::from("/run/netns/c1"));
+    }
+
+    #[test]
+    fn del_needs_no_namespace_and_version_and_status_need_nothing() {
+        let del = [("CNI_COMMAND", "DEL"), ("CNI_CONTAINERID", "c1"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "")];
+        assert!(matches!(command(&del), Ok(Command::Del(_))));
+        assert_eq!(command(&[("CNI_COMMAND", "VERSION"), ("CNI_IFNAME", "a/b")]), Ok(Command::Version));
+        assert_eq!(command(&[("CNI_COMMAND", "STATUS")]), Ok(Command::Status));
+        assert_eq!(command(&[("CNI_COMMAND", "GC")]), Ok(Command::Unserved(Unserved::Gc)));
+    }
+}

@@ -1,0 +1,172 @@
+//! The binary's side of the conversation with the agent ([`types::cni`]). Blocking, with an end to every wait.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use types::EndpointId;
+use types::cni::{self, Attach, Detach, FrameError, PROTOCOL, Park, Refused, Reply, Request, Wire};
+
+use crate::spec::{CniError, Code};
+
+/// How long each answer is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience(Duration);
+
+impl Patience {
+    /// ADD: the agent may wait for a block and for the Pod object, seven seconds together.
+    pub const ADD: Self = Self(Duration::from_secs(15));
+    /// DEL: the agent waits for nothing; a stuck one must not hold a pod's end up.
+    pub const DEL: Self = Self(Duration::from_secs(3));
+    /// STATUS: runtimes ask every 5 s.
+    pub const STATUS: Self = Self(Duration::from_secs(2));
+
+    /// Another time.
+    pub const fn of(time: Duration) -> Self {
+        Self(time)
+    }
+}
+
+/// A conversation. Dropping it before its end makes the agent undo its part.
+#[derive(Debug)]
+pub struct Agent {
+    stream: UnixStream,
+    socket: PathBuf,
+}
+
+impl Agent {
+    /// Connects.
+    pub fn connect(socket: &Path, patience: Patience) -> Result<Self, AgentError> {
+        let connect = || {
+            let stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(Some(patience.0))?;
+            stream.set_write_timeout(Some(patience.0))?;
+            Ok(stream)
+        };
+        match connect() {
+            Ok(stream) => Ok(Self { stream, socket: socket.to_owned() }),
+            Err(error) => Err(AgentError::Absent { socket: socket.to_owned(), error }),
+        }
+    }
+
+    /// ADD, first half: the addresses and how to wire them.
+    pub fn attach(&mut self, attach: Attach) -> Result<Wire, AgentError> {
+        match self.ask(&Request::Attach(attach))? {
+            Reply::Wire(wire) => Ok(wire),
+            other => Err(self.out_of_order("Attach", &other)),
+        }
+    }
+
+    /// ADD, second half: the routes are in the kernel when this returns.
+    pub fn wired(&mut self) -> Result<(), AgentError> {
+        self.ask_for_done(&Request::Wired, "Wired")
+    }
+
+    /// DEL, first half: where to park the link; `None` if the agent knows of nothing to park.
+    pub fn detach(&mut self, id: EndpointId) -> Result<Option<Park>, AgentError> {
+        match self.ask(&Request::Detach(Detach { protocol: PROTOCOL, id }))? {
+            Reply::Park(park) => Ok(Some(park)),
+            Reply::Done => Ok(None),
+            other => Err(self.out_of_order("Detach", &other)),
+        }
+    }
+
+    /// DEL, second half: the addresses are released when this returns.
+    pub fn parked(&mut self) -> Result<(), AgentError> {
+        self.ask_for_done(&Request::Parked, "Parked")
+    }
+
+    /// Would ADD be served?
+    pub fn status(&mut self) -> Result<(), AgentError> {
+        self.ask_for_done(&Request::Status { protocol: PROTOCOL }, "Status")
+    }
+
+    fn ask_for_done(&mut self, request: &Request, said: &'static str) -> Result<(), AgentError> {
+        match self.ask(request)? {
+            Reply::Done => Ok(()),
+            other => Err(self.out_of_order(said, &other)),
+        }
+    }
+
+    fn ask(&mut self, request: &Request) -> Result<Reply, AgentError> {
+        let sent = cni::write(&mut self.stream, request);
+        // An agent that has hung up may have said why before.
+        match (cni::read(&mut self.stream), sent) {
+            (Ok(Reply::Refused(refused)), _) => Err(AgentError::Refused(refused)),
+            (Ok(reply), Ok(())) => Ok(reply),
+            (_, Err(error)) | (Err(error), Ok(())) => Err(self.broken(error)),
+        }
+    }
+
+    fn broken(&self, error: FrameError) -> AgentError {
+        AgentError::Broken { socket: self.socket.clone(), error }
+    }
+
+    fn out_of_order(&self, said: &'static str, reply: &Reply) -> AgentError {
+        let reply = match reply {
+            Reply::Wire(_) => "Wire",
+            Reply::Park(_) => "Park",
+            Reply::Done => "Done",
+            Reply::Refused(_) => "Refused",
+        };
+        AgentError::OutOfOrder { socket: self.socket.clone(), said, reply }
+    }
+}
+
+/// Why the agent was of no help.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Nobody listens.
+    #[error("no agent at {}: {error}", .socket.display())]
+    Absent {
+        /// Where one was looked for.
+        socket: PathBuf,
+        /// What the connection said.
+        error: io::Error,
+    },
+    /// The conversation ended early, timed out, or was no conversation.
+    #[error("the agent at {}: {error}", .socket.display())]
+    Broken {
+        /// The agent's socket.
+        socket: PathBuf,
+        /// What happened.
+        error: FrameError,
+    },
+    /// The agent says the right thing at the wrong time.
+    #[error("the agent at {} answers {reply} to {said}", .socket.display())]
+    OutOfOrder {
+        /// The agent's socket.
+        socket: PathBuf,
+        /// What it was told.
+        said: &'static str,
+        /// What it answered.
+        reply: &'static str,
+    },
+    /// The agent refuses.
+    #[error(transparent)]
+    Refused(Refused),
+}
+
+impl AgentError {
+    /// In the terms of CNI, for an ADD: 11 where a later attempt may find a working agent, 101 where the two ends do not
+    /// understand each other, else the agent's own code.
+    pub fn into_cni(self) -> CniError {
+        let code = match &self {
+            Self::Absent { .. } | Self::Broken { error: FrameError::Io(_), .. } => Code::TryAgain,
+            Self::Broken { .. } | Self::OutOfOrder { .. } => Code::Protocol,
+            Self::Refused(refused) => Code::Agent(refused.code),
+        };
+        CniError::new(code, self.to_string())
+    }
+
+    /// In the terms of CNI, for STATUS: 50, or 51 if the agent says so (CNI spec section 2, STATUS).
+    pub fn into_status(self) -> CniError {
+        const LIMITED: u32 = 51;
+        let code = match &self {
+            Self::Refused(Refused { code: LIMITED, .. }) => Code::Agent(LIMITED),
+            _ => Code::Unavailable,
+        };
+        CniError::new(code, self.to_string())
+    }
+}

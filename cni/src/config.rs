@@ -1,0 +1,363 @@
+//! The network configuration on stdin (CNI spec section 1, and section 4 for what the runtime derives).
+//!
+//! Keys are matched exactly, except below `args`, `runtimeConfig` and `prevResult`'s values, where containerd writes Go's
+//! capitalised names. Unknown keys are tolerated.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use types::{EndpointPort, NetworkName};
+
+use crate::args::Attachment;
+use crate::spec::{CniError, CniVersion, Code};
+
+/// Where the agent's files are unless the configuration says otherwise.
+pub const RUN_DIR: &str = "/run/manx";
+
+/// A checked network configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkConfig {
+    /// The version in which the result is written.
+    pub version: CniVersion,
+    /// The network.
+    pub name: NetworkName,
+    /// The agent's run folder.
+    pub run_dir: PathBuf,
+    /// The agent's CNI socket.
+    pub agent_socket: PathBuf,
+    /// `args.cni.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `args.cni["manx.io/ports"]`.
+    pub ports: Vec<EndpointPort>,
+    /// The result of the plugins before this one, with all its keys.
+    pub previous: Option<Map<String, Value>>,
+    /// What asks for certain addresses or a certain MAC, as it stands: key and value.
+    wishes: Vec<(&'static str, String)>,
+}
+
+impl NetworkConfig {
+    /// Parses and checks. An error comes with the version to write it in: the configuration's where that is known.
+    pub fn parse(input: &[u8]) -> Result<Self, (CniVersion, CniError)> {
+        let latest = |error| (CniVersion::LATEST, error);
+        let object = match serde_json::from_slice(input) {
+            Ok(Value::Object(object)) => object,
+            Ok(_) => return Err(latest(CniError::new(Code::Decode, "the network configuration is not a JSON object"))),
+            Err(error) => {
+                let msg = format!("the network configuration is not JSON: {error}");
+                return Err(latest(CniError::new(Code::Decode, msg)));
+            }
+        };
+        let version = version(&object).map_err(latest)?;
+        Self::checked(version, &object).map_err(|error| (version, error))
+    }
+
+    fn checked(version: CniVersion, object: &Map<String, Value>) -> Result<Self, CniError> {
+        let name = required(object, "name")?;
+        let name = NetworkName::new(name).map_err(|error| invalid(format!("name: {error}")))?;
+        if required(object, "type")?.is_empty() {
+            return Err(invalid("type is empty"));
+        }
+        let run_dir = path(object, "runDir")?.unwrap_or_else(|| PathBuf::from(RUN_DIR));
+        let agent_socket = path(object, "agentSocket")?.unwrap_or_else(|| run_dir.join(types::cni::SOCKET));
+        let args = section(object, "args", "args")?.map(|args| section(args, "cni", "args.cni")).transpose()?.flatten();
+        let runtime = section(object, "runtimeConfig", "runtimeConfig")?;
+        let previous = section(object, "prevResult", "prevResult")?.cloned();
+        let mut wishes = Vec::new();
+        for (place, section, key) in [
+            ("runtimeConfig.ips", runtime, "ips"),
+            ("runtimeConfig.mac", runtime, "mac"),
+            ("args.cni.ips", args, "ips"),
+            ("args.cni.mac", args, "mac"),
+        ] {
+            let value = section.and_then(|section| lookup(section, key));
+            wishes.extend(value.filter(|value| !is_empty(value)).map(|value| (place, value.to_string())));
+        }
+        Ok(Self {
+            version,
+            name,
+            agent_socket,
+            run_dir,
+            labels: args.and_then(|args| lookup(args, "labels")).map_or_else(|| Ok(BTreeMap::new()), labels)?,
+            ports: args.and_then(|args| lookup(args, "manx.io/ports")).map_or_else(|| Ok(Vec::new()), ports)?,
+            previous,
+            wishes,
+        })
+    }
+
+    /// Refuses a wish for a certain address or MAC (code 2): the agent chooses both, and a pod that silently gets
+    /// another one than was asked for is worse off than one that does not start.
+    pub fn refuse_wishes(&self, attachment: &Attachment) -> Result<(), CniError> {
+        let argument = |place, key: &str| {
+            let value = attachment.args.get(key).filter(|value| !value.is_empty());
+            value.map(|value| (place, value.clone()))
+        };
+        let arguments = [argument("CNI_ARGS IP", "IP"), argument("CNI_ARGS MAC", "MAC")];
+        match self.wishes.iter().cloned().chain(arguments.into_iter().flatten()).next() {
+            None => Ok(()),
+            Some((key, value)) => {
+                let msg = format!("{key}={value} is not supported: addresses come from the node's pools");
+                Err(CniError::new(Code::UnsupportedField, msg))
+            }
+        }
+    }
+
+    /// Where a DEL without an agent leaves its tombstone.
+    pub fn tombstones(&self) -> PathBuf {
+        self.run_dir.join(types::cni::RELEASED)
+    }
+}
+
+/// The runtime's `cniVersion`, if the input is an object that has one. VERSION asks for no more.
+pub fn requested_version(input: &[u8]) -> Option<String> {
+    let object: Map<String, Value> = serde_json::from_slice(input).ok()?;
+    object.get("cniVersion")?.as_str().map(str::to_owned)
+}
+
+/// CNI spec section 4: an absent version is 0.1.0.
+fn version(object: &Map<String, Value>) -> Result<CniVersion, CniError> {
+    let text = match object.get("cniVersion") {
+        None => "0.1.0",
+        Some(Value::String(text)) if text.is_empty() => "0.1.0",
+        Some(Value::String(text)) => text,
+        Some(other) => return Err(CniError::new(Code::Decode, format!("cniVersion: {other} is not a string"))),
+    };
+    CniVersion::parse(text).ok_or_else(|| {
+        let supported = CniVersion::ALL.map(CniVersion::as_str).join(", ");
+        CniError::new(Code::IncompatibleVersion, format!("incompatible CNI versions: config is {text:?}"))
+            .with_details(format!("plugin supports {supported}"))
+    })
+}
+
+fn required<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a str, CniError> {
+    match object.get(key) {
+        Some(Value::String(text)) => Ok(text),
+        Some(other) => Err(invalid(format!("{key}: {other} is not a string"))),
+        None => Err(invalid(format!("{key} is missing"))),
+    }
+}
+
+fn path(object: &Map<String, Value>, key: &str) -> Result<Option<PathBuf>, CniError> {
+    match object.get(key) {
+        None => Ok(None),
+        Some(Value::String(text)) if Path::new(text).is_absolute() => Ok(Some(text.into())),
+        Some(other) => Err(invalid(format!("{key}: {other} is not an absolute path"))),
+    }
+}
+
+/// An object inside the configuration; `null` counts as absent.
+fn section<'a>(
+    object: &'a Map<String, Value>,
+    key: &str,
+    place: &str,
+) -> Result<Option<&'a Map<String, Value>>, CniError> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Object(section)) => Ok(Some(section)),
+        Some(other) => Err(invalid(format!("{place}: {other} is not an object"))),
+    }
+}
+
+/// A key in any case: Go's decoder does not mind it, and containerd relies on that.
+fn lookup<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    object.get(key).or_else(|| object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value))
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+/// Labels as an object, or as the list of `{"key", "value"}` of CNI's conventions.
+fn labels(value: &Value) -> Result<BTreeMap<String, String>, CniError> {
+    let text = |value: &Value, key: &str| match value {
+        Value::String(text) => Ok(text.clone()),
+        other => Err(invalid(format!("args.cni.labels: {key}: {other} is not a string"))),
+    };
+    match value {
+        Value::Null => Ok(BTreeMap::new()),
+        Value::Object(labels) => labels.iter().map(|(key, value)| Ok((key.clone(), text(value, key)?))).collect(),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| {
+                let field = |name| item.as_object().and_then(|item| lookup(item, name));
+                match (field("key").and_then(Value::as_str), field("value")) {
+                    (Some(key), Some(value)) => Ok((key.to_owned(), text(value, key)?)),
+                    _ => Err(invalid(format!("args.cni.labels: {item} has no key and value"))),
+                }
+            })
+            .collect(),
+        other => Err(invalid(format!("args.cni.labels: {other} is neither an object nor a list"))),
+    }
+}
+
+fn ports(value: &Value) -> Result<Vec<EndpointPort>, CniError> {
+    const PLACE: &str = "args.cni[\"manx.io/ports\"]";
+    let items = match value {
+        Value::Null => return Ok(Vec::new()),
+        Value::Array(items) => items,
+        other => return Err(invalid(format!("{PLACE}: {other} is not a list"))),
+    };
+    let port = |item: &Value| {
+        let field = |name| item.as_object().and_then(|item| lookup(item, name));
+        let wrong = |name: &str, what: &str| invalid(format!("{PLACE}: {name} of {item} is not {what}"));
+        let name = field("name").and_then(Value::as_str).filter(|name| !name.is_empty());
+        let protocol = match field("protocol") {
+            None => Some("TCP".to_owned()),
+            Some(protocol) => protocol.as_str().map(str::to_ascii_uppercase),
+        };
+        let port = field("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
+        Ok(EndpointPort {
+            name: name.ok_or_else(|| wrong("name", "a name"))?.to_owned(),
+            protocol: protocol
+                .filter(|protocol| matches!(protocol.as_str(), "TCP" | "UDP" | "SCTP"))
+                .ok_or_else(|| wrong("protocol", "TCP, UDP or SCTP"))?,
+            port: port.filter(|port| *port != 0).ok_or_else(|| wrong("port", "a port number"))?,
+        })
+    };
+    items.iter().map(port).collect()
+}
+
+fn invalid(msg: impl Into<String>) -> CniError {
+    CniError::new(Code::InvalidConfig, msg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parse(config: &Value) -> Result<NetworkConfig, (CniVersion, CniError)> {
+        NetworkConfig::parse(config.to_string().as_bytes())
+    }
+
+    fn with(key: &str, value: Value) -> Value {
+        let mut config = json!({ "cniVersion": "1.0.0", "name": "manx", "type": "manx" });
+        config[key] = value;
+        config
+    }
+
+    fn attachment(args: &[(&str, &str)]) -> Attachment {
+        Attachment {
+            container: "c1".parse().unwrap(),
+            interface: "eth0".parse().unwrap(),
+            args: args.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        }
+    }
+
+    #[test]
+    fn every_supported_version_is_read_and_any_other_is_code_1_with_the_versions_that_are() {
+        for version in CniVersion::ALL {
+            assert_eq!(parse(&with("cniVersion", json!(version))).unwrap().version, version);
+        }
+        for version in [json!("0.1.0"), json!("0.2.0"), json!("0.3.0"), json!("2.0.0"), json!("")] {
+            let (written_in, error) = parse(&with("cniVersion", version.clone())).unwrap_err();
+            assert_eq!((written_in, error.code.number()), (CniVersion::LATEST, 1), "{version}");
+            assert_eq!(error.details, "plugin supports 0.3.1, 0.4.0, 1.0.0, 1.1.0");
+        }
+        let (_, error) = parse(&json!({ "name": "manx", "type": "manx" })).unwrap_err();
+        assert_eq!(error.msg, "incompatible CNI versions: config is \"0.1.0\"");
+    }
+
+    #[test]
+    fn defaults_are_the_agents_own_places_and_both_can_be_moved() {
+        let config = parse(&with("other", json!(1))).unwrap();
+        assert_eq!(config.agent_socket, Path::new("/run/manx/cni.sock"));
+        assert_eq!(config.tombstones(), Path::new("/run/manx/released"));
+        let config = parse(&with("runDir", json!("/tmp/n1"))).unwrap();
+        assert_eq!(config.agent_socket, Path::new("/tmp/n1/cni.sock"));
+        let config = parse(&with("agentSocket", json!("/tmp/a.sock"))).unwrap();
+        assert_eq!(config.agent_socket, Path::new("/tmp/a.sock"));
+    }
+
+    #[test]
+    fn input_that_is_no_object_is_code_6() {
+        for input in ["", "{", "[]", "null", "{\"cniVersion\": 1}"] {
+            let (_, error) = NetworkConfig::parse(input.as_bytes()).unwrap_err();
+            assert_eq!(error.code.number(), 6, "{input:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_bad_value_is_code_7_and_named() {
+        let port = |port: Value| with("args", json!({ "cni": { "manx.io/ports": [port] } }));
+        for (config, culprit) in [
+            (json!({ "cniVersion": "1.0.0", "type": "manx" }), "name is missing"),
+            (json!({ "cniVersion": "1.0.0", "name": "manx" }), "type is missing"),
+            (with("type", json!("")), "type is empty"),
+            (with("name", json!("-net")), "name: \"-net\" is not a network name"),
+            (with("name", json!(3)), "name: 3 is not a string"),
+            (with("runDir", json!("run")), "runDir: \"run\" is not an absolute path"),
+            (with("agentSocket", json!(7)), "agentSocket: 7 is not an absolute path"),
+            (with("args", json!([])), "args: [] is not an object"),
+            (with("args", json!({ "cni": 1 })), "args.cni: 1 is not an object"),
+            (with("prevResult", json!("x")), "prevResult: \"x\" is not an object"),
+            (with("args", json!({ "cni": { "labels": { "app": 1 } } })), "args.cni.labels: app: 1 is not a string"),
+            (with("args", json!({ "cni": { "labels": [{ "key": "a" }] } })), "args.cni.labels: {\"key\":\"a\"} has no"),
+            (with("args", json!({ "cni": { "labels": 1 } })), "args.cni.labels: 1 is neither"),
+            (port(json!({ "protocol": "TCP", "port": 80 })), "args.cni[\"manx.io/ports\"]: name of {"),
+            (
+                port(json!({ "name": "h", "protocol": "ICMP", "port": 80 })),
+                "args.cni[\"manx.io/ports\"]: protocol of {",
+            ),
+            (port(json!({ "name": "h", "protocol": "TCP", "port": 65_536 })), "args.cni[\"manx.io/ports\"]: port of {"),
+            (with("args", json!({ "cni": { "manx.io/ports": {} } })), "args.cni[\"manx.io/ports\"]: {} is not a list"),
+        ] {
+            let (version, error) = parse(&config).unwrap_err();
+            assert_eq!((version, error.code.number()), (CniVersion::V1_0_0, 7), "{config}");
+            assert!(error.msg.starts_with(culprit), "{}", error.msg);
+        }
+    }
+
+    #[test]
+    fn labels_come_as_an_object_or_as_pairs_and_ports_in_either_case() {
+        let pairs = json!({ "cni": { "labels": [{ "key": "app", "value": "web" }] } });
+        let object = json!({ "cni": { "labels": { "app": "web" },
+            "manx.io/ports": [{ "Name": "http", "Protocol": "tcp", "Port": 80 }, { "name": "dns", "port": 53 }] } });
+        let expected = BTreeMap::from([("app".to_owned(), "web".to_owned())]);
+        assert_eq!(parse(&with("args", pairs)).unwrap().labels, expected);
+        let config = parse(&with("args", object)).unwrap();
+        assert_eq!(config.labels, expected);
+        let ports: Vec<_> = config.ports.iter().map(|port| (&*port.name, &*port.protocol, port.port)).collect();
+        assert_eq!(ports, [("http", "TCP", 80), ("dns", "TCP", 53)]);
+    }
+
+    #[test]
+    fn reserved_and_unknown_keys_are_tolerated() {
+        let config = json!({
+            "cniVersion": "1.1.0", "name": "manx", "type": "manx", "cni.dev/attachments": [], "ipam": {}, "x": null,
+            "runtimeConfig": { "portMappings": [{ "HostPort": 18080, "ContainerPort": 80 }], "IPs": [], "mac": "" },
+            "args": { "cni": { "unknown": true } }, "prevResult": null,
+        });
+        let config = parse(&config).unwrap();
+        assert_eq!(config.previous, None);
+        assert_eq!(config.refuse_wishes(&attachment(&[("IgnoreUnknown", "1"), ("IP", "")])), Ok(()));
+    }
+
+    #[test]
+    fn a_wish_for_an_address_or_a_mac_is_code_2_with_key_and_value() {
+        for (config, args, culprit) in [
+            (with("runtimeConfig", json!({ "IPs": ["10.0.0.7"] })), vec![], "runtimeConfig.ips=[\"10.0.0.7\"]"),
+            (with("runtimeConfig", json!({ "mac": "02:00:00:00:00:01" })), vec![], "runtimeConfig.mac=\"02:"),
+            (with("args", json!({ "cni": { "ips": ["10.0.0.7"] } })), vec![], "args.cni.ips=[\"10.0.0.7\"]"),
+            (with("x", json!(1)), vec![("IP", "10.0.0.7")], "CNI_ARGS IP=10.0.0.7"),
+            (with("x", json!(1)), vec![("MAC", "02:00:00:00:00:01")], "CNI_ARGS MAC=02:"),
+        ] {
+            let error = parse(&config).unwrap().refuse_wishes(&attachment(&args)).unwrap_err();
+            assert_eq!(error.code.number(), 2);
+            assert!(error.msg.starts_with(culprit), "{}", error.msg);
+        }
+    }
+
+    #[test]
+    fn version_reads_what_it_can_and_never_fails() {
+        assert_eq!(requested_version(b"{\"cniVersion\":\"0.4.0\"}").as_deref(), Some("0.4.0"));
+        for input in ["", "{", "{}", "{\"cniVersion\": 1}"] {
+            assert_eq!(requested_version(input.as_bytes()), None);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What the CNI specification fixes: versions, error codes and the error object.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+use serde_json::json;
+
+/// A version of the CNI specification that this plugin speaks.
+///
+/// 0.3.0 is left out: its result differs from 0.3.1 by a misprint that no runtime relies on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CniVersion {
+    /// 0.3.1: interfaces, addresses with a family, routes.
+    V0_3_1,
+    /// 0.4.0: CHECK; prevResult in DEL.
+    V0_4_0,
+    /// 1.0.0: addresses without a family.
+    V1_0_0,
+    /// 1.1.0: GC, STATUS; MTUs in the result.
+    V1_1_0,
+}
+
+impl CniVersion {
+    /// Oldest first.
+    pub const ALL: [Self; 4] = [Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
+    /// What is spoken where the runtime names no version.
+    pub const LATEST: Self = Self::V1_1_0;
+
+    /// The supported version of that name.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|version| version.as_str() == text)
+    }
+
+    /// The version as it stands in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V0_3_1 => "0.3.1",
+            Self::V0_4_0 => "0.4.0",
+            Self::V1_0_0 => "1.0.0",
+            Self::V1_1_0 => "1.1.0",
+        }
+    }
+}
+
+impl fmt::Display for CniVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Serialize for CniVersion {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// The answer to VERSION (CNI spec section 2, VERSION): `requested` is the runtime's own `cniVersion`, repeated.
+pub fn version_report(requested: Option<&str>) -> String {
+    json!({
+        "cniVersion": requested.unwrap_or(CniVersion::LATEST.as_str()),
+        "supportedVersions": CniVersion::ALL,
+    })
+    .to_string()
+}
+
+/// An error in the terms of the CNI spec (section 5, Error).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{msg}")]
+pub struct CniError {
+    /// What kind of error.
+    pub code: Code,
+    /// What went wrong, naming the culprit.
+    pub msg: String,
+    /// More, for a person; may be empty.
+    pub details: String,
+}
+
+impl CniError {
+    /// An error without details.
+    pub fn new(code: Code, msg: impl Into<String>) -> Self {
+        Self { code, msg: msg.into(), details: String::new() }
+    }
+
+    /// The same with details.
+    #[must_use]
+    pub fn with_details(self, details: impl Into<String>) -> Self {
+        Self { details: details.into(), ..self }
+    }
+
+    /// The object that goes to stdout.
+    pub fn to_json(&self, version: CniVersion) -> String {
+        let mut object = json!({ "cniVersion": version, "code": self.code.number(), "msg": self.msg });
+        if let (false, Some(object)) = (self.details.is_empty(), object.as_object_mut()) {
+            object.insert("details".to_owned(), self.details.as_str().into());
+        }
+        object.to_string()
+    }
+}
+
+/// The error codes of the CNI spec (section 5, Error), of its reference implementation (8), and our own from 100 on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// 1: the configuration's version is not supported, or too old for the command.
+    IncompatibleVersion,
+    /// 2: a field of the configuration asks for what the plugin cannot do.
+    UnsupportedField,
+    /// 4: an environment variable is missing or invalid.
+    InvalidEnvironment,
+    /// 5: stdin could not be read.
+    Io,
+    /// 6: stdin is not the JSON expected.
+    Decode,
+    /// 7: the network configuration is invalid.
+    InvalidConfig,
+    /// 8: CNI_NETNS is no namespace, or the plugin's own.
+    InvalidNetns,
+    /// 11: transient; try again later.
+    TryAgain,
+    /// 50: ADD cannot be served now.
+    Unavailable,
+    /// 101: the agent does not keep to the conversation.
+    Protocol,
+    /// 102: the kernel refused a step of the wiring.
+    Kernel,
+    /// 103: the command is part of CNI but not of this plugin.
+    NotImplemented,
+    /// What the agent answered, by its own number.
+    Agent(u32),
+}
+
+impl Code {
+    /// The number that goes out.
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::IncompatibleVersion => 1,
+            Self::UnsupportedField => 2,
+            Self::InvalidEnvironment => 4,
+            Self::Io => 5,
+            Self::Decode => 6,
+            Self::InvalidConfig => 7,
+            Self::InvalidNetns => 8,
+            Self::TryAgain => types::cni::code::TRY_AGAIN,
+            Self::Unavailable => types::cni::code::UNAVAILABLE,
+            Self::Protocol => types::cni::code::PROTOCOL,
+            Self::Kernel => 102,
+            Self::NotImplemented => 103,
+            Self::Agent(number) => number,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn version_repeats_the_runtimes_version_and_lists_ours() {
+        let report: Value = serde_json::from_str(&version_report(Some("0.4.0"))).unwrap();
+        assert_eq!(report, json!({ "cniVersion": "0.4.0", "supportedVersions": ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] }));
+        let report: Value = serde_json::from_str(&version_report(None)).unwrap();
+        assert_eq!(report["cniVersion"], "1.1.0");
+    }
+
+    #[test]
+    fn an_error_object_has_version_code_and_message_and_details_only_if_there_are_any() {
+        let error = CniError::new(Code::InvalidConfig, "name is missing");
+        let object: Value = serde_json::from_str(&error.to_json(CniVersion::V0_4_0)).unwrap();
+        assert_eq!(object, json!({ "cniVersion": "0.4.0", "code": 7, "msg": "name is missing" }));
+        let object: Value =
+            serde_json::from_str(&error.with_details("see the docs").to_json(CniVersion::V1_1_0)).unwrap();
+        assert_eq!(object["details"], "see the docs");
+    }
+
+    #[test]
+    fn versions_are_ordered_and_0_3_0_is_none_of_them() {
+        assert!(CniVersion::V0_3_1 < CniVersion::V0_4_0 && CniVersion::V1_0_0 < CniVersion::V1_1_0);
+        assert_eq!(CniVersion::parse("0.3.0"), None);
+        for version in CniVersion::ALL {
+            assert_eq!(CniVersion::parse(version.as_str()), Some(version));
+        }
+    }
+}

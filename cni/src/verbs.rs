@@ -1,0 +1,231 @@
+//! The commands, from the runtime's request to the answer.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::Path;
+
+use kernel::{Kernel, KernelError, Linux, ours};
+use types::cni::{Attach, PROTOCOL, Wire};
+use types::{EndpointId, Family};
+
+use crate::args::{Attachment, Command, Unserved};
+use crate::client::{Agent, AgentError, Patience};
+use crate::config::{self, NetworkConfig};
+use crate::plan::{Pairing, Sandbox};
+use crate::result::Attached;
+use crate::spec::{self, CniError, CniVersion, Code};
+use crate::tombstone;
+use crate::wiring::{self, PodSide, WiringError};
+
+/// What came of an invocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// For stdout: the result, the error object, or nothing.
+    pub stdout: String,
+    /// For stderr: what an operator should know of a success.
+    pub notes: Vec<String>,
+    /// Whether the exit code is 0.
+    pub success: bool,
+}
+
+/// Where the kernels are.
+pub trait Machine {
+    /// The node's own.
+    fn host(&self) -> Result<Box<dyn Kernel>, KernelError>;
+    /// That of the pod whose namespace CNI_NETNS names.
+    fn pod(&self, netns: &Path) -> Result<PodSide, CniError>;
+}
+
+/// The node that this process runs on.
+#[derive(Debug, Clone, Copy)]
+pub struct Node;
+
+impl Machine for Node {
+    fn host(&self) -> Result<Box<dyn Kernel>, KernelError> {
+        Ok(Box::new(Linux::open()?))
+    }
+
+    fn pod(&self, netns: &Path) -> Result<PodSide, CniError> {
+        PodSide::open(netns)
+    }
+}
+
+/// Serves one invocation: `variable` looks up the environment, `stdin` is read to its end.
+pub fn run(variable: impl Fn(&str) -> Option<OsString>, stdin: &mut dyn Read, machine: &dyn Machine) -> Outcome {
+    let command = match Command::from_environment(variable) {
+        Ok(command) => command,
+        Err(error) => return Outcome::failure(&error, CniVersion::LATEST),
+    };
+    let mut input = Vec::new();
+    if let Err(error) = stdin.read_to_end(&mut input) {
+        let error = CniError::new(Code::Io, format!("cannot read the network configuration from stdin: {error}"));
+        return Outcome::failure(&error, CniVersion::LATEST);
+    }
+    if command == Command::Version {
+        return Outcome::success(spec::version_report(config::requested_version(&input).as_deref()));
+    }
+    let config = match NetworkConfig::parse(&input) {
+        Ok(config) => config,
+        Err((version, error)) => return Outcome::failure(&error, version),
+    };
+    let outcome = match &command {
+        Command::Add { attachment, netns } => add(&config, attachment, netns, machine).map(Outcome::success),
+        Command::Del(attachment) => del(&config, attachment, machine),
+        Command::Status => status(&config).map(|()| Outcome::success(String::new())),
+        Command::Unserved(unserved) => Err(refuse(&config, *unserved)),
+        Command::Version => Ok(Outcome::success(String::new())),
+    };
+    outcome.unwrap_or_else(|error| Outcome::failure(&error, config.version))
+}
+
+impl Outcome {
+    const fn success(stdout: String) -> Self {
+        Self { stdout, notes: Vec::new(), success: true }
+    }
+
+    fn failure(error: &CniError, version: CniVersion) -> Self {
+        Self { stdout: error.to_json(version), notes: Vec::new(), success: false }
+    }
+}
+
+/// ADD: addresses from the agent, the pair, the routes from the agent; in this order back on failure.
+fn add(
+    config: &NetworkConfig,
+    attachment: &Attachment,
+    netns: &Path,
+    machine: &dyn Machine,
+) -> Result<String, CniError> {
+    config.refuse_wishes(attachment)?;
+    let mut pod = machine.pod(netns)?;
+    let mut host = machine.host().map_err(|error| WiringError::Host(error).into_cni())?;
+    let host = host.as_mut();
+    let id = endpoint_id(config, attachment);
+    wiring::clear_remains(host, &id.host_interface()).map_err(WiringError::into_cni)?;
+    let sandbox = wiring::survey(&mut pod, &attachment.interface).map_err(WiringError::into_cni)?;
+    let mut agent = Agent::connect(&config.agent_socket, Patience::ADD).map_err(AgentError::into_cni)?;
+    let wire = agent.attach(Attach {
+        protocol: PROTOCOL,
+        id: id.clone(),
+        pod: attachment.pod(),
+        labels: config.labels.clone(),
+        ports: config.ports.clone(),
+    });
+    let wire = wire.map_err(AgentError::into_cni)?;
+    let pairing = pairing(wire, &id, sandbox)?;
+
+    let wired = wiring::wire(host, &mut pod, &pairing).map_err(WiringError::into_cni)?;
+    let attached = Attached { pairing: &pairing, pod_mac: wired.pod_mac(), sandbox: &netns.to_string_lossy() };
+    let answer = attached
+        .to_json(config.version, config.previous.clone())
+        .and_then(|result| agent.wired().map(|()| result).map_err(AgentError::into_cni));
+    answer.map_err(|error| {
+        let left = wired.undo(host, &mut pod);
+        let left: Vec<_> = left.iter().map(ToString::to_string).collect();
+        if left.is_empty() { error } else { error.with_details(format!("left behind: {}", left.join("; "))) }
+    })
+}
+
+/// DEL: with the agent, or without. It fails only if the kernel does not let go of the link.
+fn del(config: &NetworkConfig, attachment: &Attachment, machine: &dyn Machine) -> Result<Outcome, CniError> {
+    let id = endpoint_id(config, attachment);
+    let mut host = machine.host().map_err(|error| WiringError::Host(error).into_cni())?;
+    match detach(config, &id, host.as_mut()) {
+        Ok(()) => Ok(Outcome::success(String::new())),
+        Err(DetachError::Wiring(error)) => Err(error.into_cni()),
+        Err(DetachError::Agent(error)) => {
+            wiring::park(host.as_mut(), &id.host_interface(), ours::LINK_GROUP).map_err(WiringError::into_cni)?;
+            let mut notes = vec![format!("{error}; {} is left for the agent to reap", id.host_interface())];
+            notes.extend(bury(config, &id, &error, host.as_mut()));
+            Ok(Outcome { notes, ..Outcome::success(String::new()) })
+        }
+    }
+}
+
+fn detach(config: &NetworkConfig, id: &EndpointId, host: &mut dyn Kernel) -> Result<(), DetachError> {
+    let mut agent = Agent::connect(&config.agent_socket, Patience::DEL)?;
+    match agent.detach(id.clone())? {
+        Some(park) => {
+            wiring::park(host, &park.host_interface, park.parked_group)?;
+            agent.parked()?;
+        }
+        None => wiring::delete_orphan(host, &id.host_interface())?,
+    }
+    Ok(())
+}
+
+/// Leaves a tombstone; what went wrong, for stderr. On a full disk there is none: the agent then finds an endpoint
+/// without a link when it starts.
+fn bury(config: &NetworkConfig, id: &EndpointId, why: &AgentError, host: &mut dyn Kernel) -> Option<String> {
+    let folder = config.tombstones();
+    if let Err(error) = tombstone::write(&folder, id) {
+        return Some(format!("no tombstone for {id} in {}: {error}", folder.display()));
+    }
+    // An agent that has started meanwhile may have looked for tombstones before this one was there.
+    if matches!(why, AgentError::Absent { .. }) && detach(config, id, host).is_ok() {
+        // A stale one only makes the agent release what is released.
+        let _ = tombstone::remove(&folder, id);
+    }
+    None
+}
+
+/// Why a DEL did not go through with the agent.
+#[derive(Debug, thiserror::Error)]
+enum DetachError {
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
+}
+
+/// STATUS: silent, or 50.
+fn status(config: &NetworkConfig) -> Result<(), CniError> {
+    since(CniVersion::V1_1_0, config, "STATUS")?;
+    let agent = Agent::connect(&config.agent_socket, Patience::STATUS);
+    agent.and_then(|mut agent| agent.status()).map_err(AgentError::into_status)
+}
+
+fn refuse(config: &NetworkConfig, unserved: Unserved) -> CniError {
+    let first = match unserved {
+        Unserved::Check => CniVersion::V0_4_0,
+        Unserved::Gc => CniVersion::V1_1_0,
+    };
+    let refusal = || CniError::new(Code::NotImplemented, format!("{unserved} is not implemented by manx"));
+    since(first, config, &unserved.to_string()).err().unwrap_or_else(refusal)
+}
+
+/// Whether the configuration's version has the command (code 1).
+fn since(first: CniVersion, config: &NetworkConfig, command: &str) -> Result<(), CniError> {
+    if config.version >= first {
+        return Ok(());
+    }
+    let msg = format!("{command} needs cniVersion {first}, the config says {}", config.version);
+    Err(CniError::new(Code::IncompatibleVersion, msg))
+}
+
+fn endpoint_id(config: &NetworkConfig, attachment: &Attachment) -> EndpointId {
+    EndpointId {
+        network: config.name.clone(),
+        container: attachment.container.clone(),
+        interface: attachment.interface.clone(),
+    }
+}
+
+/// Checks what the agent wants made: DEL without an agent relies on the host interface's name.
+fn pairing(wire: Wire, id: &EndpointId, sandbox: Sandbox) -> Result<Pairing, CniError> {
+    let wrong = |what: String| CniError::new(Code::Protocol, format!("the agent wants {what}"));
+    let expected = id.host_interface();
+    if wire.host_interface != expected {
+        return Err(wrong(format!("host interface {} instead of {expected}", wire.host_interface)));
+    }
+    let families: Vec<_> = wire.addresses.iter().map(|address| Family::of(*address)).collect();
+    if !matches!(families.as_slice(), [_]) && !matches!(families.as_slice(), [one, other] if one != other) {
+        return Err(wrong(format!("addresses {:?} instead of one per family", wire.addresses)));
+    }
+    let Wire { host_interface: host, addresses, mtu, .. } = wire;
+    Ok(Pairing { host, pod: id.interface.clone(), addresses, mtu, sandbox })
+}
+
+#[cfg(test)]
+mod kernel_tests;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! The handle through which the agent speaks to felix.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kernel::KernelError;
+use kernel::events::Waker;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use types::{FibUpdate, InterfaceName, NextHopState, NextHopWatch, Prefix};
+
+/// felix, as its callers see it. Clones speak to the same owner.
+#[derive(Debug, Clone)]
+pub struct Felix {
+    pub(crate) commands: mpsc::Sender<Command>,
+    /// The owner waits on the kernel's events; this makes it look at its commands.
+    pub(crate) waker: Waker,
+    pub(crate) mtu: watch::Receiver<Option<u32>>,
+    /// Handed over once.
+    pub(crate) next_hops: Arc<Mutex<Option<mpsc::Receiver<NextHopState>>>>,
+}
+
+/// What felix programs, and what it could not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RoutesView {
+    /// Routes to local pods that are wanted.
+    pub local: usize,
+    /// Unreachable routes of own blocks that are wanted.
+    pub blocks: usize,
+    /// Routes learned by BGP that are in the kernel.
+    pub bgp: usize,
+    /// What the kernel refused, in words.
+    pub failures: Vec<String>,
+}
+
+/// Why a local route is not as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RouteError {
+    /// The host's interface is not there.
+    #[error("interface {0} does not exist")]
+    NoInterface(InterfaceName),
+    /// The kernel refused.
+    #[error("route to {prefix}: {error}")]
+    Kernel {
+        /// The destination.
+        prefix: Prefix,
+        /// Why.
+        error: KernelError,
+    },
+    /// The kernel cannot be asked.
+    #[error(transparent)]
+    Unavailable(#[from] KernelError),
+    /// The owner has ended, as the agent is ending.
+    #[error("felix has ended")]
+    Ended,
+}
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    Attach { interface: InterfaceName, addresses: Vec<IpAddr>, reply: oneshot::Sender<Result<(), RouteError>> },
+    Detach { addresses: Vec<IpAddr>, reply: oneshot::Sender<Result<(), RouteError>> },
+    LocalInSync,
+    OwnBlocks(BTreeSet<Prefix>),
+    Fib(Vec<FibUpdate>),
+    Watch(NextHopWatch),
+    View(oneshot::Sender<RoutesView>),
+}
+
+impl Felix {
+    /// Routes these addresses over the interface; returns when the routes are in the kernel, or with the reason why they
+    /// are not (then felix goes on trying until they are detached).
+    pub async fn attach(&self, interface: InterfaceName, addresses: Vec<IpAddr>) -> Result<(), RouteError> {
+        self.ask(|reply| Command::Attach { interface, addresses, reply }).await.ok_or(RouteError::Ended)?
+    }
+
+    /// Takes the routes of these addresses away; returns when they are.
+    pub async fn detach(&self, addresses: Vec<IpAddr>) -> Result<(), RouteError> {
+        self.ask(|reply| Command::Detach { addresses, reply }).await.ok_or(RouteError::Ended)?
+    }
+
+    /// Every pod of this node has been attached and own blocks are known: local routes of an earlier life that are not
+    /// among them may go.
+    pub async fn local_in_sync(&self) {
+        self.tell(Command::LocalInSync).await;
+    }
+
+    /// The own blocks, all of them: each has an unreachable route.
+    pub async fn own_blocks(&self, blocks: BTreeSet<Prefix>) {
+        self.tell(Command::OwnBlocks(blocks)).await;
+    }
+
+    /// Routes that BGP has chosen, in order.
+    pub async fn fib(&self, updates: Vec<FibUpdate>) {
+        self.tell(Command::Fib(updates)).await;
+    }
+
+    /// Next hops to be followed; the answers come out of [`Felix::next_hops`].
+    pub async fn watch(&self, watch: NextHopWatch) {
+        self.tell(Command::Watch(watch)).await;
+    }
+
+    /// The states of watched next hops. There is one stream: the second caller gets nothing.
+    pub fn next_hops(&self) -> Option<mpsc::Receiver<NextHopState>> {
+        self.next_hops.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The smallest MTU of the interfaces that lead to BGP next hops, once there are any.
+    pub fn mtu(&self) -> watch::Receiver<Option<u32>> {
+        self.mtu.clone()
+    }
+
+    /// What there is now; nothing when felix has ended.
+    pub async fn view(&self) -> Option<RoutesView> {
+        self.ask(Command::View).await
+    }
+
+    async fn tell(&self, command: Command) {
+        // The owner ends only with the agent; what is not done then is done at the next start.
+        if self.commands.send(command).await.is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(command(reply)).await;
+        answer.await.ok()
+    }
+}

@@ -1,0 +1,281 @@
+//! What happens in the kernel without our doing.
+//!
+//! Events are a hint, not a record: the kernel drops them when the reader is slow ([`Event::Lost`]), and tells nothing
+//! at all of IPv4 routes that vanish because their link went down or away. Who needs certainty reads the table again.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
+use rtnetlink::packet_core::DecodeError;
+use rtnetlink::sys::{self, SocketAddr, protocols::NETLINK_ROUTE};
+
+use crate::linux::socket::{Reply, receive, replies};
+use crate::linux::{parse_address, parse_link, parse_route};
+use crate::netns::run_in;
+use crate::{InterfaceAddress, KernelError, Link, Netns, PortId, Route};
+
+/// A change in the namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A route was put, in its canonical form.
+    RouteChanged(Route),
+    /// A route was deleted.
+    RouteDeleted(Route),
+    /// A link appeared or changed.
+    LinkChanged(Link),
+    /// A link is gone.
+    LinkDeleted(Link),
+    /// An address was added or changed (its flags too).
+    AddressChanged(InterfaceAddress),
+    /// An address is gone.
+    AddressDeleted(InterfaceAddress),
+    /// Events were lost, or one could not be read: what was known is stale.
+    Lost,
+}
+
+/// Why a wait ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wait {
+    /// Something happened.
+    Event(Event),
+    /// A [`Waker`] was used.
+    Woken,
+    /// The time is over.
+    TimedOut,
+}
+
+/// A source of events that one thread waits on.
+pub trait EventSource: Send {
+    /// Waits for the next event, for a waker, or until `timeout` has passed (none: for ever). Wakes come before events.
+    fn next(&mut self, timeout: Option<Duration>) -> Result<Wait, KernelError>;
+
+    /// A handle that ends the wait from another thread.
+    fn waker(&self) -> Waker;
+}
+
+/// What to be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Links.
+    Links,
+    /// Addresses of both families.
+    Addresses,
+    /// Routes of both families, of all tables.
+    Routes,
+}
+
+/// The kernel's events of one namespace, by an rtnetlink multicast socket.
+#[derive(Debug)]
+pub struct Events {
+    socket: sys::Socket,
+    /// The last datagram.
+    datagram: Vec<u8>,
+    /// Events of the last datagrams that were not asked for yet, oldest first.
+    pending: VecDeque<Event>,
+    /// Changes by these sockets are not reported.
+    own: Vec<PortId>,
+    bell: Bell,
+    waker: Waker,
+}
+
+/// The receive buffer asked for, which the kernel doubles: some 20,000 events, each counted with its overhead.
+const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
+
+/// How many datagrams are taken in before the first of their events is handed out.
+const DATAGRAMS_AT_ONCE: usize = 256;
+
+impl Events {
+    /// Everything that happens in the calling thread's namespace from now on. Subscribing before the tables are read
+    /// leaves no gap.
+    pub fn subscribe() -> Result<Self, KernelError> {
+        Self::subscribe_to(&[Group::Links, Group::Addresses, Group::Routes])
+    }
+
+    /// The same of some groups.
+    pub fn subscribe_to(groups: &[Group]) -> Result<Self, KernelError> {
+        let mask = groups.iter().fold(0, |mask, group| mask | group.mask());
+        let open = || {
+            let mut socket = sys::Socket::new(NETLINK_ROUTE)?;
+            // Beyond net.core.rmem_max only with CAP_NET_ADMIN.
+            if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
+                setsockopt(&socket, RcvBuf, &RECEIVE_BUFFER)?;
+            }
+            socket.set_non_blocking(true)?;
+            socket.bind(&SocketAddr::new(0, mask))?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|error: io::Error| KernelError::io("cannot subscribe to kernel events", &error))?;
+        let (bell, waker) = Bell::new()?;
+        Ok(Self { socket, datagram: Vec::new(), pending: VecDeque::new(), own: Vec::new(), bell, waker })
+    }
+
+    /// The same in another namespace.
+    pub fn subscribe_in(netns: &Netns, groups: &[Group]) -> Result<Self, KernelError> {
+        run_in(netns, || Self::subscribe_to(groups))?
+    }
+
+    /// The same without what this handle of the kernel causes itself (found in the header, so ten thousand own routes cost
+    /// next to nothing).
+    #[must_use]
+    pub fn except(mut self, port: PortId) -> Self {
+        self.own.push(port);
+        self
+    }
+
+    /// Takes in what has arrived, without waiting.
+    fn receive(&mut self) -> Result<(), KernelError> {
+        for _ in 0..DATAGRAMS_AT_ONCE {
+            match receive(&self.socket, &mut self.datagram, libc::MSG_DONTWAIT) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EMSGSIZE)) => {
+                    self.pending.push_back(Event::Lost);
+                    continue;
+                }
+                Err(error) => return Err(KernelError::io("cannot receive kernel events", &error)),
+            }
+            for reply in replies(&self.datagram) {
+                let event = match reply {
+                    Ok(reply) if self.own.contains(&PortId(reply.port)) => Ok(None),
+                    Ok(reply) => event_of(&reply),
+                    Err(why) => Err(DecodeError::from(why)),
+                };
+                // If the tables cannot be read either, whoever reads them again learns why.
+                self.pending.extend(event.unwrap_or(Some(Event::Lost)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl EventSource for Events {
+    fn next(&mut self, timeout: Option<Duration>) -> Result<Wait, KernelError> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        loop {
+            if self.bell.silence() {
+                return Ok(Wait::Woken);
+            }
+            if let Some(event) = self.pending.pop_front() {
+                return Ok(Wait::Event(event));
+            }
+            self.receive()?;
+            if !self.pending.is_empty() {
+                continue;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if !wait_readable([self.bell.as_fd(), self.socket.as_fd()], left)? {
+                return Ok(Wait::TimedOut);
+            }
+        }
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+}
+
+impl Group {
+    /// RTMGRP_* (linux/rtnetlink.h).
+    const fn mask(self) -> u32 {
+        let mask = match self {
+            Self::Links => libc::RTMGRP_LINK,
+            Self::Addresses => libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR,
+            Self::Routes => libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE,
+        };
+        mask.cast_unsigned()
+    }
+}
+
+/// The event that a notification tells of, if it is one of ours.
+fn event_of(reply: &Reply<'_>) -> Result<Option<Event>, DecodeError> {
+    let payload = reply.payload;
+    Ok(match reply.kind {
+        libc::RTM_NEWROUTE => parse_route(payload)?.map(Event::RouteChanged),
+        libc::RTM_DELROUTE => parse_route(payload)?.map(Event::RouteDeleted),
+        libc::RTM_NEWADDR => parse_address(payload)?.map(Event::AddressChanged),
+        libc::RTM_DELADDR => parse_address(payload)?.map(Event::AddressDeleted),
+        // A port of a bridge is announced once more in the bridge's family, also when it only leaves the bridge.
+        libc::RTM_NEWLINK | libc::RTM_DELLINK if payload.first() != Some(&0) => None,
+        libc::RTM_NEWLINK => Some(Event::LinkChanged(parse_link(payload)?)),
+        libc::RTM_DELLINK => Some(Event::LinkDeleted(parse_link(payload)?)),
+        _ => None,
+    })
+}
+
+/// Ends a wait of an [`EventSource`], now or the next one. Several wakes before a wait are one.
+#[derive(Debug, Clone)]
+pub struct Waker {
+    /// The end that is written to. Non-blocking: when it is full, a wake is under way already.
+    bell: Arc<UnixStream>,
+}
+
+impl Waker {
+    /// Ends the wait. Never blocks; a source that is gone is not woken.
+    pub fn wake(&self) {
+        // Full means that the bell rings already, closed that nobody listens: neither is an error.
+        let _ = (&*self.bell).write(&[1]);
+    }
+}
+
+/// The end that is waited on.
+#[derive(Debug)]
+pub(crate) struct Bell(UnixStream);
+
+impl Bell {
+    /// A bell and what rings it.
+    pub(crate) fn new() -> Result<(Self, Waker), KernelError> {
+        let pair = || {
+            let (read, write) = UnixStream::pair()?;
+            read.set_nonblocking(true)?;
+            write.set_nonblocking(true)?;
+            Ok((Self(read), Waker { bell: Arc::new(write) }))
+        };
+        pair().map_err(|error: io::Error| KernelError::io("cannot make a pair of sockets to wake a thread", &error))
+    }
+
+    /// Stops the ringing; whether it rang.
+    pub(crate) fn silence(&self) -> bool {
+        let mut rang = false;
+        let mut scratch = [0; 64];
+        while (&self.0).read(&mut scratch).is_ok_and(|read| read > 0) {
+            rang = true;
+        }
+        rang
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Waits until one of the descriptors is readable (or broken); `false` if the time has passed.
+pub(crate) fn wait_readable<const N: usize>(
+    descriptors: [BorrowedFd<'_>; N],
+    timeout: Option<Duration>,
+) -> Result<bool, KernelError> {
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    loop {
+        // Rounded up, so that a wait never ends early and spins.
+        let left = deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)
+        });
+        let mut polled = descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::POLLIN));
+        match poll(&mut polled, left.unwrap_or(PollTimeout::NONE)) {
+            Ok(0) if deadline.is_some_and(|deadline| Instant::now() < deadline) => {}
+            Ok(ready) => return Ok(ready > 0),
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(KernelError::io("cannot wait for kernel events", &errno.into())),
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Links.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use rtnetlink::packet_core::{DecodeError, NLM_F_CREATE, NLM_F_EXCL, NlasIterator, parse_i32, parse_string, parse_u32};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkInfo, LinkMessage,
+};
+use types::InterfaceName;
+
+use super::socket::Socket;
+use crate::{KernelError, Link, LinkChange, VethSpec};
+
+/// The size of struct ifinfomsg.
+const HEADER_BYTES: usize = 16;
+
+pub(super) fn list(socket: &mut Socket) -> Result<Vec<Link>, KernelError> {
+    let operation = || "cannot list links".to_owned();
+    let request = RouteNetlinkMessage::GetLink(without_statistics());
+    socket.dump(&request, operation, Vec::new, |links, reply| {
+        links.push(parse_link(reply.payload).map_err(|error| KernelError::malformed(operation(), error))?);
+        Ok(())
+    })
+}
+
+pub(super) fn named(socket: &mut Socket, name: &InterfaceName) -> Result<Option<Link>, KernelError> {
+    let operation = || format!("cannot read link {name}");
+    let mut request = without_statistics();
+    request.attributes.push(LinkAttribute::IfName(name.to_string()));
+    let found = socket.query(RouteNetlinkMessage::GetLink(request), operation, |reply| {
+        parse_link(reply.payload).map_err(|error| KernelError::malformed(operation(), error))
+    });
+    match found {
+        Ok(link) => Ok(Some(link)),
+        Err(KernelError::Gone(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Statistics are most of a link's message, and cost a walk over all processors.
+fn without_statistics() -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    message
+}
+
+pub(super) fn create_veth(socket: &mut Socket, veth: &VethSpec<'_>) -> Result<u32, KernelError> {
+    let operation = || format!("cannot create {veth}");
+    let mut peer = LinkMessage::default();
+    peer.attributes.extend([
+        LinkAttribute::IfName(veth.peer.to_string()),
+        LinkAttribute::Mtu(veth.mtu),
+        LinkAttribute::NetNsFd(veth.peer_netns.as_fd().as_raw_fd()),
+    ]);
+    peer.attributes.extend(veth.peer_mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+
+    let mut host = LinkMessage::default();
+    set_up(&mut host.header, veth.host_up);
+    host.attributes.extend([
+        LinkAttribute::IfName(veth.host.to_string()),
+        LinkAttribute::Address(veth.host_mac.to_vec()),
+        LinkAttribute::Mtu(veth.mtu),
+        LinkAttribute::Group(veth.host_group),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]),
+    ]);
+    socket.change(RouteNetlinkMessage::NewLink(host), NLM_F_CREATE | NLM_F_EXCL, operation)?;
+
+    // Kernels before 6.2 do not echo what they made, so the index takes a look-up.
+    let link = named(socket, &veth.host)?;
+    link.map(|link| link.index).ok_or_else(|| {
+        KernelError::refused(operation(), libc::ENODEV, Some("it was deleted as soon as it was made".to_owned()))
+    })
+}
+
+pub(super) fn change(socket: &mut Socket, index: u32, change: &LinkChange) -> Result<(), KernelError> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    if let Some(up) = change.up {
+        set_up(&mut message.header, up);
+    }
+    message.attributes.extend(change.group.map(LinkAttribute::Group));
+    message.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
+    message.attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+    socket.change(RouteNetlinkMessage::SetLink(message), 0, || format!("cannot change link {index}"))
+}
+
+fn set_up(header: &mut LinkHeader, up: bool) {
+    header.change_mask = LinkFlags::Up;
+    header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+}
+
+pub(super) fn delete(socket: &mut Socket, index: u32) -> Result<(), KernelError> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    gone_is_success(socket.change(RouteNetlinkMessage::DelLink(message), 0, || format!("cannot delete link {index}")))
+}
+
+pub(super) fn delete_group(socket: &mut Socket, group: u32) -> Result<(), KernelError> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::Group(group));
+    let operation = || format!("cannot delete link group {group}");
+    gone_is_success(socket.change(RouteNetlinkMessage::DelLink(message), 0, operation))
+}
+
+fn gone_is_success(result: Result<(), KernelError>) -> Result<(), KernelError> {
+    match result {
+        Err(KernelError::Gone(_)) => Ok(()),
+        other => other,
+    }
+}
+
+/// The payload of RTM_NEWLINK or RTM_DELLINK.
+pub(crate) fn parse_link(payload: &[u8]) -> Result<Link, DecodeError> {
+    let header = LinkHeader::parse(payload)?;
+    let mut link = Link {
+        index: header.index,
+        name: String::new(),
+        mac: None,
+        mtu: 0,
+        up: header.flags.contains(LinkFlags::Up),
+        running: header.flags.contains(LinkFlags::Running | LinkFlags::LowerUp),
+        group: 0,
+        kind: None,
+        peer_index: None,
+        peer_netns: None,
+    };
+    for attribute in NlasIterator::new(payload.get(HEADER_BYTES..).unwrap_or_default()) {
+        let attribute = attribute?;
+        let value = attribute.value();
+        match attribute.kind() {
+            libc::IFLA_IFNAME => link.name = parse_string(value)?,
+            libc::IFLA_ADDRESS => link.mac = value.try_into().ok(),
+            libc::IFLA_MTU => link.mtu = parse_u32(value)?,
+            libc::IFLA_GROUP => link.group = parse_u32(value)?,
+            libc::IFLA_LINK => link.peer_index = Some(parse_u32(value)?),
+            libc::IFLA_LINK_NETNSID => link.peer_netns = Some(parse_i32(value)?),
+            libc::IFLA_LINKINFO => link.kind = parse_kind(value)?,
+            _ => {}
+        }
+    }
+    Ok(link)
+}
+
+fn parse_kind(info: &[u8]) -> Result<Option<String>, DecodeError> {
+    for attribute in NlasIterator::new(info) {
+        let attribute = attribute?;
+        if attribute.kind() == libc::IFLA_INFO_KIND {
+            return parse_string(attribute.value()).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rtnetlink::packet_core::Emitable;
+
+    fn bytes(message: &LinkMessage) -> Vec<u8> {
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_link_is_read_from_the_attributes_that_matter() {
+        let mut message = LinkMessage::default();
+        message.header.index = 7;
+        message.header.flags = LinkFlags::Up | LinkFlags::Running | LinkFlags::LowerUp;
+        message.attributes = vec![
+            LinkAttribute::IfName("eth0".to_owned()),
+            LinkAttribute::Qdisc("noqueue".to_owned()),
+            LinkAttribute::Address(vec![0xee; 6]),
+            LinkAttribute::Mtu(1450),
+            LinkAttribute::Group(77),
+            LinkAttribute::Link(9),
+            LinkAttribute::LinkNetNsId(3),
+            LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]),
+        ];
+        let link = parse_link(&bytes(&message)).unwrap();
+        let expected = Link {
+            index: 7,
+            name: "eth0".to_owned(),
+            mac: Some([0xee; 6]),
+            mtu: 1450,
+            up: true,
+            running: true,
+            group: 77,
+            kind: Some("veth".to_owned()),
+            peer_index: Some(9),
+            peer_netns: Some(3),
+        };
+        assert_eq!(link, expected);
+    }
+
+    #[test]
+    fn an_address_that_is_not_ethernet_is_none() {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::Address(vec![10, 0, 0, 1])];
+        assert_eq!(parse_link(&bytes(&message)).unwrap().mac, None);
+    }
+
+    #[test]
+    fn a_message_that_is_cut_off_is_an_error_and_never_a_panic() {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::Mtu(1500)];
+        let bytes = bytes(&message);
+        for length in 0..bytes.len() {
+            assert!(length == HEADER_BYTES || parse_link(&bytes[..length]).is_err(), "{length}");
+        }
+    }
+}

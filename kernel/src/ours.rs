@@ -1,0 +1,31 @@
+//! The marks by which Manx knows its own things in the kernel: their defaults, all configurable (`kernel.*`).
+//!
+//! A route, a link or a rule that does not bear them is somebody else's and is never touched.
+
+use types::InterfaceName;
+
+use crate::{Link, Route};
+
+pub use types::cni::HOST_MAC;
+
+/// The link group in which detached links wait for their deletion.
+pub const LINK_GROUP: u32 = 77;
+
+/// The route protocol of routes to local pods and of the unreachable routes of own blocks.
+pub const ROUTE_PROTOCOL_LOCAL: u8 = 77;
+
+/// The route protocol of routes learned by BGP.
+pub const ROUTE_PROTOCOL_BGP: u8 = 78;
+
+/// The bits of the packet mark that Manx uses.
+pub const MARK_MASK: u32 = 0x00ff_0000;
+
+/// Whether a link is the host's end of a pair that Manx made: by kind and by the form of its name.
+pub fn is_our_link(link: &Link) -> bool {
+    link.kind.as_deref() == Some("veth") && InterfaceName::new(link.name.as_str()).is_ok_and(|name| name.is_ours())
+}
+
+/// Whether a route bears one of the default protocols.
+pub const fn is_our_route(route: &Route) -> bool {
+    matches!(route.protocol, ROUTE_PROTOCOL_LOCAL | ROUTE_PROTOCOL_BGP)
+}

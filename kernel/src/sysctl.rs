@@ -1,0 +1,98 @@
+//! Network sysctls: which ones, and how they are read and written.
+
+use std::fmt;
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+
+use types::InterfaceName;
+
+use crate::KernelError;
+
+/// A sysctl below `net`, as a path: interface names may contain dots, so the dotted form is ambiguous.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SysctlKey(String);
+
+impl SysctlKey {
+    /// `net/ipv4/conf/INTERFACE/KEY`.
+    pub fn ipv4_conf(interface: &InterfaceName, key: &'static str) -> Self {
+        Self(format!("net/ipv4/conf/{interface}/{key}"))
+    }
+
+    /// `net/ipv6/conf/INTERFACE/KEY`.
+    pub fn ipv6_conf(interface: &InterfaceName, key: &'static str) -> Self {
+        Self(format!("net/ipv6/conf/{interface}/{key}"))
+    }
+
+    /// `net/ipv4/neigh/INTERFACE/KEY`.
+    pub fn ipv4_neigh(interface: &InterfaceName, key: &'static str) -> Self {
+        Self(format!("net/ipv4/neigh/{interface}/{key}"))
+    }
+
+    /// `net/ipv6/neigh/INTERFACE/KEY`.
+    pub fn ipv6_neigh(interface: &InterfaceName, key: &'static str) -> Self {
+        Self(format!("net/ipv6/neigh/{interface}/{key}"))
+    }
+
+    /// A key without an interface, below `net`: `ipv4/ip_forward`, `ipv6/conf/all/forwarding`.
+    pub fn global(key: &'static str) -> Self {
+        Self(format!("net/{key}"))
+    }
+
+    /// The path below `/proc/sys`.
+    pub fn path(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SysctlKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Reads a key of the calling thread's namespace.
+pub(crate) fn read(key: &SysctlKey) -> Result<String, KernelError> {
+    let mut text = String::new();
+    OpenOptions::new()
+        .read(true)
+        .open(file(key))
+        .and_then(|mut file| file.read_to_string(&mut text))
+        .map_err(|error| KernelError::io(format!("cannot read sysctl {key}"), &error))?;
+    text.truncate(text.trim_end().len());
+    Ok(text)
+}
+
+/// Writes a key of the calling thread's namespace with one write: the kernel takes a value only whole.
+pub(crate) fn write(key: &SysctlKey, value: &str) -> Result<(), KernelError> {
+    OpenOptions::new()
+        .write(true)
+        .open(file(key))
+        .and_then(|mut file| file.write_all(value.as_bytes()))
+        .map_err(|error| KernelError::io(format!("cannot set sysctl {key} to {value}"), &error))
+}
+
+/// `/proc/sys/net` shows the namespace of whoever opens it: of the calling thread.
+fn file(key: &SysctlKey) -> String {
+    format!("/proc/sys/{key}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_name_with_dots_stays_one_path_element() {
+        let vlan = InterfaceName::new("eth0.100").unwrap();
+        assert_eq!(SysctlKey::ipv4_conf(&vlan, "proxy_arp").path(), "net/ipv4/conf/eth0.100/proxy_arp");
+        assert_eq!(SysctlKey::ipv4_neigh(&vlan, "proxy_delay").path(), "net/ipv4/neigh/eth0.100/proxy_delay");
+        assert_eq!(SysctlKey::ipv6_conf(&vlan, "accept_dad").path(), "net/ipv6/conf/eth0.100/accept_dad");
+        assert_eq!(SysctlKey::global("ipv4/ip_forward").path(), "net/ipv4/ip_forward");
+    }
+
+    #[test]
+    fn a_sysctl_that_does_not_exist_is_gone() {
+        let error = read(&SysctlKey::global("ipv4/no_such_key")).unwrap_err();
+        assert!(matches!(error, KernelError::Gone(_)), "{error}");
+        assert!(error.to_string().starts_with("cannot read sysctl net/ipv4/no_such_key: "), "{error}");
+    }
+}

@@ -1,0 +1,74 @@
+//! Where the programs under test are.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use nix::unistd::geteuid;
+
+use crate::LabError;
+
+/// The programs of this workspace.
+#[derive(Debug, Clone)]
+pub(crate) struct Binaries {
+    /// Where they all are.
+    pub(crate) folder: PathBuf,
+    /// `manx-lab`: what nodes run as their process 1.
+    pub(crate) lab: PathBuf,
+}
+
+impl Binaries {
+    /// Those in `MANX_BIN_DIR`, else those beside the running program (for a test: one folder up, out of `deps`).
+    pub(crate) fn find() -> Result<Self, LabError> {
+        let folder = match std::env::var_os("MANX_BIN_DIR") {
+            Some(folder) => PathBuf::from(folder),
+            None => {
+                let own = std::env::current_exe().map_err(LabError::io("finding the running program"))?;
+                let folder = own.parent().unwrap_or_else(|| Path::new("/"));
+                let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+                folder.to_owned()
+            }
+        };
+        let lab = folder.join("manx-lab");
+        let binaries = Self { folder, lab };
+        binaries.need("manx-lab")?;
+        Ok(binaries)
+    }
+
+    /// The path of one of them; an error that says how to make it where it is missing.
+    pub(crate) fn need(&self, program: &str) -> Result<PathBuf, LabError> {
+        let path = self.folder.join(program);
+        if path.is_file() {
+            return Ok(path);
+        }
+        Err(LabError::Missing {
+            program: path.display().to_string(),
+            hint: "build it with cargo build --workspace, or set MANX_BIN_DIR".to_owned(),
+        })
+    }
+}
+
+/// The path of an installed program.
+pub(crate) fn installed(program: &str, package: &str) -> Result<PathBuf, LabError> {
+    let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin", "/usr/local/bin", "/usr/lib/frr"];
+    let found = folders.iter().map(|folder| Path::new(folder).join(program)).find(|path| path.is_file());
+    found.ok_or_else(|| LabError::Missing { program: program.to_owned(), hint: format!("install {package}") })
+}
+
+/// Whether this machine can run labs. If not, says so on standard error: a test that returns then has been SKIPPED, and
+/// a reader of the log sees it.
+pub fn can_run_labs() -> bool {
+    let missing = if geteuid().is_root() {
+        let programs =
+            [("unshare", "util-linux"), ("nsenter", "util-linux"), ("ip", "iproute2"), ("etcd", "etcd-server")];
+        let frr = [("zebra", "frr"), ("bgpd", "frr")];
+        programs.into_iter().chain(frr).find_map(|(program, package)| installed(program, package).err())
+    } else {
+        Some(LabError::NotRoot)
+    };
+    if let Some(reason) = &missing {
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        // Not eprintln: the test harness would keep the line of a test that passes to itself.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
+    }
+    missing.is_none()
+}

@@ -1,0 +1,174 @@
+//! A node's namespaces: network, mounts, host name and processes.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::LabError;
+use crate::binaries::Binaries;
+use crate::pause::{DETACH, PauseSpec};
+use crate::process::{ProcessId, tail};
+use crate::wait::wait_for;
+
+/// The namespaces of a node, and the way in. Cheap to clone; all clones mean the same node.
+#[derive(Debug, Clone)]
+pub struct Namespace(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// The node's name.
+    name: String,
+    /// What holds the namespaces and how to find it again.
+    record: NamespaceRecord,
+    /// Environment of every command.
+    env: Vec<(String, String)>,
+    /// `unshare`, where this process made the namespaces: ours to reap, and its standard input is the lifeline.
+    unshare: Mutex<Option<Child>>,
+}
+
+/// What the state file remembers of a node's namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceRecord {
+    /// `unshare`, whose end kills process 1.
+    pub unshare: ProcessId,
+    /// The node's process 1, as the host sees it.
+    pub init: ProcessId,
+}
+
+impl Namespace {
+    /// Makes the namespaces and sets up the file system in them.
+    pub(crate) fn create(
+        name: &str,
+        spec: &PauseSpec,
+        env: Vec<(String, String)>,
+        binaries: &Binaries,
+        log: &Path,
+    ) -> Result<Self, LabError> {
+        let failed = || LabError::io(format!("namespaces of {name}"));
+        let mut spec = serde_json::to_vec(spec).map_err(|error| failed()(error.into()))?;
+        spec.push(b'\n');
+        let errors = File::options().create(true).append(true).open(log).map_err(failed())?;
+        let mut unshare = Command::new("unshare")
+            .args(["--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["--propagation", "private"])
+            .arg(&binaries.lab)
+            .arg("pause")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            // Ctrl-C reaches the lab's process alone, which then takes everything down in order.
+            .process_group(0)
+            .spawn()
+            .map_err(failed())?;
+        // A process 1 that is gone already says so by not being ready.
+        let _ = unshare.stdin.as_mut().map(|lifeline| lifeline.write_all(&spec));
+        let mut said = String::new();
+        if let Some(out) = unshare.stdout.take() {
+            BufReader::new(out).read_line(&mut said).map_err(failed())?;
+        }
+        if said != "ready\n" {
+            // A failure is complete: whatever was made goes with the process.
+            let _ = unshare.kill();
+            let _ = unshare.wait();
+            return Err(LabError::Namespace { node: name.to_owned(), problem: tail(log, 5) });
+        }
+        let outer = i32::try_from(unshare.id()).ok().and_then(ProcessId::of);
+        let record = outer.and_then(|outer| Some(NamespaceRecord { unshare: outer, init: outer.child()? }));
+        let Some(record) = record else {
+            return Err(LabError::Namespace { node: name.to_owned(), problem: "process 1 is gone".to_owned() });
+        };
+        Ok(Self(Arc::new(Inner { name: name.to_owned(), record, env, unshare: Mutex::new(Some(unshare)) })))
+    }
+
+    /// The namespaces of a lab that another process made.
+    pub(crate) fn attach(name: &str, record: NamespaceRecord, env: Vec<(String, String)>) -> Self {
+        Self(Arc::new(Inner { name: name.to_owned(), record, env, unshare: Mutex::new(None) }))
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// What to remember to find these namespaces again.
+    pub(crate) fn record(&self) -> NamespaceRecord {
+        self.0.record
+    }
+
+    /// The node's file system as the host sees it. (An absolute symbolic link in it leads to the host's.)
+    pub fn root(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root", self.0.record.init.pid))
+    }
+
+    /// The network namespace; the file keeps it alive.
+    pub fn netns(&self) -> io::Result<File> {
+        File::open(format!("/proc/{}/ns/net", self.0.record.init.pid))
+    }
+
+    /// A command that will run inside, with the node's environment only.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg("--target")
+            .arg(self.0.record.init.pid.to_string())
+            .args(["--net", "--mount", "--uts", "--pid", "--", program])
+            .env_clear()
+            .envs(self.0.env.iter().map(|(key, value)| (key, value)));
+        command
+    }
+
+    /// Lets the node outlive this process.
+    pub(crate) fn detach(&self) -> Result<(), LabError> {
+        let mut unshare = self.0.unshare.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(lifeline) = unshare.as_mut().and_then(|child| child.stdin.as_mut()) else { return Ok(()) };
+        lifeline.write_all(&[DETACH]).map_err(LabError::io(format!("detaching {}", self.0.name)))
+    }
+
+    /// Kills everything in the node and waits until it is gone.
+    pub(crate) fn kill(&self) -> Result<(), LabError> {
+        let ended = self.0.record.kill(&self.0.name);
+        let mut unshare = self.0.unshare.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut child) = unshare.take() {
+            let _ = child.wait();
+        }
+        ended
+    }
+}
+
+impl NamespaceRecord {
+    /// Whether the node still lives.
+    pub fn is_alive(&self) -> bool {
+        self.unshare.is_alive() || self.init.is_alive()
+    }
+
+    /// Kills everything in the node and waits until it is gone.
+    pub(crate) fn kill(&self, name: &str) -> Result<(), LabError> {
+        let failed = || LabError::io(format!("ending {name}"));
+        // Process 1 first: the kernel kills the rest of the PID namespace before process 1 is gone.
+        self.init.signal(Signal::SIGKILL).map_err(failed())?;
+        self.unshare.signal(Signal::SIGKILL).map_err(failed())?;
+        let within = Duration::from_secs(10);
+        let gone = || if self.is_alive() { Err("its processes still run") } else { Ok(()) };
+        wait_for(&format!("the end of {name}"), within, gone)
+    }
+}
+
+/// Runs a closure on a thread of its own in a network namespace. Sockets made there stay in that namespace.
+pub(crate) fn run_in<T: Send>(netns: &File, closure: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let entered = scope.spawn(|| {
+            setns(netns, CloneFlags::CLONE_NEWNET)?;
+            closure()
+        });
+        entered.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
+    })
+}

@@ -1,0 +1,198 @@
+//! What runs as process 1 of a node: `manx-lab pause`.
+//!
+//! It gives the node a file system of its own, says `ready`, and then does what a process 1 must do: it reaps. The node
+//! lives as long as it does: when it ends, the kernel kills whatever else runs in the PID namespace, and with the last
+//! process go the mounts, the links and the pods' namespaces. It ends by itself when the lab's process ends, however
+//! that happens, because it then reads the end of its standard input; a lab that is to outlive its process (`manx-lab
+//! up`) writes a byte there first. So a crash in the middle of bringing a lab up leaves nothing either.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::sethostname;
+use serde::{Deserialize, Serialize};
+
+use crate::topology::Bind;
+
+/// Written to the standard input of [`run`]: live on after the end of the lab's process.
+pub(crate) const DETACH: u8 = b'd';
+
+/// Where the node keeps the lab's own things.
+const OWN: &str = "/run/.lab";
+
+/// What a node's process 1 is told: one line of JSON on its standard input.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PauseSpec {
+    /// The node's host name.
+    pub(crate) hostname: String,
+    /// The node's `/etc/hosts`.
+    pub(crate) hosts: String,
+    /// Files of the host seen inside.
+    pub(crate) binds: Vec<Bind>,
+    /// Where `/var/lib` is kept; in memory without.
+    pub(crate) data: Option<PathBuf>,
+    /// CNI plugins to find in `/opt/cni/bin`.
+    pub(crate) plugins: Vec<PathBuf>,
+    /// Kernel settings of the network namespace.
+    pub(crate) sysctls: Vec<(String, String)>,
+}
+
+/// Reads what to be from standard input, sets the node up and stays. Returns only if that fails.
+pub fn run() -> Result<(), String> {
+    let spec = read_line().map_err(|error| format!("standard input: {error}"))?;
+    let spec: PauseSpec = serde_json::from_slice(&spec).map_err(|error| format!("standard input: {error}"))?;
+    // Blocked before a child can end: SIGCHLD is taken from the queue below, never lost.
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    children.thread_block().map_err(|error| format!("blocking SIGCHLD: {error}"))?;
+
+    sethostname(&spec.hostname).map_err(|error| format!("host name {}: {error}", spec.hostname))?;
+    file_system(&spec)?;
+    for (key, value) in &spec.sysctls {
+        let path = Path::new("/proc/sys").join(key.replace('.', "/"));
+        fs::write(&path, value).map_err(|error| format!("sysctl {key}={value}: {error}"))?;
+    }
+    say_ready().map_err(|error| format!("saying that it is ready: {error}"))?;
+
+    thread::spawn(|| {
+        let mut byte = [0];
+        match io::stdin().read(&mut byte) {
+            Ok(1) if byte == [DETACH] => {}
+            _ => std::process::exit(0),
+        }
+    });
+    loop {
+        children.wait().map_err(|error| format!("waiting for SIGCHLD: {error}"))?;
+        while !matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive) | Err(_)) {}
+    }
+}
+
+/// The first line, and not a byte more: what follows is the lifeline.
+fn read_line() -> io::Result<Vec<u8>> {
+    let bytes = io::stdin().lock().bytes().take_while(|byte| !matches!(byte, Ok(b'\n')));
+    bytes.collect()
+}
+
+fn say_ready() -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(b"ready\n")?;
+    out.flush()
+}
+
+/// `/run`, `/var/lib`, `/var/log`, `/etc`, `/opt` and `/sys` of the node's own.
+fn file_system(spec: &PauseSpec) -> Result<(), String> {
+    // /var/lib first: the folder it is bound from may lie in the host's /run.
+    match &spec.data {
+        Some(folder) => bind(folder, Path::new("/var/lib"), false)?,
+        None => tmpfs("/var/lib")?,
+    }
+    let held = hold(&spec.binds)?;
+    tmpfs("/var/log")?;
+    tmpfs("/run")?;
+    for folder in ["/run/lock", "/run/netns", "/var/lib/cni", "/var/lib/manx", OWN] {
+        make_folder(Path::new(folder))?;
+    }
+    // A fresh sysfs shows the new network namespace's interfaces; the control groups stay where runtimes look for them.
+    let groups = Path::new("/sys/fs/cgroup");
+    let aside = Path::new(OWN).join("cgroup");
+    make_folder(&aside)?;
+    mounted(Some(groups), &aside, None, MsFlags::MS_BIND | MsFlags::MS_REC, None)?;
+    mounted(Some(Path::new("sysfs")), Path::new("/sys"), Some("sysfs"), MsFlags::empty(), None)?;
+    mounted(Some(&aside), groups, None, MsFlags::MS_MOVE, None)?;
+
+    overlay("/etc", "etc")?;
+    overlay("/opt", "opt")?;
+    for folder in ["/etc/manx", "/etc/cni/net.d", "/etc/frr", "/opt/cni/bin"] {
+        make_folder(Path::new(folder))?;
+    }
+    write("/etc/hosts", &spec.hosts)?;
+    write("/etc/hostname", &format!("{}\n", spec.hostname))?;
+    for plugin in &spec.plugins {
+        let name = plugin.file_name().ok_or_else(|| format!("{} names no plugin", plugin.display()))?;
+        let link = Path::new("/opt/cni/bin").join(name);
+        if fs::symlink_metadata(&link).is_err() {
+            symlink(plugin, &link).map_err(|error| format!("{}: {error}", link.display()))?;
+        }
+    }
+    for (bind_spec, held) in spec.binds.iter().zip(&held) {
+        let target = &bind_spec.target;
+        make_target(target, held)?;
+        bind(held, target, bind_spec.read_only)?;
+    }
+    Ok(())
+}
+
+/// Resolves the binds' sources before anything is mounted over the host's folders.
+fn hold(binds: &[Bind]) -> Result<Vec<PathBuf>, String> {
+    let resolved = binds
+        .iter()
+        .map(|bind| bind.source.canonicalize().map_err(|error| format!("bind {}: {error}", bind.source.display())));
+    resolved.collect()
+}
+
+/// The mount point of a bind. It may be made only where the node's own file systems are, never in the host's.
+fn make_target(target: &Path, source: &Path) -> Result<(), String> {
+    if fs::symlink_metadata(target).is_ok() {
+        return Ok(());
+    }
+    let own = ["/etc", "/opt", "/run", "/var/lib", "/var/log"];
+    if !own.iter().any(|folder| target.starts_with(folder)) {
+        return Err(format!("bind to {}: not under {}, and it does not exist", target.display(), own.join(", ")));
+    }
+    if source.is_dir() {
+        return make_folder(target);
+    }
+    if let Some(folder) = target.parent() {
+        make_folder(folder)?;
+    }
+    fs::write(target, "").map_err(|error| format!("{}: {error}", target.display()))
+}
+
+fn tmpfs(target: &str) -> Result<(), String> {
+    mounted(Some(Path::new("tmpfs")), Path::new(target), Some("tmpfs"), MsFlags::empty(), Some("mode=755"))
+}
+
+/// The host's folder with the node's changes laid over it, in memory.
+fn overlay(folder: &str, name: &str) -> Result<(), String> {
+    let [upper, work] = ["upper", "work"].map(|part| Path::new(OWN).join(format!("{name}-{part}")));
+    make_folder(&upper)?;
+    make_folder(&work)?;
+    let options = format!("lowerdir={folder},upperdir={},workdir={}", upper.display(), work.display());
+    mounted(Some(Path::new("overlay")), Path::new(folder), Some("overlay"), MsFlags::empty(), Some(&options))
+}
+
+fn bind(source: &Path, target: &Path, read_only: bool) -> Result<(), String> {
+    mounted(Some(source), target, None, MsFlags::MS_BIND, None)?;
+    if read_only {
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mounted(None, target, None, flags, None)?;
+    }
+    Ok(())
+}
+
+fn mounted(
+    source: Option<&Path>,
+    target: &Path,
+    kind: Option<&str>,
+    flags: MsFlags,
+    options: Option<&str>,
+) -> Result<(), String> {
+    mount(source, target, kind, flags, options).map_err(|error| {
+        let source = source.unwrap_or(target);
+        format!("mounting {} on {} ({flags:?}): {error}", source.display(), target.display())
+    })
+}
+
+fn make_folder(path: &Path) -> Result<(), String> {
+    fs::create_dir_all(path).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn write(path: &str, text: &str) -> Result<(), String> {
+    fs::write(path, text).map_err(|error| format!("{path}: {error}"))
+}
