@@ -1,1 +1,20 @@
-//! stub
+//! The BGP speaker of a node: sockets and a clock around `bgp-proto`.
+//!
+//! One task owns the speaker and with it every session and table; what others want of it goes through [`Bgp`]. Learned
+//! routes and next hops to be watched come out as [`Outputs`]. Nothing here decides anything about routes or sessions:
+//! that is `bgp-proto`'s, and which sessions there should be is [`sessions`]'s.
+//!
+//! The task that ends because the process ends sends nothing: peers keep this node's routes while it restarts (RFC 4724).
+
+mod connection;
+mod run;
+mod socket;
+mod tasks;
+mod view;
+
+pub mod sessions;
+
+pub use bgp_proto::wire::Families;
+pub use bgp_proto::{ByFamily, ImportPolicy, PeerConfig, SpeakerConfig};
+pub use run::{Bgp, BgpError, Outputs};
+pub use tasks::start;

@@ -1,1 +1,26 @@
-//! stub
+//! BGP-4 without I/O: the wire format, the sessions with peers, and the tables that routes go through.
+//!
+//! Everything here takes octets and the time as arguments and returns what is to be done. Sockets, the clock and tasks are
+//! the crate `bgp`'s; the kernel's routing table is the crate `felix`'s.
+//!
+//! ```text
+//!   octets ──► wire ──► session ──► rib ──► wire ──► octets
+//!                          │         │
+//!                          └─speaker─┘   owns one session per peer and the tables
+//! ```
+
+mod graceful;
+mod policy;
+mod rib;
+mod speaker;
+
+pub mod session;
+pub mod wire;
+
+pub use graceful::UNMARKED_RIB_TIME;
+pub use policy::{DEFAULT_LOCAL_PREF, ImportPolicy, Loop};
+pub use rib::{
+    ByFamily, Candidate, Excluded, MAXIMUM_PATHS, PathView, RouteCounts, RouteView, Source, Step, Verdict, decide,
+};
+pub use session::ConnId;
+pub use speaker::{Action, Input, PeerConfig, PeerEvent, PeerStatus, Speaker, SpeakerConfig, TableSizes};

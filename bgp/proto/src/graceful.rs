@@ -1,0 +1,348 @@
+//! Graceful restart (RFC 4724), the bookkeeping of both roles. It knows deadlines and families; what happens to routes is
+//! the speaker's business.
+//!
+//! [`Restart`] is our own: the kernel still has the routes of our previous life, so deletions (and nothing else) wait
+//! until every peer has sent its End-of-RIB or has missed its deadline. [`Retention`] is a peer's: the routes that stay
+//! while it restarts, and until when.
+//!
+//! A NOTIFICATION ends both (RFC 4724 section 4); RFC 8538 is not implemented.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use types::Family;
+
+use crate::session::PeerRestart;
+use crate::wire::Families;
+
+/// How long an established peer that does not know graceful restart, and so need not send End-of-RIB, is given to send
+/// its routes.
+pub const UNMARKED_RIB_TIME: Duration = Duration::from_secs(5);
+
+/// The start of this speaker, from a fresh process or after a restart.
+#[derive(Debug)]
+pub(crate) struct Restart {
+    /// The families whose forwarding state the kernel has kept (the F bits that peers are told).
+    preserved: Families,
+    /// Whether the first configuration has come, without which nobody is known to be waited for.
+    configured: bool,
+    /// By peer and family: what is still to come. A peer that is not in here is not waited for.
+    awaited: BTreeMap<(IpAddr, Family), Awaited>,
+    /// The families that are in sync.
+    in_sync: Families,
+    /// The families whose routes have been chosen as far as peers that wait for us allow.
+    chosen: Families,
+    /// Whether something has happened since the last [`Restart::poll`].
+    changed: bool,
+    /// The first deadline, as of the last [`Restart::poll`].
+    next: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Awaited {
+    /// When the wait ends whatever happens.
+    deadline: Instant,
+    /// The deadline that holds while there is no session.
+    without_session: Instant,
+    /// Whether the peer has restarted as well and so may wait for our End-of-RIB.
+    restarted: bool,
+}
+
+impl Restart {
+    /// `preserved`: the families whose forwarding state has survived; empty after a boot.
+    pub(crate) const fn new(preserved: Families) -> Self {
+        Self {
+            preserved,
+            configured: false,
+            awaited: BTreeMap::new(),
+            in_sync: Families::NONE,
+            chosen: Families::NONE,
+            changed: true,
+            next: None,
+        }
+    }
+
+    /// Whether the peers are to be told so in OPEN (the R bit): until all families are in sync.
+    pub(crate) fn is_under_way(&self) -> bool {
+        !self.preserved.is_empty() && self.in_sync != Families::ALL
+    }
+
+    /// The families with the F bit: what outlived the restart, and what has been forwarded since.
+    pub(crate) fn forwarding(&self) -> Families {
+        self.preserved.iter().chain(self.in_sync.iter()).collect()
+    }
+
+    /// Whether deletions of this family wait.
+    pub(crate) fn defers_deletions(&self, family: Family) -> bool {
+        self.preserved.contains(family) && !self.in_sync.contains(family)
+    }
+
+    /// Whether a reflector may tell a peer that it has sent all it has. A restarted peer is not waited for, as it may wait
+    /// for us (RFC 4724 section 4.1).
+    pub(crate) fn has_chosen(&self, family: Family) -> bool {
+        !self.preserved.contains(family) || self.chosen.contains(family)
+    }
+
+    /// A peer of the first configuration, which has until `deadline` to come up.
+    pub(crate) fn expect(&mut self, peer: IpAddr, families: Families, deadline: Instant) {
+        for family in families.iter().filter(|family| !self.in_sync.contains(*family)) {
+            let awaited = Awaited { deadline, without_session: deadline, restarted: false };
+            self.awaited.insert((peer, family), awaited);
+        }
+        self.changed = true;
+    }
+
+    /// The first configuration is complete.
+    pub(crate) const fn configured(&mut self) {
+        self.configured = true;
+        self.changed = true;
+    }
+
+    /// The peer is no longer configured.
+    pub(crate) fn forget(&mut self, peer: IpAddr) {
+        self.awaited.retain(|(address, _), _| *address != peer);
+        self.changed = true;
+    }
+
+    /// The session is up with these families. Each is given `patience` for its End-of-RIB.
+    pub(crate) fn established(
+        &mut self,
+        peer: IpAddr,
+        families: Families,
+        offer: Option<&PeerRestart>,
+        patience: Duration,
+        now: Instant,
+    ) {
+        self.awaited.retain(|(address, family), awaited| {
+            if *address != peer {
+                return true;
+            }
+            awaited.restarted = offer.is_some_and(|offer| offer.restarting);
+            awaited.deadline = now + if offer.is_some() { patience } else { UNMARKED_RIB_TIME.min(patience) };
+            families.contains(*family)
+        });
+        self.changed = true;
+    }
+
+    /// The session is lost before its End-of-RIB.
+    pub(crate) fn closed(&mut self, peer: IpAddr) {
+        for awaited in self.awaited.iter_mut().filter(|((address, _), _)| *address == peer).map(|(_, awaited)| awaited)
+        {
+            awaited.deadline = awaited.without_session;
+            awaited.restarted = false;
+        }
+        self.changed = true;
+    }
+
+    /// RFC 4724 section 2: the peer has sent all it has.
+    pub(crate) fn end_of_rib(&mut self, peer: IpAddr, family: Family) {
+        self.awaited.remove(&(peer, family));
+        self.changed = true;
+    }
+
+    /// When [`Restart::poll`] has something to do at the latest, as of its last call.
+    pub(crate) const fn timeout(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// The families that have come into sync since the last call. Cheap once both have.
+    pub(crate) fn poll(&mut self, now: Instant) -> Vec<Family> {
+        let due = self.next.is_some_and(|next| next <= now);
+        if !self.configured || !(self.changed || due) {
+            return Vec::new();
+        }
+        self.changed = false;
+        self.awaited.retain(|_, awaited| awaited.deadline > now);
+        let mut news = Vec::new();
+        for family in Family::ALL {
+            let mut awaited = self.awaited.iter().filter(|((_, of), _)| *of == family).map(|(_, awaited)| awaited);
+            if awaited.clone().all(|awaited| awaited.restarted) {
+                self.chosen = self.chosen.with(family);
+            }
+            if awaited.next().is_none() && !self.in_sync.contains(family) {
+                self.in_sync = self.in_sync.with(family);
+                news.push(family);
+            }
+        }
+        self.next = self.awaited.values().map(|awaited| awaited.deadline).min();
+        news
+    }
+}
+
+/// The routes of one peer that stay although its session was lost, by family, and until when.
+#[derive(Debug, Default)]
+pub(crate) struct Retention {
+    until: BTreeMap<Family, Instant>,
+}
+
+impl Retention {
+    /// The session is lost; `retains` says whether in a way that lets routes stay. Returns the families whose routes stay;
+    /// all others go at once. A route that was kept already goes as well (RFC 4724 section 4.2, consecutive restarts).
+    pub(crate) fn lost(&mut self, offer: Option<&PeerRestart>, retains: bool, now: Instant) -> Families {
+        self.until.clear();
+        let Some(offer) = offer.filter(|offer| retains && !offer.time.is_zero()) else {
+            return Families::NONE;
+        };
+        self.until = offer.families.iter().map(|family| (family, now + offer.time)).collect();
+        offer.families
+    }
+
+    /// A session is up again. Returns the families whose kept routes go at once: those that the new OPEN does not name,
+    /// or names without the F bit (RFC 4724 section 4.2). The others are given `patience` for their End-of-RIB.
+    pub(crate) fn established(&mut self, offer: Option<&PeerRestart>, patience: Duration, now: Instant) -> Families {
+        let preserved = |family: &Family| offer.is_some_and(|offer| offer.forwarding.contains(*family));
+        let gone = self.until.keys().copied().filter(|family| !preserved(family)).collect();
+        self.until.retain(|family, _| preserved(family));
+        for until in self.until.values_mut() {
+            *until = now + patience;
+        }
+        gone
+    }
+
+    /// RFC 4724 section 4.2: what has not been sent again by now goes. Returns whether there was anything kept.
+    pub(crate) fn end_of_rib(&mut self, family: Family) -> bool {
+        self.until.remove(&family).is_some()
+    }
+
+    /// Whether routes of the family are kept.
+    pub(crate) fn holds(&self, family: Family) -> bool {
+        self.until.contains_key(&family)
+    }
+
+    /// When [`Retention::expired`] has something to say.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        self.until.values().min().copied()
+    }
+
+    /// The families whose time is over.
+    pub(crate) fn expired(&mut self, now: Instant) -> Families {
+        let expired = self.until.iter().filter(|(_, until)| **until <= now).map(|(family, _)| *family).collect();
+        self.until.retain(|_, until| *until > now);
+        expired
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+    const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    const BOTH: Families = Families::ALL;
+    const IPV4: Families = Families::only(Family::Ipv4);
+    const IPV6: Families = Families::only(Family::Ipv6);
+
+    fn offer(restarting: bool) -> PeerRestart {
+        PeerRestart { restarting, time: MINUTE, families: BOTH, forwarding: BOTH }
+    }
+
+    fn restart_with(peers: &[IpAddr], now: Instant) -> Restart {
+        let mut restart = Restart::new(BOTH);
+        for peer in peers {
+            restart.expect(*peer, IPV4, now + MINUTE);
+        }
+        assert!(restart.poll(now).is_empty(), "nothing is in sync before the configuration is known");
+        restart.configured();
+        restart
+    }
+
+    #[test]
+    fn rfc4724_4_1_a_family_is_in_sync_once_every_peer_has_sent_its_end_of_rib() {
+        let now = Instant::now();
+        let mut restart = restart_with(&[A, B], now);
+        assert_eq!(restart.poll(now), [Family::Ipv6], "no peer speaks it");
+        assert!(restart.defers_deletions(Family::Ipv4) && restart.is_under_way());
+        for peer in [A, B] {
+            restart.established(peer, IPV4, Some(&offer(false)), MINUTE, now);
+            assert!(restart.poll(now).is_empty());
+            restart.end_of_rib(peer, Family::Ipv4);
+        }
+        assert_eq!(restart.poll(now), [Family::Ipv4]);
+        assert!(!restart.defers_deletions(Family::Ipv4) && !restart.is_under_way());
+        assert!(restart.poll(now).is_empty(), "said once");
+    }
+
+    #[test]
+    fn a_peer_that_never_comes_up_is_waited_for_until_its_deadline_only() {
+        let now = Instant::now();
+        let mut restart = restart_with(&[A], now);
+        restart.poll(now);
+        assert_eq!(restart.timeout(), Some(now + MINUTE));
+        assert!(restart.poll(now + MINUTE - Duration::from_millis(1)).is_empty());
+        assert_eq!(restart.poll(now + MINUTE), [Family::Ipv4]);
+        assert_eq!(restart.timeout(), None);
+    }
+
+    #[test]
+    fn a_peer_without_graceful_restart_is_given_a_few_seconds() {
+        let now = Instant::now();
+        let mut restart = restart_with(&[A], now);
+        restart.poll(now);
+        restart.established(A, IPV4, None, MINUTE, now);
+        assert_eq!(restart.poll(now + UNMARKED_RIB_TIME), [Family::Ipv4]);
+    }
+
+    #[test]
+    fn a_peer_that_is_lost_again_has_what_is_left_of_its_time() {
+        let now = Instant::now();
+        let mut restart = restart_with(&[A], now);
+        restart.poll(now);
+        let later = now + Duration::from_secs(50);
+        restart.established(A, IPV4, Some(&offer(false)), MINUTE, later);
+        restart.poll(later);
+        assert_eq!(restart.timeout(), Some(later + MINUTE));
+        restart.closed(A);
+        restart.poll(later);
+        assert_eq!(restart.timeout(), Some(now + MINUTE));
+        restart.forget(A);
+        assert_eq!(restart.poll(later), [Family::Ipv4]);
+    }
+
+    #[test]
+    fn rfc4724_4_1_a_reflector_does_not_wait_for_a_peer_that_waits_for_it() {
+        let now = Instant::now();
+        let mut restart = restart_with(&[A], now);
+        assert!(!restart.has_chosen(Family::Ipv4));
+        restart.established(A, IPV4, Some(&offer(true)), MINUTE, now);
+        assert_eq!(restart.poll(now), [Family::Ipv6]);
+        assert!(restart.has_chosen(Family::Ipv4), "peers may be told");
+        assert!(restart.defers_deletions(Family::Ipv4), "but nothing is deleted yet");
+    }
+
+    #[test]
+    fn rfc4724_4_2_routes_stay_for_the_restart_time_after_a_loss_without_notification() {
+        let now = Instant::now();
+        let mut retention = Retention::default();
+        assert_eq!(retention.lost(Some(&offer(false)), true, now), BOTH);
+        assert!(retention.expired(now).is_empty());
+        assert_eq!(retention.expired(now + MINUTE), BOTH);
+        assert_eq!(retention.timeout(), None);
+    }
+
+    #[test]
+    fn rfc4724_4_a_notification_ends_graceful_restart() {
+        let now = Instant::now();
+        assert!(Retention::default().lost(Some(&offer(false)), false, now).is_empty());
+        assert!(Retention::default().lost(None, true, now).is_empty(), "as does a peer without the capability");
+    }
+
+    #[test]
+    fn rfc4724_4_2_a_family_without_the_f_bit_in_the_new_open_goes_at_once() {
+        let now = Instant::now();
+        let without_bit = PeerRestart { forwarding: IPV4, ..offer(true) };
+        let without_family = PeerRestart { families: IPV4, forwarding: IPV4, ..offer(true) };
+        for new in [without_bit, without_family] {
+            let mut retention = Retention::default();
+            retention.lost(Some(&offer(false)), true, now);
+            assert_eq!(retention.established(Some(&new), MINUTE, now), IPV6);
+            assert!(retention.holds(Family::Ipv4) && !retention.holds(Family::Ipv6));
+            assert!(retention.end_of_rib(Family::Ipv4) && !retention.end_of_rib(Family::Ipv4));
+        }
+        let mut retention = Retention::default();
+        retention.lost(Some(&offer(false)), true, now);
+        assert_eq!(retention.established(None, MINUTE, now), BOTH);
+    }
+}

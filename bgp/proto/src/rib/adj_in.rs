@@ -1,0 +1,183 @@
+//! Adj-RIB-In: what every peer offers, kept per prefix and not per peer.
+//!
+//! A prefix is stored once; each peer that offers it adds one [`Path`] of eight bytes. Losing a peer is therefore a sweep
+//! of the table, which costs milliseconds and nothing at rest. Routes that are kept while a peer restarts (RFC 4724
+//! section 4.2) are not marked one by one either: a path bears the generation of the session it came over, and is stale
+//! when the peer has moved on to the next.
+
+use super::attrs::AttrId;
+use super::decision::Source;
+
+/// A peer's place in the speaker's tables; reused once no path bears it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct PeerIndex(pub(crate) u16);
+
+impl PeerIndex {
+    /// The origin of this speaker's own routes.
+    pub(crate) const LOCAL: Self = Self(u16::MAX);
+}
+
+/// Which of a peer's sessions a path came over. Two values do: what was stale already goes when a session is lost again
+/// (RFC 4724 section 4.2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Generation(bool);
+
+impl Generation {
+    pub(crate) const fn next(self) -> Self {
+        Self(!self.0)
+    }
+}
+
+/// One peer's route to one prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Path {
+    /// Its attributes and next hop.
+    pub(crate) attrs: AttrId,
+    /// Who offers it.
+    pub(crate) peer: PeerIndex,
+    /// What kind of peer that is.
+    pub(crate) source: Source,
+    /// [`REFUSED`] and [`GENERATION`].
+    marks: u8,
+}
+
+const REFUSED: u8 = 1;
+const GENERATION: u8 = 2;
+
+impl Path {
+    pub(crate) const fn new(
+        peer: PeerIndex,
+        source: Source,
+        attrs: AttrId,
+        generation: Generation,
+        refused: bool,
+    ) -> Self {
+        let generation = if generation.0 { GENERATION } else { 0 };
+        let refused = if refused { REFUSED } else { 0 };
+        Self { attrs, peer, source, marks: generation | refused }
+    }
+
+    /// Whether import policy keeps it from being used.
+    pub(crate) const fn is_refused(&self) -> bool {
+        self.marks & REFUSED != 0
+    }
+
+    pub(crate) const fn set_refused(&mut self, refused: bool) {
+        if refused {
+            self.marks |= REFUSED;
+        } else {
+            self.marks &= !REFUSED;
+        }
+    }
+
+    pub(crate) const fn generation(&self) -> Generation {
+        Generation(self.marks & GENERATION != 0)
+    }
+}
+
+/// The paths to one prefix: none, one without an allocation, or several. The best is first once they are decided.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Paths {
+    #[default]
+    None,
+    One(Path),
+    /// Two at least.
+    Many(Vec<Path>),
+}
+
+impl Paths {
+    pub(crate) fn as_slice(&self) -> &[Path] {
+        match self {
+            Self::None => &[],
+            Self::One(path) => std::slice::from_ref(path),
+            Self::Many(paths) => paths,
+        }
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [Path] {
+        match self {
+            Self::None => &mut [],
+            Self::One(path) => std::slice::from_mut(path),
+            Self::Many(paths) => paths,
+        }
+    }
+
+    /// Adds the path, or puts it where the same peer's was, which is returned.
+    pub(crate) fn insert(&mut self, path: Path) -> Option<Path> {
+        if let Some(old) = self.as_mut_slice().iter_mut().find(|old| old.peer == path.peer) {
+            return Some(std::mem::replace(old, path));
+        }
+        *self = match std::mem::take(self) {
+            Self::None => Self::One(path),
+            Self::One(first) => Self::Many(vec![first, path]),
+            Self::Many(mut paths) => {
+                paths.push(path);
+                Self::Many(paths)
+            }
+        };
+        None
+    }
+
+    /// Takes out the paths that `goes` names, keeping the order of the rest.
+    pub(crate) fn remove(&mut self, mut goes: impl FnMut(&Path) -> bool, mut removed: impl FnMut(Path)) {
+        *self = match std::mem::take(self) {
+            Self::One(path) if goes(&path) => {
+                removed(path);
+                Self::None
+            }
+            Self::Many(mut paths) => {
+                paths.retain(|path| {
+                    let goes = goes(path);
+                    if goes {
+                        removed(*path);
+                    }
+                    !goes
+                });
+                match paths.as_slice() {
+                    [] => Self::None,
+                    [path] => Self::One(*path),
+                    _ => Self::Many(paths),
+                }
+            }
+            other => other,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(peer: u16, attrs: u32) -> Path {
+        Path::new(PeerIndex(peer), Source::Internal, AttrId(attrs), Generation::default(), false)
+    }
+
+    #[test]
+    fn a_path_costs_eight_bytes_and_one_path_needs_no_allocation() {
+        assert_eq!(size_of::<Path>(), 8);
+        assert!(size_of::<Paths>() <= 24);
+    }
+
+    #[test]
+    fn rfc4271_3_1_a_new_route_of_a_peer_replaces_its_old_one() {
+        let mut paths = Paths::default();
+        assert_eq!(paths.insert(path(1, 1)), None);
+        assert_eq!(paths.insert(path(2, 2)), None);
+        assert_eq!(paths.insert(path(1, 3)), Some(path(1, 1)));
+        assert_eq!(paths.as_slice(), [path(1, 3), path(2, 2)]);
+        let mut removed = Vec::new();
+        paths.remove(|path| path.peer == PeerIndex(1), |path| removed.push(path));
+        assert_eq!((paths.as_slice(), removed.as_slice()), ([path(2, 2)].as_slice(), [path(1, 3)].as_slice()));
+        paths.remove(|_| true, |path| removed.push(path));
+        assert_eq!((paths.as_slice().len(), removed.len()), (0, 2));
+    }
+
+    #[test]
+    fn marks_do_not_disturb_each_other() {
+        let old = Generation::default();
+        let mut path = Path::new(PeerIndex(1), Source::External, AttrId(1), old.next(), true);
+        assert!(path.is_refused() && path.generation() == old.next());
+        path.set_refused(false);
+        assert!(!path.is_refused() && path.generation() == old.next());
+    }
+}

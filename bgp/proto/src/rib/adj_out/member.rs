@@ -1,0 +1,95 @@
+//! One peer of an update group: how far it has read the log, and what it has yet to be told besides.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use types::Prefix;
+
+use super::log::Cursor;
+
+/// So many batches of missed prefixes are kept apart; more are merged, which bounds them by the number of prefixes.
+const BATCHES: usize = 8;
+
+/// A peer of a group. It reads the log first, so that what it is told from the table besides is never overtaken by older
+/// news.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// What it has read.
+    pub(super) cursor: Cursor,
+    /// Prefixes whose news it has missed because it was slow.
+    missed: VecDeque<Missed>,
+    /// The slot of the table with which its walk goes on; nothing when it has walked it all.
+    pub(super) walk: Option<u32>,
+    /// Whether it still has to be told that it has been sent everything (RFC 4724 section 2).
+    pub(super) owes_end_of_rib: bool,
+}
+
+/// Missed prefixes, shared by all members that missed them.
+#[derive(Debug)]
+struct Missed {
+    prefixes: Arc<[Prefix]>,
+    /// How many of them the peer has been told again.
+    done: usize,
+}
+
+impl Member {
+    /// A peer that joins at this place of the log and has the table before it.
+    pub(super) const fn new(cursor: Cursor, owes_end_of_rib: bool) -> Self {
+        Self { cursor, missed: VecDeque::new(), walk: Some(0), owes_end_of_rib }
+    }
+
+    /// Notes that the peer will not read the log about these prefixes, which are in ascending order.
+    pub(super) fn miss(&mut self, prefixes: &Arc<[Prefix]>) {
+        self.missed.push_back(Missed { prefixes: Arc::clone(prefixes), done: 0 });
+        if self.missed.len() > BATCHES {
+            let mut all: Vec<_> = self.missed.drain(..).flat_map(|missed| missed.left().to_vec()).collect();
+            all.sort_unstable();
+            all.dedup();
+            self.missed.push_back(Missed { prefixes: all.into(), done: 0 });
+        }
+    }
+
+    /// The next missed prefixes, at most `count`; none when nothing is missed any more.
+    pub(super) fn next_missed(&mut self, count: usize) -> Vec<Prefix> {
+        let Some(first) = self.missed.front_mut() else { return Vec::new() };
+        let next: Vec<_> = first.left().iter().take(count).copied().collect();
+        first.done += next.len();
+        if first.left().is_empty() {
+            self.missed.pop_front();
+        }
+        next
+    }
+}
+
+impl Missed {
+    fn left(&self) -> &[Prefix] {
+        self.prefixes.get(self.done..).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefixes(range: std::ops::Range<u8>) -> Arc<[Prefix]> {
+        range.map(|number| Prefix::host([192, 0, 2, number].into())).collect()
+    }
+
+    #[test]
+    fn what_was_missed_again_and_again_is_told_once() {
+        let mut member = Member::new(Cursor::default(), false);
+        for _ in 0..100 {
+            member.miss(&prefixes(0..10));
+        }
+        assert!(member.missed.len() <= BATCHES);
+        let mut told = Vec::new();
+        loop {
+            let next = member.next_missed(3);
+            if next.is_empty() {
+                break;
+            }
+            told.extend(next);
+        }
+        assert!(told.len() <= 10 * BATCHES, "{}", told.len());
+    }
+}

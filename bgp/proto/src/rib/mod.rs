@@ -1,0 +1,415 @@
+//! The tables: what peers offer, what is best, and what peers are told.
+//!
+//! ```text
+//!            announce, withdraw, originate                 settle (once per round)
+//!   peer ──────► paths of a prefix (adj_in) ──touched──► decision ──► Change ──┬──► FibUpdate
+//!                          in Table (loc)                                      └──► UpdateGroup (adj_out) ──► octets
+//! ```
+//!
+//! What exists how often: one [`Rib`]; one table per family; one slot of about 40 octets per prefix and one path of eight
+//! per peer that offers it; one attribute set however many routes bear it; one update group per set of peers that are told
+//! the same, whatever their number. There is nothing per peer and prefix besides the path.
+//!
+//! The tables know no session and no time.
+
+mod adj_in;
+mod adj_out;
+mod attrs;
+mod by_family;
+mod decision;
+mod loc;
+mod next_hop;
+mod sources;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use ipnetwork::{Ipv4Network, Ipv6Network};
+use types::{Family, FibUpdate, NextHopState, NextHopWatch, Prefix, RouterId};
+
+use crate::policy::{ExportPolicy, ImportPolicy};
+
+pub(crate) use adj_in::PeerIndex;
+use adj_in::Path;
+use adj_out::{UpdateGroup, View};
+pub(crate) use attrs::RouteAttributes;
+use attrs::AttributeSets;
+pub use by_family::ByFamily;
+pub use decision::{Candidate, Excluded, MAXIMUM_PATHS, Source, Step, Verdict, decide};
+use loc::Table;
+pub use sources::RouteCounts;
+use sources::Sources;
+pub use view::{PathView, RouteView};
+
+/// Runs `$do` on the table of a family.
+macro_rules! with_table {
+    ($tables:expr, $family:expr, $table:ident => $do:expr) => {
+        match $family {
+            Family::Ipv4 => {
+                let $table = &mut $tables.ipv4;
+                $do
+            }
+            Family::Ipv6 => {
+                let $table = &mut $tables.ipv6;
+                $do
+            }
+        }
+    };
+}
+
+/// A log does not hold more octets than this for slow peers.
+const LOG_LIMIT: usize = 8 * 1024 * 1024;
+
+/// All routes of a speaker.
+#[derive(Debug, Default)]
+pub(crate) struct Rib {
+    attributes: AttributeSets,
+    tables: Tables,
+    sources: Sources,
+    import: ImportPolicy,
+    /// What this speaker originates.
+    originated: BTreeSet<Prefix>,
+    /// The update groups; an empty place is reused.
+    groups: Vec<Option<UpdateGroup>>,
+    /// Routes of peers that go at the next [`Rib::sweep`].
+    doomed: ByFamily<BTreeMap<PeerIndex, Extent>>,
+    /// How many octets a log holds for slow peers, where that is not what it usually is.
+    log_limit: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Tables {
+    ipv4: Table<Ipv4Network>,
+    ipv6: Table<Ipv6Network>,
+}
+
+/// An update group's place in [`Rib::groups`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GroupId(usize);
+
+/// Which routes of a peer go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Extent {
+    /// Those that came over an earlier session.
+    Stale,
+    /// All.
+    All,
+}
+
+impl Rib {
+    pub(crate) fn new(import: ImportPolicy) -> Self {
+        Self { import, ..Self::default() }
+    }
+
+    // --- peers ---
+
+    /// Makes a peer known, whose routes may then be announced.
+    pub(crate) fn add_peer(&mut self, peer: PeerIndex, address: IpAddr) {
+        self.sources.add(peer, address);
+    }
+
+    /// Forgets a peer and its routes.
+    pub(crate) fn remove_peer(&mut self, peer: PeerIndex) {
+        for family in Family::ALL {
+            self.doom(peer, family, Extent::All);
+        }
+        self.sweep();
+        self.sources.remove(peer);
+    }
+
+    /// A session of the peer is up: its BGP Identifier is known.
+    pub(crate) fn set_router_id(&mut self, peer: PeerIndex, router_id: RouterId) {
+        if self.sources.set_router_id(peer, router_id) {
+            for family in Family::ALL {
+                if self.counts(peer, family).received > 0 {
+                    with_table!(self.tables, family, table => table.touch_peer(peer, &mut self.attributes));
+                }
+            }
+        }
+    }
+
+    /// How many routes of the peer there are.
+    pub(crate) fn counts(&self, peer: PeerIndex, family: Family) -> RouteCounts {
+        self.sources.counts(peer, family)
+    }
+
+    // --- routes in ---
+
+    /// Takes in routes of a peer with the same attributes.
+    pub(crate) fn announce(
+        &mut self,
+        peer: PeerIndex,
+        source: Source,
+        attributes: RouteAttributes,
+        prefixes: impl IntoIterator<Item = Prefix>,
+    ) {
+        let attrs = self.attributes.intern(attributes);
+        for prefix in prefixes {
+            let family = prefix.family();
+            let refused = source != Source::Local && !self.import.accepts(&prefix);
+            let generation = self.sources.generation(peer, family);
+            let path = Path::new(peer, source, attrs, generation, refused);
+            self.attributes.retain(attrs);
+            let replaced = match family {
+                Family::Ipv4 => self.tables.ipv4.announce(prefix, path, &mut self.attributes),
+                Family::Ipv6 => self.tables.ipv6.announce(prefix, path, &mut self.attributes),
+            };
+            self.sources.added(&path, family);
+            if let Some(replaced) = replaced {
+                self.sources.removed(&replaced, family);
+                self.attributes.release(replaced.attrs);
+            }
+        }
+        self.attributes.collect(attrs);
+    }
+
+    /// Takes routes of a peer out.
+    pub(crate) fn withdraw(&mut self, peer: PeerIndex, prefixes: impl IntoIterator<Item = Prefix>) {
+        for prefix in prefixes {
+            let family = prefix.family();
+            let removed = match family {
+                Family::Ipv4 => self.tables.ipv4.withdraw(prefix, peer, &mut self.attributes),
+                Family::Ipv6 => self.tables.ipv6.withdraw(prefix, peer, &mut self.attributes),
+            };
+            if let Some(removed) = removed {
+                self.sources.removed(&removed, family);
+                self.attributes.release(removed.attrs);
+            }
+        }
+    }
+
+    /// Originates these prefixes and no others.
+    pub(crate) fn originate(&mut self, prefixes: BTreeSet<Prefix>) {
+        let gone: Vec<_> = self.originated.difference(&prefixes).copied().collect();
+        let new: Vec<_> = prefixes.difference(&self.originated).copied().collect();
+        self.withdraw(PeerIndex::LOCAL, gone);
+        let own = RouteAttributes { path: crate::wire::PathAttributes::default(), next_hop: None };
+        self.announce(PeerIndex::LOCAL, Source::Local, own, new);
+        self.originated = prefixes;
+    }
+
+    /// The session of a peer is lost and its routes of the family are kept (RFC 4724 section 4.2); those that were kept
+    /// already go.
+    pub(crate) fn keep_stale(&mut self, peer: PeerIndex, family: Family) {
+        if self.counts(peer, family).stale > 0 {
+            self.doom(peer, family, Extent::Stale);
+            self.sweep();
+        }
+        self.sources.begin_generation(peer, family);
+    }
+
+    /// Routes of a peer go with the next [`Rib::sweep`], which [`Rib::settle`] does at the latest.
+    pub(crate) fn doom(&mut self, peer: PeerIndex, family: Family, extent: Extent) {
+        let counts = self.counts(peer, family);
+        let concerned = match extent {
+            Extent::Stale => counts.stale,
+            Extent::All => counts.received,
+        };
+        if concerned > 0 {
+            let doomed = self.doomed.of_mut(family).entry(peer).or_insert(extent);
+            *doomed = extent.max(*doomed);
+        }
+    }
+
+    /// Takes out all doomed routes, in one pass however many peers they are of. To be called before a doomed peer may
+    /// announce again.
+    pub(crate) fn sweep(&mut self) {
+        for family in Family::ALL {
+            let doomed = std::mem::take(self.doomed.of_mut(family));
+            if doomed.is_empty() {
+                continue;
+            }
+            let mut removed = Vec::new();
+            let sources = &self.sources;
+            let goes = |path: &Path| match doomed.get(&path.peer) {
+                Some(Extent::All) => true,
+                Some(Extent::Stale) => path.generation() != sources.generation(path.peer, family),
+                None => false,
+            };
+            with_table!(self.tables, family, table => {
+                table.sweep(&mut self.attributes, goes, |path| removed.push(path));
+            });
+            for path in removed {
+                self.sources.removed(&path, family);
+                self.attributes.release(path.attrs);
+            }
+        }
+    }
+
+    /// Judges all routes by another import policy.
+    pub(crate) fn set_import(&mut self, import: ImportPolicy) {
+        for family in Family::ALL {
+            let mut changed = Vec::new();
+            with_table!(self.tables, family, table => table.revise(
+                &mut self.attributes,
+                |prefix| !import.accepts(&prefix),
+                |path| changed.push(*path),
+            ));
+            for path in changed {
+                self.sources.judged(&path, family);
+            }
+        }
+        self.readmit(import);
+    }
+
+    /// Takes the policy over, and notes what peers that are told of other nodes' prefixes are told differently by it.
+    fn readmit(&mut self, import: ImportPolicy) {
+        let Self { attributes, tables, sources, groups, .. } = self;
+        let router_id = |peer| sources.router_id(peer);
+        let before = View { attributes, import: &self.import, router_id: &router_id };
+        let after = View { attributes, import: &import, router_id: &router_id };
+        for group in groups.iter_mut().flatten().filter(|group| group.policy().depends_on_pools()) {
+            match group.policy().family {
+                Family::Ipv4 => {
+                    tables.ipv4.each_published(|prefix, best| group.note_admission(prefix, best, &before, &after))
+                }
+                Family::Ipv6 => {
+                    tables.ipv6.each_published(|prefix, best| group.note_admission(prefix, best, &before, &after))
+                }
+            }
+        }
+        self.import = import;
+    }
+
+    // --- next hops ---
+
+    /// Takes in what the kernel says of a next hop.
+    pub(crate) fn set_next_hop(&mut self, state: NextHopState) {
+        self.attributes.set_next_hop(state);
+    }
+
+    /// The watches to begin and to end since the last call.
+    pub(crate) fn watches(&mut self) -> Vec<NextHopWatch> {
+        self.attributes.watches()
+    }
+
+    /// Whether it is known of every next hop if it can be reached.
+    pub(crate) const fn knows_all_next_hops(&self) -> bool {
+        self.attributes.knows_all_next_hops()
+    }
+
+    // --- routes out ---
+
+    /// Decides what was touched. Tells `fib` what packets do from now on, and returns the groups whose peers have something
+    /// to read.
+    pub(crate) fn settle(&mut self, mut fib: impl FnMut(FibUpdate)) -> Vec<GroupId> {
+        self.sweep();
+        let changed = self.attributes.take_changed_next_hops();
+        let Self { attributes, tables, sources, groups, import, log_limit, .. } = self;
+        let log_limit = log_limit.unwrap_or(LOG_LIMIT);
+        if !changed.is_empty() {
+            tables.ipv4.touch_next_hops(&changed, attributes);
+            tables.ipv6.touch_next_hops(&changed, attributes);
+        }
+        let router_id = |peer| sources.router_id(peer);
+        for family in Family::ALL {
+            let mut sink = |attributes: &AttributeSets, change: loc::Change| {
+                let view = View { attributes, import, router_id: &router_id };
+                for group in groups.iter_mut().flatten().filter(|group| group.policy().family == family) {
+                    group.note(&change, &view);
+                }
+                match change.next_hops {
+                    Some(next_hops) if next_hops.is_empty() => fib(FibUpdate::Withdraw { prefix: change.prefix }),
+                    Some(next_hops) => fib(FibUpdate::Set { prefix: change.prefix, next_hops }),
+                    None => {}
+                }
+            };
+            with_table!(tables, family, table => table.settle(attributes, sources, &mut sink));
+        }
+        let view = View { attributes, import, router_id: &router_id };
+        let grown = groups
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(place, group)| group.as_mut()?.close_round(&view, log_limit).then_some(GroupId(place)));
+        grown.collect()
+    }
+
+    /// Puts a peer into the group of its policy. It is sent the whole table, and End-of-RIB behind it if it is owed one.
+    pub(crate) fn join(&mut self, peer: PeerIndex, policy: ExportPolicy, owes_end_of_rib: bool) -> GroupId {
+        let same = |group: &Option<UpdateGroup>| group.as_ref().is_some_and(|group| *group.policy() == policy);
+        let place = self.groups.iter().position(same).unwrap_or_else(|| {
+            let free = self.groups.iter().position(Option::is_none).unwrap_or_else(|| {
+                self.groups.push(None);
+                self.groups.len() - 1
+            });
+            if let Some(group) = self.groups.get_mut(free) {
+                *group = Some(UpdateGroup::new(policy));
+            }
+            free
+        });
+        if let Some(Some(group)) = self.groups.get_mut(place) {
+            group.join(peer, owes_end_of_rib);
+        }
+        GroupId(place)
+    }
+
+    /// Takes a peer out of its group, which goes with its last peer.
+    pub(crate) fn leave(&mut self, peer: PeerIndex, group: GroupId) {
+        if let Some(place) = self.groups.get_mut(group.0) {
+            if let Some(group) = place {
+                group.leave(peer);
+            }
+            place.take_if(|group| group.is_empty());
+        }
+    }
+
+    /// A peer is sent the whole table again (RFC 2918 section 4).
+    pub(crate) fn refresh(&mut self, peer: PeerIndex, group: GroupId) {
+        if let Some(Some(group)) = self.groups.get_mut(group.0) {
+            group.refresh(peer);
+        }
+    }
+
+    /// The update group, while it has peers.
+    pub(crate) fn group(&self, group: GroupId) -> Option<&UpdateGroup> {
+        self.groups.get(group.0)?.as_ref()
+    }
+
+    /// What a peer is to be sent next, until `budget` octets are spent. Everything touched has been settled. Returns the
+    /// number of messages.
+    pub(crate) fn transmit(
+        &mut self,
+        peer: PeerIndex,
+        group: GroupId,
+        may_end: bool,
+        out: &mut Vec<Bytes>,
+        budget: &mut usize,
+    ) -> u64 {
+        let Self { attributes, tables, sources, groups, import, .. } = self;
+        let Some(Some(group)) = groups.get_mut(group.0) else { return 0 };
+        let router_id = |peer| sources.router_id(peer);
+        let view = View { attributes, import, router_id: &router_id };
+        match group.policy().family {
+            Family::Ipv4 => group.transmit(peer, &tables.ipv4, &view, may_end, out, budget),
+            Family::Ipv6 => group.transmit(peer, &tables.ipv6, &view, may_end, out, budget),
+        }
+    }
+
+    /// Whether [`Rib::settle`] has something to do.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.tables.ipv4.is_touched()
+            && !self.tables.ipv6.is_touched()
+            && self.doomed.ipv4.is_empty()
+            && self.doomed.ipv6.is_empty()
+            && !self.attributes.has_changed_next_hops()
+            && !self.groups.iter().flatten().any(UpdateGroup::has_notes)
+    }
+
+    /// The number of prefixes of a family.
+    pub(crate) fn prefixes(&self, family: Family) -> usize {
+        match family {
+            Family::Ipv4 => self.tables.ipv4.len(),
+            Family::Ipv6 => self.tables.ipv6.len(),
+        }
+    }
+
+    /// The number of attribute sets.
+    pub(crate) fn attribute_sets(&self) -> usize {
+        self.attributes.len()
+    }
+}

@@ -1,0 +1,326 @@
+//! From Start to Established: the connection that we dial and the one that the peer dials, each with a state of its own.
+
+use std::mem;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::agreed::Agreed;
+use super::collision::Survivor;
+use super::config::StopReason;
+use super::context::Context;
+use super::down::DownReason;
+use super::established::Established;
+use super::handshake::{Handshake, Progress};
+use super::machine::{ConnId, Input, Output, State, StateName};
+use crate::wire::{Cease, ErrorCode};
+
+/// A session that is not established yet.
+#[derive(Debug)]
+pub(super) struct Opening {
+    /// Our own attempts.
+    outgoing: Outgoing,
+    /// The connection that the peer dialled last.
+    incoming: Option<Handshake>,
+}
+
+/// Our own attempts to reach the peer.
+#[derive(Debug)]
+enum Outgoing {
+    /// There are none: the peer has to dial.
+    Passive,
+    /// Active: the next one begins at this time, by the ConnectRetryTimer.
+    Waiting { at: Instant },
+    /// Connect: given up and begun anew at this time, by the ConnectRetryTimer.
+    Dialling { conn: ConnId, retry_at: Instant },
+    /// There is a connection.
+    Open(Handshake),
+}
+
+/// Which of the two connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Outgoing,
+    Incoming,
+}
+
+impl Opening {
+    /// Dials at once, unless only the peer may.
+    pub(super) fn begin(context: &mut Context<'_>) -> Self {
+        let mut opening = Self { outgoing: Outgoing::Passive, incoming: None };
+        if !context.core.config.passive {
+            opening.dial(context);
+        }
+        opening
+    }
+
+    /// After a session has ended: dials when the ConnectRetryTimer says so. A connection that the peer has opened since
+    /// goes on.
+    pub(super) fn again(incoming: Option<Handshake>, context: &mut Context<'_>) -> Self {
+        Self { outgoing: Outgoing::wait(context), incoming }
+    }
+
+    pub(super) fn handle(mut self, input: Input, context: &mut Context<'_>) -> State {
+        match input {
+            Input::Start => State::Opening(self),
+            Input::Stop(reason) => self.stop(reason, context),
+            Input::Connected(conn) => {
+                match self.outgoing {
+                    Outgoing::Dialling { conn: dialled, .. } if dialled == conn => {
+                        self.outgoing = Outgoing::Open(Handshake::begin(conn, context));
+                    }
+                    _ => context.outputs.push(Output::Close(conn)),
+                }
+                State::Opening(self)
+            }
+            Input::ConnectFailed(conn, why) => {
+                if let Outgoing::Dialling { conn: dialled, retry_at } = self.outgoing
+                    && dialled == conn
+                {
+                    self.outgoing = Outgoing::Waiting { at: retry_at };
+                    context.attempt_failed(DownReason::ConnectFailed(why));
+                }
+                State::Opening(self)
+            }
+            Input::Accepted(conn) => {
+                // The peer does not use the one it had dialled before.
+                if let Some(former) = self.incoming.take() {
+                    context.end(former.conn(), &DownReason::Collision);
+                }
+                self.incoming = Some(Handshake::begin(conn, context));
+                State::Opening(self)
+            }
+            Input::Received(conn, octets) => self.receive(conn, &octets, context),
+            Input::Closed(conn) => match self.side(conn) {
+                Some(side) => {
+                    self.remove(side, context);
+                    self.failed(DownReason::ConnectionLost, context)
+                }
+                None => State::Opening(self),
+            },
+            Input::Tick => self.tick(context),
+        }
+    }
+
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        let outgoing = match &self.outgoing {
+            Outgoing::Passive => None,
+            // The peer's OPEN has come on the other connection: no need to dial.
+            Outgoing::Waiting { .. } if self.is_agreed(Side::Incoming) => None,
+            Outgoing::Waiting { at } | Outgoing::Dialling { retry_at: at, .. } => Some(*at),
+            Outgoing::Open(handshake) => handshake.timeout(),
+        };
+        outgoing.into_iter().chain(self.incoming.as_ref().and_then(Handshake::timeout)).min()
+    }
+
+    pub(super) fn state(&self) -> StateName {
+        let outgoing = match &self.outgoing {
+            Outgoing::Passive | Outgoing::Waiting { .. } => StateName::Active,
+            Outgoing::Dialling { .. } => StateName::Connect,
+            Outgoing::Open(handshake) => handshake.state(),
+        };
+        self.incoming.as_ref().map_or(outgoing, |handshake| handshake.state().max(outgoing))
+    }
+
+    fn stop(mut self, reason: StopReason, context: &mut Context<'_>) -> State {
+        if let Outgoing::Dialling { conn, .. } = self.outgoing {
+            context.outputs.push(Output::Close(conn));
+        }
+        let reason = DownReason::Stopped(reason);
+        for side in [Side::Outgoing, Side::Incoming] {
+            if let Some(handshake) = self.remove(side, context) {
+                context.end(handshake.conn(), &reason);
+            }
+        }
+        context.core.counters.last_down = Some(reason);
+        State::Idle { until: None }
+    }
+
+    fn receive(mut self, conn: ConnId, octets: &Bytes, context: &mut Context<'_>) -> State {
+        let Some(side) = self.side(conn) else { return State::Opening(self) };
+        let Some(handshake) = self.remove(side, context) else { return State::Opening(self) };
+        match handshake.receive(octets, context) {
+            Progress::Opened(agreed) => self.opened(side, agreed, context),
+            Progress::Confirmed(agreed) => self.confirmed(side, agreed, context),
+            Progress::Waiting(handshake) => {
+                self.put(side, handshake);
+                State::Opening(self)
+            }
+            Progress::Established(agreed) => {
+                self.establish(agreed, context).handle(Input::Received(conn, octets.clone()), context)
+            }
+            Progress::Failed(conn, reason) => {
+                context.end(conn, &reason);
+                self.failed(reason, context)
+            }
+        }
+    }
+
+    /// The peer's OPEN was accepted. If it has come on both connections, one of them goes (RFC 4271 section 6.8): not
+    /// earlier, since the peer may yet give up the other one without ever having sent an OPEN on it.
+    fn opened(mut self, side: Side, mut agreed: Agreed, context: &mut Context<'_>) -> State {
+        if self.is_agreed(side.other()) {
+            if !side.is_preferred(&agreed, context) {
+                context.end(agreed.conn, &DownReason::Collision);
+                return State::Opening(self);
+            }
+            self.drop_collided(side.other(), context);
+        }
+        if let Outgoing::Dialling { conn, retry_at } = self.outgoing {
+            context.outputs.push(Output::Close(conn));
+            self.outgoing = Outgoing::Waiting { at: retry_at };
+        }
+        agreed.send_keepalive(context);
+        self.put(side, Handshake::OpenConfirm(agreed));
+        State::Opening(self)
+    }
+
+    /// The peer's KEEPALIVE has come. If the other connection is preferred and the peer may be about to send its OPEN on
+    /// it, that one is waited for: to take this one now could mean that each side closes what the other keeps.
+    fn confirmed(mut self, side: Side, agreed: Agreed, context: &mut Context<'_>) -> State {
+        let contested = self.handshake(side.other()).is_some();
+        if contested && !side.is_preferred(&agreed, context) {
+            self.put(side, Handshake::Confirmed { agreed, until: context.now + COLLISION_WAIT });
+            return State::Opening(self);
+        }
+        self.establish(agreed, context)
+    }
+
+    /// One connection is established; all others go.
+    fn establish(mut self, agreed: Agreed, context: &mut Context<'_>) -> State {
+        if let Outgoing::Dialling { conn, .. } = self.outgoing {
+            context.outputs.push(Output::Close(conn));
+        }
+        for side in [Side::Outgoing, Side::Incoming] {
+            self.drop_collided(side, context);
+        }
+        State::Established(Established::begin(agreed, context))
+    }
+
+    /// A connection is gone. It is no failure of the session as long as there is another one, which may have waited for
+    /// this one.
+    fn failed(mut self, reason: DownReason, context: &mut Context<'_>) -> State {
+        let lost_collision = matches!(
+            &reason,
+            DownReason::NotificationReceived(notification)
+                if notification.error == ErrorCode::Cease(Cease::CollisionResolution)
+        );
+        let gone = lost_collision || reason == DownReason::ConnectionLost;
+        let other = [Side::Outgoing, Side::Incoming].into_iter().find(|side| self.handshake(*side).is_some());
+        if !gone || other.is_none() {
+            context.attempt_failed(reason);
+        }
+        let Some(side) = other else { return State::Opening(self) };
+        match self.remove(side, context) {
+            Some(Handshake::Confirmed { agreed, .. }) => self.establish(agreed, context),
+            Some(handshake) => {
+                self.put(side, handshake);
+                State::Opening(self)
+            }
+            None => State::Opening(self),
+        }
+    }
+
+    fn tick(mut self, context: &mut Context<'_>) -> State {
+        for side in [Side::Outgoing, Side::Incoming] {
+            let Some(mut handshake) = self.remove(side, context) else { continue };
+            if let Err(reason) = handshake.tick(context) {
+                context.end(handshake.conn(), &reason);
+                return self.failed(reason, context);
+            }
+            match handshake {
+                Handshake::Confirmed { agreed, until } if until <= context.now => {
+                    return self.establish(agreed, context);
+                }
+                handshake => self.put(side, handshake),
+            }
+        }
+        match self.outgoing {
+            Outgoing::Waiting { at } if at <= context.now && !self.is_agreed(Side::Incoming) => self.dial(context),
+            Outgoing::Dialling { conn, retry_at } if retry_at <= context.now => {
+                context.outputs.push(Output::Close(conn));
+                self.dial(context);
+            }
+            _ => {}
+        }
+        State::Opening(self)
+    }
+
+    fn dial(&mut self, context: &mut Context<'_>) {
+        let retry_at = context.now + context.core.connect_retry.delay();
+        self.outgoing = Outgoing::Dialling { conn: context.dial(), retry_at };
+    }
+
+    fn drop_collided(&mut self, side: Side, context: &mut Context<'_>) {
+        if let Some(handshake) = self.remove(side, context) {
+            context.end(handshake.conn(), &DownReason::Collision);
+        }
+    }
+
+    fn side(&self, conn: ConnId) -> Option<Side> {
+        let is_it = |side: &Side| self.handshake(*side).is_some_and(|handshake| handshake.conn() == conn);
+        [Side::Outgoing, Side::Incoming].into_iter().find(is_it)
+    }
+
+    const fn handshake(&self, side: Side) -> Option<&Handshake> {
+        match (side, &self.outgoing) {
+            (Side::Outgoing, Outgoing::Open(handshake)) => Some(handshake),
+            (Side::Outgoing, _) => None,
+            (Side::Incoming, _) => self.incoming.as_ref(),
+        }
+    }
+
+    /// Whether the peer's OPEN was accepted on this connection.
+    fn is_agreed(&self, side: Side) -> bool {
+        self.handshake(side).is_some_and(|handshake| handshake.state() == StateName::OpenConfirm)
+    }
+
+    /// Takes a connection out; where it was ours, the ConnectRetryTimer says when to dial again.
+    fn remove(&mut self, side: Side, context: &mut Context<'_>) -> Option<Handshake> {
+        match side {
+            Side::Incoming => self.incoming.take(),
+            Side::Outgoing if self.handshake(side).is_none() => None,
+            Side::Outgoing => match mem::replace(&mut self.outgoing, Outgoing::wait(context)) {
+                Outgoing::Open(handshake) => Some(handshake),
+                Outgoing::Passive | Outgoing::Waiting { .. } | Outgoing::Dialling { .. } => None,
+            },
+        }
+    }
+
+    fn put(&mut self, side: Side, handshake: Handshake) {
+        match side {
+            Side::Incoming => self.incoming = Some(handshake),
+            Side::Outgoing => self.outgoing = Outgoing::Open(handshake),
+        }
+    }
+}
+
+impl Outgoing {
+    fn wait(context: &mut Context<'_>) -> Self {
+        if context.core.config.passive {
+            Self::Passive
+        } else {
+            Self::Waiting { at: context.now + context.core.connect_retry.delay() }
+        }
+    }
+}
+
+impl Side {
+    const fn other(self) -> Self {
+        match self {
+            Self::Outgoing => Self::Incoming,
+            Self::Incoming => Self::Outgoing,
+        }
+    }
+
+    /// Whether of two connections with the speaker behind `agreed` the one on this side stays.
+    fn is_preferred(self, agreed: &Agreed, context: &Context<'_>) -> bool {
+        match context.survivor(&agreed.negotiated) {
+            Survivor::Dialled => self == Self::Outgoing,
+            Survivor::Accepted => self == Self::Incoming,
+        }
+    }
+}
+
+/// How long a connection that is ready waits for the one that is preferred to it.
+const COLLISION_WAIT: Duration = Duration::from_secs(5);

@@ -1,0 +1,134 @@
+//! What a speaker and its peers are configured with.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use types::{Asn, Family, Prefix, RouterId};
+
+use crate::policy::ImportPolicy;
+use crate::rib::ByFamily;
+use crate::wire::{Families, GracefulRestart, HoldTime};
+
+/// What holds for the life of a speaker, and what it begins with.
+#[derive(Debug, Clone)]
+pub struct SpeakerConfig {
+    /// The BGP Identifier.
+    pub router_id: RouterId,
+    /// This node's address per family: the next hop of its own routes over sessions of the other family, and never the
+    /// next hop of a learned one. A family without one is not agreed on with peers of the other.
+    pub addresses: ByFamily<Option<IpAddr>>,
+    /// How long peers are asked to keep this node's routes while it restarts, and how long this node waits for each of
+    /// them after its own start (RFC 4724 section 3); zero for no graceful restart. Peers may have one of their own.
+    pub restart_time: Duration,
+    /// The families whose routes the kernel has kept since this speaker's last life; none after a boot. With one at least,
+    /// this is a restart in the sense of RFC 4724 section 4.1: deletions wait for the peers, and nobody is told that all
+    /// has been sent before the first [`super::Input::Originate`].
+    pub preserved: Families,
+    /// Which learned prefixes are used, to begin with.
+    pub import: ImportPolicy,
+}
+
+/// One peer. Peers are told apart by address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Where it is.
+    pub address: IpAddr,
+    /// Its port, to be dialled.
+    pub port: u16,
+    /// Its AS number. The session is internal if it is `local_asn`.
+    pub asn: Asn,
+    /// Our AS number towards it.
+    pub local_asn: Asn,
+    /// The address to dial from; the kernel's choice without one.
+    pub local_address: Option<IpAddr>,
+    /// The families to be agreed on.
+    pub families: Families,
+    /// Our proposal (RFC 4271 section 4.2): 3 to 65,535 s, zero for none.
+    pub hold_time: Duration,
+    /// The ConnectRetryTimer's first interval.
+    pub connect_retry: Duration,
+    /// Only the peer dials.
+    pub passive: bool,
+    /// The peer is a client of ours (RFC 4456); for internal peers.
+    pub route_reflector_client: bool,
+    /// The peer is told of other nodes' prefixes as well, if pools cover them; for external peers.
+    pub export_all: bool,
+    /// The subnet that we share with the peer: a next hop on it is not replaced by ours (RFC 4271 section 5.1.3); for
+    /// external peers.
+    pub shared_subnet: Option<Prefix>,
+    /// The session ends when the peer offers more prefixes of a family (RFC 4486 section 4).
+    pub max_prefixes: Option<u32>,
+    /// A restart time for this peer, in place of the speaker's.
+    pub restart_time: Option<Duration>,
+    /// Where the peer comes from, for people: `mesh`, or the name of a resource.
+    pub description: String,
+}
+
+impl PeerConfig {
+    /// A peer with the defaults of the field: port 179, the family of its address, 90 s hold time.
+    pub const fn new(address: IpAddr, asn: Asn, local_asn: Asn) -> Self {
+        let family = match address {
+            IpAddr::V4(_) => Family::Ipv4,
+            IpAddr::V6(_) => Family::Ipv6,
+        };
+        Self {
+            address,
+            port: 179,
+            asn,
+            local_asn,
+            local_address: None,
+            families: Families::only(family),
+            hold_time: Duration::from_secs(90),
+            connect_retry: Duration::from_secs(5),
+            passive: false,
+            route_reflector_client: false,
+            export_all: false,
+            shared_subnet: None,
+            max_prefixes: None,
+            restart_time: None,
+            description: String::new(),
+        }
+    }
+
+    /// Whether the session is internal.
+    pub fn is_internal(&self) -> bool {
+        self.asn == self.local_asn
+    }
+
+    /// Whether a session under the old terms has to end for these to hold.
+    pub(super) fn needs_new_session(&self, old: &Self) -> bool {
+        let alike = Self {
+            description: self.description.clone(),
+            max_prefixes: self.max_prefixes,
+            restart_time: self.restart_time,
+            ..old.clone()
+        };
+        *self != alike
+    }
+
+    /// What the session is told of it.
+    pub(super) fn session(
+        &self,
+        speaker: &SpeakerConfig,
+        graceful_restart: Option<GracefulRestart>,
+        seed: u64,
+    ) -> crate::session::SessionConfig {
+        crate::session::SessionConfig {
+            router_id: speaker.router_id,
+            local_asn: self.local_asn,
+            peer_asn: self.asn,
+            families: self.agreeable(speaker),
+            hold_time: HoldTime::clamped(self.hold_time),
+            connect_retry: self.connect_retry,
+            passive: self.passive,
+            graceful_restart,
+            seed,
+        }
+    }
+
+    /// The families that we can be a next hop in.
+    pub(super) fn agreeable(&self, speaker: &SpeakerConfig) -> Families {
+        let over = Family::of(self.address);
+        self.families.iter().filter(|family| *family == over || speaker.addresses.of(*family).is_some()).collect()
+    }
+}

@@ -1,0 +1,126 @@
+//! What goes into a speaker and what comes out.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use types::{ClusterId, Family, FibUpdate, NextHopState, NextHopWatch, Prefix};
+
+use super::config::PeerConfig;
+use crate::policy::ImportPolicy;
+use crate::session::{ConnId, DownReason};
+use crate::wire::{AttributeFault, Families};
+
+/// What happens to a speaker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// These are the peers from now on, all of them. Only those that are new, gone or changed notice.
+    Configure {
+        /// The peers; of two with one address the last counts.
+        peers: Vec<PeerConfig>,
+        /// Our cluster where we reflect routes. Without one, a speaker that has clients uses its BGP Identifier (RFC 4456
+        /// section 7).
+        cluster_id: Option<ClusterId>,
+    },
+    /// These prefixes are originated from now on, and no others.
+    Originate(BTreeSet<Prefix>),
+    /// Learned prefixes are judged by this policy from now on, those that are here already among them.
+    Import(ImportPolicy),
+    /// A connection that [`Action::Connect`] asked for is there.
+    Connected {
+        /// The connection.
+        conn: ConnId,
+        /// Our end.
+        local: SocketAddr,
+    },
+    /// A connection that [`Action::Connect`] asked for cannot be had.
+    ConnectFailed {
+        /// The connection.
+        conn: ConnId,
+        /// Why, in words.
+        error: String,
+    },
+    /// Somebody has dialled.
+    Accepted {
+        /// A new id ([`super::Speaker::conn_id`]).
+        conn: ConnId,
+        /// Our end.
+        local: SocketAddr,
+        /// Their end; who it is follows from the address.
+        remote: SocketAddr,
+    },
+    /// A whole message has come, as [`crate::wire::frame_length`] cuts it out.
+    Received {
+        /// The connection.
+        conn: ConnId,
+        /// The message.
+        message: Bytes,
+    },
+    /// A connection has ended, whoever ended it. Nothing more comes from it.
+    Closed {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// What the kernel says of a next hop; answers [`NextHopWatch::Track`], and comes again with every change.
+    NextHop(NextHopState),
+    /// [`super::Speaker::timeout`] has passed.
+    Tick,
+}
+
+/// What a speaker wants done, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Dial; answered by [`Input::Connected`] or [`Input::ConnectFailed`].
+    Connect {
+        /// The new connection's id.
+        conn: ConnId,
+        /// Whom.
+        remote: SocketAddr,
+        /// From which address.
+        local: Option<IpAddr>,
+    },
+    /// Close a connection, or give up dialling it. Its id means nothing to the speaker any more.
+    Close {
+        /// The connection.
+        conn: ConnId,
+        /// Messages to be written before, if that is possible without waiting.
+        last_words: Vec<Bytes>,
+    },
+    /// Change the kernel's routes.
+    Fib(FibUpdate),
+    /// Watch a next hop, or no longer.
+    Watch(NextHopWatch),
+    /// Something to tell people.
+    Event {
+        /// The peer, or who dialled.
+        peer: IpAddr,
+        /// What.
+        event: PeerEvent,
+    },
+}
+
+/// Something that people may want to know of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// Routes may flow, of these families.
+    Established(Families),
+    /// The session is over.
+    Down {
+        /// Why.
+        reason: DownReason,
+        /// The families whose routes are kept while the peer restarts.
+        retained: Families,
+    },
+    /// The session did not come up.
+    AttemptFailed(DownReason),
+    /// The peer has sent all its routes of the family.
+    EndOfRib(Family),
+    /// The peer has not come back, or has not sent its routes again, in time; those that were kept are gone.
+    StaleExpired(Family),
+    /// A malformed attribute was handled as RFC 7606 says.
+    Fault(AttributeFault),
+    /// Somebody dialled who is not a peer; the connection is closed (Cease, Connection Rejected).
+    Rejected,
+    /// There are more peers than a speaker can have (65,535); this one is ignored.
+    TooManyPeers,
+}

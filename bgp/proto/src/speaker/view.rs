@@ -1,0 +1,84 @@
+//! A speaker as people see it.
+
+use types::{Family, Prefix};
+
+use super::Speaker;
+use super::config::PeerConfig;
+use crate::rib::{ByFamily, RouteCounts, RouteView};
+use crate::session::{Counters, Negotiated, StateName};
+use crate::wire::Families;
+
+/// One peer at a glance.
+#[derive(Debug, Clone)]
+pub struct PeerStatus<'a> {
+    /// What was configured.
+    pub config: &'a PeerConfig,
+    /// The state of RFC 4271 section 8.2.2.
+    pub state: StateName,
+    /// What was agreed on, while established.
+    pub negotiated: Option<&'a Negotiated>,
+    /// Messages, and what ended the session last.
+    pub counters: &'a Counters,
+    /// Its routes.
+    pub routes: ByFamily<RouteCounts>,
+    /// The families whose routes are kept while it restarts (RFC 4724).
+    pub retained: Families,
+    /// Routes that were dropped because they had been here before (our AS, our identifier, our cluster, our next hop).
+    pub loops: u64,
+    /// Routes that its update groups do not tell because no message has room for them (RFC 4271 section 9.2).
+    pub too_long: u64,
+}
+
+/// How much is in the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableSizes {
+    /// IPv4 prefixes.
+    pub ipv4: usize,
+    /// IPv6 prefixes.
+    pub ipv6: usize,
+    /// Attribute sets, each shared by all routes that bear it.
+    pub attribute_sets: usize,
+}
+
+impl Speaker {
+    /// The peers in the order of their addresses.
+    pub fn peers(&self) -> impl Iterator<Item = PeerStatus<'_>> {
+        self.by_address.values().filter_map(|index| {
+            let peer = self.peer(*index)?;
+            let groups = Family::ALL.into_iter().filter_map(|family| *peer.groups.of(family));
+            Some(PeerStatus {
+                config: &peer.config,
+                state: peer.session.state(),
+                negotiated: peer.session.negotiated(),
+                counters: peer.session.counters(),
+                routes: ByFamily {
+                    ipv4: self.rib.counts(*index, Family::Ipv4),
+                    ipv6: self.rib.counts(*index, Family::Ipv6),
+                },
+                retained: Family::ALL.into_iter().filter(|family| peer.retention.holds(*family)).collect(),
+                loops: peer.loops,
+                too_long: groups.filter_map(|group| self.rib.group(group)).map(|group| group.too_long()).sum(),
+            })
+        })
+    }
+
+    /// The destinations of a family in ascending order, only those within `within` where given, each with all routes to it
+    /// and what the decision process made of them.
+    pub fn routes(&self, family: Family, within: Option<Prefix>) -> impl Iterator<Item = RouteView<'_>> {
+        self.rib.routes(family, within)
+    }
+
+    /// How much is in the tables.
+    pub fn table_sizes(&self) -> TableSizes {
+        TableSizes {
+            ipv4: self.rib.prefixes(Family::Ipv4),
+            ipv6: self.rib.prefixes(Family::Ipv6),
+            attribute_sets: self.rib.attribute_sets(),
+        }
+    }
+
+    /// Connections that were closed because whoever dialled is not a peer.
+    pub const fn rejected_connections(&self) -> u64 {
+        self.rejected
+    }
+}

@@ -1,0 +1,222 @@
+//! One TCP connection: its socket, shared by a reader task that cuts messages out of the stream and the speaker's owner,
+//! which writes.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use bgp_proto::{ConnId, wire};
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+
+use crate::tasks::SocketEvent;
+
+/// Slices of one write; more gain nothing, as the kernel takes 1,024 at most and buffers far less.
+const SLICES: usize = 64;
+
+/// Room for one read: many small messages, or a good part of a table.
+const READ: usize = 64 * 1024;
+
+/// The owner's end of a connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// The socket.
+    stream: Arc<TcpStream>,
+    /// Encoded messages that the socket has not taken yet; the first may be written in part.
+    queue: std::collections::VecDeque<Bytes>,
+    /// Told when the socket was full, so that the reader task reports when it no longer is.
+    want_write: Arc<Notify>,
+    /// Ends the reader task when dropped.
+    _reader: AbortOnDrop,
+}
+
+impl Connection {
+    pub(crate) fn new(stream: Arc<TcpStream>, want_write: Arc<Notify>, reader: tokio::task::AbortHandle) -> Self {
+        Self { stream, queue: std::collections::VecDeque::new(), want_write, _reader: AbortOnDrop(reader) }
+    }
+
+    /// Messages to send next, behind those that wait.
+    pub(crate) fn enqueue(&mut self, messages: impl IntoIterator<Item = Bytes>) {
+        self.queue.extend(messages);
+    }
+
+    /// Whether everything has been handed to the kernel.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Writes as much as the socket takes, many messages at a time. A full socket is no error: the reader task reports
+    /// when there is room again.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        while !self.queue.is_empty() {
+            let slices: Vec<_> = self.queue.iter().take(SLICES).map(|message| IoSlice::new(message)).collect();
+            match self.stream.try_write_vectored(&slices) {
+                Ok(written) => self.taken(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.want_write.notify_one();
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn taken(&mut self, mut written: usize) {
+        while let Some(first) = self.queue.front_mut() {
+            if written < first.len() {
+                first.advance(written);
+                return;
+            }
+            written -= first.len();
+            self.queue.pop_front();
+        }
+    }
+}
+
+#[derive(Debug)]
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The reader task: whole messages to the owner, in order, until the connection ends.
+pub(crate) async fn read(
+    id: ConnId,
+    stream: Arc<TcpStream>,
+    want_write: Arc<Notify>,
+    events: mpsc::Sender<SocketEvent>,
+) {
+    let mut buffer = BytesMut::new();
+    let mut waiting_to_write = false;
+    loop {
+        let event = tokio::select! {
+            ready = stream.readable() => match ready.and_then(|()| fill(&stream, &mut buffer)) {
+                Ok(Filled::Some) => None,
+                Ok(Filled::Nothing) => continue,
+                Ok(Filled::End) => Some(SocketEvent::Closed(id, None)),
+                Err(error) => Some(SocketEvent::Closed(id, Some(error))),
+            },
+            ready = stream.writable(), if waiting_to_write => {
+                waiting_to_write = false;
+                match ready {
+                    Ok(()) => Some(SocketEvent::Writable(id)),
+                    Err(error) => Some(SocketEvent::Closed(id, Some(error))),
+                }
+            }
+            () = want_write.notified() => {
+                waiting_to_write = true;
+                continue;
+            }
+        };
+        let closed = matches!(event, Some(SocketEvent::Closed(..)));
+        let sent = match event {
+            Some(event) => events.send(event).await.is_ok(),
+            None => deliver(id, &mut buffer, &events).await,
+        };
+        if closed || !sent {
+            return;
+        }
+    }
+}
+
+enum Filled {
+    Some,
+    Nothing,
+    End,
+}
+
+fn fill(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<Filled> {
+    buffer.reserve(READ);
+    match stream.try_read_buf(buffer) {
+        Ok(0) => Ok(Filled::End),
+        Ok(_) => Ok(Filled::Some),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Filled::Nothing),
+        Err(error) => Err(error),
+    }
+}
+
+/// Hands on the whole messages that the buffer begins with; false when reading is over.
+async fn deliver(id: ConnId, buffer: &mut BytesMut, events: &mpsc::Sender<SocketEvent>) -> bool {
+    loop {
+        let (message, last) = match wire::frame_length(buffer) {
+            Ok(None) => return true,
+            Ok(Some(length)) if length > buffer.len() => return true,
+            Ok(Some(length)) => (buffer.split_to(length).freeze(), false),
+            // The speaker finds the same fault in the header and answers it; nothing behind it can be framed.
+            Err(_) => (buffer.split().freeze(), true),
+        };
+        if events.send(SocketEvent::Received(id, message)).await.is_err() || last {
+            return false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dialled = TcpStream::connect(listener.local_addr().unwrap());
+        let (dialled, accepted) = tokio::join!(dialled, listener.accept());
+        (dialled.unwrap(), accepted.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_full_socket_loses_nothing_and_is_reported_when_there_is_room_again() {
+        let (ours, mut theirs) = pair().await;
+        let (stream, want_write) = (Arc::new(ours), Arc::new(Notify::new()));
+        let (events, mut inbox) = mpsc::channel(16);
+        let reader = tokio::spawn(read(ConnId::new(1), Arc::clone(&stream), Arc::clone(&want_write), events));
+        let mut connection = Connection::new(stream, want_write, reader.abort_handle());
+        let message = Bytes::from(vec![7; 4_096]);
+        connection.enqueue(std::iter::repeat_n(message, 10_000));
+        connection.flush().unwrap();
+        assert!(!connection.is_drained(), "forty megabytes fit no socket buffer");
+
+        let drain = tokio::spawn(async move {
+            let mut count = 0_usize;
+            let mut buffer = vec![0; 1 << 16];
+            while count < 40_960_000 {
+                let read = tokio::io::AsyncReadExt::read(&mut theirs, &mut buffer).await.unwrap();
+                assert!(buffer[..read].iter().all(|byte| *byte == 7));
+                count += read;
+            }
+            count
+        });
+        while !connection.is_drained() {
+            let event = inbox.recv().await;
+            assert!(matches!(event, Some(SocketEvent::Writable(_))), "{event:?}");
+            connection.flush().unwrap();
+        }
+        assert_eq!(drain.await.unwrap(), 40_960_000);
+    }
+
+    #[tokio::test]
+    async fn messages_are_cut_out_of_the_stream_however_it_is_split() {
+        let (ours, mut theirs) = pair().await;
+        let (stream, want_write) = (Arc::new(ours), Arc::new(Notify::new()));
+        let (events, mut inbox) = mpsc::channel(16);
+        tokio::spawn(read(ConnId::new(1), stream, want_write, events));
+        let mut keepalive = vec![0xff; 16];
+        keepalive.extend([0, 19, 4]);
+        let mut bytes = keepalive.repeat(2);
+        bytes.extend([0; 19]);
+        for part in bytes.chunks(7) {
+            tokio::io::AsyncWriteExt::write_all(&mut theirs, part).await.unwrap();
+        }
+        for _ in 0..2 {
+            match inbox.recv().await {
+                Some(SocketEvent::Received(_, message)) => assert_eq!(message[..], keepalive[..]),
+                other => panic!("{other:?}"),
+            }
+        }
+        // A header without the marker is handed on as it is, for the speaker to answer, and ends the reading.
+        assert!(matches!(inbox.recv().await, Some(SocketEvent::Received(..))));
+        assert!(inbox.recv().await.is_none());
+    }
+}

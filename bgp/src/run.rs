@@ -1,0 +1,369 @@
+//! The owner of the speaker, and the handle through which others speak to it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bgp_proto::{Action, ConnId, ImportPolicy, Input, PeerConfig, Speaker, SpeakerConfig};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tracing::{debug, info, warn};
+
+use types::api::{PeerStatus, RouteView};
+use types::{ClusterId, Family, FibUpdate, NextHopState, NextHopWatch, Prefix};
+
+use crate::connection::Connection;
+use crate::socket;
+use crate::tasks::{SocketEvent, Spawner};
+use crate::view;
+
+/// A clone of the handle to the speaker.
+#[derive(Debug, Clone)]
+pub struct Bgp {
+    commands: mpsc::Sender<Command>,
+}
+
+/// What the speaker says of itself, in batches and in order.
+#[derive(Debug)]
+pub struct Outputs {
+    /// Chosen routes.
+    pub fib: mpsc::Receiver<Vec<FibUpdate>>,
+    /// Next hops whose state it wants to be told ([`Bgp::next_hops`]).
+    pub watches: mpsc::Receiver<Vec<NextHopWatch>>,
+}
+
+/// Why a speaker does not do what it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum BgpError {
+    /// The environment: another process listens there, or the port is privileged.
+    #[error("cannot listen for BGP on port {port}: {error}")]
+    Listen {
+        /// The port.
+        port: u16,
+        /// What the kernel says.
+        error: io::Error,
+    },
+    /// The owner has ended, as the agent is ending.
+    #[error("the speaker has ended")]
+    Ended,
+}
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    Configure(Vec<PeerConfig>, Option<ClusterId>),
+    Import(ImportPolicy),
+    Originate(BTreeSet<Prefix>),
+    NextHops(Vec<NextHopState>),
+    Listen(u16, oneshot::Sender<Result<(), BgpError>>),
+    Peers(oneshot::Sender<Vec<PeerStatus>>),
+    Routes(Option<Family>, Option<Prefix>, oneshot::Sender<Vec<RouteView>>),
+}
+
+impl Bgp {
+    pub(crate) const fn new(commands: mpsc::Sender<Command>) -> Self {
+        Self { commands }
+    }
+
+    /// Listens at this port from now on (and no longer at an earlier one).
+    pub async fn listen(&self, port: u16) -> Result<(), BgpError> {
+        self.ask(|reply| Command::Listen(port, reply)).await?
+    }
+
+    /// The sessions that there should be: new ones are started, others end with a Cease, changed ones begin again, and
+    /// those that stay the same are not disturbed. With them, the cluster that this node reflects routes for, if it does.
+    pub async fn configure(&self, peers: Vec<PeerConfig>, cluster_id: Option<ClusterId>) -> Result<(), BgpError> {
+        self.tell(Command::Configure(peers, cluster_id)).await
+    }
+
+    /// What import policy accepts.
+    pub async fn import(&self, accepted: ImportPolicy) -> Result<(), BgpError> {
+        self.tell(Command::Import(accepted)).await
+    }
+
+    /// The prefixes that this node originates, all of them.
+    pub async fn originate(&self, prefixes: BTreeSet<Prefix>) -> Result<(), BgpError> {
+        self.tell(Command::Originate(prefixes)).await
+    }
+
+    /// Answers to [`Outputs::watches`].
+    pub async fn next_hops(&self, states: Vec<NextHopState>) -> Result<(), BgpError> {
+        self.tell(Command::NextHops(states)).await
+    }
+
+    /// The sessions as they are.
+    pub async fn peers(&self) -> Result<Vec<PeerStatus>, BgpError> {
+        self.ask(Command::Peers).await
+    }
+
+    /// The tables: of one family or both, one destination or all.
+    pub async fn routes(&self, family: Option<Family>, prefix: Option<Prefix>) -> Result<Vec<RouteView>, BgpError> {
+        self.ask(|reply| Command::Routes(family, prefix, reply)).await
+    }
+
+    async fn tell(&self, command: Command) -> Result<(), BgpError> {
+        self.commands.send(command).await.map_err(|_| BgpError::Ended)
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, BgpError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(command(reply)).await?;
+        answer.await.map_err(|_| BgpError::Ended)
+    }
+}
+
+/// Events that one round takes at most before it writes: enough to pack well, few enough to answer soon.
+const ROUND: usize = 256;
+
+/// The owner's state.
+pub(crate) struct Owner {
+    /// Sessions and tables.
+    speaker: Speaker,
+    /// Starts listeners, dials and readers.
+    spawner: Spawner,
+    /// From sockets.
+    inbox: mpsc::Receiver<SocketEvent>,
+    /// From [`Bgp`].
+    commands: mpsc::Receiver<Command>,
+    /// The sockets, by the id that the speaker knows them under.
+    connections: HashMap<ConnId, Connection>,
+    /// Dials under way.
+    dials: HashMap<ConnId, AbortHandle>,
+    /// Listeners and their port.
+    listening: Option<(u16, Vec<AbortHandle>)>,
+    /// Route changes that felix has not taken yet.
+    fib: Outbox<FibUpdate>,
+    /// Watches that felix has not taken yet.
+    watches: Outbox<NextHopWatch>,
+}
+
+impl Owner {
+    pub(crate) fn new(
+        config: SpeakerConfig,
+        spawner: Spawner,
+        inbox: mpsc::Receiver<SocketEvent>,
+        commands: mpsc::Receiver<Command>,
+        fib: mpsc::Sender<Vec<FibUpdate>>,
+        watches: mpsc::Sender<Vec<NextHopWatch>>,
+    ) -> Self {
+        Self {
+            speaker: Speaker::new(config, Instant::now()),
+            spawner,
+            inbox,
+            commands,
+            connections: HashMap::new(),
+            dials: HashMap::new(),
+            listening: None,
+            fib: Outbox::new(fib),
+            watches: Outbox::new(watches),
+        }
+    }
+
+    /// Rounds of: take what has come, let the speaker decide, write once per connection.
+    pub(crate) async fn run(mut self) {
+        let mut events = Vec::with_capacity(ROUND);
+        loop {
+            let timeout = self.speaker.timeout();
+            let timer = async {
+                match timeout {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    // Nobody can configure or ask any more: the agent is ending.
+                    None => return,
+                },
+                count = self.inbox.recv_many(&mut events, ROUND) => {
+                    debug_assert!(count > 0, "the spawner holds a sender");
+                    events.drain(..).for_each(|event| self.socket_event(event));
+                }
+                () = self.fib.flush(), if !self.fib.is_empty() => {}
+                () = self.watches.flush(), if !self.watches.is_empty() => {}
+                () = timer => self.speaker.handle(Input::Tick, Instant::now()),
+            }
+            self.settle();
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        let now = Instant::now();
+        // An answer that nobody waits for is not missed.
+        match command {
+            Command::Configure(peers, cluster_id) => {
+                self.speaker.handle(Input::Configure { peers, cluster_id }, now);
+            }
+            Command::Import(accepted) => self.speaker.handle(Input::Import(accepted), now),
+            Command::Originate(prefixes) => self.speaker.handle(Input::Originate(prefixes), now),
+            Command::NextHops(states) => {
+                states.into_iter().for_each(|state| self.speaker.handle(Input::NextHop(state), now));
+            }
+            Command::Listen(port, reply) => {
+                let _ = reply.send(self.listen(port));
+            }
+            Command::Peers(reply) => {
+                let _ = reply.send(self.speaker.peers().map(|status| view::peer(&status, now)).collect());
+            }
+            Command::Routes(family, prefix, reply) => {
+                let families = Family::ALL.into_iter().filter(|each| family.is_none_or(|family| family == *each));
+                let routes = families.flat_map(|family| self.speaker.routes(family, prefix));
+                let asked_for = routes.filter(|route| view::is_asked_for(prefix, route.prefix));
+                let _ = reply.send(asked_for.map(|route| view::route(&route)).collect());
+            }
+        }
+    }
+
+    fn listen(&mut self, port: u16) -> Result<(), BgpError> {
+        if self.listening.as_ref().is_some_and(|(present, _)| *present == port) {
+            return Ok(());
+        }
+        let listeners = self.spawner.listen(port).map_err(|error| BgpError::Listen { port, error })?;
+        info!(port, "listening for BGP");
+        if let Some((_, former)) = self.listening.replace((port, listeners)) {
+            former.iter().for_each(AbortHandle::abort);
+        }
+        Ok(())
+    }
+
+    fn socket_event(&mut self, event: SocketEvent) {
+        let now = Instant::now();
+        match event {
+            SocketEvent::Accepted(stream) => {
+                let prepared = socket::prepare(&stream).and_then(|()| ends(&stream));
+                match prepared {
+                    Ok((local, remote)) => {
+                        let conn = self.speaker.conn_id();
+                        self.connections.insert(conn, self.spawner.read(conn, stream));
+                        self.speaker.handle(Input::Accepted { conn, local, remote }, now);
+                    }
+                    Err(error) => debug!(%error, "a connection ended before it was taken"),
+                }
+            }
+            SocketEvent::Dialled(conn, dialled) => {
+                if self.dials.remove(&conn).is_none() {
+                    return;
+                }
+                match dialled.and_then(|stream| Ok((stream.local_addr()?, stream))) {
+                    Ok((local, stream)) => {
+                        self.connections.insert(conn, self.spawner.read(conn, stream));
+                        self.speaker.handle(Input::Connected { conn, local }, now);
+                    }
+                    Err(error) => {
+                        let error = error.to_string();
+                        self.speaker.handle(Input::ConnectFailed { conn, error }, now);
+                    }
+                }
+            }
+            SocketEvent::Received(conn, message) => {
+                if self.connections.contains_key(&conn) {
+                    self.speaker.handle(Input::Received { conn, message }, now);
+                }
+            }
+            SocketEvent::Writable(conn) => self.write(conn),
+            SocketEvent::Closed(conn, error) => self.lost(conn, error),
+        }
+    }
+
+    /// The connection is over without our doing.
+    fn lost(&mut self, conn: ConnId, error: Option<io::Error>) {
+        if self.connections.remove(&conn).is_some() {
+            if let Some(error) = error {
+                debug!(?conn, %error, "connection lost");
+            }
+            self.speaker.handle(Input::Closed { conn }, Instant::now());
+        }
+    }
+
+    /// Does what the speaker has decided, until it has nothing more to say.
+    fn settle(&mut self) {
+        loop {
+            while let Some(action) = self.speaker.poll_action() {
+                self.act(action);
+            }
+            let Some(conn) = self.speaker.poll_transmit() else { return };
+            self.write(conn);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Connect { conn, remote, local } => {
+                let dial = self.spawner.dial(conn, remote, local);
+                self.dials.insert(conn, dial);
+            }
+            Action::Close { conn, last_words } => {
+                if let Some(dial) = self.dials.remove(&conn) {
+                    dial.abort();
+                }
+                if let Some(mut connection) = self.connections.remove(&conn) {
+                    connection.enqueue(last_words);
+                    // It closes in any case; a peer that does not read does not hear why.
+                    let _ = connection.flush();
+                }
+            }
+            Action::Fib(update) => self.fib.push(update),
+            Action::Watch(watch) => self.watches.push(watch),
+            Action::Event { peer, event } => match view::event(&event) {
+                (what, true) => warn!(%peer, "{what}"),
+                (what, false) => info!(%peer, "{what}"),
+            },
+        }
+    }
+
+    /// Hands the socket what the speaker has for it, as far as it takes it.
+    fn write(&mut self, conn: ConnId) {
+        let mut messages = Vec::new();
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        loop {
+            if !connection.is_drained() {
+                if let Err(error) = connection.flush() {
+                    return self.lost(conn, Some(error));
+                }
+                if !connection.is_drained() {
+                    return;
+                }
+            }
+            self.speaker.transmit(conn, &mut messages, ROUND, Instant::now());
+            if messages.is_empty() {
+                return;
+            }
+            connection.enqueue(messages.drain(..));
+        }
+    }
+}
+
+fn ends(stream: &tokio::net::TcpStream) -> io::Result<(SocketAddr, SocketAddr)> {
+    Ok((stream.local_addr()?, stream.peer_addr()?))
+}
+
+/// Values on their way to another task: the owner never waits for it, it gathers.
+struct Outbox<T> {
+    sender: mpsc::Sender<Vec<T>>,
+    waiting: Vec<T>,
+}
+
+impl<T> Outbox<T> {
+    const fn new(sender: mpsc::Sender<Vec<T>>) -> Self {
+        Self { sender, waiting: Vec::new() }
+    }
+
+    fn push(&mut self, value: T) {
+        self.waiting.push(value);
+    }
+
+    const fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Sends all that waits as soon as there is room; safe to cancel.
+    async fn flush(&mut self) {
+        match self.sender.reserve().await {
+            Ok(permit) => permit.send(std::mem::take(&mut self.waiting)),
+            // Nobody programs routes any more: the agent is ending.
+            Err(_) => self.waiting.clear(),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The speaker's own values as the messages of the local API.
+
+use std::time::Instant;
+
+use bgp_proto::wire::Families;
+use bgp_proto::{PeerEvent, PeerStatus, Source};
+use types::api::{self, PathView, RouteView};
+use types::{Family, Prefix};
+
+/// One peer.
+pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
+    let count = |of: fn(&bgp_proto::RouteCounts) -> u32| -> u64 {
+        Family::ALL.iter().map(|family| u64::from(of(status.routes.of(*family)))).sum()
+    };
+    let (received, refused) = (count(|routes| routes.received), count(|routes| routes.refused));
+    let families = status.negotiated.map_or(status.config.families, |terms| terms.families);
+    api::PeerStatus {
+        address: status.config.address,
+        port: status.config.port,
+        origin: status.config.description.clone(),
+        asn: status.config.asn,
+        state: status.state.to_string().to_ascii_lowercase(),
+        since_secs: status.counters.since.map(|since| now.saturating_duration_since(since).as_secs()),
+        families: families.iter().collect(),
+        received,
+        accepted: received.saturating_sub(refused),
+        refused,
+        stale: count(|routes| routes.stale),
+        last_error: status.counters.last_down.as_ref().map(ToString::to_string),
+    }
+}
+
+/// One destination.
+pub(crate) fn route(route: &bgp_proto::RouteView<'_>) -> RouteView {
+    RouteView { prefix: route.prefix, own: route.own, paths: route.paths.iter().map(path).collect() }
+}
+
+/// Whether a route is asked for: a prefix asks for itself.
+pub(crate) fn is_asked_for(asked: Option<Prefix>, prefix: Prefix) -> bool {
+    asked.is_none_or(|asked| asked == prefix)
+}
+
+fn path(path: &bgp_proto::PathView<'_>) -> PathView {
+    let source = match path.source {
+        Source::External => ", external",
+        Source::Client => ", client",
+        Source::Internal | Source::Local => "",
+    };
+    PathView {
+        peer: path.peer,
+        next_hop: path.next_hop,
+        as_path: path.attributes.as_path.to_string(),
+        origin: path.attributes.origin.to_string(),
+        local_pref: path.attributes.local_pref,
+        med: path.attributes.med,
+        best: path.verdict == bgp_proto::Verdict::Best,
+        used: path.verdict.is_used(),
+        stale: path.stale,
+        reason: format!("{}{source}", path.verdict),
+    }
+}
+
+/// An event in words, and whether somebody should look at it.
+pub(crate) fn event(event: &PeerEvent) -> (String, bool) {
+    match event {
+        PeerEvent::Established(families) => (format!("established ({})", list(*families)), false),
+        PeerEvent::Down { reason, retained } if *retained == Families::NONE => (format!("down: {reason}"), true),
+        PeerEvent::Down { reason, retained } => {
+            (format!("down: {reason}; its {} routes stay while it restarts", list(*retained)), true)
+        }
+        PeerEvent::AttemptFailed(reason) => (format!("not established: {reason}"), false),
+        PeerEvent::EndOfRib(family) => (format!("has sent all its {family} routes"), false),
+        PeerEvent::StaleExpired(family) => (format!("has not come back in time; its {family} routes are gone"), true),
+        PeerEvent::Fault(fault) => (format!("sent a malformed attribute: {fault}"), true),
+        PeerEvent::Rejected => ("is not a configured peer; its connection is closed".to_owned(), false),
+        PeerEvent::TooManyPeers => ("is one peer too many and is ignored".to_owned(), true),
+    }
+}
+
+fn list(families: Families) -> String {
+    families.iter().map(|family| family.to_string()).collect::<Vec<_>>().join(", ")
+}
