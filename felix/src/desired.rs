@@ -98,13 +98,6 @@ impl Desired {
         self.dirty.insert(prefix);
     }
 
-    /// Every prefix of the family is to be looked at again.
-    pub(crate) fn touch_all(&mut self, family: Family) {
-        let hosts = self.local.keys().map(|address| Prefix::host(*address));
-        let all = hosts.chain(self.blocks.iter().copied()).chain(self.learned.keys().copied());
-        self.dirty.extend(all.filter(|prefix| prefix.family() == family));
-    }
-
     /// The local routes over this interface are to be looked at again.
     pub(crate) fn touch_interface(&mut self, index: u32) {
         let over = self.local.iter().filter(|(_, local)| local.index == index);

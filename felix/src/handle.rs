@@ -110,7 +110,7 @@ impl Felix {
         self.mtu.clone()
     }
 
-    /// What there is now; nothing when felix has ended.
+    /// What there is once everything told so far is in the kernel; nothing when felix has ended.
     pub async fn view(&self) -> Option<RoutesView> {
         self.ask(Command::View).await
     }

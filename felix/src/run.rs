@@ -47,6 +47,8 @@ pub(crate) struct Owner {
     unresolved: bool,
     /// Who waits for routes to be in the kernel, or out of it.
     waiting: Vec<(Vec<Prefix>, oneshot::Sender<Result<(), RouteError>>)>,
+    /// Who wants to see what there is, once this round is in the kernel.
+    asked: Vec<oneshot::Sender<RoutesView>>,
     /// When the tables are read in any case.
     next_resync: Instant,
     /// When refused changes are tried again, and the delays between.
@@ -82,6 +84,7 @@ impl Owner {
             stale: BTreeSet::from(Family::ALL),
             unresolved: false,
             waiting: Vec::new(),
+            asked: Vec::new(),
             next_resync: Instant::now() + resync,
             next_retry: None,
             backoff: Backoff::new(RETRY.0, RETRY.1, u64::from(std::process::id())),
@@ -169,10 +172,7 @@ impl Owner {
                 self.look_up([address]);
             }
             Command::Watch(NextHopWatch::Untrack(address)) => self.next_hops.untrack(address),
-            Command::View(reply) => {
-                // Who asked may have left.
-                let _ = reply.send(self.view());
-            }
+            Command::View(reply) => self.asked.push(reply),
         }
     }
 
@@ -309,6 +309,10 @@ impl Owner {
             });
             // The binary may have given up; its agent task undoes.
             let _ = reply.send(failed.map_or(Ok(()), Err));
+        }
+        for reply in std::mem::take(&mut self.asked) {
+            // Who asked may have left.
+            let _ = reply.send(self.view());
         }
     }
 
