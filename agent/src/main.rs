@@ -1,2 +1,95 @@
-//! stub
-fn main() {}
+//! `manx-agent`: the process that makes a host a node of a Manx network.
+//!
+//! It wires ipam, felix and bgp, which do not know each other, answers the CNI binary and the operator, and holds the
+//! node's name in the store. Stopping it changes nothing for pods: the kernel keeps forwarding, peers keep the routes, and
+//! the next start changes only what differs.
+
+mod api;
+mod attach;
+mod cluster;
+mod detect;
+mod health;
+mod instance;
+mod metrics;
+mod presence;
+mod readiness;
+mod reaper;
+mod remains;
+mod sources;
+mod start;
+mod status;
+mod table;
+mod tasks;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use types::config::Config;
+
+/// The agent of a Manx node.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration file; every key is also an environment variable.
+    #[arg(long, env = "MANX_CONFIG", default_value = types::config::FILE)]
+    config: PathBuf,
+    /// Levels of the log: `info`, or `bgp=debug,info`.
+    #[arg(long, env = "MANX_LOG", default_value = "info")]
+    log: Targets,
+    /// Form of the log.
+    #[arg(long, env = "MANX_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"])]
+    log_format: String,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log_to_stderr(&arguments);
+    match run(&arguments.config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(path: &Path) -> anyhow::Result<()> {
+    let config = configuration(path)?;
+    // What is waited for is the kernel and sockets, hardly ever the processor.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let outcome = runtime.block_on(start::run(config));
+    // Threads in a system call or a sleeping task do not hold up the end: everything that must last is in the journal.
+    runtime.shutdown_background();
+    outcome
+}
+
+fn configuration(path: &Path) -> anyhow::Result<Config> {
+    let file = match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let options = serde_saphyr::options! { strict_booleans: true };
+            serde_saphyr::from_str_with_options(&text, options).with_context(|| path.display().to_string())?
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => serde_json::Value::Null,
+        Err(error) => return Err(error).with_context(|| path.display().to_string()),
+    };
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("cannot read the host's name")?;
+    Config::new(&file, &environment, host_name.trim()).with_context(|| path.display().to_string())
+}
+
+fn log_to_stderr(arguments: &Arguments) {
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(arguments.log.clone());
+    if arguments.log_format == "json" {
+        registry.with(layer.json()).init();
+    } else {
+        registry.with(layer.with_ansi(false)).init();
+    }
+}

@@ -125,7 +125,7 @@ impl Found<'_> {
             port,
             local_address: Some(local_address),
             route_reflector_client: reflector_client && asn == local_asn,
-            restart_time,
+            graceful_restart: restart_time,
             description: origin.to_owned(),
             ..PeerConfig::new(address, asn, local_asn)
         });

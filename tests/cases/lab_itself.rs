@@ -17,7 +17,7 @@ use types::Family;
 use types::config::Config;
 use types::resource::Resource;
 
-type TestResult = Result<(), Box<dyn std::error::Error>>;
+use crate::{TestResult, topology};
 
 /// How long what the kernel does by itself may take on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
@@ -51,10 +51,6 @@ fn pair(test: &str) -> Result<PathBuf, std::io::Error> {
     fs::write(folder.join("bridge.conflist"), BRIDGE)?;
     fs::write(folder.join("pair.clab.yml"), PAIR)?;
     Ok(folder.join("pair.clab.yml"))
-}
-
-fn topology(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies").join(file)
 }
 
 fn manx_lab() -> Command {

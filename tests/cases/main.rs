@@ -4,3 +4,26 @@
 mod architecture;
 #[cfg(test)]
 mod lab_itself;
+#[cfg(test)]
+mod network;
+#[cfg(test)]
+mod node_life;
+
+#[cfg(test)]
+use std::path::{Path, PathBuf};
+#[cfg(test)]
+use std::time::Duration;
+
+/// What tests answer: any error fails them with its text.
+#[cfg(test)]
+pub(crate) type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+/// How long routes, sessions and agents may take on a busy machine before a test calls them stuck.
+#[cfg(test)]
+pub(crate) const CONVERGENCE: Duration = Duration::from_secs(45);
+
+/// A topology of the project.
+#[cfg(test)]
+pub(crate) fn topology(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies").join(file)
+}

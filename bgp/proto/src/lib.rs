@@ -18,9 +18,7 @@ pub mod session;
 pub mod wire;
 
 pub use graceful::UNMARKED_RIB_TIME;
-pub use policy::{DEFAULT_LOCAL_PREF, ImportPolicy, Loop};
-pub use rib::{
-    ByFamily, Candidate, Excluded, MAXIMUM_PATHS, PathView, RouteCounts, RouteView, Source, Step, Verdict, decide,
-};
+pub use policy::{DEFAULT_LOCAL_PREF, ImportPolicy};
+pub use rib::{ByFamily, Excluded, MAXIMUM_PATHS, PathView, RouteCounts, RouteView, Source, Step, Verdict};
 pub use session::ConnId;
 pub use speaker::{Action, Input, PeerConfig, PeerEvent, PeerStatus, Speaker, SpeakerConfig, TableSizes};

@@ -28,29 +28,29 @@ pub enum Source {
 
 /// What the decision process looks at in one route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Candidate {
+pub(crate) struct Candidate {
     /// Where it comes from.
-    pub source: Source,
+    pub(crate) source: Source,
     /// Why it takes no part at all, or nothing.
-    pub excluded: Option<Excluded>,
+    pub(crate) excluded: Option<Excluded>,
     /// LOCAL_PREF; 100 where it is absent.
-    pub local_pref: u32,
+    pub(crate) local_pref: u32,
     /// The length of AS_PATH, an AS_SET counting as one (RFC 4271 section 9.1.2.2 a).
-    pub as_path_length: u32,
+    pub(crate) as_path_length: u32,
     /// ORIGIN: 0 IGP, 1 EGP, 2 INCOMPLETE.
-    pub origin: u8,
+    pub(crate) origin: u8,
     /// MULTI_EXIT_DISC; 0 where it is absent (RFC 4271 section 9.1.2.2 c).
-    pub med: u32,
+    pub(crate) med: u32,
     /// The first AS of AS_PATH; nothing for a route of our own AS.
-    pub neighbour_as: Option<u32>,
+    pub(crate) neighbour_as: Option<u32>,
     /// The metric of the route to the next hop.
-    pub igp_metric: u32,
+    pub(crate) igp_metric: u32,
     /// ORIGINATOR_ID, else the peer's BGP Identifier (RFC 4456 section 9).
-    pub originator: u32,
+    pub(crate) originator: u32,
     /// The length of CLUSTER_LIST; 0 where it is absent (RFC 4456 section 9).
-    pub cluster_list_length: u32,
+    pub(crate) cluster_list_length: u32,
     /// The peer's address; nothing for a route of our own.
-    pub peer: Option<IpAddr>,
+    pub(crate) peer: Option<IpAddr>,
 }
 
 /// Why a route takes no part in the decision.
@@ -148,7 +148,7 @@ impl fmt::Display for Verdict {
 }
 
 /// The verdict on each candidate, in the order given. At most one is best; none where all are excluded.
-pub fn decide(candidates: &[Candidate]) -> Vec<Verdict> {
+pub(crate) fn decide(candidates: &[Candidate]) -> Vec<Verdict> {
     let mut contest = Contest {
         entrants: candidates
             .iter()

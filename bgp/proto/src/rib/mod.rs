@@ -34,13 +34,13 @@ use types::{Family, FibUpdate, NextHopState, NextHopWatch, Prefix, RouterId};
 
 use crate::policy::{ExportPolicy, ImportPolicy};
 
-pub(crate) use adj_in::PeerIndex;
 use adj_in::Path;
+pub(crate) use adj_in::PeerIndex;
 use adj_out::{UpdateGroup, View};
-pub(crate) use attrs::RouteAttributes;
 use attrs::AttributeSets;
+pub(crate) use attrs::RouteAttributes;
 pub use by_family::ByFamily;
-pub use decision::{Candidate, Excluded, MAXIMUM_PATHS, Source, Step, Verdict, decide};
+pub use decision::{Excluded, MAXIMUM_PATHS, Source, Step, Verdict};
 use loc::Table;
 pub use sources::RouteCounts;
 use sources::Sources;
@@ -113,12 +113,15 @@ impl Rib {
         self.sources.add(peer, address);
     }
 
-    /// Forgets a peer and its routes.
-    pub(crate) fn remove_peer(&mut self, peer: PeerIndex) {
+    /// All routes of a peer go with the next [`Rib::sweep`].
+    pub(crate) fn doom_peer(&mut self, peer: PeerIndex) {
         for family in Family::ALL {
             self.doom(peer, family, Extent::All);
         }
-        self.sweep();
+    }
+
+    /// Forgets a peer, whose routes are gone and settled: its place may be given to another.
+    pub(crate) fn remove_peer(&mut self, peer: PeerIndex) {
         self.sources.remove(peer);
     }
 

@@ -8,10 +8,13 @@ use bytes::Bytes;
 use types::Family;
 
 use super::config::{SessionConfig, StopReason};
+use super::context::{Context, Core};
 use super::counters::Counters;
 use super::down::DownReason;
+use super::established::Established;
 use super::negotiated::Negotiated;
-use crate::wire::{GracefulRestart, Update};
+use super::opening::Opening;
+use crate::wire::{AfiSafi, Cease, GracefulRestart, MessageType, RouteRefresh, Update};
 
 /// A connection, or an attempt at one: unique in a speaker's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,67 +128,141 @@ impl Outputs {
 /// The session with one peer.
 #[derive(Debug)]
 pub struct Session {
-    /// What was configured.
-    config: SessionConfig,
-    /// What was seen.
-    counters: Counters,
+    /// Where it is, with what belongs to that.
+    state: State,
+    /// What outlives a state.
+    core: Core,
+}
+
+/// The states, each with what belongs to it alone.
+#[derive(Debug)]
+pub(super) enum State {
+    /// No connection is made or taken: until started, or until this time.
+    Idle { until: Option<Instant> },
+    /// Connect, Active, OpenSent or OpenConfirm.
+    Opening(Opening),
+    /// Routes may flow.
+    Established(Established),
+}
+
+impl State {
+    /// Until started.
+    pub(super) const STOPPED: Self = Self::Idle { until: None };
+
+    /// The state after an input.
+    pub(super) fn handle(self, input: Input, context: &mut Context<'_>) -> Self {
+        match self {
+            Self::Idle { until } => idle(until, input, context),
+            Self::Opening(opening) => opening.handle(input, context),
+            Self::Established(established) => established.handle(input, context),
+        }
+    }
 }
 
 impl Session {
     /// A session that is not started.
     pub fn new(config: SessionConfig) -> Self {
-        Self { config, counters: Counters::default() }
+        Self { state: State::STOPPED, core: Core::new(config) }
     }
 
     /// Takes one input.
     pub fn handle(&mut self, input: Input, now: Instant, outputs: &mut Outputs) {
-        let _ = (input, now, outputs);
+        let mut context = Context { core: &mut self.core, now, outputs };
+        let state = std::mem::replace(&mut self.state, State::STOPPED);
+        self.state = state.handle(input, &mut context);
     }
 
     /// When [`Input::Tick`] is due.
     pub fn timeout(&self) -> Option<Instant> {
-        None
+        match &self.state {
+            State::Idle { until } => *until,
+            State::Opening(opening) => opening.timeout(),
+            State::Established(established) => established.timeout(),
+        }
     }
 
     /// UPDATEs of this session have been handed to its connection: they count, and put the next KEEPALIVE off (RFC 4271
     /// section 8.2.2).
     pub fn sent_updates(&mut self, count: u64, now: Instant) {
-        let _ = (count, now);
+        self.core.counters.sent.add(MessageType::Update, count);
+        if let State::Established(established) = &mut self.state {
+            established.agreed.spoke(now);
+        }
     }
 
-    /// Asks the peer for its routes of a family again; false when it is not established or the peer does not answer that.
-    pub fn request_refresh(&mut self, family: Family, outputs: &mut Outputs) -> bool {
-        let _ = (family, outputs);
-        false
+    /// Asks the peer for its routes of a family again; false when the session is not established, or has no such family,
+    /// or the peer does not answer that.
+    pub fn request_refresh(&mut self, family: Family, now: Instant, outputs: &mut Outputs) -> bool {
+        let State::Established(Established { agreed, .. }) = &self.state else { return false };
+        let possible = agreed.negotiated.route_refresh && agreed.negotiated.families.contains(family);
+        if possible {
+            let message = RouteRefresh::request(AfiSafi::unicast(family)).encode();
+            let mut context = Context { core: &mut self.core, now, outputs };
+            context.send(agreed.conn, MessageType::RouteRefresh, message);
+        }
+        possible
     }
 
     /// Our terms of graceful restart in OPENs from now on.
     pub fn set_graceful_restart(&mut self, terms: Option<GracefulRestart>) {
-        self.config.graceful_restart = terms;
+        self.core.config.graceful_restart = terms;
     }
 
     /// The state.
     pub fn state(&self) -> StateName {
-        StateName::Idle
+        match &self.state {
+            State::Idle { .. } => StateName::Idle,
+            State::Opening(opening) => opening.state(),
+            State::Established(_) => StateName::Established,
+        }
     }
 
     /// The connection that routes flow over.
-    pub fn connection(&self) -> Option<ConnId> {
-        None
+    pub const fn connection(&self) -> Option<ConnId> {
+        match &self.state {
+            State::Established(established) => Some(established.agreed.conn),
+            State::Idle { .. } | State::Opening(_) => None,
+        }
     }
 
     /// What was agreed on, while established.
-    pub fn negotiated(&self) -> Option<&Negotiated> {
-        None
+    pub const fn negotiated(&self) -> Option<&Negotiated> {
+        match &self.state {
+            State::Established(established) => Some(&established.agreed.negotiated),
+            State::Idle { .. } | State::Opening(_) => None,
+        }
     }
 
     /// What was configured.
     pub const fn config(&self) -> &SessionConfig {
-        &self.config
+        &self.core.config
     }
 
     /// What was seen.
     pub const fn counters(&self) -> &Counters {
-        &self.counters
+        &self.core.counters
+    }
+}
+
+/// In Idle, every connection is refused (RFC 4271 section 8.2.2).
+fn idle(until: Option<Instant>, input: Input, context: &mut Context<'_>) -> State {
+    match input {
+        Input::Start if until.is_none() => State::Opening(Opening::begin(context)),
+        Input::Tick if until.is_some_and(|until| until <= context.now) => State::Opening(Opening::begin(context)),
+        Input::Stop(reason) => {
+            context.core.counters.last_down = Some(DownReason::Stopped(reason));
+            State::STOPPED
+        }
+        Input::Accepted(conn) => {
+            context.refuse(conn, Cease::ConnectionRejected);
+            State::Idle { until }
+        }
+        Input::Connected(conn) => {
+            context.outputs.push(Output::Close(conn));
+            State::Idle { until }
+        }
+        Input::Start | Input::Tick | Input::ConnectFailed(..) | Input::Received(..) | Input::Closed(_) => {
+            State::Idle { until }
+        }
     }
 }

@@ -16,12 +16,20 @@
 //!   handshake: OpenSent ──OPEN──► OpenConfirm ──KEEPALIVE──► Established, or waits for the connection preferred to it
 //! ```
 
+mod agreed;
 mod collision;
 mod config;
+mod context;
 mod counters;
 mod down;
+mod established;
+mod handshake;
 mod machine;
 mod negotiated;
+mod opening;
+
+#[cfg(test)]
+mod tests;
 
 pub use collision::{Survivor, survivor};
 pub use config::{SessionConfig, StopReason};

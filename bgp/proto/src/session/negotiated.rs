@@ -56,7 +56,7 @@ impl Negotiated {
         if families.is_empty() {
             return Err(DownReason::NoCommonFamily(config.families));
         }
-        let terms = config.graceful_restart.as_ref().and(open.graceful_restart());
+        let terms = open.graceful_restart().filter(|_| config.graceful_restart.is_some());
         Ok(Self {
             router_id: open.router_id,
             asn: open.asn,

@@ -28,7 +28,7 @@ pub(super) struct Opening {
 #[derive(Debug)]
 enum Outgoing {
     /// There are none: the peer has to dial.
-    Passive,
+    Nothing,
     /// Active: the next one begins at this time, by the ConnectRetryTimer.
     Waiting { at: Instant },
     /// Connect: given up and begun anew at this time, by the ConnectRetryTimer.
@@ -47,7 +47,7 @@ enum Side {
 impl Opening {
     /// Dials at once, unless only the peer may.
     pub(super) fn begin(context: &mut Context<'_>) -> Self {
-        let mut opening = Self { outgoing: Outgoing::Passive, incoming: None };
+        let mut opening = Self { outgoing: Outgoing::Nothing, incoming: None };
         if !context.core.config.passive {
             opening.dial(context);
         }
@@ -60,7 +60,17 @@ impl Opening {
         Self { outgoing: Outgoing::wait(context), incoming }
     }
 
-    pub(super) fn handle(mut self, input: Input, context: &mut Context<'_>) -> State {
+    pub(super) fn handle(self, input: Input, context: &mut Context<'_>) -> State {
+        match self.advance(input, context) {
+            // A connection that we had dialled is gone.
+            State::Opening(Self { outgoing: Outgoing::Nothing, incoming }) => {
+                State::Opening(Self::again(incoming, context))
+            }
+            state => state,
+        }
+    }
+
+    fn advance(mut self, input: Input, context: &mut Context<'_>) -> State {
         match input {
             Input::Start => State::Opening(self),
             Input::Stop(reason) => self.stop(reason, context),
@@ -93,7 +103,7 @@ impl Opening {
             Input::Received(conn, octets) => self.receive(conn, &octets, context),
             Input::Closed(conn) => match self.side(conn) {
                 Some(side) => {
-                    self.remove(side, context);
+                    self.take(side);
                     self.failed(DownReason::ConnectionLost, context)
                 }
                 None => State::Opening(self),
@@ -104,7 +114,7 @@ impl Opening {
 
     pub(super) fn timeout(&self) -> Option<Instant> {
         let outgoing = match &self.outgoing {
-            Outgoing::Passive => None,
+            Outgoing::Nothing => None,
             // The peer's OPEN has come on the other connection: no need to dial.
             Outgoing::Waiting { .. } if self.is_agreed(Side::Incoming) => None,
             Outgoing::Waiting { at } | Outgoing::Dialling { retry_at: at, .. } => Some(*at),
@@ -115,7 +125,7 @@ impl Opening {
 
     pub(super) fn state(&self) -> StateName {
         let outgoing = match &self.outgoing {
-            Outgoing::Passive | Outgoing::Waiting { .. } => StateName::Active,
+            Outgoing::Nothing | Outgoing::Waiting { .. } => StateName::Active,
             Outgoing::Dialling { .. } => StateName::Connect,
             Outgoing::Open(handshake) => handshake.state(),
         };
@@ -128,17 +138,17 @@ impl Opening {
         }
         let reason = DownReason::Stopped(reason);
         for side in [Side::Outgoing, Side::Incoming] {
-            if let Some(handshake) = self.remove(side, context) {
+            if let Some(handshake) = self.take(side) {
                 context.end(handshake.conn(), &reason);
             }
         }
         context.core.counters.last_down = Some(reason);
-        State::Idle { until: None }
+        State::STOPPED
     }
 
     fn receive(mut self, conn: ConnId, octets: &Bytes, context: &mut Context<'_>) -> State {
         let Some(side) = self.side(conn) else { return State::Opening(self) };
-        let Some(handshake) = self.remove(side, context) else { return State::Opening(self) };
+        let Some(handshake) = self.take(side) else { return State::Opening(self) };
         match handshake.receive(octets, context) {
             Progress::Opened(agreed) => self.opened(side, agreed, context),
             Progress::Confirmed(agreed) => self.confirmed(side, agreed, context),
@@ -211,7 +221,7 @@ impl Opening {
             context.attempt_failed(reason);
         }
         let Some(side) = other else { return State::Opening(self) };
-        match self.remove(side, context) {
+        match self.take(side) {
             Some(Handshake::Confirmed { agreed, .. }) => self.establish(agreed, context),
             Some(handshake) => {
                 self.put(side, handshake);
@@ -223,7 +233,7 @@ impl Opening {
 
     fn tick(mut self, context: &mut Context<'_>) -> State {
         for side in [Side::Outgoing, Side::Incoming] {
-            let Some(mut handshake) = self.remove(side, context) else { continue };
+            let Some(mut handshake) = self.take(side) else { continue };
             if let Err(reason) = handshake.tick(context) {
                 context.end(handshake.conn(), &reason);
                 return self.failed(reason, context);
@@ -252,7 +262,7 @@ impl Opening {
     }
 
     fn drop_collided(&mut self, side: Side, context: &mut Context<'_>) {
-        if let Some(handshake) = self.remove(side, context) {
+        if let Some(handshake) = self.take(side) {
             context.end(handshake.conn(), &DownReason::Collision);
         }
     }
@@ -275,15 +285,15 @@ impl Opening {
         self.handshake(side).is_some_and(|handshake| handshake.state() == StateName::OpenConfirm)
     }
 
-    /// Takes a connection out; where it was ours, the ConnectRetryTimer says when to dial again.
-    fn remove(&mut self, side: Side, context: &mut Context<'_>) -> Option<Handshake> {
-        match side {
-            Side::Incoming => self.incoming.take(),
-            Side::Outgoing if self.handshake(side).is_none() => None,
-            Side::Outgoing => match mem::replace(&mut self.outgoing, Outgoing::wait(context)) {
+    /// Takes a connection out.
+    fn take(&mut self, side: Side) -> Option<Handshake> {
+        match (side, &self.outgoing) {
+            (Side::Incoming, _) => self.incoming.take(),
+            (Side::Outgoing, Outgoing::Open(_)) => match mem::replace(&mut self.outgoing, Outgoing::Nothing) {
                 Outgoing::Open(handshake) => Some(handshake),
-                Outgoing::Passive | Outgoing::Waiting { .. } | Outgoing::Dialling { .. } => None,
+                Outgoing::Nothing | Outgoing::Waiting { .. } | Outgoing::Dialling { .. } => None,
             },
+            (Side::Outgoing, _) => None,
         }
     }
 
@@ -298,7 +308,7 @@ impl Opening {
 impl Outgoing {
     fn wait(context: &mut Context<'_>) -> Self {
         if context.core.config.passive {
-            Self::Passive
+            Self::Nothing
         } else {
             Self::Waiting { at: context.now + context.core.connect_retry.delay() }
         }

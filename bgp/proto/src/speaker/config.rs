@@ -58,8 +58,8 @@ pub struct PeerConfig {
     pub shared_subnet: Option<Prefix>,
     /// The session ends when the peer offers more prefixes of a family (RFC 4486 section 4).
     pub max_prefixes: Option<u32>,
-    /// A restart time for this peer, in place of the speaker's.
-    pub restart_time: Option<Duration>,
+    /// A restart time for this peer in place of the speaker's ([`SpeakerConfig::restart_time`]).
+    pub graceful_restart: Option<Duration>,
     /// Where the peer comes from, for people: `mesh`, or the name of a resource.
     pub description: String,
 }
@@ -85,7 +85,7 @@ impl PeerConfig {
             export_all: false,
             shared_subnet: None,
             max_prefixes: None,
-            restart_time: None,
+            graceful_restart: None,
             description: String::new(),
         }
     }
@@ -100,7 +100,7 @@ impl PeerConfig {
         let alike = Self {
             description: self.description.clone(),
             max_prefixes: self.max_prefixes,
-            restart_time: self.restart_time,
+            graceful_restart: self.graceful_restart,
             ..old.clone()
         };
         *self != alike

@@ -14,50 +14,65 @@ use crate::session::{Input as SessionInput, Session, StopReason};
 impl Speaker {
     /// Makes the peers these and no others.
     pub(super) fn configure(&mut self, peers: Vec<PeerConfig>, cluster_id: Option<ClusterId>) {
-        let wanted: BTreeMap<IpAddr, PeerConfig> = peers.into_iter().map(|peer| (peer.address, peer)).collect();
-        let gone: Vec<_> = self.by_address.keys().filter(|address| !wanted.contains_key(address)).copied().collect();
-        for address in gone {
-            self.remove(address, StopReason::PeerDeConfigured);
-        }
-        self.set_reflector(&wanted, cluster_id);
-        for (address, config) in wanted {
-            let Some(index) = self.by_address.get(&address).copied() else {
-                self.add(config);
-                continue;
-            };
-            match self.peer_mut(index) {
-                Some(peer) if !config.needs_new_session(&peer.config) => self.adjust(index, config),
-                _ => {
-                    self.remove(address, StopReason::ConfigurationChange);
-                    self.add(config);
-                }
+        let mut wanted: BTreeMap<IpAddr, PeerConfig> = peers.into_iter().map(|peer| (peer.address, peer)).collect();
+        let reflector = self.reflector_among(&wanted, cluster_id);
+        let former = self.reflector;
+        // What internal peers were told under a former cluster cannot be taken back one by one, so their sessions begin
+        // anew; becoming a reflector only adds to what they are told.
+        let renounces = former.is_some() && former != reflector;
+        self.retain_peers(|peer| match wanted.get(&peer.address) {
+            None => Some(StopReason::PeerDeConfigured),
+            Some(config) if config.needs_new_session(peer) => Some(StopReason::ConfigurationChange),
+            Some(_) if renounces && peer.is_internal() => Some(StopReason::ConfigurationChange),
+            Some(_) => None,
+        });
+        self.reflector = reflector;
+        for (address, index) in self.by_address.clone() {
+            if let Some(config) = wanted.remove(&address) {
+                self.adjust(index, config);
             }
+        }
+        if former.is_none() && reflector.is_some() {
+            self.regroup_internal();
+        }
+        for config in wanted.into_values() {
+            self.add(config);
         }
         self.restart.configured();
     }
 
-    /// Becomes a reflector, or ceases to be one. What internal peers were told under a former cluster cannot be taken back
-    /// one by one, so their sessions begin anew; becoming a reflector only adds to what they are told.
-    fn set_reflector(&mut self, wanted: &BTreeMap<IpAddr, PeerConfig>, cluster_id: Option<ClusterId>) {
-        let has_clients = wanted.values().any(|peer| peer.is_internal() && peer.route_reflector_client);
-        let own = ClusterId(self.config.router_id.addr());
-        let reflector = cluster_id.or_else(|| has_clients.then_some(own));
-        let former = std::mem::replace(&mut self.reflector, reflector);
-        if former == reflector {
-            return;
+    /// Our cluster, where one is configured or some peer is a client.
+    fn reflector_among(
+        &self,
+        peers: &BTreeMap<IpAddr, PeerConfig>,
+        cluster_id: Option<ClusterId>,
+    ) -> Option<ClusterId> {
+        let has_clients = peers.values().any(|peer| peer.is_internal() && peer.route_reflector_client);
+        cluster_id.or_else(|| has_clients.then(|| ClusterId(self.config.router_id.addr())))
+    }
+
+    /// Ends the sessions of peers for which there is a reason, and forgets those peers. Their routes go in one pass.
+    fn retain_peers(&mut self, mut reason: impl FnMut(&PeerConfig) -> Option<StopReason>) {
+        let mut gone = Vec::new();
+        for (address, index) in self.by_address.clone() {
+            if let Some(reason) = self.peer(index).and_then(|peer| reason(&peer.config)) {
+                self.session_input(index, SessionInput::Stop(reason));
+                self.rib.doom_peer(index);
+                gone.push((address, index));
+            }
         }
-        if former.is_none() {
-            self.regroup_internal();
-            return;
-        }
-        let internal: Vec<_> = self
-            .by_address
-            .iter()
-            .filter(|(_, index)| self.peer(**index).is_some_and(|peer| peer.config.is_internal()))
-            .map(|(address, _)| *address)
-            .collect();
-        for address in internal {
-            self.remove(address, StopReason::ConfigurationChange);
+        // Nothing may remember a peer whose place is given to another.
+        self.settle();
+        for (address, index) in gone {
+            self.rib.remove_peer(index);
+            self.restart.forget(address);
+            self.by_address.remove(&address);
+            self.connections.retain(|_, connection| connection.peer != index);
+            if let Some(peer) = self.peers.get_mut(usize::from(index.0)).and_then(Option::take)
+                && let Some(armed) = peer.armed
+            {
+                self.timers.remove(&(armed, index));
+            }
         }
     }
 
@@ -69,7 +84,7 @@ impl Speaker {
             return;
         };
         let families = config.agreeable(&self.config);
-        let restart_time = config.restart_time.unwrap_or(self.config.restart_time);
+        let restart_time = config.graceful_restart.unwrap_or(self.config.restart_time);
         let seed = (u64::from(self.config.router_id.number()) << 16) | u64::from(index.0);
         let session = Session::new(config.session(&self.config, self.terms(restart_time, families), seed));
         let peer = Some(Peer::new(config, session));
@@ -83,30 +98,19 @@ impl Speaker {
         self.session_input(index, SessionInput::Start);
     }
 
-    fn remove(&mut self, address: IpAddr, reason: StopReason) {
-        let Some(index) = self.by_address.get(&address).copied() else { return };
-        self.session_input(index, SessionInput::Stop(reason));
-        self.rib.remove_peer(index);
-        self.settle();
-        self.restart.forget(address);
-        self.by_address.remove(&address);
-        self.connections.retain(|_, connection| connection.peer != index);
-        if let Some(peer) = self.peers.get_mut(usize::from(index.0)).and_then(Option::take)
-            && let Some(armed) = peer.armed
-        {
-            self.timers.remove(&(armed, index));
-        }
-    }
-
     /// Takes over what needs no new session.
     fn adjust(&mut self, index: PeerIndex, config: PeerConfig) {
-        let restart_time = config.restart_time.unwrap_or(self.config.restart_time);
+        let restart_time = config.graceful_restart.unwrap_or(self.config.restart_time);
         let terms = self.terms(restart_time, config.agreeable(&self.config));
-        if let Some(peer) = self.peer_mut(index) {
-            peer.session.set_graceful_restart(terms);
-            peer.config = config;
+        let Some(peer) = self.peer_mut(index) else { return };
+        peer.session.set_graceful_restart(terms);
+        let former = std::mem::replace(&mut peer.config, config);
+        let resumes = former.max_prefixes != peer.config.max_prefixes && peer.resume.take().is_some();
+        if resumes {
+            self.session_input(index, SessionInput::Start);
+        } else {
+            self.limit_prefixes(index);
         }
-        self.limit_prefixes(index);
     }
 
     /// Tells all sessions our terms of graceful restart anew.

@@ -82,7 +82,8 @@ impl Speaker {
     /// Puts a peer into the update group of a family.
     fn join(&mut self, index: PeerIndex, conn: ConnId, family: Family, terms: &Negotiated, owes_end_of_rib: bool) {
         let local = self.connections.get(&conn).and_then(|connection| connection.local);
-        let own_next_hop = local.filter(|local| Family::of(*local) == family).or_else(|| *self.config.addresses.of(family));
+        let own_next_hop =
+            local.filter(|local| Family::of(*local) == family).or_else(|| *self.config.addresses.of(family));
         let (Some(own_next_hop), Some(peer)) = (own_next_hop, self.peer(index)) else { return };
         let audience = if peer.config.is_internal() {
             Audience::Internal { reflector: self.reflector, clients: peer.config.route_reflector_client }
@@ -223,7 +224,7 @@ impl Speaker {
 
     /// How long the peer is waited for, and asked to wait.
     pub(super) fn patience(&self, index: PeerIndex) -> Duration {
-        self.peer(index).and_then(|peer| peer.config.restart_time).unwrap_or(self.config.restart_time)
+        self.peer(index).and_then(|peer| peer.config.graceful_restart).unwrap_or(self.config.restart_time)
     }
 
     /// Our terms of graceful restart (RFC 4724 section 3).

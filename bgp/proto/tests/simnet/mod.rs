@@ -6,18 +6,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bgp_proto::wire::{Families, frame_length};
-use bgp_proto::{
-    Action, ByFamily, ConnId, ImportPolicy, Input, PeerConfig, PeerEvent, Speaker, SpeakerConfig,
-};
+use bgp_proto::{Action, ByFamily, ConnId, ImportPolicy, Input, PeerConfig, PeerEvent, Speaker, SpeakerConfig};
 use bytes::Bytes;
 use types::{Asn, ClusterId, Family, FibUpdate, NextHopState, NextHopWatch, Prefix, RouterId};
 
 /// A node's number, from 1.
-pub type Number = u8;
+pub(crate) type Number = u8;
 
 /// What a link does with what is sent over it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
+pub(crate) enum Link {
     /// Delivers.
     Up,
     /// Loses everything without anybody being told.
@@ -25,9 +23,9 @@ pub enum Link {
 }
 
 /// The network.
-pub struct SimNet {
+pub(crate) struct SimNet {
     /// The virtual time.
-    pub now: Instant,
+    pub(crate) now: Instant,
     /// When it began.
     start: Instant,
     nodes: BTreeMap<Number, Node>,
@@ -41,7 +39,7 @@ pub struct SimNet {
     arrivals: BTreeMap<End, Instant>,
     seed: u64,
     /// The time that every message takes at least; up to as much again comes on top.
-    pub latency: Duration,
+    pub(crate) latency: Duration,
 }
 
 /// One end of a connection.
@@ -50,19 +48,38 @@ type End = (Number, ConnId);
 #[derive(Debug)]
 enum Event {
     /// Somebody dials a node.
-    Dial { from: End, local: IpAddr, to: Number, remote: SocketAddr },
+    Dial {
+        from: End,
+        local: IpAddr,
+        to: Number,
+        remote: SocketAddr,
+    },
     /// The dialler has its connection.
-    Connected { at: End, local: IpAddr },
-    Refused { at: End },
-    Octets { at: End, octets: Bytes },
-    Closed { at: End },
-    NextHop { at: Number, life: u32, state: NextHopState },
+    Connected {
+        at: End,
+        local: IpAddr,
+    },
+    Refused {
+        at: End,
+    },
+    Octets {
+        at: End,
+        octets: Bytes,
+    },
+    Closed {
+        at: End,
+    },
+    NextHop {
+        at: Number,
+        life: u32,
+        state: NextHopState,
+    },
 }
 
 /// A node: a speaker, and a kernel that outlives it.
-pub struct Node {
+pub(crate) struct Node {
     /// Nothing while the node's agent is down.
-    pub speaker: Option<Speaker>,
+    pub(crate) speaker: Option<Speaker>,
     /// How often it has started.
     life: u32,
     config: SpeakerConfig,
@@ -71,24 +88,24 @@ pub struct Node {
     originated: BTreeSet<Prefix>,
     addresses: Vec<IpAddr>,
     /// The kernel's routes that BGP has set.
-    pub kernel: BTreeMap<Prefix, Vec<IpAddr>>,
+    pub(crate) kernel: BTreeMap<Prefix, Vec<IpAddr>>,
     /// What this life of the speaker has set.
     fresh: BTreeSet<Prefix>,
     /// The families that are in sync in this life.
-    pub in_sync: Vec<Family>,
+    pub(crate) in_sync: Vec<Family>,
     /// Every prefix that the kernel has lost, with the time since the network began.
-    pub lost: Vec<(Duration, Prefix)>,
+    pub(crate) lost: Vec<(Duration, Prefix)>,
     /// What people are told.
-    pub events: Vec<(IpAddr, PeerEvent)>,
+    pub(crate) events: Vec<(IpAddr, PeerEvent)>,
     /// Next hops that cannot be reached from here.
     unreachable: BTreeSet<IpAddr>,
     watched: BTreeSet<IpAddr>,
     /// How long the kernel takes to resolve a next hop.
-    pub resolve_time: Duration,
+    pub(crate) resolve_time: Duration,
 }
 
 /// The address of a node.
-pub fn address(number: Number, family: Family) -> IpAddr {
+pub(crate) fn address(number: Number, family: Family) -> IpAddr {
     match family {
         Family::Ipv4 => Ipv4Addr::new(192, 0, 2, number).into(),
         Family::Ipv6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()).into(),
@@ -96,7 +113,7 @@ pub fn address(number: Number, family: Family) -> IpAddr {
 }
 
 /// The block of a node.
-pub fn block(number: Number, family: Family) -> Prefix {
+pub(crate) fn block(number: Number, family: Family) -> Prefix {
     let text = match family {
         Family::Ipv4 => format!("10.65.{number}.0/26"),
         Family::Ipv6 => format!("fd00:65:{number:x}::/122"),
@@ -105,24 +122,23 @@ pub fn block(number: Number, family: Family) -> Prefix {
 }
 
 /// Both blocks of a node.
-pub fn blocks(number: Number) -> BTreeSet<Prefix> {
+pub(crate) fn blocks(number: Number) -> BTreeSet<Prefix> {
     Family::ALL.map(|family| block(number, family)).into()
 }
 
 /// The pools that the blocks are of.
-pub fn import() -> ImportPolicy {
+pub(crate) fn import() -> ImportPolicy {
     let pools = ["10.65.0.0/16", "fd00:65::/32"].map(|pool| pool.parse().unwrap());
     ImportPolicy { pools: pools.to_vec(), prefixes: Vec::new() }
 }
 
 /// The AS of all nodes that have no other.
-pub const ASN: Asn = Asn::DEFAULT;
+pub(crate) const ASN: Asn = Asn::DEFAULT;
 
 /// A peer of `local` at `remote`, of their AS, over the family.
-pub fn peer(local: Number, remote: Number, family: Family) -> PeerConfig {
+pub(crate) fn peer(local: Number, remote: Number, family: Family) -> PeerConfig {
     PeerConfig {
         local_address: Some(address(local, family)),
-        restart_time: None,
         description: format!("node {remote}"),
         ..PeerConfig::new(address(remote, family), ASN, ASN)
     }
@@ -130,7 +146,7 @@ pub fn peer(local: Number, remote: Number, family: Family) -> PeerConfig {
 
 impl SimNet {
     /// A network without nodes.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let now = Instant::now();
         Self {
             now,
@@ -147,7 +163,7 @@ impl SimNet {
     }
 
     /// Nodes 1 to `count` with a session per family between every two, each with its blocks.
-    pub fn mesh(count: Number, seed: u64) -> Self {
+    pub(crate) fn mesh(count: Number, seed: u64) -> Self {
         let mut net = Self::new(seed);
         for number in 1..=count {
             net.add(number);
@@ -162,7 +178,7 @@ impl SimNet {
     }
 
     /// A node, freshly booted.
-    pub fn add(&mut self, number: Number) {
+    pub(crate) fn add(&mut self, number: Number) {
         let addresses = Family::ALL.map(|family| address(number, family));
         let config = SpeakerConfig {
             router_id: RouterId::new(Ipv4Addr::new(192, 0, 2, number)).unwrap(),
@@ -193,36 +209,36 @@ impl SimNet {
 
     /// The node.
     #[track_caller]
-    pub fn node(&self, number: Number) -> &Node {
+    pub(crate) fn node(&self, number: Number) -> &Node {
         self.nodes.get(&number).unwrap()
     }
 
     /// The node, to be disturbed.
     #[track_caller]
-    pub fn node_mut(&mut self, number: Number) -> &mut Node {
+    pub(crate) fn node_mut(&mut self, number: Number) -> &mut Node {
         self.nodes.get_mut(&number).unwrap()
     }
 
     /// Gives a node its peers.
-    pub fn configure(&mut self, number: Number, peers: Vec<PeerConfig>, cluster_id: Option<ClusterId>) {
+    pub(crate) fn configure(&mut self, number: Number, peers: Vec<PeerConfig>, cluster_id: Option<ClusterId>) {
         let node = self.node_mut(number);
         (node.peers, node.cluster_id) = (peers.clone(), cluster_id);
         self.input(number, Input::Configure { peers, cluster_id });
     }
 
     /// The peers of a node.
-    pub fn peers(&self, number: Number) -> Vec<PeerConfig> {
+    pub(crate) fn peers(&self, number: Number) -> Vec<PeerConfig> {
         self.node(number).peers.clone()
     }
 
     /// Gives a node its own prefixes.
-    pub fn originate(&mut self, number: Number, prefixes: BTreeSet<Prefix>) {
+    pub(crate) fn originate(&mut self, number: Number, prefixes: BTreeSet<Prefix>) {
         self.node_mut(number).originated.clone_from(&prefixes);
         self.input(number, Input::Originate(prefixes));
     }
 
     /// Lets an input happen to a node, and does what follows. A node that is down notices nothing.
-    pub fn input(&mut self, number: Number, input: Input) {
+    pub(crate) fn input(&mut self, number: Number, input: Input) {
         let now = self.now;
         if let Some(speaker) = self.node_mut(number).speaker.as_mut() {
             speaker.handle(input, now);
@@ -231,12 +247,12 @@ impl SimNet {
     }
 
     /// Changes a link. What is under way on it still arrives.
-    pub fn set_link(&mut self, a: Number, b: Number, link: Link) {
+    pub(crate) fn set_link(&mut self, a: Number, b: Number, link: Link) {
         self.links.insert((a.min(b), a.max(b)), link);
     }
 
     /// Every connection between two nodes ends, as when a packet of theirs meets a reset.
-    pub fn reset(&mut self, a: Number, b: Number) {
+    pub(crate) fn reset(&mut self, a: Number, b: Number) {
         let ends: Vec<_> = self.streams.iter().filter(|(x, y)| x.0 == a && y.0 == b).map(|(x, y)| (*x, *y)).collect();
         for (x, y) in ends {
             self.streams.remove(&x);
@@ -247,7 +263,7 @@ impl SimNet {
     }
 
     /// The agent of a node is killed. The kernel closes its connections and keeps its routes.
-    pub fn kill(&mut self, number: Number) {
+    pub(crate) fn kill(&mut self, number: Number) {
         self.node_mut(number).speaker = None;
         let ends: Vec<_> = self.streams.iter().filter(|(x, _)| x.0 == number).map(|(x, y)| (*x, *y)).collect();
         for (x, y) in ends {
@@ -258,7 +274,7 @@ impl SimNet {
     }
 
     /// The node loses its power: its peers are told nothing, its kernel's routes are gone.
-    pub fn power_off(&mut self, number: Number) {
+    pub(crate) fn power_off(&mut self, number: Number) {
         let node = self.node_mut(number);
         node.speaker = None;
         node.kernel.clear();
@@ -266,7 +282,7 @@ impl SimNet {
     }
 
     /// The agent of a node starts again, with these families' kernel routes preserved.
-    pub fn start(&mut self, number: Number, preserved: Families) {
+    pub(crate) fn start(&mut self, number: Number, preserved: Families) {
         let now = self.now;
         let node = self.node_mut(number);
         node.config.preserved = preserved;
@@ -281,7 +297,7 @@ impl SimNet {
     }
 
     /// A next hop can be reached from a node, or cannot.
-    pub fn set_next_hop(&mut self, number: Number, address: IpAddr, reachable: bool) {
+    pub(crate) fn set_next_hop(&mut self, number: Number, address: IpAddr, reachable: bool) {
         let node = self.node_mut(number);
         if reachable {
             node.unreachable.remove(&address);
@@ -295,7 +311,7 @@ impl SimNet {
     }
 
     /// Lets time pass.
-    pub fn run(&mut self, time: Duration) {
+    pub(crate) fn run(&mut self, time: Duration) {
         let end = self.now + time;
         self.run_while(end, |_| true);
         self.now = end;
@@ -303,7 +319,7 @@ impl SimNet {
 
     /// Lets time pass until the condition holds; fails when it does not within the limit.
     #[track_caller]
-    pub fn run_until(&mut self, limit: Duration, mut condition: impl FnMut(&Self) -> bool) {
+    pub(crate) fn run_until(&mut self, limit: Duration, mut condition: impl FnMut(&Self) -> bool) {
         let end = self.now + limit;
         self.run_while(end, |net| !condition(net));
         assert!(condition(self), "not within {limit:?}");
@@ -312,11 +328,8 @@ impl SimNet {
     fn run_while(&mut self, end: Instant, mut goes_on: impl FnMut(&Self) -> bool) {
         while goes_on(self) {
             let arrival = self.queue.first_key_value().map(|((at, _), _)| *at);
-            let timer = self
-                .nodes
-                .iter()
-                .filter_map(|(number, node)| Some((node.speaker.as_ref()?.timeout()?, *number)))
-                .min();
+            let timer =
+                self.nodes.iter().filter_map(|(number, node)| Some((node.speaker.as_ref()?.timeout()?, *number))).min();
             match (arrival, timer) {
                 (Some(at), timer) if at <= end && timer.is_none_or(|(due, _)| at <= due) => {
                     self.now = self.now.max(at);
@@ -501,14 +514,19 @@ impl SimNet {
 
 impl Node {
     /// Whether all sessions are up.
-    pub fn is_established(&self) -> bool {
-        self.speaker.as_ref().is_some_and(|speaker| {
-            speaker.peers().all(|peer| peer.state == bgp_proto::session::StateName::Established)
-        })
+    pub(crate) fn is_established(&self) -> bool {
+        self.speaker
+            .as_ref()
+            .is_some_and(|speaker| speaker.peers().all(|peer| peer.state == bgp_proto::session::StateName::Established))
+    }
+
+    /// What the node originates from its next start on.
+    pub(crate) fn set_originated(&mut self, prefixes: BTreeSet<Prefix>) {
+        self.originated = prefixes;
     }
 
     /// The UPDATEs that the speaker has sent.
-    pub fn updates_sent(&self) -> u64 {
+    pub(crate) fn updates_sent(&self) -> u64 {
         self.speaker.iter().flat_map(|speaker| speaker.peers()).map(|peer| peer.counters.sent.update).sum()
     }
 }

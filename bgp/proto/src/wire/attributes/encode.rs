@@ -66,7 +66,7 @@ pub(in crate::wire) fn put(out: &mut BytesMut, codec: &Codec, attributes: &PathA
 }
 
 /// Appends flags, code and length; the length has two octets only where it needs them.
-pub(in crate::wire) fn put_header(out: &mut BytesMut, flags: u8, code: u8, length: usize) {
+fn put_header(out: &mut BytesMut, flags: u8, code: u8, length: usize) {
     match u8::try_from(length) {
         Ok(length) => out.put_slice(&[flags & !EXTENDED_LENGTH, code, length]),
         Err(_) => {

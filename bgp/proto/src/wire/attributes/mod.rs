@@ -12,8 +12,8 @@ use types::{Asn, ClusterId, RouterId};
 use super::as_path::AsPath;
 
 pub(super) use code::{MP_REACH_NLRI, MP_UNREACH_NLRI};
-pub(super) use decode::{MpReach, Read, read};
-pub(super) use encode::{put, put_header};
+pub(super) use decode::{MpReach, read};
+pub(super) use encode::put;
 
 /// The attributes that routes share. NEXT_HOP is not among them: it belongs to a family (RFC 4760 section 3) and stands
 /// beside the prefixes in [`super::Reach`].

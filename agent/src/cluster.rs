@@ -1,0 +1,204 @@
+//! What the cluster's declarations mean for this node: pure. The task around it is in `tasks`.
+
+use std::collections::BTreeSet;
+
+use bgp::PeerConfig;
+use bgp::sessions::{Cluster as Declared, sessions};
+use types::resource::{BgpConfigurationSpec, BgpPeerSpec, IpPoolSpec, Kind, Metadata, NodeSpec, Resource, Spec};
+use types::{Asn, ClusterNode, NodeName, Prefix, Registration, ResourceName};
+
+use crate::sources::ClusterUpdate;
+use crate::table::Table;
+
+/// Everything that sources have said, and who we are.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// This node.
+    own: NodeName,
+    registrations: Table<NodeName, Registration>,
+    pools: Table<ResourceName, Resource>,
+    nodes: Table<ResourceName, Resource>,
+    configurations: Table<ResourceName, Resource>,
+    peers: Table<ResourceName, Resource>,
+}
+
+/// What follows for this node.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Desired {
+    /// The speaker's AS number.
+    pub(crate) asn: Asn,
+    /// The port that the speaker listens on.
+    pub(crate) port: u16,
+    /// The speaker's sessions.
+    pub(crate) sessions: Vec<PeerConfig>,
+    /// This node, as the cluster sees it.
+    pub(crate) node: Option<ClusterNode>,
+    /// Where addresses come from, with whether this node may claim blocks there.
+    pub(crate) pools: Vec<(ResourceName, IpPoolSpec, bool)>,
+    /// Ranges of pools: what is accepted from peers.
+    pub(crate) ranges: BTreeSet<Prefix>,
+    /// Ranges whose blocks are not announced.
+    pub(crate) unexported: BTreeSet<Prefix>,
+}
+
+impl Cluster {
+    pub(crate) const fn new(own: NodeName) -> Self {
+        Self {
+            own,
+            registrations: Table::new(),
+            pools: Table::new(),
+            nodes: Table::new(),
+            configurations: Table::new(),
+            peers: Table::new(),
+        }
+    }
+
+    /// Takes a report; true where what is known has changed.
+    pub(crate) fn apply(&mut self, update: ClusterUpdate) -> bool {
+        match update {
+            ClusterUpdate::Registration(update) => self.registrations.apply(update),
+            ClusterUpdate::Resource(Kind::IpPool, update) => self.pools.apply(update),
+            ClusterUpdate::Resource(Kind::Node, update) => self.nodes.apply(update),
+            ClusterUpdate::Resource(Kind::BgpConfiguration, update) => self.configurations.apply(update),
+            ClusterUpdate::Resource(Kind::BgpPeer, update) => self.peers.apply(update),
+        }
+    }
+
+    /// What follows, once every source has told its whole state: half a state would start sessions that the other half
+    /// forbids.
+    pub(crate) fn desired(&self) -> Option<Desired> {
+        let resources = [&self.pools, &self.nodes, &self.configurations, &self.peers];
+        if !self.registrations.is_known() || !resources.iter().all(|table| table.is_known()) {
+            return None;
+        }
+        let nodes = self.cluster_nodes();
+        let node = nodes.iter().find(|node| node.name == self.own).cloned();
+        let configuration = self.configuration();
+        let peers = self.bgp_peers();
+        let declared = Declared { nodes: &nodes, peers: &peers, configuration: &configuration };
+        let labels = node.as_ref().map(|node| node.labels.clone()).unwrap_or_default();
+        let pools: Vec<_> = self
+            .pools
+            .iter()
+            .filter_map(|(name, resource)| match &resource.spec {
+                Spec::IpPool(pool) => Some((name.clone(), pool.clone())),
+                _ => None,
+            })
+            .map(|(name, pool)| {
+                let ours = pool.node_selector.as_ref().is_none_or(|selector| selector.matches(&labels));
+                (name, pool, ours)
+            })
+            .collect();
+        Some(Desired {
+            asn: node.as_ref().map_or(Asn::DEFAULT, |node| declared.asn(node)),
+            port: node.as_ref().map_or(bgp::sessions::PORT, |node| declared.port(node)),
+            sessions: sessions(&self.own, &declared),
+            ranges: pools.iter().map(|(_, pool, _)| pool.cidr).collect(),
+            unexported: pools.iter().filter(|(_, pool, _)| pool.disable_bgp_export).map(|(_, p, _)| p.cidr).collect(),
+            node,
+            pools,
+        })
+    }
+
+    /// Nodes that are registered or declared.
+    fn cluster_nodes(&self) -> Vec<ClusterNode> {
+        let declared = self.nodes.iter().filter_map(|(name, _)| name.as_str().parse::<NodeName>().ok());
+        let names: BTreeSet<NodeName> =
+            self.registrations.iter().map(|(name, _)| name.clone()).chain(declared).collect();
+        names
+            .into_iter()
+            .map(|name| {
+                let resource = name.as_str().parse().ok().and_then(|name| self.nodes.find(&name)).and_then(node_spec);
+                ClusterNode::new(name.clone(), self.registrations.find(&name), resource)
+            })
+            .collect()
+    }
+
+    fn configuration(&self) -> BgpConfigurationSpec {
+        let mut found = self.configurations.iter().filter_map(|(_, resource)| match &resource.spec {
+            Spec::BgpConfiguration(configuration) => Some(configuration.clone()),
+            _ => None,
+        });
+        found.next().unwrap_or_default()
+    }
+
+    fn bgp_peers(&self) -> Vec<(ResourceName, BgpPeerSpec)> {
+        let spec = |(name, resource): (&ResourceName, &Resource)| match &resource.spec {
+            Spec::BgpPeer(peer) => Some((name.clone(), peer.clone())),
+            _ => None,
+        };
+        self.peers.iter().filter_map(spec).collect()
+    }
+}
+
+fn node_spec(resource: &Resource) -> Option<(&Metadata, &NodeSpec)> {
+    match &resource.spec {
+        Spec::Node(node) => Some((&resource.metadata, node)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use types::Update;
+
+    fn resource(kind: &str, name: &str, spec: serde_json::Value) -> ClusterUpdate {
+        let document = serde_json::json!({
+            "apiVersion": types::resource::API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec});
+        let resource = Resource::from_value(document).unwrap();
+        ClusterUpdate::Resource(resource.kind(), Update::Set(resource.metadata.name.clone(), resource))
+    }
+
+    fn registration(name: &str, ipv4: &str) -> ClusterUpdate {
+        let registration = Registration {
+            ipv4: Some(ipv4.parse().unwrap()),
+            ipv6: None,
+            listen_port: None,
+            agent_version: "0".to_owned(),
+        };
+        ClusterUpdate::Registration(Update::Set(name.parse().unwrap(), registration))
+    }
+
+    fn in_sync() -> impl Iterator<Item = ClusterUpdate> {
+        Kind::ALL
+            .into_iter()
+            .map(|kind| ClusterUpdate::Resource(kind, Update::InSync))
+            .chain([ClusterUpdate::Registration(Update::InSync)])
+    }
+
+    fn updates() -> Vec<ClusterUpdate> {
+        vec![
+            registration("a", "192.0.2.1"),
+            registration("b", "192.0.2.2"),
+            resource("IPPool", "p", serde_json::json!({"cidr": "10.0.0.0/16", "nodeSelector": "rack == '1'"})),
+            resource("IPPool", "q", serde_json::json!({"cidr": "10.1.0.0/16", "disableBGPExport": true})),
+            resource("BGPConfiguration", "default", serde_json::json!({"asNumber": 65001})),
+        ]
+    }
+
+    fn desired(updates: impl IntoIterator<Item = ClusterUpdate>) -> Option<Desired> {
+        let mut cluster = Cluster::new("a".parse().unwrap());
+        for update in updates {
+            cluster.apply(update);
+        }
+        cluster.desired()
+    }
+
+    #[test]
+    fn nothing_follows_before_every_source_is_known() {
+        assert_eq!(desired(updates()), None);
+        assert_eq!(desired(updates().into_iter().chain(in_sync().skip(1))), None);
+    }
+
+    #[test]
+    fn what_follows_does_not_depend_on_the_order_of_arrival() {
+        let forward = desired(updates().into_iter().chain(in_sync())).unwrap();
+        let backward = desired(updates().into_iter().rev().chain(in_sync())).unwrap();
+        assert_eq!(forward, backward);
+        assert_eq!(forward.asn.number(), 65_001);
+        assert_eq!(forward.sessions.len(), 1);
+        assert_eq!(forward.pools.iter().map(|(_, _, ours)| *ours).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(forward.unexported.len(), 1);
+    }
+}

@@ -1,0 +1,132 @@
+//! The node's place in the store: its registration, and the proof that one live agent holds its name.
+//!
+//! The registration stays when the agent goes. `nodes/NAME/alive` goes with its session: the same instance takes it over
+//! at once, another instance is refused while it is there. BGP sessions do not depend on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use store::{Check, Outcome, Session, Store, StoreError, Write, keys};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use types::backoff::Backoff;
+use types::{Alive, NodeName, Registration};
+
+/// How long the name stays taken after its agent has gone.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// The name is held by another live agent, or what is stored there is not understood.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PresenceError {
+    /// Refused: two agents of one name would give the same addresses out.
+    #[error(
+        "node name {node} is held by another live agent (instance {other}); if that one is dead, its claim ends within \
+         {} s; if this node is new, give it another nodeName", LEASE.as_secs()
+    )]
+    Taken {
+        /// The name.
+        node: NodeName,
+        /// Who holds it.
+        other: String,
+    },
+    /// The store does not answer or refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What lies at the key is not ours to read.
+    #[error(transparent)]
+    Decode(#[from] store::DecodeError),
+}
+
+/// Who we are.
+#[derive(Clone)]
+pub(crate) struct Presence {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) node: NodeName,
+    pub(crate) instance: String,
+}
+
+impl Presence {
+    /// Takes the name, once.
+    pub(crate) async fn claim(&self) -> Result<Session, PresenceError> {
+        let key = keys::alive(&self.node);
+        let session = self.store.session(LEASE).await?;
+        let value = store::encode(&Alive { instance: self.instance.clone() });
+        loop {
+            let check = match self.store.get(&key).await? {
+                None => Check::absent(key.clone()),
+                Some(entry) => {
+                    let alive: Alive = store::decode(&entry.key, &entry.value)?;
+                    if alive.instance != self.instance {
+                        return Err(PresenceError::Taken { node: self.node.clone(), other: alive.instance });
+                    }
+                    Check::unchanged(&entry)
+                }
+            };
+            let write = Write::Put { key: key.clone(), value: value.clone(), session: Some(session.id()) };
+            if let Outcome::Committed(_) = self.store.transact(vec![check], vec![write]).await? {
+                return Ok(session);
+            }
+        }
+    }
+
+    /// Writes what this node says of itself.
+    pub(crate) async fn register(&self, registration: &Registration) -> Result<(), PresenceError> {
+        let write = Write::put(keys::registration(&self.node), store::encode(registration));
+        self.store.transact(Vec::new(), vec![write]).await?;
+        Ok(())
+    }
+
+    /// Keeps the name and the registration for as long as the agent runs; ends only with `Taken`, or when cancelled.
+    pub(crate) async fn keep(
+        self,
+        mut session: Option<Session>,
+        mut registration: tokio::sync::watch::Receiver<Registration>,
+        cancel: CancellationToken,
+    ) -> Result<(), PresenceError> {
+        let mut backoff =
+            Backoff::new(Duration::from_millis(200), Duration::from_secs(5), u64::from(std::process::id()));
+        let mut registered = false;
+        loop {
+            let attempt = async {
+                if session.is_none() {
+                    session = Some(self.claim().await?);
+                    info!(node = %self.node, "the node's name is ours");
+                }
+                if !registered {
+                    let current = registration.borrow_and_update().clone();
+                    self.register(&current).await?;
+                    registered = true;
+                }
+                Ok(())
+            };
+            match attempt.await {
+                Err(error @ PresenceError::Taken { .. }) => return Err(error),
+                Err(error) => {
+                    warn!(%error, "not registered; trying again");
+                    tokio::select! {
+                        () = tokio::time::sleep(backoff.delay()) => continue,
+                        () = cancel.cancelled() => return Ok(()),
+                    }
+                }
+                Ok(()) => backoff.reset(),
+            }
+            let lost = async {
+                match &session {
+                    Some(session) => session.lost().await,
+                    None => {}
+                }
+            };
+            tokio::select! {
+                () = lost => session = None,
+                changed = registration.changed() => {
+                    registered = false;
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                }
+                () = cancel.cancelled() => return Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! From the configuration to a running node, in the order that restarts depend on.
+//!
+//! 1. The state folder is locked and the journal read: what this node has given out.
+//! 2. The kernel is read and reconciled with the journal: what is still there. Routes of local pods are wanted again
+//!    before anything is deleted.
+//! 3. The node's name is taken in the store. If the store is away, the node goes on with what it remembers.
+//! 4. BGP starts, with the forwarding bit where the kernel has kept our routes over the restart.
+//! 5. The sockets open: ADD is served.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bgp::{ByFamily, Families, ImportPolicy, SpeakerConfig};
+use kernel::{Kernel, Linux, RouteFilter};
+use store::{Cache, Cached, Etcd, Journal, JournalWrite, Local, StateDir, Store, Table as JournalTable, keys};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use types::config::Config;
+use types::{Family, Registration, RouterId};
+
+use crate::attach::Attachments;
+use crate::detect::{self, Candidate};
+use crate::presence::{Presence, PresenceError};
+use crate::readiness::{Part, Readiness};
+use crate::status::{Identity, Status};
+use crate::tasks::{self, Wiring};
+use crate::{instance, remains};
+
+/// The journal's key for its own id.
+const JOURNAL_ID: &str = "journal-id";
+
+/// Runs the agent until it is told to end or cannot go on.
+pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
+    let tracker = TaskTracker::new();
+    let cancel = CancellationToken::new();
+    let readiness = Readiness::new();
+
+    let state_dir = StateDir::lock(&config.state_dir)?;
+    run_dir(&config.run_dir)?;
+    let journal = Journal::open(state_dir.journal())?;
+    let boot_id = instance::boot_id().context("cannot read the boot id")?;
+    let instance = instance::id(&journal_id(&journal).await?, &boot_id).context("cannot tell the network namespace")?;
+
+    let mut kernel: Box<dyn Kernel> = Box::new(Linux::open()?);
+    let addresses = addresses(&config, kernel.as_mut())?;
+    let router_id = router_id(&addresses, &instance)?;
+    let preserved = preserved_forwarding(kernel.as_mut(), &config)?;
+
+    let (store, datastore) = open_store(&config, &state_dir).await?;
+    let presence = Presence { store: Arc::clone(&store), node: config.node_name.clone(), instance };
+    let session = take_name(&presence).await?;
+    if session.is_some() {
+        initial_pools(store.as_ref(), &config).await?;
+    }
+
+    let felix = tasks::felix(&config, &addresses)?;
+    let (pools, pool_updates) = mpsc::channel(64);
+    let shared = config.etcd.is_some().then(|| Arc::clone(&store));
+    let ipam_config =
+        ipam::IpamConfig { cool_down: config.cool_down, boot_id, ..ipam::IpamConfig::new(config.node_name.clone()) };
+    let ipam = ipam::start(ipam_config, shared, journal, pool_updates, &tracker, cancel.clone()).await?;
+
+    recover(&config, kernel.as_mut(), &ipam, &felix).await?;
+    readiness.ready(Part::Routes);
+
+    let of = |family| addresses.iter().find(|address| Family::of(**address) == family).copied();
+    let speaker = SpeakerConfig {
+        router_id,
+        addresses: ByFamily { ipv4: of(Family::Ipv4), ipv6: of(Family::Ipv6) },
+        restart_time: config.restart_time,
+        preserved,
+        import: ImportPolicy::default(),
+    };
+    let (bgp, outputs) = bgp::start(speaker, &tracker, cancel.clone());
+
+    let registration = Registration {
+        ipv4: addresses.iter().find_map(|a| if let IpAddr::V4(a) = a { Some(*a) } else { None }),
+        ipv6: addresses.iter().find_map(|a| if let IpAddr::V6(a) = a { Some(*a) } else { None }),
+        listen_port: config.listen_port,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let (_registration, registrations) = watch::channel(registration);
+    let identity = Identity { asn: types::Asn::DEFAULT, router_id, addresses };
+    let (identity, identities) = watch::channel(identity);
+    let status = Status {
+        node: config.node_name.clone(),
+        datastore,
+        store: Arc::clone(&store),
+        ipam: ipam.clone(),
+        felix: felix.clone(),
+        bgp: bgp.clone(),
+        identity: identities,
+        readiness: readiness.clone(),
+        host_problems: Arc::new(remains::host_problems(kernel.as_mut())),
+    };
+    let (parked, parked_links) = mpsc::channel(1);
+    let attachments = Attachments {
+        ipam: ipam.clone(),
+        felix: felix.clone(),
+        mtu: tasks::mtu(&config, &felix, kernel.as_mut(), &tracker),
+        parked_group: config.kernel.link_group,
+        parked,
+        readiness: readiness.clone(),
+    };
+    let wiring = Wiring {
+        config,
+        store,
+        presence,
+        session,
+        registrations,
+        ipam,
+        pools,
+        felix,
+        bgp,
+        outputs,
+        identity,
+        readiness,
+        attachments,
+        parked_links,
+        status,
+    };
+    let failed = wiring.start(&tracker, &cancel)?;
+    tokio::select! {
+        error = failed => Err(error),
+        () = terminated() => {
+            // No NOTIFICATION, no withdrawal: peers and kernel keep what they have until the next start.
+            info!("ending; the kernel keeps forwarding");
+            Ok(())
+        }
+    }
+}
+
+/// SIGTERM or SIGINT.
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        // Without handlers the signals end the process by themselves.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+fn run_dir(path: &Path) -> anyhow::Result<()> {
+    let shown = || path.display().to_string();
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(shown)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).with_context(shown)
+}
+
+async fn journal_id(journal: &Journal) -> anyhow::Result<String> {
+    let rows = journal.load().await?;
+    if let Some(row) = rows.iter().find(|row| row.table == JournalTable::Meta && row.key == JOURNAL_ID) {
+        return Ok(String::from_utf8_lossy(&row.value).into_owned());
+    }
+    let id = instance::new_journal_id().context("cannot make an id for the journal")?;
+    journal.commit(vec![JournalWrite::put(JournalTable::Meta, JOURNAL_ID, id.clone().into_bytes())]).await?;
+    Ok(id)
+}
+
+/// The addresses that this node peers from, by configuration.
+fn addresses(config: &Config, kernel: &mut dyn Kernel) -> anyhow::Result<Vec<IpAddr>> {
+    let links = kernel.links()?;
+    let candidates: Vec<_> = kernel
+        .addresses()?
+        .into_iter()
+        .filter_map(|address| {
+            let link = links.iter().find(|link| link.index == address.index)?;
+            Some(Candidate {
+                interface: link.name.clone(),
+                address: address.address,
+                global: address.scope == kernel::Scope::Universe,
+                up: link.up,
+            })
+        })
+        .collect();
+    let source = |destination: IpAddr| {
+        let any = match destination {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        };
+        // Connecting a datagram socket sends nothing; the kernel chooses the source address.
+        let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
+        socket.connect((destination, 9)).ok()?;
+        socket.local_addr().ok().map(|local| local.ip())
+    };
+    let detection = &config.address_detection;
+    let mut found = Vec::new();
+    for (family, method) in [(Family::Ipv4, &detection.ipv4), (Family::Ipv6, &detection.ipv6)] {
+        found.extend(detect::address(method, family, &candidates, source)?);
+    }
+    if found.is_empty() {
+        warn!("this node has no address to peer from");
+    }
+    Ok(found)
+}
+
+/// The IPv4 address; a node without one has an identifier drawn from its instance, within 1.0.0.0 to 223.255.255.255.
+fn router_id(addresses: &[IpAddr], instance: &str) -> anyhow::Result<RouterId> {
+    let ipv4 =
+        addresses.iter().find_map(|address| if let IpAddr::V4(address) = address { Some(*address) } else { None });
+    let drawn = || {
+        let hash =
+            instance.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        let [first, rest @ ..] = hash.to_be_bytes();
+        Ipv4Addr::new(first % 223 + 1, rest[0], rest[1], rest[2])
+    };
+    Ok(RouterId::new(ipv4.unwrap_or_else(drawn))?)
+}
+
+/// The families whose forwarding state has outlived the agent: our BGP routes are still in the kernel (the boot is the
+/// same, then). RFC 4724 section 3, the F bit.
+fn preserved_forwarding(kernel: &mut dyn Kernel, config: &Config) -> anyhow::Result<Families> {
+    let mut preserved = Vec::new();
+    for family in Family::ALL {
+        for protocol in [config.kernel.bgp_protocol, config.kernel.local_protocol] {
+            if !kernel.routes(&RouteFilter::main(family).of_protocol(protocol))?.is_empty() {
+                preserved.push(family);
+            }
+        }
+    }
+    Ok(preserved.into_iter().collect())
+}
+
+/// So long a watch waits for etcd before it goes on with what this node remembers.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The datastore and what to call it.
+async fn open_store(config: &Config, state_dir: &StateDir) -> anyhow::Result<(Arc<dyn Store>, String)> {
+    match &config.etcd {
+        Some(settings) => {
+            let name = format!("etcd ({})", settings.endpoints.join(", "));
+            let etcd = Etcd::connect(settings.into()).await?;
+            Ok((Arc::new(Cached::new(etcd, Cache::open(state_dir.cache())?, PATIENCE)), name))
+        }
+        None => Ok((Arc::new(Local::open(state_dir.local())?), "local".to_owned())),
+    }
+}
+
+/// Takes the node's name. A store that is away does not keep the node from starting; a live agent of the same name does.
+async fn take_name(presence: &Presence) -> anyhow::Result<Option<store::Session>> {
+    match store::check_schema(presence.store.as_ref()).await {
+        Ok(()) => {}
+        Err(store::SchemaError::Store(error)) => {
+            warn!(%error, "the datastore does not answer; going on with what this node remembers");
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    }
+    match presence.claim().await {
+        Ok(session) => Ok(Some(session)),
+        Err(PresenceError::Store(error)) => {
+            warn!(%error, "the datastore does not answer; going on with what this node remembers");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Creates the configured pools where there is none at all.
+async fn initial_pools(store: &dyn Store, config: &Config) -> anyhow::Result<()> {
+    use store::{Check, Write};
+    use types::resource::{Kind, Metadata, Resource, Spec};
+    if config.initial_pools.is_empty() || !store.list(&keys::resources(Kind::IpPool)).await?.entries.is_empty() {
+        return Ok(());
+    }
+    let (mut checks, mut writes) = (Vec::new(), Vec::new());
+    for (index, pool) in config.initial_pools.iter().enumerate() {
+        let family = pool.cidr.family();
+        let earlier = config.initial_pools.iter().take(index).filter(|other| other.cidr.family() == family).count();
+        let name = match earlier {
+            0 => format!("default-{family}-ippool"),
+            _ => format!("default-{family}-ippool-{}", earlier + 1),
+        };
+        let metadata = Metadata { name: name.parse()?, labels: Default::default(), annotations: Default::default() };
+        let key = keys::resource(Kind::IpPool, &metadata.name);
+        let resource = Resource { metadata, spec: Spec::IpPool(pool.clone()) };
+        checks.push(Check::absent(key.clone()));
+        writes.push(Write::put(key, store::encode(&resource)));
+    }
+    // A conflict means that another node was first, with the same pools.
+    store.transact(checks, writes).await?;
+    Ok(())
+}
+
+/// Brings journal and kernel together: what was released while no agent ran is released, what serves a pod is wanted.
+async fn recover(
+    config: &Config,
+    kernel: &mut dyn Kernel,
+    ipam: &ipam::Ipam,
+    felix: &felix::Felix,
+) -> anyhow::Result<()> {
+    let group = config.kernel.link_group;
+    for (id, path) in remains::tombstones(&config.run_dir.join(types::cni::RELEASED)).context("tombstones")? {
+        ipam.release(id).await?;
+        std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
+    }
+    ipam.reconcile_kernel(remains::serving(kernel, group)?).await?;
+    let endpoints = ipam.endpoints().await;
+    let interfaces = endpoints.iter().map(|endpoint| endpoint.host_interface.clone()).collect();
+    let orphans = remains::park_orphans(kernel, &interfaces, group)?;
+    for endpoint in &endpoints {
+        let attached = felix.attach(endpoint.host_interface.clone(), endpoint.addresses.clone()).await;
+        if let Err(error) = attached {
+            warn!(endpoint = %endpoint.id, %error, "its routes are not in the kernel");
+        }
+    }
+    felix.own_blocks(ipam.blocks().borrow().as_ref().clone()).await;
+    felix.local_in_sync().await;
+    info!(endpoints = endpoints.len(), orphans, "journal and kernel agree");
+    Ok(())
+}

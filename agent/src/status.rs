@@ -1,0 +1,113 @@
+//! The node at a glance: asked of the owners of state each time, kept nowhere.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bgp::Bgp;
+use felix::Felix;
+use ipam::Ipam;
+use store::{Store, keys};
+use tokio::sync::watch;
+
+use types::api::{IpamView, NodeStatus, RouteCounts, RouteView};
+use types::{Asn, Family, NodeName, Prefix, RouterId, WorkloadEndpoint};
+
+use crate::readiness::Readiness;
+
+/// What the answers are put together from.
+#[derive(Clone)]
+pub(crate) struct Status {
+    /// This node.
+    pub(crate) node: NodeName,
+    /// The datastore in words.
+    pub(crate) datastore: String,
+    /// The datastore, to be asked whether it answers.
+    pub(crate) store: Arc<dyn Store>,
+    /// Addresses and endpoints.
+    pub(crate) ipam: Ipam,
+    /// Kernel routes.
+    pub(crate) felix: Felix,
+    /// Sessions and tables.
+    pub(crate) bgp: Bgp,
+    /// Who the speaker is.
+    pub(crate) identity: watch::Receiver<Identity>,
+    /// What keeps the node from being ready.
+    pub(crate) readiness: Readiness,
+    /// What is wrong with the host's settings, in words.
+    pub(crate) host_problems: Arc<Vec<String>>,
+}
+
+/// Who the speaker is, as the cluster sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// Its AS number.
+    pub(crate) asn: Asn,
+    /// Its identifier.
+    pub(crate) router_id: RouterId,
+    /// Where it peers from.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+/// A datastore that takes longer is as good as away to a person who waits.
+const DATASTORE_LIMIT: Duration = Duration::from_millis(500);
+
+impl Status {
+    /// What keeps the node from being ready; empty when it is.
+    pub(crate) fn unready(&self) -> Vec<String> {
+        self.readiness.reasons()
+    }
+
+    pub(crate) async fn node(&self) -> NodeStatus {
+        let identity = self.identity.borrow().clone();
+        let key = keys::schema_version();
+        let probe = tokio::time::timeout(DATASTORE_LIMIT, self.store.get(&key));
+        let (connected, routes, peers) = tokio::join!(probe, self.felix.view(), self.bgp.peers());
+        let datastore_connected = matches!(connected, Ok(Ok(_)));
+        let peers = peers.unwrap_or_default();
+        let unready = self.unready();
+        let ready = unready.is_empty();
+        let mut problems = unready;
+        problems.extend(self.host_problems.iter().cloned());
+        if !datastore_connected {
+            problems.push(format!("{} does not answer; the last known state stays in force", self.datastore));
+        }
+        let mut counts = RouteCounts::default();
+        if let Some(routes) = routes {
+            counts = RouteCounts {
+                local: routes.local as u64,
+                blocks: routes.blocks as u64,
+                bgp: routes.bgp as u64,
+                failed: routes.failures.len() as u64,
+            };
+            problems.extend(routes.failures);
+        }
+        NodeStatus {
+            node: self.node.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready,
+            problems,
+            datastore: self.datastore.clone(),
+            datastore_connected,
+            asn: identity.asn,
+            router_id: Some(identity.router_id),
+            addresses: identity.addresses,
+            peers,
+            routes: counts,
+            endpoints: self.ipam.endpoints().await.len(),
+        }
+    }
+
+    pub(crate) async fn ipam(&self) -> IpamView {
+        let view = self.ipam.view().await;
+        IpamView::new(view.pools, view.blocks, view.addresses)
+    }
+
+    pub(crate) async fn endpoints(&self) -> Vec<WorkloadEndpoint> {
+        self.ipam.endpoints().await
+    }
+
+    pub(crate) async fn routes(&self, family: Option<Family>, prefix: Option<Prefix>) -> Vec<RouteView> {
+        self.bgp.routes(family, prefix).await.unwrap_or_default()
+    }
+}

@@ -1,0 +1,344 @@
+//! Every task of the agent, and what they say to each other.
+//!
+//! ```text
+//!   source (1 per prefix) ──ClusterUpdate──► cluster (1) ──sessions, import──► bgp
+//!                                               │ └───────pools──────────────► ipam
+//!   ipam ──own blocks──► blocks (1) ──originate──► bgp,  ──unreachable routes──► felix
+//!   bgp ──FibUpdate──► fib (1) ──► felix          bgp ──NextHopWatch──► watches (1) ──► felix
+//!   felix ──NextHopState──► next_hops (1) ──► bgp
+//!   cni.sock ──► attach (1 per connection) ──► ipam, felix ──parked──► reaper (1 thread)
+//!   agent.sock, health port (1 server each) ──► status: asks ipam, felix, bgp
+//!   presence (1): the lease on the node's name
+//! ```
+//!
+//! A task that cannot go on says why on one channel, and the agent ends with that; the others end with the process.
+
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bgp::{Bgp, ImportPolicy, Outputs};
+use felix::Felix;
+use ipam::Ipam;
+use kernel::events::Events;
+use kernel::{Kernel, Linux};
+use store::{Session, Store, keys};
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use types::config::Config;
+use types::resource::Kind;
+use types::{Prefix, Registration, ResourceName, Update};
+
+use crate::api::{self, Api};
+use crate::attach::Attachments;
+use crate::cluster::{Cluster, Desired};
+use crate::presence::Presence;
+use crate::readiness::{Part, Readiness};
+use crate::status::{Identity, Status};
+use crate::{health, reaper, sources};
+
+/// Updates that wait for the cluster task.
+const UPDATES: usize = 1_024;
+
+/// The pods' MTU where neither configuration nor routes say another: Ethernet's.
+const ETHERNET_MTU: u32 = 1_500;
+
+/// All that the tasks are made of.
+pub(crate) struct Wiring {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) presence: Presence,
+    pub(crate) session: Option<Session>,
+    pub(crate) registrations: watch::Receiver<Registration>,
+    pub(crate) ipam: Ipam,
+    pub(crate) pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
+    pub(crate) felix: Felix,
+    pub(crate) bgp: Bgp,
+    pub(crate) outputs: Outputs,
+    pub(crate) identity: watch::Sender<Identity>,
+    pub(crate) readiness: Readiness,
+    pub(crate) attachments: Attachments,
+    pub(crate) parked_links: mpsc::Receiver<()>,
+    pub(crate) status: Status,
+}
+
+impl Wiring {
+    /// Starts every task; what comes back resolves when one cannot go on.
+    pub(crate) fn start(
+        self,
+        tracker: &TaskTracker,
+        cancel: &CancellationToken,
+    ) -> anyhow::Result<impl Future<Output = anyhow::Error> + use<>> {
+        let (fatal, mut fatals) = mpsc::channel::<anyhow::Error>(1);
+        let run_dir = &self.config.run_dir;
+        let cni = unix_listener(&run_dir.join(types::cni::SOCKET))?;
+        let api = unix_listener(&run_dir.join(types::api::SOCKET))?;
+        let health_listener = std::net::TcpListener::bind(self.config.health_address).with_context(|| {
+            format!("configuration key healthAddress: cannot listen on {}", self.config.health_address)
+        })?;
+        health_listener.set_nonblocking(true)?;
+        let health_listener = tokio::net::TcpListener::from_std(health_listener)?;
+
+        let (updates, reports) = mpsc::channel(UPDATES);
+        for kind in Kind::ALL {
+            let source = sources::resource(kind);
+            tracker.spawn(sources::follow(Arc::clone(&self.store), keys::resources(kind), source, updates.clone()));
+        }
+        tracker.spawn(sources::follow(Arc::clone(&self.store), keys::nodes(), sources::registration, updates));
+        let cluster = ClusterTask {
+            cluster: Cluster::new(self.config.node_name.clone()),
+            import_prefixes: self.config.import_prefixes.clone(),
+            pools: self.pools,
+            bgp: self.bgp.clone(),
+            identity: self.identity,
+            unexported: watch::Sender::default(),
+            readiness: self.readiness.clone(),
+            fatal: fatal.clone(),
+        };
+        let unexported = cluster.unexported.subscribe();
+        tracker.spawn(cluster.run(reports));
+
+        let blocks = follow_blocks(self.ipam, unexported, self.felix.clone(), self.bgp.clone(), self.readiness);
+        tracker.spawn(blocks);
+        tracker.spawn(carry_routes(self.outputs.fib, self.felix.clone()));
+        tracker.spawn(carry_watches(self.outputs.watches, self.felix.clone()));
+        tracker.spawn(carry_next_hops(self.felix, self.bgp));
+
+        let (group, parked) = (self.config.kernel.link_group, self.parked_links);
+        let kernel: Box<dyn Kernel> = Box::new(Linux::open()?);
+        std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper::run(kernel, group, parked))?;
+
+        let presence = self.presence.keep(self.session, self.registrations, cancel.clone());
+        let lost_name = fatal.clone();
+        tracker.spawn(async move {
+            if let Err(error) = presence.await {
+                // Only the first fatal error is told; a later one finds the channel full.
+                let _ = lost_name.try_send(error.into());
+            }
+        });
+
+        tracker.spawn(serve_cni(cni, self.attachments, tracker.clone()));
+        let router = api::router(Api { status: self.status.clone(), store: self.store });
+        tracker.spawn(serve("local API", fatal.clone(), axum::serve(api, router).into_future()));
+        let router = health::router(self.status);
+        tracker.spawn(serve("health port", fatal.clone(), axum::serve(health_listener, router).into_future()));
+
+        Ok(async move {
+            let error = fatals.recv().await;
+            drop(fatal);
+            error.unwrap_or_else(|| anyhow::anyhow!("every task has ended"))
+        })
+    }
+}
+
+/// felix on its own threads, with a netlink socket and a subscription of its own.
+pub(crate) fn felix(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<Felix> {
+    let felix = felix::FelixConfig {
+        local_protocol: config.kernel.local_protocol,
+        bgp_protocol: config.kernel.bgp_protocol,
+        node_addresses: addresses.to_vec(),
+        ..felix::FelixConfig::default()
+    };
+    let mut kernel = Linux::open()?;
+    let events = Events::subscribe()?.except(kernel.port()?);
+    Ok(felix::start(felix, Box::new(kernel), Box::new(events))?)
+}
+
+/// The MTU of pods' interfaces: configured, else that of the interfaces that carry next hops, else that of the interface
+/// that has the node's address.
+pub(crate) fn mtu(
+    config: &Config,
+    felix: &Felix,
+    kernel: &mut dyn Kernel,
+    tracker: &TaskTracker,
+) -> watch::Receiver<u32> {
+    let interface = kernel.links().ok().and_then(|links| {
+        let physical = links.iter().filter(|link| link.up && link.name != "lo" && !kernel::ours::is_our_link(link));
+        physical.map(|link| link.mtu).min()
+    });
+    let (sender, receiver) = watch::channel(config.mtu.or(interface).unwrap_or(ETHERNET_MTU));
+    if config.mtu.is_none() {
+        let mut found = felix.mtu();
+        tracker.spawn(async move {
+            while found.changed().await.is_ok() {
+                if let Some(mtu) = *found.borrow_and_update() {
+                    sender.send_replace(mtu);
+                }
+            }
+        });
+    }
+    receiver
+}
+
+/// Turns what the cluster says into what this node does.
+struct ClusterTask {
+    cluster: Cluster,
+    import_prefixes: Vec<Prefix>,
+    pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
+    bgp: Bgp,
+    identity: watch::Sender<Identity>,
+    unexported: watch::Sender<std::collections::BTreeSet<Prefix>>,
+    readiness: Readiness,
+    fatal: mpsc::Sender<anyhow::Error>,
+}
+
+impl ClusterTask {
+    async fn run(mut self, mut reports: mpsc::Receiver<sources::ClusterUpdate>) {
+        let mut batch = Vec::new();
+        let mut in_force = None;
+        while reports.recv_many(&mut batch, UPDATES).await > 0 {
+            let changed = batch.drain(..).fold(false, |changed, update| self.cluster.apply(update) | changed);
+            let Some(desired) = changed.then(|| self.cluster.desired()).flatten() else { continue };
+            if in_force.as_ref() == Some(&desired) {
+                continue;
+            }
+            if let Err(error) = self.put_in_force(&desired, in_force.is_none()).await {
+                // The first listener failing is the environment's fault and fatal; the agent says so and ends.
+                let _ = self.fatal.try_send(error);
+                return;
+            }
+            in_force = Some(desired);
+        }
+    }
+
+    async fn put_in_force(&mut self, desired: &Desired, first: bool) -> anyhow::Result<()> {
+        match self.bgp.listen(desired.port).await {
+            Ok(()) => self.readiness.ready(Part::Speaker),
+            Err(error) if first => return Err(error.into()),
+            Err(error) => {
+                warn!(%error, "the former port stays in use");
+                self.readiness.unready(Part::Speaker, error.to_string());
+            }
+        }
+        let ended = self.pools.send(Update::Restart).await.is_err();
+        for (name, pool, selected) in &desired.pools {
+            let size = pool.block_len().map(|size| size.len());
+            let Ok(block_size) = size else { continue };
+            let pool = ipam::Pool {
+                name: name.clone(),
+                cidr: pool.cidr,
+                block_size,
+                disabled: pool.disabled,
+                selects_this_node: *selected,
+            };
+            let _ = self.pools.send(Update::Set(name.clone(), pool)).await;
+        }
+        let _ = self.pools.send(Update::InSync).await;
+        if ended {
+            anyhow::bail!("ipam has ended");
+        }
+        self.unexported.send_replace(desired.unexported.clone());
+        let pools = desired.ranges.iter().copied().collect();
+        self.bgp.import(ImportPolicy { pools, prefixes: self.import_prefixes.clone() }).await?;
+        self.identity.send_modify(|identity| {
+            identity.asn = desired.asn;
+            if let Some(node) = &desired.node {
+                identity.addresses = types::Family::ALL.into_iter().filter_map(|family| node.address(family)).collect();
+            }
+        });
+        let cluster_id = desired.node.as_ref().and_then(|node| node.cluster_id);
+        self.bgp.configure(desired.sessions.clone(), cluster_id).await?;
+        self.readiness.ready(Part::Cluster);
+        info!(sessions = desired.sessions.len(), pools = desired.pools.len(), "the cluster's state is in force");
+        Ok(())
+    }
+}
+
+/// Own blocks: unreachable routes and originated prefixes.
+async fn follow_blocks(
+    ipam: Ipam,
+    mut unexported: watch::Receiver<std::collections::BTreeSet<Prefix>>,
+    felix: Felix,
+    bgp: Bgp,
+    readiness: Readiness,
+) {
+    let mut blocks = ipam.blocks();
+    loop {
+        let own = blocks.borrow_and_update().as_ref().clone();
+        let hidden = unexported.borrow_and_update().clone();
+        // The unreachable route first: no peer sends what this node would send back.
+        felix.own_blocks(own.clone()).await;
+        let exported = own.iter().filter(|block| !hidden.iter().any(|pool| pool.covers(block))).copied().collect();
+        if bgp.originate(exported).await.is_err() {
+            return;
+        }
+        if own.is_empty() {
+            readiness.unready(Part::Addresses, "no address block is claimed yet".to_owned());
+        } else {
+            readiness.ready(Part::Addresses);
+        }
+        let changed = tokio::select! {
+            changed = blocks.changed() => changed,
+            changed = unexported.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+async fn carry_routes(mut batches: mpsc::Receiver<Vec<types::FibUpdate>>, felix: Felix) {
+    while let Some(batch) = batches.recv().await {
+        felix.fib(batch).await;
+    }
+}
+
+async fn carry_watches(mut batches: mpsc::Receiver<Vec<types::NextHopWatch>>, felix: Felix) {
+    while let Some(batch) = batches.recv().await {
+        for watch in batch {
+            felix.watch(watch).await;
+        }
+    }
+}
+
+async fn carry_next_hops(felix: Felix, bgp: Bgp) {
+    let Some(mut states) = felix.next_hops() else { return };
+    let mut batch = Vec::new();
+    while states.recv_many(&mut batch, UPDATES).await > 0 {
+        if bgp.next_hops(std::mem::take(&mut batch)).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn serve_cni(listener: UnixListener, attachments: Attachments, tracker: TaskTracker) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tracker.spawn(attachments.clone().converse(stream));
+            }
+            Err(error) => {
+                warn!(%error, "cannot accept a CNI conversation");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve(
+    what: &'static str,
+    fatal: mpsc::Sender<anyhow::Error>,
+    server: impl Future<Output = std::io::Result<()>>,
+) {
+    if let Err(error) = server.await {
+        let _ = fatal.try_send(anyhow::Error::new(error).context(what));
+    }
+}
+
+/// A socket for root alone. One that a former agent left is replaced: the lock on the state folder says it is dead.
+fn unix_listener(path: &Path) -> anyhow::Result<UnixListener> {
+    let shown = || path.display().to_string();
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(shown),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).with_context(shown)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).with_context(shown)?;
+    Ok(listener)
+}

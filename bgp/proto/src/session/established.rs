@@ -1,0 +1,191 @@
+//! The established session.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::agreed::Agreed;
+use super::context::{Context, LONGEST_RETRY};
+use super::down::DownReason;
+use super::handshake::{Handshake, Progress};
+use super::machine::{ConnId, Input, Output, State};
+use super::opening::Opening;
+use crate::wire::{Cease, Handling, Message, RouteRefresh, Update};
+
+/// A session over which routes may flow.
+#[derive(Debug)]
+pub(super) struct Established {
+    /// Its connection.
+    pub(super) agreed: Agreed,
+    /// Since when.
+    since: Instant,
+    /// A connection that the peer has opened since, which tells that the peer has restarted (RFC 4724 section 4.2).
+    ///
+    /// It takes the session's place when its handshake is complete, not at its first octet: in a collision, a connection
+    /// that the peer has already given up can be accepted late, and would take a good session along.
+    successor: Option<Handshake>,
+}
+
+impl Established {
+    pub(super) fn begin(mut agreed: Agreed, context: &mut Context<'_>) -> Self {
+        agreed.heard(context.now);
+        context.core.connect_retry.reset();
+        context.core.counters.established += 1;
+        context.core.counters.since = Some(context.now);
+        context.outputs.push(Output::Established(agreed.conn, agreed.negotiated.clone()));
+        Self { agreed, since: context.now, successor: None }
+    }
+
+    pub(super) fn handle(mut self, input: Input, context: &mut Context<'_>) -> State {
+        match input {
+            Input::Start => State::Established(self),
+            Input::Stop(reason) => self.down(DownReason::Stopped(reason), context),
+            Input::Connected(conn) => {
+                context.outputs.push(Output::Close(conn));
+                State::Established(self)
+            }
+            Input::ConnectFailed(..) => State::Established(self),
+            Input::Accepted(conn) => {
+                self.accept(conn, context);
+                State::Established(self)
+            }
+            Input::Received(conn, octets) if conn == self.agreed.conn => self.receive(&octets, context),
+            Input::Received(conn, octets) => self.receive_from_successor(conn, &octets, context),
+            Input::Closed(conn) if conn == self.agreed.conn => self.down(DownReason::ConnectionLost, context),
+            Input::Closed(conn) => {
+                self.successor = self.successor.filter(|successor| successor.conn() != conn);
+                State::Established(self)
+            }
+            Input::Tick => self.tick(context),
+        }
+    }
+
+    pub(super) fn timeout(&self) -> Option<Instant> {
+        let successor = self.successor.as_ref().and_then(Handshake::timeout);
+        self.agreed.timeout().into_iter().chain(successor).min()
+    }
+
+    /// Without graceful restart, the established connection wins every collision (RFC 4271 section 6.8).
+    fn accept(&mut self, conn: ConnId, context: &mut Context<'_>) {
+        let restarts = self.agreed.negotiated.graceful_restart.as_ref().is_some_and(|terms| !terms.families.is_empty());
+        if !restarts {
+            return context.refuse(conn, Cease::CollisionResolution);
+        }
+        if let Some(former) = self.successor.replace(Handshake::begin(conn, context)) {
+            context.end(former.conn(), &DownReason::Collision);
+        }
+    }
+
+    fn receive(mut self, octets: &Bytes, context: &mut Context<'_>) -> State {
+        match context.decode(&self.agreed.negotiated.codec(), octets) {
+            Ok(Message::Update(update)) => {
+                self.agreed.heard(context.now);
+                count_faults(&update, context);
+                context.outputs.push(Output::Update(update));
+                State::Established(self)
+            }
+            Ok(Message::Keepalive) => {
+                self.agreed.heard(context.now);
+                State::Established(self)
+            }
+            Ok(Message::RouteRefresh(RouteRefresh { family, subtype: 0 })) => {
+                let agreed = family.family().filter(|family| self.agreed.negotiated.families.contains(*family));
+                if let Some(family) = agreed {
+                    context.outputs.push(Output::Refresh(family));
+                }
+                State::Established(self)
+            }
+            // Subtypes have no meaning without enhanced route refresh (RFC 7313 section 5).
+            Ok(Message::RouteRefresh(_)) => State::Established(self),
+            Ok(Message::Notification(notification)) => {
+                self.down(DownReason::NotificationReceived(notification), context)
+            }
+            Ok(message @ Message::Open(_)) => {
+                let state = super::StateName::Established;
+                self.down(DownReason::Unexpected { message: message.kind(), state }, context)
+            }
+            Err(error) => self.down(DownReason::Malformed(error), context),
+        }
+    }
+
+    fn receive_from_successor(mut self, conn: ConnId, octets: &Bytes, context: &mut Context<'_>) -> State {
+        let Some(handshake) = self.successor.take_if(|successor| successor.conn() == conn) else {
+            return State::Established(self);
+        };
+        match handshake.receive(octets, context) {
+            Progress::Opened(mut agreed) => {
+                agreed.send_keepalive(context);
+                self.successor = Some(Handshake::OpenConfirm(agreed));
+            }
+            Progress::Waiting(handshake) => self.successor = Some(handshake),
+            Progress::Confirmed(agreed) | Progress::Established(agreed) => return self.succeed(agreed, context),
+            Progress::Failed(conn, reason) => {
+                context.end(conn, &reason);
+                context.attempt_failed(reason);
+            }
+        }
+        State::Established(self)
+    }
+
+    /// The peer has restarted and is back before its former connection was found dead.
+    fn succeed(self, agreed: Agreed, context: &mut Context<'_>) -> State {
+        self.end(DownReason::PeerRestarted, context);
+        State::Established(Self::begin(agreed, context))
+    }
+
+    fn tick(mut self, context: &mut Context<'_>) -> State {
+        if let Err(reason) = self.agreed.tick(context) {
+            return self.down(reason, context);
+        }
+        if let Some(mut successor) = self.successor.take() {
+            match successor.tick(context) {
+                Ok(()) => self.successor = Some(successor),
+                Err(reason) => context.end(successor.conn(), &reason),
+            }
+        }
+        State::Established(self)
+    }
+
+    /// The session is over. Where a peer's fault is likely to come again at once, the next attempt is held back.
+    fn down(mut self, reason: DownReason, context: &mut Context<'_>) -> State {
+        let successor = self.successor.take();
+        let stable = context.now.saturating_duration_since(self.since) >= LONGEST_RETRY;
+        if stable {
+            context.core.idle_hold.reset();
+        }
+        let held = match &reason {
+            DownReason::Stopped(_) => Some(State::STOPPED),
+            DownReason::Malformed(_) | DownReason::Unexpected { .. } => {
+                Some(State::Idle { until: Some(context.now + context.core.idle_hold.delay()) })
+            }
+            _ => None,
+        };
+        self.end(reason, context);
+        match held {
+            Some(idle) => {
+                if let Some(successor) = successor {
+                    context.refuse(successor.conn(), Cease::ConnectionRejected);
+                }
+                idle
+            }
+            None => State::Opening(Opening::again(successor, context)),
+        }
+    }
+
+    /// Closes the connection, unless that is how the session ended, and says so.
+    fn end(self, reason: DownReason, context: &mut Context<'_>) {
+        if reason != DownReason::ConnectionLost {
+            context.end(self.agreed.conn, &reason);
+        }
+        context.core.counters.since = Some(context.now);
+        context.core.counters.last_down = Some(reason.clone());
+        context.outputs.push(Output::Down(reason));
+    }
+}
+
+fn count_faults(update: &Update, context: &mut Context<'_>) {
+    let counters = &mut context.core.counters;
+    let handled = |handling| update.faults.iter().filter(move |fault| fault.handling == handling).count() as u64;
+    counters.attributes_discarded += handled(Handling::AttributeDiscard);
+    counters.treated_as_withdraw += u64::from(handled(Handling::TreatAsWithdraw) > 0);
+}

@@ -1,0 +1,305 @@
+//! One block: which of its addresses are free, and in which order they are given out.
+//!
+//! A block knows ordinals only. Why an address is taken (a pod has it, an ADD is in flight, it rests) is the
+//! [allocator](crate::allocator)'s matter.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Bound;
+
+use types::Prefix;
+
+/// The most host bits of a block: an IPv4 /20 or an IPv6 /116, 4,096 addresses.
+pub(crate) const MAX_HOST_BITS: u8 = 12;
+
+/// A block that this node gives addresses out of. Every address of the prefix is usable: pods are reached by /32 and /128
+/// routes, so there is neither a network nor a broadcast address.
+///
+/// First in, first out: addresses that were never given out come first, in their order, then those given back, the one
+/// that has been back for longest first. What is held in memory grows with the addresses used, not with the block.
+#[derive(Debug, Clone)]
+pub(crate) struct Block {
+    /// The range.
+    cidr: Prefix,
+    /// One bit per ordinal, set while it is not free; ordinals beyond the end are free.
+    taken: Vec<u64>,
+    /// How many bits of `taken` are set.
+    taken_count: u32,
+    /// No ordinal from here on was ever given out by [`Block::take`]; some may be taken since [`Block::new`].
+    untouched: u32,
+    /// Given back, the oldest first, each with its turn.
+    returned: VecDeque<(u64, u32)>,
+}
+
+/// Which of several blocks is to give the next address: the least one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Turn {
+    /// An address that was never given out.
+    Untouched,
+    /// An address that was given back at this turn.
+    Returned(u64),
+}
+
+/// A range has more addresses than a block may have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is too large for a block: at most 4096 addresses")]
+pub(crate) struct TooLarge(pub(crate) Prefix);
+
+impl Block {
+    /// A block in which `taken` are not free; addresses that lie elsewhere are ignored.
+    pub(crate) fn new(cidr: Prefix, taken: impl IntoIterator<Item = IpAddr>) -> Result<Self, TooLarge> {
+        if cidr.family().bits() - cidr.len() > MAX_HOST_BITS {
+            return Err(TooLarge(cidr));
+        }
+        let mut block = Self { cidr, taken: Vec::new(), taken_count: 0, untouched: 0, returned: VecDeque::new() };
+        for address in taken {
+            if let Some(ordinal) = block.ordinal(address) {
+                block.set(ordinal);
+            }
+        }
+        block.skip_taken();
+        Ok(block)
+    }
+
+    /// The number of its addresses.
+    pub(crate) fn size(&self) -> u32 {
+        1 << (self.cidr.family().bits() - self.cidr.len())
+    }
+
+    /// The number of free addresses.
+    pub(crate) fn free(&self) -> u32 {
+        self.size() - self.taken_count
+    }
+
+    /// When the address that [`Block::take`] would give was given back; none: no address is free.
+    pub(crate) fn turn(&self) -> Option<Turn> {
+        if self.untouched < self.size() {
+            return Some(Turn::Untouched);
+        }
+        self.returned.front().map(|(turn, _)| Turn::Returned(*turn))
+    }
+
+    /// Takes the next free address.
+    pub(crate) fn take(&mut self) -> Option<IpAddr> {
+        let ordinal = if self.untouched < self.size() { self.untouched } else { self.returned.pop_front()?.1 };
+        self.set(ordinal);
+        self.skip_taken();
+        Some(self.address(ordinal))
+    }
+
+    /// Takes a certain address; false: it is not free, or lies elsewhere.
+    pub(crate) fn withdraw(&mut self, address: IpAddr) -> bool {
+        let Some(ordinal) = self.ordinal(address).filter(|ordinal| !self.is_taken(*ordinal)) else { return false };
+        self.returned.retain(|(_, returned)| *returned != ordinal);
+        self.set(ordinal);
+        self.skip_taken();
+        true
+    }
+
+    /// Takes an address back, behind all that were given back before. `turn` is greater than any used before. An address
+    /// that is free already, or lies elsewhere, changes nothing.
+    pub(crate) fn give_back(&mut self, address: IpAddr, turn: u64) {
+        let Some(ordinal) = self.ordinal(address).filter(|ordinal| self.is_taken(*ordinal)) else { return };
+        self.clear(ordinal);
+        // What lies ahead of the untouched part's beginning is found there when its time comes.
+        if ordinal < self.untouched {
+            self.returned.push_back((turn, ordinal));
+        }
+    }
+
+    fn skip_taken(&mut self) {
+        while self.untouched < self.size() && self.is_taken(self.untouched) {
+            self.untouched += 1;
+        }
+    }
+
+    fn ordinal(&self, address: IpAddr) -> Option<u32> {
+        if !self.cidr.contains(address) {
+            return None;
+        }
+        match (self.cidr.addr(), address) {
+            (IpAddr::V4(first), IpAddr::V4(address)) => Some(address.to_bits() - first.to_bits()),
+            (IpAddr::V6(first), IpAddr::V6(address)) => u32::try_from(address.to_bits() - first.to_bits()).ok(),
+            _ => None,
+        }
+    }
+
+    fn address(&self, ordinal: u32) -> IpAddr {
+        match self.cidr.addr() {
+            IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits() | ordinal).into(),
+            IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits() | u128::from(ordinal)).into(),
+        }
+    }
+
+    fn is_taken(&self, ordinal: u32) -> bool {
+        let (word, bit) = place(ordinal);
+        self.taken.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    fn set(&mut self, ordinal: u32) {
+        let (word, bit) = place(ordinal);
+        if self.taken.len() <= word {
+            self.taken.resize(word + 1, 0);
+        }
+        if let Some(word) = self.taken.get_mut(word)
+            && *word & bit == 0
+        {
+            *word |= bit;
+            self.taken_count += 1;
+        }
+    }
+
+    fn clear(&mut self, ordinal: u32) {
+        let (word, bit) = place(ordinal);
+        if let Some(word) = self.taken.get_mut(word)
+            && *word & bit != 0
+        {
+            *word &= !bit;
+            self.taken_count -= 1;
+        }
+    }
+}
+
+/// The word and the bit of an ordinal.
+const fn place(ordinal: u32) -> (usize, u64) {
+    ((ordinal / u64::BITS) as usize, 1 << (ordinal % u64::BITS))
+}
+
+/// The last address of a range.
+pub(crate) fn last_address(range: &Prefix) -> IpAddr {
+    match range.addr() {
+        IpAddr::V4(first) => {
+            let hosts = u32::MAX.checked_shr(u32::from(range.len())).unwrap_or(0);
+            Ipv4Addr::from_bits(first.to_bits() | hosts).into()
+        }
+        IpAddr::V6(first) => {
+            let hosts = u128::MAX.checked_shr(u32::from(range.len())).unwrap_or(0);
+            Ipv6Addr::from_bits(first.to_bits() | hosts).into()
+        }
+    }
+}
+
+/// The ranges in `ranges` that have an address in common with `range`, itself included. Costs a look-up per bit of
+/// its length, and one per range found.
+pub(crate) fn overlapping<'a, V>(
+    ranges: &'a BTreeMap<Prefix, V>,
+    range: &Prefix,
+) -> impl Iterator<Item = (&'a Prefix, &'a V)> + use<'a, V> {
+    // Ranges are ordered by address, then by length: those within follow the range itself, up to its last address.
+    let within = (Bound::Included(*range), Bound::Included(Prefix::host(last_address(range))));
+    let first = range.addr();
+    let around = (0..range.len()).filter_map(move |len| ranges.get_key_value(&Prefix::new(first, len).ok()?));
+    around.chain(ranges.range(within))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn block(cidr: &str, taken: &[&str]) -> Block {
+        Block::new(cidr.parse().unwrap(), taken.iter().map(|address| address.parse().unwrap())).unwrap()
+    }
+
+    fn take_all(block: &mut Block) -> Vec<String> {
+        std::iter::from_fn(|| block.take()).map(|address| address.to_string()).collect()
+    }
+
+    #[test]
+    fn every_address_of_a_block_is_given_out_once_from_first_to_last() {
+        assert_eq!(take_all(&mut block("10.0.0.4/30", &[])), ["10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7"]);
+        assert_eq!(take_all(&mut block("10.0.0.9/32", &[])), ["10.0.0.9"]);
+        assert_eq!(take_all(&mut block("fd00::8/127", &[])), ["fd00::8", "fd00::9"]);
+        assert_eq!(take_all(&mut block("10.0.16.0/20", &[])).len(), 4096);
+        assert_eq!(take_all(&mut block("fd00::/116", &[])).last().unwrap(), "fd00::fff");
+    }
+
+    #[test]
+    fn addresses_given_back_come_after_those_never_used_and_in_the_order_of_their_return() {
+        let mut block = block("10.0.0.0/29", &[]);
+        for _ in 0..5 {
+            block.take();
+        }
+        block.give_back("10.0.0.3".parse().unwrap(), 1);
+        block.give_back("10.0.0.1".parse().unwrap(), 2);
+        assert_eq!(block.turn(), Some(Turn::Untouched));
+        assert_eq!(take_all(&mut block), ["10.0.0.5", "10.0.0.6", "10.0.0.7", "10.0.0.3", "10.0.0.1"]);
+        assert_eq!(block.turn(), None);
+        block.give_back("10.0.0.6".parse().unwrap(), 3);
+        assert_eq!(block.turn(), Some(Turn::Returned(3)));
+    }
+
+    #[test]
+    fn a_block_that_is_taken_over_in_use_skips_what_is_in_use() {
+        let mut block = block("10.0.0.0/30", &["10.0.0.0", "10.0.0.2", "10.0.1.0", "fd00::"]);
+        assert_eq!((block.free(), block.size()), (2, 4));
+        block.give_back("10.0.0.2".parse().unwrap(), 1);
+        block.give_back("10.0.0.0".parse().unwrap(), 2);
+        assert_eq!(take_all(&mut block), ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.0"]);
+    }
+
+    #[test]
+    fn an_address_that_is_withdrawn_is_not_given_out_until_it_is_given_back() {
+        let mut block = block("10.0.0.0/30", &[]);
+        let [first, last] = ["10.0.0.0", "10.0.0.3"].map(|address| address.parse().unwrap());
+        block.take();
+        block.give_back(first, 1);
+        assert!(block.withdraw(first) && block.withdraw(last));
+        assert!(!block.withdraw(first) && !block.withdraw("10.0.1.0".parse().unwrap()));
+        assert_eq!(take_all(&mut block), ["10.0.0.1", "10.0.0.2"]);
+        block.give_back(last, 2);
+        assert_eq!(take_all(&mut block), ["10.0.0.3"]);
+    }
+
+    #[test]
+    fn a_range_of_more_than_4096_addresses_is_no_block() {
+        for cidr in ["10.0.0.0/19", "fd00::/115", "::/0"] {
+            let error = Block::new(cidr.parse().unwrap(), []).unwrap_err();
+            assert_eq!(error.to_string(), format!("{cidr} is too large for a block: at most 4096 addresses"));
+        }
+    }
+
+    #[test]
+    fn a_large_block_costs_memory_only_as_it_is_used() {
+        let mut block = block("10.0.16.0/20", &[]);
+        assert_eq!((block.taken.capacity(), block.returned.capacity()), (0, 0));
+        block.take();
+        assert!(block.taken.len() <= 1);
+    }
+
+    proptest! {
+        #[test]
+        fn a_block_gives_what_a_plain_queue_would_give(steps in prop::collection::vec((any::<bool>(), 0_u32..16), 0..200)) {
+            let mut block = block("10.0.0.0/28", &[]);
+            let mut queue: VecDeque<IpAddr> = (0..16).map(|ordinal| block.address(ordinal)).collect();
+            let mut out = BTreeSet::new();
+            for (turn, (take, which)) in steps.into_iter().enumerate() {
+                if take {
+                    let taken = block.take();
+                    prop_assert_eq!(taken, queue.pop_front());
+                    out.extend(taken);
+                } else {
+                    let address = block.address(which);
+                    block.give_back(address, turn as u64);
+                    if out.remove(&address) {
+                        queue.push_back(address);
+                    }
+                }
+                prop_assert_eq!(block.free() as usize, queue.len());
+            }
+        }
+
+        #[test]
+        fn ranges_that_overlap_are_found_and_no_others(
+            ranges in prop::collection::btree_set((0_u32..64, 26_u8..=32), 0..12), addr in 0_u32..64, len in 24_u8..=32,
+        ) {
+            let prefix = |(addr, len)| Prefix::new(Ipv4Addr::from_bits(addr).into(), len).unwrap();
+            let ranges: BTreeMap<Prefix, ()> = ranges.into_iter().map(|range| (prefix(range), ())).collect();
+            let range = prefix((addr, len));
+            let found: BTreeSet<&Prefix> = overlapping(&ranges, &range).map(|(found, ())| found).collect();
+            let expected: BTreeSet<&Prefix> = ranges.keys().filter(|other| other.overlaps(&range)).collect();
+            prop_assert_eq!(found, expected);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Why the node's addresses cannot be served, split by who can mend it.
+
+use store::JournalError;
+use types::{EndpointId, Family, ResourceName};
+
+use crate::{PoolError, RowError};
+
+/// ADD gets no addresses. For the CNI binary each of these is code 11 (CNI spec section "Error": try again later).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReserveError {
+    /// The attachment has addresses: a runtime may not ADD twice without a DEL (CNI spec section 4, "ADD").
+    #[error("{0} is attached already; DEL comes first")]
+    AlreadyAttached(EndpointId),
+    /// Another ADD of the attachment is under way.
+    #[error("another ADD of {0} is under way")]
+    UnderWay(EndpointId),
+    /// A DEL of the attachment came while this ADD was waiting.
+    #[error("{0} was released while it was waiting for an address")]
+    Released(EndpointId),
+    /// No source has named the pools yet: the agent has just started and the datastore does not answer.
+    #[error("the pools are not known yet")]
+    PoolsUnknown,
+    /// No pool is there for this node (the configuration).
+    #[error("no enabled pool selects this node{}", refused_text(.refused))]
+    NoPool {
+        /// The pools that cannot be used.
+        refused: Vec<PoolError>,
+    },
+    /// No address is free.
+    #[error("no free {family} address: {}{}", pools_text(.pools), obstacle_text(.obstacle))]
+    Exhausted {
+        /// The family.
+        family: Family,
+        /// The pools that this node may use, and what it has of them.
+        pools: Vec<PoolCount>,
+        /// What keeps this node from claiming another block, where something does.
+        obstacle: Option<String>,
+    },
+    /// ipam has ended; only while the process ends.
+    #[error("address management has ended")]
+    Ended,
+}
+
+/// What a node has of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolCount {
+    /// The pool.
+    pub pool: ResourceName,
+    /// The node's blocks in it.
+    pub blocks: usize,
+    /// The addresses of those blocks.
+    pub addresses: u64,
+    /// Those that pods have, or that an ADD holds.
+    pub in_use: u64,
+    /// Those that were released and may not be given out yet.
+    pub resting: u64,
+}
+
+/// A call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IpamError {
+    /// There is no reservation to commit: it was released meanwhile.
+    #[error("{0} holds no reservation")]
+    NotReserved(EndpointId),
+    /// The journal cannot be written (the environment), so that the endpoint would be forgotten by a restart. It stays
+    /// reserved.
+    #[error("{id} cannot be journalled: {source}")]
+    Journal {
+        /// The endpoint.
+        id: EndpointId,
+        /// Why.
+        source: JournalError,
+    },
+    /// ipam has ended; only while the process ends.
+    #[error("address management has ended")]
+    Ended,
+}
+
+/// ipam cannot start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// The journal cannot be read (the environment).
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The journal holds what this build does not understand.
+    #[error(transparent)]
+    Row(#[from] RowError),
+}
+
+fn refused_text(refused: &[PoolError]) -> String {
+    if refused.is_empty() {
+        return String::new();
+    }
+    let refused: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    format!(" ({})", refused.join("; "))
+}
+
+fn pools_text(pools: &[PoolCount]) -> String {
+    let one = |count: &PoolCount| {
+        let PoolCount { pool, blocks, addresses, in_use, resting } = count;
+        let plural = if *blocks == 1 { "" } else { "s" };
+        format!(
+            "pool {pool}: {blocks} block{plural} here with {addresses} addresses, {in_use} in use, {resting} resting"
+        )
+    };
+    pools.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+fn obstacle_text(obstacle: &Option<String>) -> String {
+    obstacle.as_ref().map_or_else(String::new, |obstacle| format!("; {obstacle}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exhausted_node_says_which_pools_what_it_has_of_them_and_what_is_in_the_way() {
+        let count = |pool: &str, blocks, addresses, in_use, resting| PoolCount {
+            pool: pool.parse().unwrap(),
+            blocks,
+            addresses,
+            in_use,
+            resting,
+        };
+        let error = ReserveError::Exhausted {
+            family: Family::Ipv4,
+            pools: vec![count("blue", 1, 64, 60, 4), count("green", 0, 0, 0, 0)],
+            obstacle: Some("every block is claimed".to_owned()),
+        };
+        assert_eq!(
+            error.to_string(),
+            "no free ipv4 address: pool blue: 1 block here with 64 addresses, 60 in use, 4 resting; pool green: 0 blocks \
+             here with 0 addresses, 0 in use, 0 resting; every block is claimed"
+        );
+    }
+
+    #[test]
+    fn a_node_without_a_pool_says_which_pools_cannot_be_used() {
+        let refused =
+            PoolError::Fit { pool: "a".parse().unwrap(), cidr: "10.0.0.0/27".parse().unwrap(), block_size: 26 };
+        let error = ReserveError::NoPool { refused: vec![refused] };
+        assert_eq!(
+            error.to_string(),
+            "no enabled pool selects this node (pool a: blockSize 26 does not fit 10.0.0.0/27)"
+        );
+        assert_eq!(ReserveError::NoPool { refused: Vec::new() }.to_string(), "no enabled pool selects this node");
+    }
+}

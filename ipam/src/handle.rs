@@ -1,0 +1,90 @@
+//! The way to ask ipam something.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use types::{EndpointId, InterfaceName, Prefix, WorkloadEndpoint};
+
+use crate::{IpamError, Request, ReserveError, View};
+
+/// A handle on ipam; clones share it. ipam ends with its last handle, or when it is cancelled.
+#[derive(Debug, Clone)]
+pub struct Ipam {
+    /// To the owner task.
+    commands: mpsc::Sender<Command>,
+    /// Own blocks, as the owner task sets them.
+    blocks: watch::Receiver<Arc<BTreeSet<Prefix>>>,
+}
+
+/// What the owner task is asked; the answer goes to `reply`.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Reserve { id: EndpointId, request: Request, reply: oneshot::Sender<Result<WorkloadEndpoint, ReserveError>> },
+    Commit { id: EndpointId, reply: oneshot::Sender<Result<(), IpamError>> },
+    Release { id: EndpointId, reply: oneshot::Sender<Option<WorkloadEndpoint>> },
+    Reconcile { present: BTreeSet<InterfaceName>, reply: oneshot::Sender<Vec<WorkloadEndpoint>> },
+    Endpoint { id: EndpointId, reply: oneshot::Sender<Option<WorkloadEndpoint>> },
+    Endpoints { reply: oneshot::Sender<Vec<WorkloadEndpoint>> },
+    View { reply: oneshot::Sender<View> },
+}
+
+impl Ipam {
+    pub(crate) const fn new(commands: mpsc::Sender<Command>, blocks: watch::Receiver<Arc<BTreeSet<Prefix>>>) -> Self {
+        Self { commands, blocks }
+    }
+
+    /// Holds one address for each family for which an enabled pool selects this node, all or none. Out of own blocks at
+    /// once; if they are full, waits for a claim for the configured time. Dropping the future gives the addresses back,
+    /// unless it had them already.
+    ///
+    /// A reservation is not journalled: a restart forgets it. [`Ipam::commit`] or [`Ipam::release`] ends it.
+    pub async fn reserve(&self, id: EndpointId, request: Request) -> Result<WorkloadEndpoint, ReserveError> {
+        self.ask(|reply| Command::Reserve { id, request, reply }).await.unwrap_or(Err(ReserveError::Ended))
+    }
+
+    /// The attachment is complete. The endpoint is journalled before this returns; it is published afterwards, which is
+    /// not waited for. On [`IpamError::Journal`] it is reserved as before, and to be released by the caller.
+    pub async fn commit(&self, id: EndpointId) -> Result<(), IpamError> {
+        self.ask(|reply| Command::Commit { id, reply }).await.unwrap_or(Err(IpamError::Ended))
+    }
+
+    /// Lets an attachment go, complete or not, and gives what it had; none: it had nothing. Succeeds with a full disk: a
+    /// restart that finds the endpoint in the journal releases it again, for its interface is gone.
+    pub async fn release(&self, id: EndpointId) -> Result<Option<WorkloadEndpoint>, IpamError> {
+        self.ask(|reply| Command::Release { id, reply }).await.ok_or(IpamError::Ended)
+    }
+
+    /// To be called at start, when all releases left behind are done: releases the endpoints whose host interface is not
+    /// in `present`, and gives them.
+    pub async fn reconcile_kernel(&self, present: BTreeSet<InterfaceName>) -> Result<Vec<WorkloadEndpoint>, IpamError> {
+        self.ask(|reply| Command::Reconcile { present, reply }).await.ok_or(IpamError::Ended)
+    }
+
+    /// An attachment, complete or not.
+    pub async fn endpoint(&self, id: EndpointId) -> Option<WorkloadEndpoint> {
+        self.ask(|reply| Command::Endpoint { id, reply }).await.flatten()
+    }
+
+    /// The complete attachments; none when ipam has ended.
+    pub async fn endpoints(&self) -> Vec<WorkloadEndpoint> {
+        self.ask(|reply| Command::Endpoints { reply }).await.unwrap_or_default()
+    }
+
+    /// This node's blocks: it originates them, and an unreachable route stands for what of them is not given out.
+    pub fn blocks(&self) -> watch::Receiver<Arc<BTreeSet<Prefix>>> {
+        self.blocks.clone()
+    }
+
+    /// Pools, blocks and endpoints; empty when ipam has ended.
+    pub async fn view(&self) -> View {
+        self.ask(|reply| Command::View { reply }).await.unwrap_or_default()
+    }
+
+    /// None: ipam has ended.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}

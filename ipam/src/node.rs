@@ -1,0 +1,473 @@
+//! Everything that ipam knows and decides, without doing any of it: pools, claims of all nodes, own blocks and endpoints.
+//!
+//! Calls and reports go in with the time; results, [`Job`]s for the store, rows for the journal and [`Event`]s for the log
+//! come out. [`crate::run`] carries them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use store::{DecodeError, Entry, Key, Listing, Outcome, StoreError, Version};
+use types::{EndpointId, Family, InterfaceName, NodeName, Prefix, ResourceName, Update, WorkloadEndpoint};
+
+use crate::allocator::{Allocator, Phase, Request};
+use crate::block::overlapping;
+use crate::journal_queue::JournalQueue;
+use crate::mirror::Mirror;
+use crate::plan::claims::{self, Claim, ClaimOutcome, Claims, Situation, Step, Verdict};
+use crate::plan::publications::{Ask, Publications};
+use crate::rows::{self, Restored};
+use crate::view::{OwnBlock, OwnPool, View};
+use crate::{IpamConfig, IpamError, Pool, PoolCount, PoolError, ReserveError};
+
+/// The node's state.
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// Its name.
+    name: NodeName,
+    /// Whether a store is shared with other nodes.
+    shared: bool,
+    /// The pools.
+    pools: Mirror<ResourceName, Pool>,
+    /// The claims of all nodes; without a shared store, those of this node.
+    known: Mirror<Prefix, Claim>,
+    /// Blocks whose claims have changed while the claims are being listed.
+    unjudged: BTreeSet<Prefix>,
+    /// Own claims that older ones overlap, and when they were made.
+    overlapped: BTreeMap<Prefix, Version>,
+    /// Own blocks and endpoints.
+    allocator: Allocator,
+    /// Claims under way.
+    claims: Claims,
+    /// The published copy.
+    publications: Publications,
+    /// Rows to be journalled.
+    journal: JournalQueue,
+    /// What to say in the log.
+    events: Vec<Event>,
+}
+
+/// What the store is to be asked.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Job {
+    /// Claim a block, and tell whose it is if it is taken.
+    Claim(Prefix),
+    /// Take back a claim made at this version.
+    Withdraw(Prefix, Version),
+    /// About the published copy.
+    Publication(Ask),
+}
+
+/// What the store has answered.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// To [`Job::Claim`].
+    Claim(Prefix, Result<ClaimOutcome, StoreError>),
+    /// To [`Job::Withdraw`].
+    Withdraw(Prefix, Result<(), StoreError>),
+    /// To [`Ask::List`].
+    Listed(Result<Listing, StoreError>),
+    /// To [`Ask::Write`].
+    Written(Result<Outcome, StoreError>),
+}
+
+/// What an operator should read in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The endpoints in the journal are of another boot.
+    Rebooted(usize),
+    /// A block is this node's.
+    Owned(Prefix),
+    /// A block is not this node's any more; `endpoints` still have addresses of it.
+    Lost { block: Prefix, to: String, endpoints: Vec<String> },
+    /// A block could not be claimed, or a claim not be taken back.
+    ClaimFailed(Prefix, StoreError),
+    /// The published copy could not be read or written.
+    PublicationFailed(StoreError),
+    /// A pool cannot be used.
+    PoolRefused(PoolError),
+    /// A claim cannot be read.
+    ClaimUnreadable(DecodeError),
+}
+
+impl Node {
+    /// Takes over what the journal says.
+    pub(crate) fn new(config: &IpamConfig, shared: bool, restored: Restored, now: Instant) -> Self {
+        let name = config.node.clone();
+        let mut node = Self {
+            shared,
+            pools: Mirror::new(),
+            known: Mirror::new(),
+            unjudged: BTreeSet::new(),
+            overlapped: BTreeMap::new(),
+            allocator: Allocator::new(config.cool_down, shared),
+            claims: Claims::new(name.clone()),
+            publications: Publications::new(name.clone()),
+            journal: JournalQueue::new(),
+            events: Vec::new(),
+            name,
+        };
+        let rebooted = restored.boot_id.as_ref() != Some(&config.boot_id);
+        node.allocator.restore(restored, now);
+        if rebooted {
+            node.journal.push(rows::boot_id(&config.boot_id));
+            // A pod does not outlive the boot that it was started in.
+            let ids: Vec<EndpointId> = node.allocator.all_committed().map(|endpoint| endpoint.id.clone()).collect();
+            if !ids.is_empty() {
+                node.events.push(Event::Rebooted(ids.len()));
+            }
+            for id in ids {
+                node.release(&id, now);
+            }
+        }
+        if !shared {
+            let own: Vec<Prefix> = node.allocator.blocks().keys().copied().collect();
+            own.into_iter().for_each(|block| node.known.learn(block, unshared(&node.name)));
+            node.known.apply(Update::InSync);
+        }
+        node
+    }
+
+    // What the agent asks.
+
+    /// Whether an attachment holds nothing, as an ADD wants it.
+    pub(crate) fn check_unattached(&self, id: &EndpointId) -> Result<(), ReserveError> {
+        match self.allocator.phase(id) {
+            Some(Phase::Committed) => Err(ReserveError::AlreadyAttached(id.clone())),
+            Some(Phase::Reserved) => Err(ReserveError::UnderWay(id.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Holds addresses for an attachment.
+    pub(crate) fn reserve(&mut self, id: &EndpointId, request: Request) -> Result<WorkloadEndpoint, ReserveError> {
+        self.check_unattached(id)?;
+        if !self.pools.is_complete() {
+            return Err(ReserveError::PoolsUnknown);
+        }
+        let open = open(&self.pools);
+        if open.is_empty() {
+            let refused = self.pools.entries().values().filter_map(|pool| pool.check().err()).collect();
+            return Err(ReserveError::NoPool { refused });
+        }
+        let reserved = self.allocator.reserve(id.clone(), request, &open);
+        reserved.map_err(|family| {
+            let pools = open.iter().filter(|pool| pool.cidr.family() == family).map(|pool| self.count(pool)).collect();
+            ReserveError::Exhausted { family, pools, obstacle: self.obstacle(family) }
+        })
+    }
+
+    /// Whether waiting may help an attachment that got this error: a block may be claimed soon, or the pools be named.
+    pub(crate) fn may_wait(&self, error: &ReserveError) -> bool {
+        match error {
+            ReserveError::PoolsUnknown => true,
+            ReserveError::Exhausted { family, .. } => !self.claims.is_full(*family),
+            _ => false,
+        }
+    }
+
+    /// An attachment waits: what was put off after a failure is done now.
+    pub(crate) fn hurry(&mut self) {
+        self.claims.hurry();
+    }
+
+    /// The attachment is complete. Journal what is queued, then call [`Node::journalled`] or [`Node::not_journalled`].
+    pub(crate) fn commit(&mut self, id: &EndpointId) -> Result<(), IpamError> {
+        let row = self.allocator.commit(id).ok_or_else(|| IpamError::NotReserved(id.clone()))?;
+        self.journal.push(row);
+        Ok(())
+    }
+
+    /// What [`Node::commit`] queued is in the journal: the others may know.
+    pub(crate) fn journalled(&mut self, id: EndpointId) {
+        self.publications.change(id);
+    }
+
+    /// What [`Node::commit`] queued is not in the journal, and is not to be: the endpoint is reserved as before.
+    pub(crate) fn not_journalled(&mut self, id: &EndpointId) {
+        self.allocator.uncommit(id);
+        self.journal.retract_endpoint(id);
+    }
+
+    /// Lets an attachment go, however far it had come.
+    pub(crate) fn release(&mut self, id: &EndpointId, now: Instant) -> Option<WorkloadEndpoint> {
+        let (endpoint, phase, writes) = self.allocator.release(id, now)?;
+        self.journal.extend(writes);
+        if phase == Phase::Committed {
+            self.publications.change(id.clone());
+        }
+        Some(endpoint)
+    }
+
+    /// Lets go the endpoints whose host interface is not there; gives them.
+    pub(crate) fn reconcile(&mut self, present: &BTreeSet<InterfaceName>, now: Instant) -> Vec<WorkloadEndpoint> {
+        let absent = self.allocator.without_interface(present);
+        absent.into_iter().filter_map(|id| self.release(&id, now)).collect()
+    }
+
+    /// An endpoint, complete or not.
+    pub(crate) fn endpoint(&self, id: &EndpointId) -> Option<WorkloadEndpoint> {
+        self.allocator.endpoint(id).cloned()
+    }
+
+    /// All complete endpoints.
+    pub(crate) fn endpoints(&self) -> Vec<WorkloadEndpoint> {
+        self.allocator.all_committed().cloned().collect()
+    }
+
+    /// Own blocks.
+    pub(crate) fn blocks(&self) -> BTreeSet<Prefix> {
+        self.allocator.blocks().keys().copied().collect()
+    }
+
+    /// All of it, for people.
+    pub(crate) fn view(&self) -> View {
+        let own_block = |cidr: &Prefix| OwnBlock::new(*cidr, self.allocator.count(cidr));
+        let own_pool = |pool: &Pool| {
+            let own = self.allocator.blocks().keys().filter(|block| pool.cidr.covers(block));
+            OwnPool { pool: pool.clone(), addresses: pool.addresses(), blocks: own.map(own_block).collect() }
+        };
+        let pools = self.pools.entries();
+        let claimed = self.known.entries().iter();
+        let claimed = claimed.filter_map(|(block, claim)| Some((*block, claim.owner.clone()?)));
+        let own = self.allocator.blocks().keys().map(|block| (*block, self.name.clone()));
+        let endpoints: BTreeMap<_, _> =
+            self.allocator.all_committed().map(|endpoint| (endpoint.id.clone(), endpoint.addresses.clone())).collect();
+        View {
+            pools: pools.iter().map(|(name, pool)| (name.clone(), pool.cidr)).collect(),
+            blocks: claimed.chain(own).collect(),
+            addresses: endpoints.values().flatten().copied().collect(),
+            own: pools.values().map(own_pool).collect(),
+            endpoints,
+            unpublished: self.publications.behind(),
+        }
+    }
+
+    // What sources and the store report.
+
+    /// A report about the pools.
+    pub(crate) fn pool_update(&mut self, update: Update<ResourceName, Pool>) {
+        if let Update::Set(_, pool) = &update
+            && let Err(error) = pool.check()
+            && self.pools.entries().get(&pool.name) != Some(pool)
+        {
+            self.events.push(Event::PoolRefused(error));
+        }
+        self.pools.apply(update);
+        self.claims.look_again();
+    }
+
+    /// A report about the claims of all nodes.
+    pub(crate) fn claim_update(&mut self, update: Update<Key, Entry>) {
+        let (update, wrong) = claims::read_update(update);
+        self.events.extend(wrong.map(Event::ClaimUnreadable));
+        let Some(update) = update else { return };
+        match update {
+            // It begins with every watch; later it means that history was lost, and perhaps more.
+            Update::Restart => self.publications.doubt(),
+            Update::InSync => self.claims.listed(),
+            Update::Set(..) | Update::Delete(_) => {}
+        }
+        self.unjudged.extend(self.known.apply(update));
+        self.claims.look_again();
+        // Nothing is ours before all older claims are known.
+        if !self.known.is_listing() {
+            self.judge_all();
+        }
+    }
+
+    /// What the store is to be asked now. Empty until something else happens.
+    pub(crate) fn jobs(&mut self, now: Instant) -> Vec<Job> {
+        let rested = self.allocator.tick(now);
+        self.journal.extend(rested);
+        if !self.shared {
+            self.claim_unshared(now);
+            return Vec::new();
+        }
+        let step = if self.may_claim() { self.begin_claim(now) } else { None };
+        let claim = step.map(|step| match step {
+            Step::Claim(block) => Job::Claim(block),
+            Step::Withdraw(block, created) => Job::Withdraw(block, created),
+        });
+        let publication = self.publications.begin(&self.allocator, now).map(Job::Publication);
+        claim.into_iter().chain(publication).collect()
+    }
+
+    /// The store has answered.
+    pub(crate) fn answered(&mut self, answer: Answer, now: Instant) {
+        match answer {
+            Answer::Claim(block, Ok(outcome)) => self.claim_answered(block, outcome),
+            Answer::Withdraw(block, Ok(())) => {
+                // Until the watch shows it gone, it is not to be taken back again.
+                self.overlapped.remove(&block);
+                self.claims.settled();
+            }
+            Answer::Claim(block, Err(error)) | Answer::Withdraw(block, Err(error)) => {
+                self.claims.failed(error.to_string(), now);
+                self.events.push(Event::ClaimFailed(block, error));
+            }
+            Answer::Listed(Ok(listing)) => self.published_listed(&listing.entries, now),
+            // Nothing was checked, so nothing can have stood against it; try again.
+            Answer::Written(Ok(Outcome::Conflict)) => self.publications.failed(now),
+            Answer::Written(Ok(Outcome::Committed(_))) => {
+                for (id, published) in self.publications.acknowledged() {
+                    self.allocator.acknowledge(&id, &published, now);
+                }
+            }
+            Answer::Listed(Err(error)) | Answer::Written(Err(error)) => {
+                self.publications.failed(now);
+                self.events.push(Event::PublicationFailed(error));
+            }
+        }
+    }
+
+    /// When [`Node::jobs`] may have something without anything else happening.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let store = [self.claims.deadline(), self.publications.deadline()];
+        store.into_iter().filter(|_| self.shared).chain([self.allocator.deadline()]).flatten().min()
+    }
+
+    /// Rows to be journalled.
+    pub(crate) const fn journal(&mut self) -> &mut JournalQueue {
+        &mut self.journal
+    }
+
+    /// What has happened since this was asked last.
+    pub(crate) fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    // Own blocks.
+
+    /// Judges the blocks whose claims have changed, and those that they overlap.
+    fn judge_all(&mut self) {
+        let changed = std::mem::take(&mut self.unjudged);
+        let mut affected = BTreeSet::new();
+        for block in &changed {
+            affected.extend(overlapping(self.known.entries(), block).map(|(other, _)| *other));
+            affected.extend(overlapping(self.allocator.blocks(), block).map(|(other, _)| *other));
+        }
+        changed.union(&affected).for_each(|block| self.judge(block));
+    }
+
+    /// Takes over or gives up a block, as the claims say.
+    fn judge(&mut self, block: &Prefix) {
+        self.claims.seen(block);
+        let verdict = claims::verdict(&self.name, self.known.entries(), block);
+        self.overlapped.remove(block);
+        match verdict {
+            Verdict::Ours => self.own(*block),
+            Verdict::Theirs(owner) => self.lose(block, format!("node {owner}")),
+            Verdict::Overlapped(older) => {
+                if let Some(claim) = self.known.entries().get(block) {
+                    self.overlapped.insert(*block, claim.created);
+                }
+                self.lose(block, format!("the older claim of {older}"));
+            }
+            // Claimed again, or waited for; meanwhile its addresses are served.
+            Verdict::Unclaimed | Verdict::Unreadable => {}
+        }
+    }
+
+    fn own(&mut self, block: Prefix) {
+        let before = self.allocator.blocks().len();
+        // A range that is too large for a block cannot come from a pool that was checked; nothing is given out of it.
+        if self.allocator.adopt(block).is_ok() && self.allocator.blocks().len() > before {
+            self.journal.push(rows::block_owned(&block, &self.name));
+            self.events.push(Event::Owned(block));
+        }
+    }
+
+    fn lose(&mut self, block: &Prefix, to: String) {
+        if !self.allocator.blocks().contains_key(block) {
+            return;
+        }
+        let endpoints = self.allocator.lose(block);
+        let endpoints = endpoints.into_iter().map(|endpoint| format!("{} ({})", endpoint.pod, endpoint.id)).collect();
+        self.journal.push(rows::block_lost(block));
+        self.events.push(Event::Lost { block: *block, to, endpoints });
+    }
+
+    /// Before all claims and pools are known, a claim would be a guess.
+    fn may_claim(&self) -> bool {
+        self.known.is_complete() && self.pools.is_complete()
+    }
+
+    fn begin_claim(&mut self, now: Instant) -> Option<Step> {
+        let open = open(&self.pools);
+        let (known, overlapped, allocator) = (self.known.entries(), &self.overlapped, &self.allocator);
+        self.claims.begin(Situation { open: &open, known, overlapped, allocator }, now)
+    }
+
+    /// Without a shared store, a claim is a row in the journal.
+    fn claim_unshared(&mut self, now: Instant) {
+        while self.may_claim()
+            && let Some(Step::Claim(block)) = self.begin_claim(now)
+        {
+            self.known.learn(block, unshared(&self.name));
+            self.own(block);
+            self.claims.settled();
+        }
+    }
+
+    /// What was published for endpoints that nobody here knows, as after the journal was lost, has not rested yet.
+    fn published_listed(&mut self, entries: &[Entry], now: Instant) {
+        for published in
+            entries.iter().filter_map(|entry| store::decode::<WorkloadEndpoint>(&entry.key, &entry.value).ok())
+        {
+            let withheld = self.allocator.withhold(&published, now);
+            self.journal.extend(withheld);
+        }
+        self.publications.listed(entries, &self.allocator);
+    }
+
+    fn claim_answered(&mut self, block: Prefix, outcome: ClaimOutcome) {
+        let shown = self.known.entries().contains_key(&block);
+        match outcome {
+            ClaimOutcome::Claimed => self.claims.claimed(block, shown),
+            ClaimOutcome::Taken(Claim { owner, .. }) if owner.as_ref() == Some(&self.name) => {
+                self.claims.claimed(block, shown);
+            }
+            ClaimOutcome::Taken(claim) => {
+                self.claims.settled();
+                self.known.learn(block, claim);
+                self.judge(&block);
+            }
+            ClaimOutcome::Vanished => self.claims.settled(),
+        }
+    }
+
+    // Errors.
+
+    fn count(&self, pool: &Pool) -> PoolCount {
+        let own = self.allocator.blocks().keys().filter(|block| pool.cidr.covers(block));
+        let counts: Vec<_> = own.map(|block| self.allocator.count(block)).collect();
+        PoolCount {
+            pool: pool.name.clone(),
+            blocks: counts.len(),
+            addresses: counts.iter().map(|count| count.addresses).sum(),
+            in_use: counts.iter().map(|count| count.in_use).sum(),
+            resting: counts.iter().map(|count| count.resting).sum(),
+        }
+    }
+
+    fn obstacle(&self, family: Family) -> Option<String> {
+        if !self.known.is_complete() {
+            return Some("the datastore has not answered since the agent started".to_owned());
+        }
+        self.claims.obstacle(family)
+    }
+}
+
+/// The pools out of which this node may give addresses.
+fn open(pools: &Mirror<ResourceName, Pool>) -> Vec<&Pool> {
+    pools.entries().values().filter(|pool| pool.is_open() && pool.check().is_ok()).collect()
+}
+
+/// A claim that no store has counted.
+fn unshared(node: &NodeName) -> Claim {
+    Claim { owner: Some(node.clone()), created: Version::new(0) }
+}
+
+#[cfg(test)]
+#[path = "node_tests.rs"]
+mod tests;

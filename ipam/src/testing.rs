@@ -1,0 +1,40 @@
+//! What the tests of this crate share.
+
+use std::collections::BTreeMap;
+
+use types::{ContainerId, EndpointId, NodeName, PodRef, Prefix, ResourceName, WorkloadEndpoint};
+
+use crate::{Pool, Request};
+
+pub(crate) fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+pub(crate) fn prefix(text: &str) -> Prefix {
+    text.parse().unwrap()
+}
+
+pub(crate) fn pool(name: &str, cidr: &str, block_size: u8) -> Pool {
+    let name = ResourceName::new(name).unwrap();
+    Pool { name, cidr: prefix(cidr), block_size, disabled: false, selects_this_node: true }
+}
+
+pub(crate) fn id(container: &str) -> EndpointId {
+    EndpointId {
+        network: "manx".parse().unwrap(),
+        container: ContainerId::new(container).unwrap(),
+        interface: "eth0".parse().unwrap(),
+    }
+}
+
+pub(crate) fn request(pod: &str) -> Request {
+    let pod = PodRef { namespace: "default".to_owned(), name: pod.to_owned(), uid: None };
+    Request { pod, labels: BTreeMap::new(), ports: Vec::new() }
+}
+
+pub(crate) fn endpoint(container: &str, addresses: &[&str]) -> WorkloadEndpoint {
+    let id = id(container);
+    let Request { pod, labels, ports } = request(container);
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    WorkloadEndpoint { host_interface: id.host_interface(), id, pod, addresses, labels, ports }
+}

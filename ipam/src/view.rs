@@ -1,0 +1,63 @@
+//! What an operator may want to see.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use types::{EndpointId, NodeName, Prefix, ResourceName};
+
+use crate::Pool;
+use crate::allocator::BlockCount;
+
+/// Pools and blocks as this node knows them, and what it has given out itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct View {
+    /// The ranges of all pools.
+    pub pools: BTreeMap<ResourceName, Prefix>,
+    /// The owners of all blocks, other nodes' included.
+    pub blocks: BTreeMap<Prefix, NodeName>,
+    /// The addresses of this node's endpoints.
+    pub addresses: BTreeSet<IpAddr>,
+    /// What this node has of each pool.
+    pub own: Vec<OwnPool>,
+    /// This node's endpoints.
+    pub endpoints: BTreeMap<EndpointId, Vec<IpAddr>>,
+    /// How many of them the store may not show yet as they are.
+    pub unpublished: usize,
+}
+
+/// A pool, and this node's blocks in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnPool {
+    /// The pool.
+    pub pool: Pool,
+    /// The addresses of its whole range (2^128 is given as one less).
+    pub addresses: u128,
+    /// This node's blocks, by range.
+    pub blocks: Vec<OwnBlock>,
+}
+
+/// One of this node's blocks. `in_use`, `resting` and `free` add up to `addresses`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OwnBlock {
+    /// The range.
+    pub cidr: Prefix,
+    /// The number of its addresses.
+    pub addresses: u64,
+    /// Those that pods have, or that an ADD holds.
+    pub in_use: u64,
+    /// Those that were released and may not be given out yet.
+    pub resting: u64,
+    /// Those that may be given out.
+    pub free: u64,
+}
+
+impl OwnBlock {
+    pub(crate) const fn new(cidr: Prefix, count: BlockCount) -> Self {
+        let BlockCount { addresses, in_use, resting, free } = count;
+        Self { cidr, addresses, in_use, resting, free }
+    }
+}

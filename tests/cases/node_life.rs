@@ -1,0 +1,353 @@
+//! One node's agent: its configuration, its name, its CNI conversations, and what operators are told when something is
+//! wrong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tests::{Attachment, Lab, Node, Options, Place, can_run_labs, wait_until};
+use types::{ContainerId, Family, InterfaceName};
+
+use crate::{CONVERGENCE, TestResult};
+
+/// Two nodes on one wire and an etcd; `agent` is appended to both agents' configuration.
+fn pair(test: &str, agent: &str) -> Result<PathBuf, std::io::Error> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
+    fs::create_dir_all(&folder)?;
+    let conflist = Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies/10-manx.conflist");
+    fs::copy(conflist, folder.join("10-manx.conflist"))?;
+    fs::write(
+        folder.join("agent.yaml"),
+        format!("addressDetection: {{ipv4: interface=eth1, ipv6: interface=eth1}}\n{agent}"),
+    )?;
+    let node = |number: u8| {
+        format!(
+            "    node{number}:
+      image: manx/agent
+      binds:
+        - agent.yaml:/etc/manx/agent.yaml:ro
+        - 10-manx.conflist:/etc/cni/net.d/10-manx.conflist:ro
+      sysctls: {{ net.ipv4.ip_forward: 1, net.ipv6.conf.all.forwarding: 1 }}
+      exec: [ip address add 192.0.2.{number}/24 dev eth1, ip address add 2001:db8::{number}/64 dev eth1]
+"
+        )
+    };
+    let text = format!(
+        "name: {test}
+mgmt: {{ network: {test}, ipv4-subnet: 172.20.40.0/24, ipv6-subnet: 'fd00:20:40::/64' }}
+topology:
+  defaults: {{ kind: linux }}
+  nodes:
+{}{}    etcd:
+      image: quay.io/coreos/etcd
+      mgmt-ipv4: 172.20.40.10
+      env: {{ ETCD_DATA_DIR: /var/lib/etcd, ETCD_LISTEN_CLIENT_URLS: 'http://0.0.0.0:2379', ETCD_ADVERTISE_CLIENT_URLS: 'http://172.20.40.10:2379' }}
+  links:
+    - endpoints: ['node1:eth1', 'node2:eth1']
+",
+        node(1),
+        node(2),
+    );
+    fs::write(folder.join("pair.clab.yml"), text)?;
+    Ok(folder.join("pair.clab.yml"))
+}
+
+const ETCD: &str = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
+const POOLS: &str = "initialPools: [{cidr: 10.42.0.0/16}, {cidr: 'fd00:42::/64'}]\n";
+
+fn up(test: &str, agent: &str) -> Result<Lab, Box<dyn std::error::Error>> {
+    Ok(Lab::up(&pair(test, agent)?, &Options::unique(test))?)
+}
+
+/// Links of ours on a node.
+fn links(node: &Node) -> Vec<String> {
+    let text = node.exec(&["ip", "-json", "link", "show"]).unwrap_or_default();
+    let links: Value = serde_json::from_str(&text).unwrap_or_default();
+    let names = links.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str().map(str::to_owned));
+    names.filter(|name| InterfaceName::new(name.as_str()).is_ok_and(|name| name.is_ours())).collect()
+}
+
+/// Routes to single pods on a node.
+fn pod_routes(node: &Node) -> Vec<String> {
+    let all = ["-4", "-6"].map(|family| node.exec(&["ip", family, "route", "show", "proto", "77"]).unwrap_or_default());
+    all.iter().flat_map(|text| text.lines()).filter(|line| !line.contains("unreachable")).map(str::to_owned).collect()
+}
+
+/// A network namespace on the node, and the attachment of a container in it.
+fn container(node: &Node, name: &str) -> Result<Attachment, Box<dyn std::error::Error>> {
+    node.exec(&["ip", "netns", "add", name])?;
+    Ok(Attachment {
+        container: name.to_owned(),
+        netns: Some(format!("/var/run/netns/{name}")),
+        interface: "eth0".to_owned(),
+        args: vec![("IgnoreUnknown".to_owned(), "1".to_owned()), ("K8S_POD_NAME".to_owned(), name.to_owned())],
+        capabilities: serde_json::Map::new(),
+    })
+}
+
+fn first_address(result: &Value) -> String {
+    result["ips"][0]["address"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn del_then_at_once_add_of_the_same_attachment_works_and_gives_another_address() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let lab = up("delandadd", &format!("{ETCD}{POOLS}"))?;
+    let node = lab.node("node1");
+    let (runtime, attachment) = (node.runtime()?, container(node, "again")?);
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..20 {
+        assert!(
+            seen.insert(first_address(&runtime.add(&attachment)?)),
+            "an address was given out before its cool-down"
+        );
+        let error = runtime.add(&attachment).expect_err("a second ADD of one attachment");
+        assert!(error.code().is_some(), "{error}");
+        runtime.del(&attachment)?;
+        runtime.del(&attachment)?;
+    }
+    wait_until("every link being deleted", CONVERGENCE, || links(node).is_empty())?;
+    assert_eq!(pod_routes(node), Vec::<String>::new());
+    lab.down()?;
+    Ok(())
+}
+
+#[test]
+fn del_works_without_the_agent_and_the_agent_makes_it_good_when_it_is_back() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let lab = up("noagent", &format!("{ETCD}{POOLS}"))?;
+    let node = lab.node("node1");
+    let (runtime, gone, stays) = (node.runtime()?, container(node, "gone")?, container(node, "stays")?);
+    let (address, kept) = (first_address(&runtime.add(&gone)?), first_address(&runtime.add(&stays)?));
+    node.agent().kill9()?;
+    let refused = runtime.add(&container(node, "new")?).expect_err("ADD without an agent");
+    assert_eq!(refused.code(), Some(11), "{refused}");
+    assert!(refused.to_string().contains("cni.sock"), "{refused}");
+    runtime.del(&gone)?;
+    runtime.del(&gone)?;
+    assert!(!pod_routes(node).iter().any(|route| address.starts_with(route.split(' ').next().unwrap_or(" "))));
+    node.agent().start()?;
+    node.agent().wait_ready(CONVERGENCE)?;
+    let kept_link = ContainerId::new("stays").map(|id| InterfaceName::of_attachment(&id, &"eth0".parse().unwrap()))?;
+    wait_until("only the other pod's link being left", CONVERGENCE, || links(node) == [kept_link.to_string()])?;
+    let ctl = |address: &str| node.agent().ctl(&["ipam", "show", "--ip", address.split('/').next().unwrap_or(address)]);
+    wait_until("the release being published", CONVERGENCE, || ctl(&address).is_err() && ctl(&kept).is_ok())?;
+    assert_eq!(fs::read_dir(node.path("/run/manx/released"))?.count(), 0, "the tombstone is consumed");
+    lab.down()?;
+    Ok(())
+}
+
+#[test]
+fn an_exhausted_pool_is_code_11_naming_it_and_a_failed_add_leaks_nothing() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let lab = up("exhausted", &format!("{ETCD}initialPools: [{{cidr: 10.42.0.0/30, blockSize: 30}}]\ncoolDown: 1s\n"))?;
+    // The pool is one block: one of the nodes has it.
+    let owner =
+        |node: &Node| node.exec(&["ip", "route", "show", "proto", "77"]).is_ok_and(|text| text.contains("unreachable"));
+    wait_until("the block being claimed", CONVERGENCE, || lab.manx_nodes().any(owner))?;
+    let node = lab.manx_nodes().find(|node| owner(node)).ok_or("no owner")?;
+    let runtime = node.runtime()?;
+    let mut attachments = Vec::new();
+    for number in 0..4 {
+        let attachment = container(node, &format!("pod{number}"))?;
+        runtime.add(&attachment)?;
+        attachments.push(attachment);
+    }
+    let before = (links(node).len(), pod_routes(node));
+    let refused = runtime.add(&container(node, "toomany")?).expect_err("a fifth of four addresses");
+    assert_eq!(refused.code(), Some(11), "{refused}");
+    assert!(refused.to_string().contains("ipv4-ippool"), "{refused}");
+    assert_eq!((links(node).len(), pod_routes(node)), before, "nothing is left of the attempt");
+    // Once an address has been released and has rested, it is given out again.
+    runtime.del(&attachments.remove(0))?;
+    let last = container(node, "last")?;
+    wait_until("the address being free again", CONVERGENCE, || runtime.add(&last).is_ok())?;
+    lab.down()?;
+    Ok(())
+}
+
+#[test]
+fn malformed_calls_of_the_plugin_get_the_specs_json_and_code_and_change_nothing() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let lab = up("malformed", &format!("{ETCD}{POOLS}"))?;
+    let node = lab.node("node1");
+    let runtime = node.runtime()?;
+    let config = r#"{"cniVersion":"1.0.0","name":"manx","type":"manx"}"#;
+    let env = [
+        ("CNI_COMMAND", "ADD"),
+        ("CNI_CONTAINERID", "c1"),
+        ("CNI_NETNS", "/var/run/netns/none"),
+        ("CNI_IFNAME", "eth0"),
+        ("CNI_PATH", "/opt/cni/bin"),
+    ];
+    let with = |name: &'static str, value: &'static str| env.map(|(n, v)| (n, if n == name { value } else { v }));
+    for (env, stdin, code, part) in [
+        (with("CNI_COMMAND", "FETCH"), config, 4, "FETCH"),
+        (with("CNI_IFNAME", "a/b"), config, 4, "a/b"),
+        (with("CNI_CONTAINERID", "-"), config, 4, "CNI_CONTAINERID"),
+        (env, "{", 6, ""),
+        (env, r#"{"cniVersion":"0.2.0","name":"manx","type":"manx"}"#, 1, "0.2.0"),
+        (env, r#"{"cniVersion":"1.0.0","name":"a b","type":"manx"}"#, 7, "a b"),
+    ] {
+        let output = runtime.run("manx", &env, stdin)?;
+        let error: Value = serde_json::from_str(&output.stdout)?;
+        assert_eq!(error["code"], code, "{error}");
+        assert!(error.to_string().contains(part), "{part} in {error}");
+        assert!(!output.status.success());
+    }
+    let output = runtime.run("manx", &env, config)?;
+    assert!(output.stdout.contains("/var/run/netns/none"), "{}", output.stdout);
+    let versions = runtime.plugin_versions()?;
+    assert_eq!(versions["supportedVersions"], serde_json::json!(["0.3.1", "0.4.0", "1.0.0", "1.1.0"]));
+    for verb in ["CHECK", "GC"] {
+        let env = env.map(|(n, v)| (n, if n == "CNI_COMMAND" { verb } else { v }));
+        let output = runtime.run(
+            "manx",
+            &env,
+            r#"{"cniVersion":"1.1.0","name":"manx","type":"manx","prevResult":{"cniVersion":"1.1.0"}}"#,
+        )?;
+        assert!(output.stdout.contains(verb) && !output.status.success(), "{}", output.stdout);
+    }
+    let status = env.map(|(n, v)| (n, if n == "CNI_COMMAND" { "STATUS" } else { v }));
+    let version11 = r#"{"cniVersion":"1.1.0","name":"manx","type":"manx"}"#;
+    assert!(runtime.run("manx", &status, version11)?.status.success());
+    node.agent().kill9()?;
+    let output = runtime.run("manx", &status, version11)?;
+    assert!(output.stdout.contains("50"), "{}", output.stdout);
+    assert!(links(node).is_empty());
+    lab.down()?;
+    Ok(())
+}
+
+#[test]
+fn a_second_live_agent_of_a_nodes_name_is_refused_and_the_first_goes_on() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let lab = up("second", &format!("{ETCD}{POOLS}"))?;
+    let impostor = lab.node("node2");
+    impostor.agent().terminate()?;
+    let program = binary("manx-agent");
+    let output = impostor.try_exec(&["env", "MANX_NODE_NAME=node1", "MANX_STATE_DIR=/var/lib/second", &program])?;
+    assert!(!output.status.success());
+    assert!(output.stderr.contains("node1") && output.stderr.contains("another live agent"), "{}", output.stderr);
+    lab.node("node1").agent().check()?;
+    lab.node("node1").agent().ready()?;
+    lab.node("node1").plug("a")?;
+    lab.down()?;
+    Ok(())
+}
+
+#[test]
+fn bad_configuration_ends_the_agent_with_an_error_that_names_the_key() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let lab = Lab::up(&pair("badconfig", ETCD)?, &Options::unique("badconfig").without_agents())?;
+    let node = lab.node("node1");
+    let program = binary("manx-agent");
+    for (text, part) in [
+        ("etdc: {}\n", "etdc"),
+        ("etcd: {endpoints: [nonsense]}\n", "etcd.endpoints"),
+        ("initialPools: [{cidr: 10.0.0.0/28, blockSize: 26}]\n", "blockSize 26 does not fit 10.0.0.0/28"),
+        ("addressDetection: {ipv4: interface=eth9}\n", "eth9"),
+        ("bgp: {restartTime: never}\n", "bgp.restartTime"),
+    ] {
+        fs::write(node.path("/etc/manx/bad.yaml"), text)?;
+        let output = node.try_exec(&[&program, "--config", "/etc/manx/bad.yaml"])?;
+        assert!(!output.status.success() && output.stderr.contains(part), "{part} in {}", output.stderr);
+    }
+    lab.down()?;
+    Ok(())
+}
+
+#[test]
+fn manxctl_says_what_it_tried_where_nobody_answers_and_refuses_what_is_not_implemented() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let lab = up("ctl", &format!("{ETCD}{POOLS}"))?;
+    let node = lab.node("node1");
+    let ctl = |words: &[&str]| node.agent().ctl(words);
+    fs::write(
+        node.path("/etc/manx/bad.yaml"),
+        "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: p}, spec: {cidr: 10.9.0.0/16, ipipMode: Always, natOutgoing: true}}\n---\n\
+         {apiVersion: projectcalico.org/v3, kind: BGPFilter, metadata: {name: f}, spec: {}}\n",
+    )?;
+    let error = ctl(&["apply", "-f", "/etc/manx/bad.yaml"]).expect_err("unimplemented fields").to_string();
+    for part in ["ipipMode: Always", "natOutgoing: true", "BGPFilter"] {
+        assert!(error.contains(part), "{part} in {error}");
+    }
+    let pools: Value = serde_json::from_str(&ctl(&["get", "ippools", "-o", "json"])?)?;
+    assert_eq!(pools.as_array().map(Vec::len), Some(2), "nothing of the bad file was applied: {pools}");
+    assert!(ctl(&["get", "ippools", "default-ipv4-ippool", "-o", "yaml"])?.contains("cidr: 10.42.0.0/16"));
+    assert!(ctl(&["get", "ippool", "none"]).is_err());
+
+    node.agent().kill9()?;
+    let error = ctl(&["node", "status"]).expect_err("no agent").to_string();
+    assert!(error.contains("/run/manx/agent.sock"), "{error}");
+    lab.etcd().stop()?;
+    let error = ctl(&["get", "ippools"]).expect_err("no etcd").to_string();
+    assert!(error.contains("172.20.40.10:2379"), "{error}");
+    lab.down()?;
+    Ok(())
+}
+
+#[test]
+fn a_node_without_etcd_works_alone_from_its_local_store() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let lab = up("alone", POOLS)?;
+    let node = lab.node("node1");
+    let (one, two) = (node.plug("a")?, node.plug("b")?);
+    for family in Family::ALL {
+        assert!(one.ping(two.address(family)), "{family}");
+    }
+    let agent = node.agent();
+    assert!(agent.ctl(&["ipam", "show", "--show-blocks"])?.contains("10.42."));
+    assert!(agent.ctl(&["get", "ippools"])?.contains("default-ipv6-ippool"));
+    agent.kill9()?;
+    agent.start()?;
+    agent.wait_ready(CONVERGENCE)?;
+    assert!(agent.ctl(&["ipam", "show", "--ip", &one.address(Family::Ipv4).to_string()])?.contains('a'));
+    node.unplug("a")?;
+    wait_until("the link being deleted", CONVERGENCE, || links(node).len() == 1)?;
+    lab.down()?;
+    Ok(())
+}
+
+#[test]
+fn the_gateway_of_a_pod_answers_arp_on_a_node_without_a_default_route() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let lab = up("arp", &format!("{ETCD}{POOLS}"))?;
+    let node = lab.node("node1");
+    node.shell("ip route del default || true")?;
+    let pod = node.plug("a")?;
+    // The wiring gives the pod a permanent entry; without it the node has to answer.
+    pod.exec(&["ip", "neigh", "del", "169.254.1.1", "dev", "eth0"])?;
+    assert!(pod.ping(
+        node.exec(&["sh", "-c", "ip -4 -o addr show eth1 | sed 's/.*inet \\([^/]*\\).*/\\1/'"])?.trim().parse()?
+    ));
+    let neighbour = pod.exec(&["ip", "neigh", "show", "169.254.1.1"])?;
+    assert!(neighbour.contains("ee:ee:ee:ee:ee:ee"), "{neighbour}");
+    lab.down()?;
+    Ok(())
+}
+
+fn binary(name: &str) -> String {
+    let folder = std::env::var("MANX_BIN_DIR")
+        .map(PathBuf::from)
+        .unwrap_or_else(|_| Path::new(env!("CARGO_BIN_EXE_manx-lab")).parent().unwrap_or(Path::new("/")).to_owned());
+    folder.join(name).display().to_string()
+}
