@@ -1,2 +1,62 @@
-//! stub
-fn main() {}
+//! `manx-bench`: measures Manx beside what a user would pick instead, in a lab of its own.
+
+mod cni;
+mod driver;
+mod memory;
+mod report;
+mod scene;
+mod stats;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::report::Report;
+
+/// Benchmarks. Each brings a lab up, measures, and takes the lab down.
+#[derive(Debug, Parser)]
+#[command(name = "manx-bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Action,
+    /// Ends with one line of JSON: name, figures and ratios.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Latency and rate of CNI ADD and DEL, beside ptp with host-local.
+    Cni(cni::Effort),
+    /// The agent's memory at rest, with pods of its own and other nodes' blocks.
+    Memory(memory::Load),
+    /// What measures inside a node.
+    #[command(hide = true)]
+    Drive,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = match &cli.command {
+        Action::Cni(effort) => cni::run(effort).and_then(|report| show(&report, cli.json)),
+        Action::Memory(load) => memory::run(load).and_then(|report| show(&report, cli.json)),
+        Action::Drive => driver::run(),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("manx-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn show(report: &Report, json: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{}", report.text.trim_end())?;
+    if json {
+        writeln!(out, "{}", serde_json::to_string(report)?)?;
+    }
+    Ok(out.flush()?)
+}

@@ -69,7 +69,7 @@ pub enum IpamError {
         /// The endpoint.
         id: EndpointId,
         /// Why.
-        source: JournalError,
+        source: Box<JournalError>,
     },
     /// ipam has ended; only while the process ends.
     #[error("address management has ended")]

@@ -288,7 +288,9 @@ impl Node {
             Step::Claim(block) => Job::Claim(block),
             Step::Withdraw(block, created) => Job::Withdraw(block, created),
         });
-        let publication = self.publications.begin(&self.allocator, now).map(Job::Publication);
+        // Own blocks first: what is published of their addresses is not free.
+        let known = self.known.is_complete().then_some(&mut self.publications);
+        let publication = known.and_then(|publications| publications.begin(&self.allocator, now)).map(Job::Publication);
         claim.into_iter().chain(publication).collect()
     }
 

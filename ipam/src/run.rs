@@ -243,7 +243,7 @@ impl Owner {
                 }
                 (Unanswered::Commit(id, reply), Err(error)) => {
                     self.node.not_journalled(&id);
-                    answer(reply, Err(IpamError::Journal { id, source: error.clone() }));
+                    answer(reply, Err(IpamError::Journal { id, source: Box::new(error.clone()) }));
                 }
                 (Unanswered::Release(endpoint, reply), _) => answer(reply, endpoint),
                 (Unanswered::Reconcile(released, reply), _) => answer(reply, released),

@@ -3,7 +3,7 @@
 //! Every step checks what it shows. A step that fails says so, and the lab is taken down as it is at the end.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +17,10 @@ use crate::say;
 
 /// The pods that each node gets.
 const PODS: [&str; 2] = ["a", "b"];
+
+/// The addresses of the host behind the router.
+const HOST: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x10))];
 
 /// How long routes may take to be everywhere.
 const CONVERGENCE: Duration = Duration::from_secs(30);
@@ -88,7 +92,16 @@ fn converge(lab: &Lab, pods: &[Pod]) -> anyhow::Result<()> {
             })?;
         }
     }
-    say(format_args!("  every session is established and the router knows every pod, after {}", seconds(begun)));
+    for node in lab.manx_nodes() {
+        for address in HOST {
+            let address = address.to_string();
+            wait_for(&format!("the route of {} to the host", node.name()), CONVERGENCE, || {
+                let route = node.exec(&["ip", "route", "get", &address]).map_err(|error| error.to_string())?;
+                if route.contains("proto 78") || route.contains("dev eth1") { Ok(()) } else { Err(route) }
+            })?;
+        }
+    }
+    say(format_args!("  every session is established, everybody knows the way to everybody, after {}", seconds(begun)));
     Ok(())
 }
 
@@ -152,7 +165,7 @@ fn reachability(lab: &Lab, pods: &[Pod]) -> anyhow::Result<()> {
     let host = lab.node("host");
     let mut columns: Vec<(String, [IpAddr; 2])> =
         pods.iter().map(|pod| (pod.name(), Family::ALL.map(|family| pod.address(family)))).collect();
-    columns.push(("host".to_owned(), ["192.0.2.10".parse()?, "2001:db8:2::10".parse()?]));
+    columns.push(("host".to_owned(), HOST));
     let rows: Vec<&dyn Place> = pods.iter().map(|pod| pod as &dyn Place).chain([host as &dyn Place]).collect();
 
     let grid: Vec<Vec<String>> = thread::scope(|scope| {

@@ -39,7 +39,7 @@ fn table(status: &NodeStatus) -> String {
         text.push_str("No BGP peers.");
         return text;
     }
-    let header = ["PEER", "TYPE", "AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "REFUSED", "STALE", "LAST ERROR"];
+    let header = ["PEER", "TYPE", "AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "REFUSED", "STALE", "LAST DOWN"];
     text.push_str(&render::table(&header, status.peers.iter().map(row)));
     text
 }

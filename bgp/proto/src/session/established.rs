@@ -8,9 +8,9 @@ use super::agreed::Agreed;
 use super::context::{Context, LONGEST_RETRY};
 use super::down::DownReason;
 use super::handshake::{Handshake, Progress};
-use super::machine::{ConnId, Input, Output, State};
-use super::opening::Opening;
-use crate::wire::{Cease, Handling, Message, RouteRefresh, Update};
+use super::machine::{ConnId, Input, Output, State, StateName};
+use super::opening::{COLLISION_WAIT, Opening};
+use crate::wire::{Cease, Handling, Message, MessageType, RouteRefresh, Update};
 
 /// A session over which routes may flow.
 #[derive(Debug)]
@@ -65,10 +65,11 @@ impl Established {
         self.agreed.timeout().into_iter().chain(successor).min()
     }
 
-    /// Without graceful restart, the established connection wins every collision (RFC 4271 section 6.8).
+    /// Without graceful restart, the established connection wins every collision (RFC 4271 section 6.8). With it, a new
+    /// connection is the sign of a restart, unless the session is so young that it is the other half of a collision.
     fn accept(&mut self, conn: ConnId, context: &mut Context<'_>) {
         let restarts = self.agreed.negotiated.graceful_restart.as_ref().is_some_and(|terms| !terms.families.is_empty());
-        if !restarts {
+        if !restarts || context.now < self.since + COLLISION_WAIT {
             return context.refuse(conn, Cease::CollisionResolution);
         }
         if let Some(former) = self.successor.replace(Handshake::begin(conn, context)) {
@@ -76,36 +77,39 @@ impl Established {
         }
     }
 
-    fn receive(mut self, octets: &Bytes, context: &mut Context<'_>) -> State {
+    fn receive(self, octets: &Bytes, context: &mut Context<'_>) -> State {
         match context.decode(&self.agreed.negotiated.codec(), octets) {
-            Ok(Message::Update(update)) => {
+            Ok(message) => self.take(message, context),
+            Err(error) => self.down(DownReason::Malformed(error), context),
+        }
+    }
+
+    /// Takes a message of the session's connection.
+    pub(super) fn take(mut self, message: Message, context: &mut Context<'_>) -> State {
+        match message {
+            Message::Update(update) => {
                 self.agreed.heard(context.now);
                 count_faults(&update, context);
                 context.outputs.push(Output::Update(update));
-                State::Established(self)
             }
-            Ok(Message::Keepalive) => {
-                self.agreed.heard(context.now);
-                State::Established(self)
-            }
-            Ok(Message::RouteRefresh(RouteRefresh { family, subtype: 0 })) => {
-                let agreed = family.family().filter(|family| self.agreed.negotiated.families.contains(*family));
-                if let Some(family) = agreed {
+            Message::Keepalive => self.agreed.heard(context.now),
+            Message::RouteRefresh(RouteRefresh { family, subtype: 0 }) => {
+                let family = family.family().filter(|family| self.agreed.negotiated.families.contains(*family));
+                if let Some(family) = family {
                     context.outputs.push(Output::Refresh(family));
                 }
-                State::Established(self)
             }
             // Subtypes have no meaning without enhanced route refresh (RFC 7313 section 5).
-            Ok(Message::RouteRefresh(_)) => State::Established(self),
-            Ok(Message::Notification(notification)) => {
-                self.down(DownReason::NotificationReceived(notification), context)
+            Message::RouteRefresh(_) => {}
+            Message::Notification(notification) => {
+                return self.down(DownReason::NotificationReceived(notification), context);
             }
-            Ok(message @ Message::Open(_)) => {
-                let state = super::StateName::Established;
-                self.down(DownReason::Unexpected { message: message.kind(), state }, context)
+            Message::Open(_) => {
+                let (message, state) = (MessageType::Open, StateName::Established);
+                return self.down(DownReason::Unexpected { message, state }, context);
             }
-            Err(error) => self.down(DownReason::Malformed(error), context),
         }
+        State::Established(self)
     }
 
     fn receive_from_successor(mut self, conn: ConnId, octets: &Bytes, context: &mut Context<'_>) -> State {
@@ -118,7 +122,7 @@ impl Established {
                 self.successor = Some(Handshake::OpenConfirm(agreed));
             }
             Progress::Waiting(handshake) => self.successor = Some(handshake),
-            Progress::Confirmed(agreed) | Progress::Established(agreed) => return self.succeed(agreed, context),
+            Progress::Confirmed(agreed) | Progress::Established(agreed, _) => return self.succeed(agreed, context),
             Progress::Failed(conn, reason) => {
                 context.end(conn, &reason);
                 context.attempt_failed(reason);

@@ -42,8 +42,8 @@ pub(super) enum Progress {
     Confirmed(Agreed),
     /// Nothing new.
     Waiting(Handshake),
-    /// The peer takes the connection for established: this message is not one of a handshake any more.
-    Established(Agreed),
+    /// The peer takes the connection for established, as this message of its shows.
+    Established(Agreed, Box<Message>),
     /// It is over, for the peer's fault or by its will.
     Failed(ConnId, DownReason),
 }
@@ -82,9 +82,7 @@ impl Handshake {
         let (conn, state) = (self.conn(), self.state());
         let codec = match &self {
             Self::OpenSent { .. } => Codec::before_open(context.core.config.peer_type()),
-            Self::OpenConfirm(agreed) => agreed.negotiated.codec(),
-            // Read by the established session, with all that follows from it.
-            Self::Confirmed { .. } => return self.receive_confirmed(octets, context),
+            Self::OpenConfirm(agreed) | Self::Confirmed { agreed, .. } => agreed.negotiated.codec(),
         };
         let message = match context.decode(&codec, octets) {
             Ok(message) => message,
@@ -104,20 +102,15 @@ impl Handshake {
                 agreed.heard(context.now);
                 Progress::Confirmed(agreed)
             }
-            (_, message) => Progress::Failed(conn, DownReason::Unexpected { message: message.kind(), state }),
-        }
-    }
-
-    /// Only a KEEPALIVE leaves it open which connection the peer has chosen.
-    fn receive_confirmed(self, octets: &Bytes, context: &mut Context<'_>) -> Progress {
-        match self {
-            Self::Confirmed { mut agreed, until } if **octets == *crate::wire::keepalive() => {
+            (Self::Confirmed { mut agreed, until }, Message::Keepalive) => {
+                // It leaves open which connection the peer has chosen.
                 agreed.heard(context.now);
-                context.core.counters.received.keepalive += 1;
                 Progress::Waiting(Self::Confirmed { agreed, until })
             }
-            Self::Confirmed { agreed, .. } => Progress::Established(agreed),
-            other => Progress::Waiting(other),
+            (Self::Confirmed { agreed, .. }, message @ (Message::Update(_) | Message::RouteRefresh(_))) => {
+                Progress::Established(agreed, Box::new(message))
+            }
+            (_, message) => Progress::Failed(conn, DownReason::Unexpected { message: message.kind(), state }),
         }
     }
 

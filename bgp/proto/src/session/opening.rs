@@ -156,9 +156,7 @@ impl Opening {
                 self.put(side, handshake);
                 State::Opening(self)
             }
-            Progress::Established(agreed) => {
-                self.establish(agreed, context).handle(Input::Received(conn, octets.clone()), context)
-            }
+            Progress::Established(agreed, message) => self.establish(agreed, context).take(*message, context),
             Progress::Failed(conn, reason) => {
                 context.end(conn, &reason);
                 self.failed(reason, context)
@@ -193,18 +191,18 @@ impl Opening {
             self.put(side, Handshake::Confirmed { agreed, until: context.now + COLLISION_WAIT });
             return State::Opening(self);
         }
-        self.establish(agreed, context)
+        State::Established(self.establish(agreed, context))
     }
 
     /// One connection is established; all others go.
-    fn establish(mut self, agreed: Agreed, context: &mut Context<'_>) -> State {
+    fn establish(mut self, agreed: Agreed, context: &mut Context<'_>) -> Established {
         if let Outgoing::Dialling { conn, .. } = self.outgoing {
             context.outputs.push(Output::Close(conn));
         }
         for side in [Side::Outgoing, Side::Incoming] {
             self.drop_collided(side, context);
         }
-        State::Established(Established::begin(agreed, context))
+        Established::begin(agreed, context)
     }
 
     /// A connection is gone. It is no failure of the session as long as there is another one, which may have waited for
@@ -222,7 +220,7 @@ impl Opening {
         }
         let Some(side) = other else { return State::Opening(self) };
         match self.take(side) {
-            Some(Handshake::Confirmed { agreed, .. }) => self.establish(agreed, context),
+            Some(Handshake::Confirmed { agreed, .. }) => State::Established(self.establish(agreed, context)),
             Some(handshake) => {
                 self.put(side, handshake);
                 State::Opening(self)
@@ -240,7 +238,7 @@ impl Opening {
             }
             match handshake {
                 Handshake::Confirmed { agreed, until } if until <= context.now => {
-                    return self.establish(agreed, context);
+                    return State::Established(self.establish(agreed, context));
                 }
                 handshake => self.put(side, handshake),
             }
@@ -333,4 +331,4 @@ impl Side {
 }
 
 /// How long a connection that is ready waits for the one that is preferred to it.
-const COLLISION_WAIT: Duration = Duration::from_secs(5);
+pub(super) const COLLISION_WAIT: Duration = Duration::from_secs(5);

@@ -76,7 +76,7 @@ mod tests {
         let mut out = BytesMut::new();
         prefixes.iter().for_each(|prefix| put(&mut out, prefix));
         assert_eq!(out[..], [9, 10, 0x80, 0, 32, 192, 0, 2, 1]);
-        assert_eq!(out.len(), prefixes.iter().map(length).sum());
+        assert_eq!(out.len(), prefixes.iter().map(length).sum::<usize>());
     }
 
     #[test]

@@ -46,61 +46,91 @@ pub struct Reach {
 impl Update {
     /// The body of an UPDATE, everything behind the header.
     pub(super) fn parse(codec: &Codec, body: &[u8]) -> Result<Self, DecodeError> {
-        let reset = |error, offset| DecodeError::new(ErrorCode::Update(error), HEADER_LENGTH + offset, &[]);
-        let fields = |input| (length_data(be_u16), length_data(be_u16)).parse(input);
-        let parsed: Parsed<'_, (&[u8], &[u8])> = fields(body);
-        let (nlri, (withdrawn, attributes)) = parsed
-            .map_err(|error| reset(UpdateError::MalformedAttributeList, body.len() - Unreadable::from(error).left))?;
-        if body == [0; 4] {
+        if body == EMPTY {
             return Ok(Self { end_of_rib: Some(Family::Ipv4), ..Self::default() });
         }
-        let ipv4 = codec.families.contains(Family::Ipv4);
-        let prefixes = |field: &[u8], offset: usize| {
-            let mut prefixes = Vec::new();
-            let parsed = nlri::parse(Family::Ipv4, field, &mut prefixes);
-            let place = |error: Unreadable| offset + field.len() - error.left;
-            parsed.map_err(|error| reset(UpdateError::InvalidNetworkField, place(error)))?;
-            Ok(if ipv4 { prefixes } else { Vec::new() })
+        let Fields { withdrawn, attributes, nlri } = fields(body)?;
+        let attributes_offset = HEADER_LENGTH + 4 + withdrawn.len();
+        let mut update = Self {
+            withdrawn: ipv4_prefixes(codec, withdrawn, HEADER_LENGTH + 2)?,
+            ..Self::default()
         };
-        let mut update = Self { withdrawn: prefixes(withdrawn, 2)?, ..Self::default() };
-        let announced = prefixes(nlri, 4 + withdrawn.len() + attributes.len())?;
-
-        let offset = HEADER_LENGTH + 4 + withdrawn.len();
-        let mut read = attributes::read(codec, attributes, offset)?;
+        let announced = ipv4_prefixes(codec, nlri, attributes_offset + attributes.len())?;
+        let mut read = attributes::read(codec, attributes, attributes_offset)?;
         if let Some((family, prefixes)) = read.unreach.take() {
             let alone = !read.describes_routes() && withdrawn.is_empty() && nlri.is_empty();
             update.end_of_rib = (alone && prefixes.is_empty()).then_some(family);
             update.withdrawn.extend(prefixes);
         }
-        let announces = !announced.is_empty() || read.reach.as_ref().is_some_and(|reach| !reach.prefixes.is_empty());
+
+        let multiprotocol = read.reach.take_if(|reach| !reach.prefixes.is_empty());
+        let announces = !announced.is_empty() || multiprotocol.is_some();
         if announces {
-            read.require_mandatory(codec, !announced.is_empty(), offset);
+            read.require_mandatory(codec, !announced.is_empty(), attributes_offset);
         }
-        let strongest = read.faults.iter().filter(|fault| fault.handling == Handling::TreatAsWithdraw).next();
-        if let Some(fault) = strongest
-            && !announces
-            && read.describes_routes()
-        {
-            // There should be routes, and it is not certain that none were overlooked (RFC 7606 section 5.2).
-            return Err(DecodeError::new(ErrorCode::Update(fault.error), fault.offset, &[]));
-        }
-        let withdraw = strongest.is_some();
+        let describes_routes = read.describes_routes();
         update.faults = read.faults;
-        if withdraw {
-            update.withdrawn.extend(announced);
-            update.withdrawn.extend(read.reach.into_iter().flat_map(|reach| reach.prefixes));
-            return Ok(update);
+        let fault = update.faults.iter().find(|fault| fault.handling == Handling::TreatAsWithdraw);
+        match fault {
+            // There should be routes, and it is not certain that none were overlooked (RFC 7606 section 5.2).
+            Some(fault) if !announces && describes_routes => {
+                return Err(DecodeError::new(ErrorCode::Update(fault.error), fault.offset, &[]));
+            }
+            Some(_) => {
+                update.withdrawn.extend(announced);
+                update.withdrawn.extend(multiprotocol.into_iter().flat_map(|reach| reach.prefixes));
+            }
+            None => {
+                let classic = read.next_hop.filter(|_| !announced.is_empty()).map(|next_hop| Reach {
+                    family: Family::Ipv4,
+                    next_hop: next_hop.into(),
+                    link_local: None,
+                    prefixes: announced,
+                });
+                update.reach.extend(classic);
+                update.reach.extend(multiprotocol.and_then(Reach::from_multiprotocol));
+                update.attributes = announces.then_some(read.attributes);
+            }
         }
-        if let Some(next_hop) = read.next_hop.filter(|_| !announced.is_empty()) {
-            let next_hop = next_hop.into();
-            update.reach.push(Reach { family: Family::Ipv4, next_hop, link_local: None, prefixes: announced });
-        }
-        if let Some(MpReach { family, next_hop: Some(next_hop), link_local, prefixes }) = read.reach
-            && !prefixes.is_empty()
-        {
-            update.reach.push(Reach { family, next_hop, link_local, prefixes });
-        }
-        update.attributes = announces.then_some(read.attributes);
         Ok(update)
     }
 }
+
+impl Reach {
+    /// `None` without a usable next hop, which is a fault that has been dealt with.
+    fn from_multiprotocol(MpReach { family, next_hop, link_local, prefixes }: MpReach) -> Option<Self> {
+        Some(Self { family, next_hop: next_hop?, link_local, prefixes })
+    }
+}
+
+/// The variable fields of an UPDATE.
+struct Fields<'a> {
+    withdrawn: &'a [u8],
+    attributes: &'a [u8],
+    nlri: &'a [u8],
+}
+
+fn fields(body: &[u8]) -> Result<Fields<'_>, DecodeError> {
+    let parsed: Parsed<'_, (&[u8], &[u8])> = (length_data(be_u16), length_data(be_u16)).parse(body);
+    let (nlri, (withdrawn, attributes)) = parsed.map_err(|error| {
+        let offset = HEADER_LENGTH + body.len() - Unreadable::from(error).left;
+        DecodeError::new(ErrorCode::Update(UpdateError::MalformedAttributeList), offset, &[])
+    })?;
+    Ok(Fields { withdrawn, attributes, nlri })
+}
+
+/// The prefixes of a field that begins at `offset` in the message; none if the family was not agreed on.
+fn ipv4_prefixes(codec: &Codec, field: &[u8], offset: usize) -> Result<Vec<Prefix>, DecodeError> {
+    let mut prefixes = Vec::new();
+    nlri::parse(Family::Ipv4, field, &mut prefixes).map_err(|Unreadable { left }| {
+        let offset = offset + field.len() - left;
+        DecodeError::new(ErrorCode::Update(UpdateError::InvalidNetworkField), offset, &[])
+    })?;
+    if !codec.families.contains(Family::Ipv4) {
+        prefixes.clear();
+    }
+    Ok(prefixes)
+}
+
+/// No prefixes and no attributes.
+const EMPTY: [u8; 4] = [0; 4];

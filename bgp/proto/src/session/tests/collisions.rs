@@ -85,6 +85,17 @@ fn rfc4271_6_8_a_preferred_connection_is_established_at_once_and_the_other_close
 }
 
 #[test]
+fn rfc4271_6_8_a_connection_that_waits_can_still_be_closed_by_the_peer() {
+    let (mut bench, dialled, accepted) = both(config());
+    bench.feed(Input::Received(dialled, peer_open_with(HIGHER_ID).encode()));
+    bench.feed(Input::Received(dialled, keepalive()));
+    let cease = Notification::new(crate::wire::ErrorCode::Cease(crate::wire::Cease::CollisionResolution));
+    assert_eq!(bench.feed(Input::Received(dialled, cease.encode())), [Output::Close(dialled)]);
+    bench.feed(Input::Received(accepted, peer_open_with(HIGHER_ID).encode()));
+    assert_eq!(short(&bench.feed(Input::Received(accepted, keepalive()))), ["established"]);
+}
+
+#[test]
 fn rfc4271_6_8_losing_a_collision_at_the_peer_is_no_failure() {
     let (mut bench, dialled, accepted) = both(config());
     let cease = Notification::new(crate::wire::ErrorCode::Cease(crate::wire::Cease::CollisionResolution));

@@ -2,6 +2,13 @@
 
 use super::*;
 
+/// Established with a peer that can restart, and for so long that a new connection is no collision.
+fn settled() -> (Bench, ConnId) {
+    let (mut bench, conn) = Bench::established(restartable(), &restartable_open());
+    bench.pass(Duration::from_secs(6));
+    (bench, conn)
+}
+
 fn restartable() -> SessionConfig {
     SessionConfig { graceful_restart: Some(restart_terms(false)), ..config() }
 }
@@ -42,7 +49,7 @@ fn rfc4724_4_2_routes_stay_when_the_connection_just_ends_and_go_after_a_notifica
 
 #[test]
 fn rfc4724_4_2_a_new_connection_takes_the_place_of_the_old_one_without_losing_routes() {
-    let (mut bench, old) = Bench::established(restartable(), &restartable_open());
+    let (mut bench, old) = settled();
     let (new, outputs) = bench.accept();
     assert_eq!(short(&outputs), ["OPEN"]);
     assert_eq!(short(&bench.feed(Input::Received(new, restartable_open().encode()))), ["KEEPALIVE"]);
@@ -57,7 +64,7 @@ fn rfc4724_4_2_a_new_connection_takes_the_place_of_the_old_one_without_losing_ro
 
 #[test]
 fn rfc4724_4_2_a_new_connection_that_comes_to_nothing_leaves_the_session_alone() {
-    let (mut bench, old) = Bench::established(restartable(), &restartable_open());
+    let (mut bench, old) = settled();
     let (new, _) = bench.accept();
     assert_eq!(bench.feed(Input::Closed(new)), []);
     let (new, _) = bench.accept();
@@ -73,7 +80,7 @@ fn rfc4724_4_2_a_new_connection_that_comes_to_nothing_leaves_the_session_alone()
 
 #[test]
 fn rfc4724_4_2_a_restarted_peer_goes_on_when_the_old_connection_ends_first() {
-    let (mut bench, old) = Bench::established(restartable(), &restartable_open());
+    let (mut bench, old) = settled();
     let (new, _) = bench.accept();
     assert_eq!(bench.feed(Input::Closed(old)), [Output::Down(DownReason::ConnectionLost)]);
     assert_eq!(bench.session.state(), StateName::OpenSent);
@@ -95,4 +102,12 @@ fn rfc4724_4_1_the_terms_of_the_next_open_can_be_changed_while_the_session_is_up
         panic!("no OPEN")
     };
     assert!(!open.graceful_restart().unwrap().restarting);
+}
+
+#[test]
+fn rfc4271_6_8_a_new_connection_right_after_the_session_came_up_is_a_collision_and_no_restart() {
+    let (mut bench, conn) = Bench::established(restartable(), &restartable_open());
+    let (_, outputs) = bench.accept();
+    assert_eq!(short(&outputs), ["NOTIFICATION 6/7", "close"]);
+    assert_eq!(bench.session.connection(), Some(conn));
 }

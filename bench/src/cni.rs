@@ -1,0 +1,283 @@
+//! `manx-bench cni`: latency and rate of ADD and DEL, ours and those of `ptp` with `host-local`, in turn.
+//!
+//! Three settings: etcd up and blocks large enough that one serves the whole run, beside ptp; the same with etcd stopped;
+//! and blocks of the default sizes with etcd up, where ADD also meets claims and the rest of released addresses.
+//! A figure is the median over the rounds of what each round gave.
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::{Map, Value, json};
+
+use crate::driver::{Plan, Plugin, Round, drive};
+use crate::report::Report;
+use crate::scene::{Scene, load_average, processors, tell};
+use crate::stats::{median, milliseconds, percentile};
+
+/// How many plugins run at a time in the parallel part.
+const THREADS: usize = 8;
+
+/// Replaces the large blocks of the topology's agent.yaml by those of the default sizes.
+const DEFAULT_BLOCKS: (&str, &str) = ("MANX_INITIAL_POOLS", "10.42.0.0/16,fd00:42::/64");
+
+/// How much is measured.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Effort {
+    /// Turns that each plugin gets.
+    #[arg(long, hide = true, default_value_t = 5)]
+    rounds: usize,
+    /// Attachments one after the other, over all rounds.
+    #[arg(long, hide = true, default_value_t = 100)]
+    sequential: usize,
+    /// Attachments made by eight at a time, over all rounds.
+    #[arg(long, hide = true, default_value_t = 200)]
+    parallel: usize,
+}
+
+/// Measures.
+pub(crate) fn run(effort: &Effort) -> anyhow::Result<Report> {
+    let load_before = load_average()?;
+    let large = Scene { topology: "cni.clab.yml", env: &[] };
+    let (beside, stopped) = large.play(
+        |_| Ok(()),
+        |lab| {
+            tell(format_args!("manx and ptp in turn"));
+            let beside = drive(lab.node("node1"), &effort.plan("up", vec![manx(), ptp()]))?;
+            lab.etcd().stop()?;
+            tell(format_args!("manx with etcd stopped"));
+            let stopped = drive(lab.node("node1"), &effort.plan("stopped", vec![manx()]))?;
+            Ok((beside, stopped))
+        },
+    )?;
+    let default = Scene { env: &[DEFAULT_BLOCKS], ..large };
+    let default = default.play(
+        |_| Ok(()),
+        |lab| {
+            tell(format_args!("manx with blocks of the default sizes"));
+            drive(lab.node("node1"), &effort.plan("default", vec![manx()]))
+        },
+    )?;
+
+    let per_round = effort.parallel_per_round();
+    let (ours, theirs): (Vec<Round>, Vec<Round>) = beside.into_iter().partition(|round| round.plugin == "manx");
+    let rows = [
+        Row::of("manx", ("", ""), &ours, per_round)?,
+        Row::of("ptp + host-local", ("ptp_", ""), &theirs, per_round)?,
+        Row::of("manx, etcd stopped", ("", "_etcd_stopped"), &stopped, per_round)?,
+        Row::of("manx, blocks /26 and /122", ("", "_default_blocks"), &default, per_round)?,
+    ];
+    Ok(effort.report(&rows, load_before, load_average()?))
+}
+
+impl Effort {
+    fn plan(&self, run: &str, plugins: Vec<Plugin>) -> Plan {
+        Plan {
+            run: run.to_owned(),
+            plugins,
+            rounds: self.rounds.max(1),
+            sequential: self.sequential.div_ceil(self.rounds.max(1)).max(1),
+            parallel: self.parallel_per_round(),
+            threads: THREADS,
+        }
+    }
+
+    fn parallel_per_round(&self) -> usize {
+        self.parallel.div_ceil(self.rounds.max(1)).max(1)
+    }
+
+    fn report(&self, rows: &[Row; 4], load_before: f64, load_after: f64) -> Report {
+        let mut report = Report::new("cni");
+        report.line(&format!(
+            "ADD and DEL in {} rounds: {} one by one, {} by {THREADS} at a time; medians of the rounds",
+            self.rounds, self.sequential, self.parallel
+        ));
+        report.line(&format!(
+            "{} processors, load average {load_before:.2} before and {load_after:.2} after\n",
+            processors()
+        ));
+        report.line(&Row::heading());
+        for row in rows {
+            report.line(&row.to_line());
+            row.add_figures(&mut report);
+        }
+        report.figure("load_average_before", load_before);
+        report.figure("load_average_after", load_after);
+        let [ours, theirs, ..] = rows;
+        report.line("\nours over ptp's:");
+        for (key, ours, theirs) in [
+            ("add_p50_vs_ptp", ours.add_p50, theirs.add_p50),
+            ("del_p50_vs_ptp", ours.del_p50, theirs.del_p50),
+            ("add_rate_vs_ptp_8", ours.add_rate, theirs.add_rate),
+            ("del_rate_vs_ptp_8", ours.del_rate, theirs.del_rate),
+        ] {
+            let ratio = report.ratio(key, ours, theirs);
+            report.line(&format!("  {key:<20} {ratio:>8.3}"));
+        }
+        report
+    }
+}
+
+fn manx() -> Plugin {
+    plugin("manx", json!({ "cniVersion": "1.0.0", "name": "manx", "type": "manx" }))
+}
+
+/// The addresses are allocated in files on the disk that has our journal and etcd's data.
+fn ptp() -> Plugin {
+    let config = json!({
+        "cniVersion": "1.0.0",
+        "name": "ptp",
+        "type": "ptp",
+        "ipam": {
+            "type": "host-local",
+            "dataDir": "/var/lib/cni/networks",
+            "ranges": [[{ "subnet": "10.99.0.0/16" }], [{ "subnet": "fd00:99::/64" }]],
+            "routes": [{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }],
+        },
+    });
+    plugin("ptp", config)
+}
+
+fn plugin(name: &str, config: Value) -> Plugin {
+    let config = match config {
+        Value::Object(config) => config,
+        _ => Map::new(),
+    };
+    Plugin { name: name.to_owned(), config }
+}
+
+/// One line of the table. Latencies and delays are in milliseconds, rates are per second.
+#[derive(Debug)]
+struct Row {
+    /// For people.
+    title: &'static str,
+    /// What its figures' names begin with, and what follows the name of the quantity.
+    naming: (&'static str, &'static str),
+    add_p50: f64,
+    add_p90: f64,
+    del_p50: f64,
+    del_p90: f64,
+    add_rate: f64,
+    del_rate: f64,
+    links_gone: f64,
+}
+
+impl Row {
+    fn of(
+        title: &'static str,
+        naming: (&'static str, &'static str),
+        rounds: &[Round],
+        parallel: usize,
+    ) -> anyhow::Result<Self> {
+        let over = |of_round: &dyn Fn(&Round) -> Option<f64>| {
+            let values: Option<Vec<f64>> = rounds.iter().map(of_round).collect();
+            values.as_deref().and_then(median).with_context(|| format!("{title}: nothing was measured"))
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a number of pods")]
+        let count = parallel as f64;
+        Ok(Self {
+            title,
+            naming,
+            add_p50: over(&|round| percentile(&milliseconds(&round.add), 50))?,
+            add_p90: over(&|round| percentile(&milliseconds(&round.add), 90))?,
+            del_p50: over(&|round| percentile(&milliseconds(&round.del), 50))?,
+            del_p90: over(&|round| percentile(&milliseconds(&round.del), 90))?,
+            add_rate: over(&|round| Some(count / round.parallel_add.as_secs_f64()))?,
+            del_rate: over(&|round| Some(count / round.parallel_del.as_secs_f64()))?,
+            links_gone: over(&|round| Some(round.links_gone.as_secs_f64() * 1_000.0))?,
+        })
+    }
+
+    fn heading() -> String {
+        let columns = ["ADD p50", "p90 ms", "DEL p50", "p90 ms", "8: ADD/s", "8: DEL/s", "links gone ms"];
+        let columns: String = columns.iter().map(|column| format!("{column:>10}")).collect();
+        format!("{:<28}{columns}", "")
+    }
+
+    fn to_line(&self) -> String {
+        format!(
+            "{:<28}{:>10.2}{:>10.2}{:>10.2}{:>10.2}{:>10.0}{:>10.0}{:>13.0}",
+            self.title,
+            self.add_p50,
+            self.add_p90,
+            self.del_p50,
+            self.del_p90,
+            self.add_rate,
+            self.del_rate,
+            self.links_gone
+        )
+    }
+
+    fn add_figures(&self, report: &mut Report) {
+        let (before, after) = self.naming;
+        for (quantity, unit, value) in [
+            ("add_p50", "_ms", self.add_p50),
+            ("add_p90", "_ms", self.add_p90),
+            ("del_p50", "_ms", self.del_p50),
+            ("del_p90", "_ms", self.del_p90),
+            ("add_rate_8", "_per_s", self.add_rate),
+            ("del_rate_8", "_per_s", self.del_rate),
+            ("links_gone_after_del", "_ms", self.links_gone),
+        ] {
+            report.figure(format!("{before}{quantity}{after}{unit}"), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn round(plugin: &str, milliseconds: u64) -> Round {
+        let times = |factor: u64| (1..=10).map(|n| Duration::from_millis(n * factor * milliseconds)).collect();
+        Round {
+            plugin: plugin.to_owned(),
+            add: times(1),
+            del: times(2),
+            parallel_add: Duration::from_millis(100 * milliseconds),
+            parallel_del: Duration::from_millis(200 * milliseconds),
+            links_gone: Duration::from_millis(3),
+        }
+    }
+
+    #[test]
+    fn a_row_is_the_median_of_its_rounds_and_a_rate_counts_all_pods_of_the_part() {
+        let rounds = [round("manx", 1), round("manx", 50), round("manx", 2)];
+        let row = Row::of("manx", ("", ""), &rounds, 40).unwrap();
+        assert_eq!((row.add_p50, row.add_p90), (10.0, 18.0));
+        assert_eq!((row.del_p50, row.del_p90), (20.0, 36.0));
+        assert_eq!((row.add_rate, row.del_rate), (200.0, 100.0));
+    }
+
+    #[test]
+    fn the_report_has_every_row_s_figures_under_names_of_their_own_and_four_ratios() {
+        let row = |title, naming, slowness| Row::of(title, naming, &[round(title, slowness)], 40).unwrap();
+        let rows = [
+            row("manx", ("", ""), 1),
+            row("ptp", ("ptp_", ""), 4),
+            row("stopped", ("", "_etcd_stopped"), 1),
+            row("default", ("", "_default_blocks"), 2),
+        ];
+        let report = Effort { rounds: 1, sequential: 10, parallel: 40 }.report(&rows, 0.5, 1.0);
+        for (key, value) in [
+            ("add_p50_ms", 5.0),
+            ("ptp_add_p50_ms", 20.0),
+            ("add_rate_8_per_s", 400.0),
+            ("ptp_add_rate_8_per_s", 100.0),
+            ("add_p50_etcd_stopped_ms", 5.0),
+            ("del_p50_default_blocks_ms", 20.0),
+        ] {
+            assert_eq!(report.figures.get(key), Some(&value), "{key}");
+        }
+        assert_eq!(report.figures.len(), 4 * 7 + 2);
+        assert_eq!(report.ratios["add_p50_vs_ptp"], 0.25);
+        assert_eq!(report.ratios["del_p50_vs_ptp"], 0.25);
+        assert_eq!(report.ratios["add_rate_vs_ptp_8"], 4.0);
+        assert_eq!(report.ratios["del_rate_vs_ptp_8"], 4.0);
+    }
+
+    #[test]
+    fn a_plugin_that_was_not_measured_is_an_error() {
+        assert!(Row::of("manx", ("", ""), &[], 40).unwrap_err().to_string().contains("manx"));
+    }
+}

@@ -1,0 +1,255 @@
+//! What measures, inside the node: runs CNI plugins as a container runtime does, with a clock.
+//!
+//! It is this program again, with the hidden command `drive`, so that entering the node's namespaces is not measured. The
+//! plan comes on standard input and the rounds go to standard output, both as JSON.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tests::{Node, Place, wait_for};
+
+/// Where runtimes look for plugins.
+const PLUGINS: &str = "/opt/cni/bin";
+
+/// How long detached links may take to be gone.
+const SETTLE: Duration = Duration::from_secs(60);
+
+/// Attachments of each plugin before the clock runs: the programs are in the page cache then.
+const WARM_UP: usize = 3;
+
+/// What to measure.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// Tells this run's containers from those of other runs in the same node.
+    pub(crate) run: String,
+    /// Whose turn it is, in this order in every round.
+    pub(crate) plugins: Vec<Plugin>,
+    /// How many rounds.
+    pub(crate) rounds: usize,
+    /// Attachments per plugin and round that are made one after the other.
+    pub(crate) sequential: usize,
+    /// Attachments per plugin and round that are made by `threads` at a time.
+    pub(crate) parallel: usize,
+    /// How many plugins run at a time in the parallel part.
+    pub(crate) threads: usize,
+}
+
+/// A plugin and its network.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Plugin {
+    /// The program.
+    pub(crate) name: String,
+    /// What it gets on standard input.
+    pub(crate) config: Map<String, Value>,
+}
+
+/// What one plugin did in one round.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Round {
+    /// The plugin's name.
+    pub(crate) plugin: String,
+    /// Each ADD of the sequential part.
+    pub(crate) add: Vec<Duration>,
+    /// Each DEL of the sequential part.
+    pub(crate) del: Vec<Duration>,
+    /// All ADDs of the parallel part together.
+    pub(crate) parallel_add: Duration,
+    /// All DELs of the parallel part together.
+    pub(crate) parallel_del: Duration,
+    /// From the last DEL of the parallel part until the node has no link of its attachments any more.
+    pub(crate) links_gone: Duration,
+}
+
+/// Runs the plan in a node.
+pub(crate) fn drive(node: &Node, plan: &Plan) -> anyhow::Result<Vec<Round>> {
+    let own = std::env::current_exe().context("finding the running program")?;
+    let mut command = node.command(&own.display().to_string());
+    let mut child = command
+        .arg("drive")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .with_context(|| format!("running the driver on {}", node.name()))?;
+    if let Some(mut pipe) = child.stdin.take() {
+        pipe.write_all(&serde_json::to_vec(plan)?).context("telling the driver its plan")?;
+    }
+    let output = child.wait_with_output().context("waiting for the driver")?;
+    ensure!(output.status.success(), "the driver on {} failed ({})", node.name(), output.status);
+    serde_json::from_slice(&output.stdout).context("the driver's answer")
+}
+
+/// The command `drive`.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let mut plan = Vec::new();
+    io::stdin().read_to_end(&mut plan).context("reading the plan")?;
+    let rounds = carry_out(&serde_json::from_slice(&plan).context("the plan")?)?;
+    io::stdout().write_all(&serde_json::to_vec(&rounds)?).context("writing the rounds")
+}
+
+fn carry_out(plan: &Plan) -> anyhow::Result<Vec<Round>> {
+    let mut pods = Vec::new();
+    for plugin in &plan.plugins {
+        pods.push(Pods::make(plan, plugin)?);
+    }
+    let links = links()?;
+    for (plugin, pods) in plan.plugins.iter().zip(&mut pods) {
+        let mut pods = pods.take(WARM_UP);
+        work(&mut pods, 1, |pod| plugin.add(pod))?;
+        work(&mut pods, 1, |pod| plugin.del(pod))?;
+        settle(links)?;
+    }
+    let mut rounds = Vec::new();
+    for _ in 0..plan.rounds {
+        for (plugin, pods) in plan.plugins.iter().zip(&mut pods) {
+            rounds.push(round(plan, plugin, pods, links)?);
+        }
+    }
+    Ok(rounds)
+}
+
+fn round(plan: &Plan, plugin: &Plugin, pods: &mut Pods, links: usize) -> anyhow::Result<Round> {
+    let mut batch = pods.take(plan.sequential);
+    let (add, _) = work(&mut batch, 1, |pod| plugin.add(pod))?;
+    let (del, _) = work(&mut batch, 1, |pod| plugin.del(pod))?;
+    // What a plugin leaves for later must not be done during another's turn.
+    settle(links)?;
+    let mut batch = pods.take(plan.parallel);
+    let (_, parallel_add) = work(&mut batch, plan.threads, |pod| plugin.add(pod))?;
+    let (_, parallel_del) = work(&mut batch, plan.threads, |pod| plugin.del(pod))?;
+    let links_gone = settle(links)?;
+    Ok(Round { plugin: plugin.name.clone(), add, del, parallel_add, parallel_del, links_gone })
+}
+
+/// A container that has a network namespace.
+#[derive(Debug)]
+struct Pod {
+    /// `CNI_CONTAINERID`, and the name of the namespace.
+    container: String,
+    /// What ADD answered.
+    result: Option<Value>,
+}
+
+/// One plugin's pods that have not been used. Each is plugged in once, as in a runtime.
+struct Pods(std::vec::IntoIter<Pod>);
+
+impl Pods {
+    /// Makes the namespaces for a whole run: the kernel's work on them is over when the clock starts.
+    fn make(plan: &Plan, plugin: &Plugin) -> anyhow::Result<Self> {
+        let count = WARM_UP + plan.rounds * (plan.sequential + plan.parallel);
+        let container = |number| format!("{}-{}-{number}", plan.run, plugin.name);
+        let mut pods: Vec<Pod> = (0..count).map(|number| Pod { container: container(number), result: None }).collect();
+        work(&mut pods, 1, |pod| {
+            let output = Command::new("ip").args(["netns", "add", &pod.container]).output().context("running ip")?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "ip netns add {}: {}", pod.container, said.trim());
+            Ok(())
+        })?;
+        Ok(Self(pods.into_iter()))
+    }
+
+    fn take(&mut self, count: usize) -> Vec<Pod> {
+        self.0.by_ref().take(count).collect()
+    }
+}
+
+/// Does `each` to all pods, `threads` at a time: how long each took, and all together. The first failure ends it.
+fn work(
+    pods: &mut [Pod],
+    threads: usize,
+    each: impl Fn(&mut Pod) -> anyhow::Result<()> + Sync,
+) -> anyhow::Result<(Vec<Duration>, Duration)> {
+    let queue = Mutex::new(pods.iter_mut());
+    let worker = || {
+        let mut times = Vec::new();
+        loop {
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(pod) = next else { return Ok(times) };
+            let started = Instant::now();
+            each(pod)?;
+            times.push(started.elapsed());
+        }
+    };
+    let started = Instant::now();
+    let ended: Vec<anyhow::Result<Vec<Duration>>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        let ended = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread of the driver panicked"))));
+        ended.collect()
+    });
+    let elapsed = started.elapsed();
+    let mut times = Vec::new();
+    for part in ended {
+        times.extend(part?);
+    }
+    Ok((times, elapsed))
+}
+
+/// Waits until the node has as many links as before any pod was plugged in.
+fn settle(before: usize) -> anyhow::Result<Duration> {
+    let started = Instant::now();
+    wait_for("the links of detached pods to be gone", SETTLE, || {
+        let now = links().map_err(|error| error.to_string())?;
+        if now <= before { Ok(()) } else { Err(format!("{} are left", now - before)) }
+    })?;
+    Ok(started.elapsed())
+}
+
+fn links() -> anyhow::Result<usize> {
+    Ok(std::fs::read_dir("/sys/class/net").context("/sys/class/net")?.count())
+}
+
+impl Plugin {
+    fn add(&self, pod: &mut Pod) -> anyhow::Result<()> {
+        let result = self.call("ADD", pod)?;
+        let addresses = result.get("ips").and_then(Value::as_array).map_or(0, Vec::len);
+        ensure!(addresses == 2, "{} ADD {}: not two addresses: {result}", self.name, pod.container);
+        pod.result = Some(result);
+        Ok(())
+    }
+
+    fn del(&self, pod: &mut Pod) -> anyhow::Result<()> {
+        self.call("DEL", pod).map(drop)
+    }
+
+    /// Runs the plugin from start to exit and reads its answer, as libcni does.
+    fn call(&self, verb: &str, pod: &Pod) -> anyhow::Result<Value> {
+        let mut config = self.config.clone();
+        if let Some(result) = &pod.result {
+            config.insert("prevResult".to_owned(), result.clone());
+        }
+        let what = || format!("{} {verb} {}", self.name, pod.container);
+        let mut child = Command::new(Path::new(PLUGINS).join(&self.name))
+            .env("CNI_COMMAND", verb)
+            .env("CNI_CONTAINERID", &pod.container)
+            .env("CNI_NETNS", format!("/run/netns/{}", pod.container))
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_PATH", PLUGINS)
+            .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={}", pod.container))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(what)?;
+        if let Some(mut pipe) = child.stdin.take() {
+            pipe.write_all(&serde_json::to_vec(&config)?).with_context(what)?;
+        }
+        let output = child.wait_with_output().with_context(what)?;
+        if !output.status.success() {
+            let [out, err] = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said));
+            bail!("{} ({}): {} {}", what(), output.status, out.trim(), err.trim());
+        }
+        if output.stdout.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Value::Null);
+        }
+        serde_json::from_slice(&output.stdout).with_context(what)
+    }
+}
