@@ -24,6 +24,10 @@ const SETTLE: Duration = Duration::from_secs(60);
 /// Attachments of each plugin before the clock runs: the programs are in the page cache then.
 const WARM_UP: usize = 3;
 
+/// No duplicate address detection in pods (RFC 4862 section 5.4): ptp waits for its end, one to two seconds in every ADD,
+/// and the comparison would be one of that.
+const NO_DETECTION: &str = "net.ipv6.conf.default.accept_dad=0";
+
 /// What to measure.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
@@ -45,7 +49,11 @@ pub(crate) struct Plan {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plugin {
     /// The program.
-    pub(crate) name: String,
+    pub(crate) program: String,
+    /// The network's name, no other plugin's of the plan.
+    pub(crate) network: String,
+    /// How many addresses every pod must get; an ADD that gives fewer has failed.
+    pub(crate) addresses: usize,
     /// What it gets on standard input.
     pub(crate) config: Map<String, Value>,
 }
@@ -53,8 +61,8 @@ pub(crate) struct Plugin {
 /// What one plugin did in one round.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Round {
-    /// The plugin's name.
-    pub(crate) plugin: String,
+    /// The plugin's network.
+    pub(crate) network: String,
     /// Each ADD of the sequential part.
     pub(crate) add: Vec<Duration>,
     /// Each DEL of the sequential part.
@@ -125,7 +133,7 @@ fn round(plan: &Plan, plugin: &Plugin, pods: &mut Pods, links: usize) -> anyhow:
     let (_, parallel_add) = work(&mut batch, plan.threads, |pod| plugin.add(pod))?;
     let (_, parallel_del) = work(&mut batch, plan.threads, |pod| plugin.del(pod))?;
     let links_gone = settle(links)?;
-    Ok(Round { plugin: plugin.name.clone(), add, del, parallel_add, parallel_del, links_gone })
+    Ok(Round { network: plugin.network.clone(), add, del, parallel_add, parallel_del, links_gone })
 }
 
 /// A container that has a network namespace.
@@ -144,13 +152,12 @@ impl Pods {
     /// Makes the namespaces for a whole run: the kernel's work on them is over when the clock starts.
     fn make(plan: &Plan, plugin: &Plugin) -> anyhow::Result<Self> {
         let count = WARM_UP + plan.rounds * (plan.sequential + plan.parallel);
-        let container = |number| format!("{}-{}-{number}", plan.run, plugin.name);
+        let container = |number| format!("{}-{}-{number}", plan.run, plugin.network);
         let mut pods: Vec<Pod> = (0..count).map(|number| Pod { container: container(number), result: None }).collect();
         work(&mut pods, 1, |pod| {
-            let output = Command::new("ip").args(["netns", "add", &pod.container]).output().context("running ip")?;
-            let said = String::from_utf8_lossy(&output.stderr);
-            ensure!(output.status.success(), "ip netns add {}: {}", pod.container, said.trim());
-            Ok(())
+            let netns = format!("--net=/run/netns/{}", pod.container);
+            command(&["ip", "netns", "add", &pod.container])?;
+            command(&["nsenter", &netns, "sysctl", "-q", "-w", NO_DETECTION])
         })?;
         Ok(Self(pods.into_iter()))
     }
@@ -158,6 +165,15 @@ impl Pods {
     fn take(&mut self, count: usize) -> Vec<Pod> {
         self.0.by_ref().take(count).collect()
     }
+}
+
+/// Runs a command that is not measured.
+fn command(words: &[&str]) -> anyhow::Result<()> {
+    let (program, arguments) = words.split_first().context("no command")?;
+    let output = Command::new(program).args(arguments).output().with_context(|| words.join(" "))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {}", words.join(" "), said.trim());
+    Ok(())
 }
 
 /// Does `each` to all pods, `threads` at a time: how long each took, and all together. The first failure ends it.
@@ -211,7 +227,13 @@ impl Plugin {
     fn add(&self, pod: &mut Pod) -> anyhow::Result<()> {
         let result = self.call("ADD", pod)?;
         let addresses = result.get("ips").and_then(Value::as_array).map_or(0, Vec::len);
-        ensure!(addresses == 2, "{} ADD {}: not two addresses: {result}", self.name, pod.container);
+        ensure!(
+            addresses == self.addresses,
+            "{} ADD {}: not {} addresses: {result}",
+            self.program,
+            pod.container,
+            self.addresses
+        );
         pod.result = Some(result);
         Ok(())
     }
@@ -226,8 +248,8 @@ impl Plugin {
         if let Some(result) = &pod.result {
             config.insert("prevResult".to_owned(), result.clone());
         }
-        let what = || format!("{} {verb} {}", self.name, pod.container);
-        let mut child = Command::new(Path::new(PLUGINS).join(&self.name))
+        let what = || format!("{} {verb} {}", self.program, pod.container);
+        let mut child = Command::new(Path::new(PLUGINS).join(&self.program))
             .env("CNI_COMMAND", verb)
             .env("CNI_CONTAINERID", &pod.container)
             .env("CNI_NETNS", format!("/run/netns/{}", pod.container))

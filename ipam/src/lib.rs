@@ -33,6 +33,8 @@ mod tasks;
 mod view;
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod testing;
 
 use std::time::Duration;

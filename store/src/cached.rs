@@ -101,16 +101,23 @@ async fn follow(
     closed: CancellationToken,
 ) {
     let run = async {
-        let mut first = tokio::time::timeout(patience, from.recv()).await;
-        if first.is_err() {
-            for update in last_seen(&cache, &prefix).await {
-                if to.send(update).await.is_err() {
-                    return;
+        let mut next = match tokio::time::timeout(patience, answer(&mut from)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                for update in last_seen(&cache, &prefix).await {
+                    if to.send(update).await.is_err() {
+                        return;
+                    }
                 }
+                answer(&mut from).await
             }
-            first = Ok(from.recv().await);
+        };
+        if next.is_some() {
+            cache.put(&prefix, &Update::Restart);
+            if to.send(Update::Restart).await.is_err() {
+                return;
+            }
         }
-        let mut next = first.ok().flatten();
         while let Some(update) = next {
             cache.put(&prefix, &update);
             if to.send(update).await.is_err() {
@@ -127,6 +134,17 @@ async fn follow(
 }
 
 /// The cached listing as a watch reports it; nothing, where nothing is known or the cache cannot be read.
+/// The first that the store says of its state. A watch says `Restart` when it begins to list, before the store has
+/// answered: what follows shows that it is there.
+async fn answer(from: &mut mpsc::Receiver<Update<Key, Entry>>) -> Option<Update<Key, Entry>> {
+    loop {
+        match from.recv().await {
+            Some(Update::Restart) => {}
+            update => return update,
+        }
+    }
+}
+
 async fn last_seen(cache: &Cache, prefix: &Key) -> Vec<Update<Key, Entry>> {
     match cache.load_complete(prefix).await {
         Ok(Some(entries)) => {

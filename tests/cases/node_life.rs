@@ -146,12 +146,10 @@ fn an_exhausted_pool_is_code_11_naming_it_and_a_failed_add_leaks_nothing() -> Te
     if !can_run_labs() {
         return Ok(());
     }
-    let lab = up("exhausted", &format!("{ETCD}initialPools: [{{cidr: 10.42.0.0/30, blockSize: 30}}]\ncoolDown: 1s\n"))?;
-    // The pool is one block: one of the nodes has it.
-    let owner =
-        |node: &Node| node.exec(&["ip", "route", "show", "proto", "77"]).is_ok_and(|text| text.contains("unreachable"));
-    wait_until("the block being claimed", CONVERGENCE, || lab.manx_nodes().any(owner))?;
-    let node = lab.manx_nodes().find(|node| owner(node)).ok_or("no owner")?;
+    // Two blocks of four addresses: one for each node.
+    let pools = "initialPools: [{cidr: 10.42.0.0/29, blockSize: 30}]\ncoolDown: 1s\n";
+    let lab = up("exhausted", &format!("{ETCD}{pools}"))?;
+    let node = lab.node("node1");
     let runtime = node.runtime()?;
     let mut attachments = Vec::new();
     for number in 0..4 {

@@ -78,8 +78,9 @@ impl Restart {
         self.preserved.contains(family) && !self.in_sync.contains(family)
     }
 
-    /// Whether a reflector may tell a peer that it has sent all it has. A restarted peer is not waited for, as it may wait
-    /// for us (RFC 4724 section 4.1).
+    /// Whether a reflector may tell a peer that it has sent all it has. After a restart, every other peer has to have sent
+    /// all of its own before; one that has restarted as well is not waited for, as it may wait for us (RFC 4724
+    /// section 4.1). After a boot nobody is waited for: two reflectors that booted would wait for each other.
     pub(crate) fn has_chosen(&self, family: Family) -> bool {
         !self.preserved.contains(family) || self.chosen.contains(family)
     }

@@ -6,7 +6,7 @@
 //!                          in Table (loc)                                      └──► UpdateGroup (adj_out) ──► octets
 //! ```
 //!
-//! What exists how often: one [`Rib`]; one table per family; one slot of about 40 octets per prefix and one path of eight
+//! What exists how often: one [`Rib`]; one table per family; one slot of 32 octets (48 for IPv6) per prefix and one path of eight
 //! per peer that offers it; one attribute set however many routes bear it; one update group per set of peers that are told
 //! the same, whatever their number. There is nothing per peer and prefix besides the path.
 //!
@@ -78,8 +78,8 @@ pub(crate) struct Rib {
     groups: Vec<Option<UpdateGroup>>,
     /// Routes of peers that go at the next [`Rib::sweep`].
     doomed: ByFamily<BTreeMap<PeerIndex, Extent>>,
-    /// How many octets a log holds for slow peers, where that is not what it usually is.
-    log_limit: Option<usize>,
+    /// How many octets a log holds for slow peers: [`LOG_LIMIT`].
+    log_limit: usize,
 }
 
 #[derive(Debug, Default)]
@@ -103,7 +103,7 @@ pub(crate) enum Extent {
 
 impl Rib {
     pub(crate) fn new(import: ImportPolicy) -> Self {
-        Self { import, ..Self::default() }
+        Self { import, log_limit: LOG_LIMIT, ..Self::default() }
     }
 
     // --- peers ---
@@ -304,7 +304,6 @@ impl Rib {
         self.sweep();
         let changed = self.attributes.take_changed_next_hops();
         let Self { attributes, tables, sources, groups, import, log_limit, .. } = self;
-        let log_limit = log_limit.unwrap_or(LOG_LIMIT);
         if !changed.is_empty() {
             tables.ipv4.touch_next_hops(&changed, attributes);
             tables.ipv6.touch_next_hops(&changed, attributes);
@@ -328,7 +327,7 @@ impl Rib {
         let grown = groups
             .iter_mut()
             .enumerate()
-            .filter_map(|(place, group)| group.as_mut()?.close_round(&view, log_limit).then_some(GroupId(place)));
+            .filter_map(|(place, group)| group.as_mut()?.close_round(&view, *log_limit).then_some(GroupId(place)));
         grown.collect()
     }
 

@@ -287,7 +287,7 @@ proptest! {
         log_limit in prop_oneof![Just(0_usize), Just(150), Just(1 << 20)],
     ) {
         let mut rib = rib();
-        rib.log_limit = Some(log_limit);
+        rib.log_limit = log_limit;
         let mut group = rib.join(READER, to_clients(), true);
         // A second member that reads nothing keeps the log from being trimmed.
         rib.add_peer(PeerIndex(8), next_hop(98));

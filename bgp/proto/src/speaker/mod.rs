@@ -175,10 +175,14 @@ impl Speaker {
     }
 
     fn tick(&mut self) {
-        while let Some((due, index)) = self.timers.first().copied()
-            && due <= self.now
+        let mut due = Vec::new();
+        while let Some((at, index)) = self.timers.first().copied()
+            && at <= self.now
         {
             self.timers.pop_first();
+            due.push(index);
+        }
+        for index in due {
             if let Some(peer) = self.peer_mut(index) {
                 peer.armed = None;
             }

@@ -55,6 +55,16 @@ impl AsPath {
         Self::default()
     }
 
+    /// The segments as given; those without AS numbers are left out, those with more than 255 become several.
+    pub fn new(segments: impl IntoIterator<Item = (SegmentKind, Vec<Asn>)>) -> Self {
+        let mut builder = Builder::default();
+        for (kind, asns) in segments {
+            let asns: Vec<_> = asns.into_iter().map(|asn| asn.number().to_be_bytes()).collect();
+            builder.push(kind, &asns);
+        }
+        builder.finish()
+    }
+
     /// One sequence, or several where it is longer than 255.
     pub fn sequence(asns: impl IntoIterator<Item = Asn>) -> Self {
         let mut builder = Builder::default();
@@ -111,7 +121,10 @@ impl AsPath {
 
     /// The value of an AS_PATH or AS4_PATH; an error is a malformed one (RFC 7606 section 7.2, RFC 7607).
     pub(super) fn parse(value: &[u8], width: Width, confederation: Confederation) -> Result<Self, Unreadable> {
-        let mut builder = Builder(Vec::with_capacity(value.len() * 2));
+        let mut builder = Builder(Vec::with_capacity(match width {
+            Width::Two => value.len() * 2,
+            Width::Four => value.len(),
+        }));
         let mut rest = value;
         while !rest.is_empty() {
             let (behind, (kind, asns)) = segment(rest, width)?;

@@ -14,10 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bgp_proto::PeerEvent;
 use bgp_proto::session::DownReason;
 use bgp_proto::wire::Families;
-use bgp_proto::{PeerConfig, PeerEvent};
-use simnet::{ASN, Link, Number, SimNet, address, block, blocks, peer};
+use simnet::{Link, Number, SimNet, address, block};
 use types::{Asn, Family, Prefix};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -89,6 +89,17 @@ fn a_mesh_of_many_nodes_that_all_start_at_once_converges_with_one_session_each()
         assert!(net.node(number).is_established());
         assert_eq!((established(&net, number), net.node(number).lost.len()), (58, 0));
     }
+}
+
+#[test]
+fn a_slow_link_delays_routes_and_breaks_nothing() {
+    let mut net = SimNet::new(13);
+    net.set_link(1, 2, Link::Slow(4 * SECOND));
+    let mut net = net.with_mesh(3);
+    net.run_until(2 * MINUTE, |net| is_converged(net, 3));
+    net.run(10 * MINUTE);
+    assert!(is_converged(&net, 3) && (1..=3).all(|number| net.node(number).is_established()));
+    assert_eq!(net.node(1).lost, []);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use bgp_proto::PeerConfig;
 use bgp_proto::wire::Families;
 use types::{ClusterId, Family};
 
-use crate::simnet::{Link, Number, SimNet, address, block, blocks, peer};
+use crate::simnet::{Link, Number, SimNet, block, blocks, peer};
 use crate::{MINUTE, SECOND, is_converged, routes_to};
 
 fn cluster(number: u8) -> ClusterId {

@@ -18,6 +18,8 @@ pub(crate) type Number = u8;
 pub(crate) enum Link {
     /// Delivers.
     Up,
+    /// Delivers so much later.
+    Slow(Duration),
     /// Loses everything without anybody being told.
     Silent,
 }
@@ -164,7 +166,12 @@ impl SimNet {
 
     /// Nodes 1 to `count` with a session per family between every two, each with its blocks.
     pub(crate) fn mesh(count: Number, seed: u64) -> Self {
-        let mut net = Self::new(seed);
+        Self::new(seed).with_mesh(count)
+    }
+
+    /// The same on these links.
+    pub(crate) fn with_mesh(self, count: Number) -> Self {
+        let mut net = self;
         for number in 1..=count {
             net.add(number);
         }
@@ -489,12 +496,14 @@ impl SimNet {
     /// Sends something from a node to an end, in order, unless the link loses it.
     fn send(&mut self, from: Number, to: End, event: Event) {
         let link = (from.min(to.0), from.max(to.0));
-        if self.links.get(&link) == Some(&Link::Silent) {
-            return;
-        }
+        let delay = match self.links.get(&link) {
+            Some(Link::Silent) => return,
+            Some(Link::Slow(delay)) => *delay,
+            Some(Link::Up) | None => Duration::ZERO,
+        };
         let jitter = self.latency * u32::try_from(self.random() % 1_000).unwrap() / 1_000;
         let arrival = self.arrivals.entry(to).or_insert(self.now);
-        *arrival = (*arrival).max(self.now + self.latency + jitter);
+        *arrival = (*arrival).max(self.now + delay + self.latency + jitter);
         let arrival = *arrival;
         self.enqueue(arrival, event);
     }
