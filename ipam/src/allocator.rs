@@ -11,7 +11,7 @@
 //!
 //! Pure: it neither journals nor publishes, but says what is to be journalled. Who owns a block is not decided here.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,9 @@ pub(crate) struct Allocator {
     /// Endpoints that hold addresses.
     endpoints: BTreeMap<EndpointId, Held>,
     /// Addresses released and not free yet.
-    resting: BTreeMap<IpAddr, Rest>,
+    resting: BTreeSet<IpAddr>,
+    /// Those of them that the store may still show, by the endpoint that it shows them for. The others cool.
+    releasing: BTreeMap<EndpointId, BTreeSet<IpAddr>>,
     /// When those that cool become free; all cool for the same time, so they are in the order of their end.
     cooling: VecDeque<(Instant, IpAddr)>,
     /// How many addresses have become free again: the order in which they are given out.
@@ -69,15 +71,6 @@ pub(crate) enum Phase {
     Committed,
 }
 
-/// Why an address rests.
-#[derive(Debug, PartialEq, Eq)]
-enum Rest {
-    /// The store may still show it as this endpoint's.
-    Releasing(EndpointId),
-    /// The cool-down runs, see [`Allocator::cooling`].
-    Cooling,
-}
-
 /// A block in numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct BlockCount {
@@ -95,7 +88,8 @@ impl Allocator {
             acknowledged,
             blocks: BTreeMap::new(),
             endpoints: BTreeMap::new(),
-            resting: BTreeMap::new(),
+            resting: BTreeSet::new(),
+            releasing: BTreeMap::new(),
             cooling: VecDeque::new(),
             turns: 0,
         }
@@ -124,7 +118,7 @@ impl Allocator {
             return Ok(());
         }
         let held = self.endpoints.values().flat_map(|held| held.endpoint.addresses.iter());
-        let block = Block::new(cidr, held.chain(self.resting.keys()).copied())?;
+        let block = Block::new(cidr, held.chain(&self.resting).copied())?;
         self.blocks.insert(cidr, block);
         Ok(())
     }
@@ -168,7 +162,7 @@ impl Allocator {
 
     /// The attachment is complete. Gives what to journal before anybody is told; none: the id holds no reservation.
     pub(crate) fn commit(&mut self, id: &EndpointId) -> Option<JournalWrite> {
-        let held = self.endpoints.get_mut(id)?;
+        let held = self.endpoints.get_mut(id).filter(|held| held.phase == Phase::Reserved)?;
         held.phase = Phase::Committed;
         Some(rows::committed(&held.endpoint))
     }
@@ -212,11 +206,11 @@ impl Allocator {
 
     /// The store shows `published` as the addresses of an endpoint: what else it had may begin to cool.
     pub(crate) fn acknowledge(&mut self, id: &EndpointId, published: &[IpAddr], now: Instant) {
-        let releasing = |(address, rest): (&IpAddr, &Rest)| match rest {
-            Rest::Releasing(by) if by == id && !published.contains(address) => Some(*address),
-            _ => None,
-        };
-        let gone: Vec<IpAddr> = self.resting.iter().filter_map(releasing).collect();
+        let Some(releasing) = self.releasing.get_mut(id) else { return };
+        let gone: Vec<IpAddr> = releasing.extract_if(.., |address| !published.contains(address)).collect();
+        if releasing.is_empty() {
+            self.releasing.remove(id);
+        }
         for address in gone {
             self.cool(address, now);
         }
@@ -257,17 +251,14 @@ impl Allocator {
     }
 
     /// The committed endpoints whose host interface is not in `present`.
-    pub(crate) fn without_interface(&self, present: &std::collections::BTreeSet<InterfaceName>) -> Vec<EndpointId> {
+    pub(crate) fn without_interface(&self, present: &BTreeSet<InterfaceName>) -> Vec<EndpointId> {
         let absent = |endpoint: &&WorkloadEndpoint| !present.contains(&endpoint.host_interface);
         self.all_committed().filter(absent).map(|endpoint| endpoint.id.clone()).collect()
     }
 
     /// The ids whose released addresses the store may still show.
     pub(crate) fn releasing(&self) -> impl Iterator<Item = &EndpointId> {
-        self.resting.values().filter_map(|rest| match rest {
-            Rest::Releasing(id) => Some(id),
-            Rest::Cooling => None,
-        })
+        self.releasing.keys()
     }
 
     /// Own blocks.
@@ -283,7 +274,7 @@ impl Allocator {
     /// A block of our own, in numbers.
     pub(crate) fn count(&self, cidr: &Prefix) -> BlockCount {
         let Some(block) = self.blocks.get(cidr) else { return BlockCount::default() };
-        let resting = self.resting.keys().filter(|address| cidr.contains(**address)).count() as u64;
+        let resting = self.resting.iter().filter(|address| cidr.contains(**address)).count() as u64;
         let (addresses, free) = (u64::from(block.size()), u64::from(block.free()));
         BlockCount { addresses, in_use: addresses - free - resting, resting, free }
     }
@@ -300,14 +291,14 @@ impl Allocator {
 
     /// `by`: the endpoint under which the store may show the address; none: under none.
     fn rest(&mut self, address: IpAddr, by: Option<EndpointId>, now: Instant) {
+        self.resting.insert(address);
         match by.filter(|_| self.acknowledged) {
-            Some(id) => drop(self.resting.insert(address, Rest::Releasing(id))),
+            Some(id) => drop(self.releasing.entry(id).or_default().insert(address)),
             None => self.cool(address, now),
         }
     }
 
     fn cool(&mut self, address: IpAddr, now: Instant) {
-        self.resting.insert(address, Rest::Cooling);
         self.cooling.push_back((now + self.cool_down, address));
     }
 }

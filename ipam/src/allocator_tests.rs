@@ -1,5 +1,3 @@
-use std::collections::BTreeSet;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -204,7 +202,7 @@ proptest! {
                 }
                 Do::Reserve(number) => prop_assert!(model.held.contains_key(&number)),
                 Do::Commit(number) => {
-                    let held = model.held.get_mut(&number).map(|held| held.1 = true);
+                    let held = model.held.get_mut(&number).filter(|held| !held.1).map(|held| held.1 = true);
                     prop_assert_eq!(allocator.commit(&id(&name(number))).is_some(), held.is_some());
                 }
                 Do::Release(number) => {
@@ -244,7 +242,7 @@ proptest! {
             }
             let held: Vec<IpAddr> =
                 allocator.endpoints.values().flat_map(|held| held.endpoint.addresses.iter().copied()).collect();
-            let distinct: BTreeSet<IpAddr> = held.iter().copied().chain(allocator.resting.keys().copied()).collect();
+            let distinct: BTreeSet<IpAddr> = held.iter().copied().chain(allocator.resting.iter().copied()).collect();
             prop_assert_eq!(distinct.len(), held.len() + allocator.resting.len(), "an address is in two places");
             let taken = u64::try_from(distinct.len()).unwrap();
             prop_assert_eq!(allocator.free(&[&pools[0]], Family::Ipv4) + taken, u64::from(blocks) * 4, "an address is lost");

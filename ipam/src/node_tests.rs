@@ -288,6 +288,7 @@ fn a_second_add_is_refused_and_an_add_after_del_gets_another_address() {
     let first = node.reserve(&id("a"), request("a")).unwrap();
     assert_eq!(node.reserve(&id("a"), request("a")), Err(ReserveError::UnderWay(id("a"))));
     node.commit(&id("a")).unwrap();
+    assert_eq!(node.commit(&id("a")), Err(IpamError::NotReserved(id("a"))));
     assert_eq!(node.reserve(&id("a"), request("a")), Err(ReserveError::AlreadyAttached(id("a"))));
     assert_eq!(node.release(&id("a"), now), Some(first.clone()));
     assert_eq!(node.release(&id("a"), now), None);

@@ -134,18 +134,3 @@ async fn a_journal_that_cannot_be_understood_is_an_error_that_names_the_row() {
     let Err(StartError::Row(error)) = started else { panic!("{started:?}") };
     assert!(error.to_string().starts_with("journal: endpoint/manx/a/eth0: value version 2"), "{error}");
 }
-#[tokio::test(flavor="multi_thread", worker_threads=2)]
-async fn zz_bench() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = store::Memory::new();
-    let pools = [pool("v4", "10.0.0.0/16", 20), pool("v6", "fd00::/64", 116)];
-    let node = TestNode::start(config("n1"), Some(&store), &folder.path().join("journal.db"), &pools).await;
-    node.blocks(2).await;
-    let mut t = Vec::new();
-    for n in 0..2000 { let s = std::time::Instant::now(); node.add(&format!("c{n}")).await.unwrap(); t.push(s.elapsed()); }
-    t.sort(); println!("ADD p50 {:?} p99 {:?}", t[1000], t[1980]);
-    let mut t = Vec::new();
-    for n in 0..2000 { let s = std::time::Instant::now(); node.del(&format!("c{n}")).await.unwrap(); t.push(s.elapsed()); }
-    t.sort(); println!("DEL p50 {:?} p99 {:?}", t[1000], t[1980]);
-    node.kill().await;
-}

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //!   Idle ──Start──► Opening ────────────────────────────────────► Established
-//!    ▲              ├ outgoing: Passive | Waiting | Dialling | Open(handshake)   ├ the connection
+//!    ▲              ├ outgoing: Nothing | Waiting | Dialling | Open(handshake)   ├ the connection
 //!    │              └ incoming: handshake, if any                              └ successor: handshake, if any
 //!    └── Stop, or held after a NOTIFICATION of ours ended an established session
 //!

@@ -171,22 +171,24 @@ impl AsPath {
     pub(super) fn merged(self, as4_path: &Self) -> Self {
         let Some(mut added) = self.length().checked_sub(as4_path.length()) else { return self };
         let mut builder = Builder::default();
+        let mut is_cut = false;
         for segment in self.segments() {
             if added == 0 {
                 break;
             }
-            match segment.kind {
-                SegmentKind::Set => builder.push(SegmentKind::Set, segment.asns),
-                SegmentKind::Sequence => {
-                    builder.append(SegmentKind::Sequence, segment.asns.get(..added).unwrap_or(segment.asns));
-                }
-            }
+            is_cut = segment.length() > added;
+            let asns = if is_cut { segment.asns.get(..added) } else { None };
+            builder.push(segment.kind, asns.unwrap_or(segment.asns));
             added = added.saturating_sub(segment.length());
         }
-        as4_path.segments().for_each(|segment| match segment.kind {
-            SegmentKind::Set => builder.push(SegmentKind::Set, segment.asns),
-            SegmentKind::Sequence => builder.append(SegmentKind::Sequence, segment.asns),
-        });
+        for segment in as4_path.segments() {
+            // The rest of the sequence that was cut.
+            if std::mem::take(&mut is_cut) {
+                builder.append(segment.kind, segment.asns);
+            } else {
+                builder.push(segment.kind, segment.asns);
+            }
+        }
         builder.finish()
     }
 }
@@ -302,7 +304,7 @@ impl Builder {
         (!added.as_chunks::<4>().0.contains(&[0; 4])).then_some(())
     }
 
-    /// AS numbers that continue the last segment, if that is a sequence, as far as it has room.
+    /// AS numbers that continue the last segment, if that is of the same kind, as far as it has room.
     fn append(&mut self, kind: SegmentKind, asns: &[[u8; 4]]) {
         let last = Segments(&self.0).last().filter(|last| last.kind == kind);
         let room = last.map_or(0, |last| SEGMENT_LIMIT - last.asns.len());

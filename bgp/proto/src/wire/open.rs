@@ -135,7 +135,7 @@ impl Open {
             let mut rest = value;
             while !rest.is_empty() {
                 let offset = at(behind) - rest.len();
-                let parsed: Parsed<'_, (u8, &[u8])> = (be_u8, length_data(be_u8)).parse(rest);
+                let parsed: Parsed<'_, (u8, &[u8])> = (be_u8, length_data(be_u8)).parse_complete(rest);
                 let (next, (code, value)) = parsed.map_err(|_| refuse(OpenError::Unspecific, offset, &[]))?;
                 capabilities.push(Capability::parse(code, value).map_err(|error| refuse(error, offset, &[]))?);
                 rest = next;
@@ -196,5 +196,9 @@ fn parameters(input: &[u8]) -> Result<(&[u8], bool), nom::Err<Unreadable>> {
 
 /// The type and value of a parameter.
 fn parameter(input: &[u8], extended: bool) -> Parsed<'_, (u8, &[u8])> {
-    if extended { (be_u8, length_data(be_u16)).parse(input) } else { (be_u8, length_data(be_u8)).parse(input) }
+    if extended {
+        (be_u8, length_data(be_u16)).parse_complete(input)
+    } else {
+        (be_u8, length_data(be_u8)).parse_complete(input)
+    }
 }

@@ -51,10 +51,7 @@ impl Update {
         }
         let Fields { withdrawn, attributes, nlri } = fields(body)?;
         let attributes_offset = HEADER_LENGTH + 4 + withdrawn.len();
-        let mut update = Self {
-            withdrawn: ipv4_prefixes(codec, withdrawn, HEADER_LENGTH + 2)?,
-            ..Self::default()
-        };
+        let mut update = Self { withdrawn: ipv4_prefixes(codec, withdrawn, HEADER_LENGTH + 2)?, ..Self::default() };
         let announced = ipv4_prefixes(codec, nlri, attributes_offset + attributes.len())?;
         let mut read = attributes::read(codec, attributes, attributes_offset)?;
         if let Some((family, prefixes)) = read.unreach.take() {
@@ -111,7 +108,7 @@ struct Fields<'a> {
 }
 
 fn fields(body: &[u8]) -> Result<Fields<'_>, DecodeError> {
-    let parsed: Parsed<'_, (&[u8], &[u8])> = (length_data(be_u16), length_data(be_u16)).parse(body);
+    let parsed: Parsed<'_, (&[u8], &[u8])> = (length_data(be_u16), length_data(be_u16)).parse_complete(body);
     let (nlri, (withdrawn, attributes)) = parsed.map_err(|error| {
         let offset = HEADER_LENGTH + body.len() - Unreadable::from(error).left;
         DecodeError::new(ErrorCode::Update(UpdateError::MalformedAttributeList), offset, &[])

@@ -128,7 +128,8 @@ fn a_peer_that_dials_again_during_a_handshake_is_heard_on_its_last_connection() 
 #[test]
 fn a_fault_on_one_connection_does_not_disturb_the_other() {
     let (mut bench, dialled, accepted) = both(config());
-    let outputs = bench.feed(Input::Received(dialled, Open { asn: asn(9), capabilities: vec![], ..peer_open() }.encode()));
+    let outputs =
+        bench.feed(Input::Received(dialled, Open { asn: asn(9), capabilities: vec![], ..peer_open() }.encode()));
     assert_eq!(short(&outputs)[..2], ["NOTIFICATION 2/2", "close"]);
     bench.feed(Input::Received(accepted, peer_open().encode()));
     assert_eq!(short(&bench.feed(Input::Received(accepted, keepalive()))), ["established"]);

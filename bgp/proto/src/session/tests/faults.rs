@@ -1,7 +1,7 @@
 //! What a peer can do wrong, and the NOTIFICATION that it gets (RFC 4271 section 6).
 
 use super::*;
-use crate::wire::{ErrorCode, Cease};
+use crate::wire::{Cease, ErrorCode};
 
 /// The session is in OpenSent and gets this; returns what it does.
 fn after_open_sent(octets: Bytes) -> (Bench, Vec<Output>) {
@@ -67,10 +67,8 @@ fn rfc4271_6_2_faults_of_open_are_answered_with_their_subcodes() {
 #[test]
 fn rfc5492_5_a_peer_without_a_common_family_is_told_which_capabilities_are_missing() {
     let mut open = peer_open();
-    open.capabilities = vec![
-        Capability::Multiprotocol(AfiSafi { afi: 1, safi: 128 }),
-        Capability::FourOctetAs(asn(64_513)),
-    ];
+    open.capabilities =
+        vec![Capability::Multiprotocol(AfiSafi { afi: 1, safi: 128 }), Capability::FourOctetAs(asn(64_513))];
     let (_, outputs) = after_open_sent(open.encode());
     assert_eq!(short(&outputs)[..2], ["NOTIFICATION 2/7", "close"]);
     assert_eq!(told(&outputs).data, [1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1]);
@@ -141,7 +139,9 @@ fn rfc7606_2_a_malformed_attribute_withdraws_the_routes_and_the_session_stays() 
     let mut body = vec![0, 0, 0, 14];
     body.extend(attributes);
     body.extend([16, 10, 1]);
-    let [Output::Update(ref update)] = bench.feed(Input::Received(conn, raw(2, &body)))[..] else { panic!("no update") };
+    let [Output::Update(ref update)] = bench.feed(Input::Received(conn, raw(2, &body)))[..] else {
+        panic!("no update")
+    };
     assert_eq!(update.withdrawn, ["10.1.0.0/16".parse().unwrap()]);
     assert_eq!((&update.reach[..], &update.attributes), (&[][..], &None));
     assert_eq!(bench.session.counters().treated_as_withdraw, 1);
@@ -153,11 +153,10 @@ fn rfc4271_6_5_silence_ends_the_session_with_hold_timer_expired() {
     let (mut bench, _) = Bench::established(config(), &peer_open());
     let outputs = bench.pass(Duration::from_secs(30));
     let shorts = short(&outputs);
-    assert_eq!(shorts[shorts.len() - 3..], [
-        "NOTIFICATION 4/0",
-        "close",
-        "down: hold timer expired: nothing heard for 30 s"
-    ]);
+    assert_eq!(
+        shorts[shorts.len() - 3..],
+        ["NOTIFICATION 4/0", "close", "down: hold timer expired: nothing heard for 30 s"]
+    );
     assert_eq!(bench.session.state(), StateName::Active);
 }
 

@@ -39,7 +39,9 @@ fn rfc4724_4_2_routes_stay_when_the_connection_just_ends_and_go_after_a_notifica
     assert!(reason.retains_routes());
     let (mut bench, conn) = Bench::established(restartable(), &restartable_open());
     let cease = Notification::shutdown(crate::wire::Cease::AdministrativeReset, "");
-    let [_, Output::Down(ref reason)] = bench.feed(Input::Received(conn, cease.encode()))[..] else { panic!("not down") };
+    let [_, Output::Down(ref reason)] = bench.feed(Input::Received(conn, cease.encode()))[..] else {
+        panic!("not down")
+    };
     assert!(!reason.retains_routes());
     let (mut bench, _) = Bench::established(restartable(), &restartable_open());
     let outputs = bench.pass(Duration::from_secs(30));

@@ -53,8 +53,7 @@ impl Network {
         for output in outputs {
             match output {
                 Output::Connect(conn) => {
-                    let mut wire =
-                        Wire { ids: [None; 2], towards: Default::default(), closed: [false; 2] };
+                    let mut wire = Wire { ids: [None; 2], towards: Default::default(), closed: [false; 2] };
                     wire.ids[end] = Some(conn);
                     wire.towards[end].push_back(Arrival::Connected);
                     wire.towards[1 - end].push_back(Arrival::Accepted);

@@ -330,7 +330,7 @@ fn afi_safi(input: &[u8]) -> Parsed<'_, AfiSafi> {
 
 /// The family and the next hop of MP_REACH_NLRI; the reserved octet behind them is skipped.
 fn reach_head(input: &[u8]) -> Parsed<'_, (AfiSafi, &[u8])> {
-    let (rest, (family, next_hop)) = (afi_safi, nom::multi::length_data(be_u8)).parse(input)?;
+    let (rest, (family, next_hop)) = (afi_safi, nom::multi::length_data(be_u8)).parse_complete(input)?;
     let (rest, _reserved) = be_u8(rest)?;
     Ok((rest, (family, next_hop)))
 }
