@@ -20,6 +20,7 @@ use types::cni::{self, Attach, Detach, FrameError, Park, Refused, Reply, Request
 use types::{EndpointId, WorkloadEndpoint};
 
 use crate::readiness::Readiness;
+use crate::tasks;
 
 /// What every conversation needs.
 #[derive(Clone)]
@@ -99,9 +100,14 @@ impl Attachments {
         if let Err(error) = self.felix.detach(endpoint.addresses.clone()).await {
             warn!(endpoint = %endpoint.id, %error, "routes of an abandoned attachment stay until the next resync");
         }
+        // Before the release: from then on another ADD of the same attachment may make a link of the same name.
+        if let Err(error) = tasks::park(endpoint.host_interface.clone(), self.parked_group).await {
+            warn!(endpoint = %endpoint.id, %error, "the link of an abandoned attachment stays until its DEL");
+        }
         if let Err(error) = self.ipam.release(endpoint.id.clone()).await {
             warn!(endpoint = %endpoint.id, %error, "addresses of an abandoned attachment stay taken");
         }
+        self.reap();
     }
 
     async fn detach(&self, stream: &mut UnixStream, detach: Detach) -> Result<(), ConversationError> {
@@ -123,8 +129,7 @@ impl Attachments {
             }
             (Ok(()), endpoint) => {
                 self.ipam.release(id.clone()).await.map_err(|error| refuse(code::AGENT, &error))?;
-                // A full queue means that the reaper has been told already.
-                let _ = self.parked.try_send(());
+                self.reap();
                 send(stream, &Reply::Done).await?;
                 if let Some(endpoint) = endpoint {
                     info!(endpoint = %id, pod = %endpoint.pod, "detached");
@@ -142,6 +147,11 @@ impl Attachments {
             Request::Parked => Ok(()),
             _ => Err(ConversationError::OutOfOrder),
         }
+    }
+
+    fn reap(&self) {
+        // A full queue means that the reaper has been told already.
+        let _ = self.parked.try_send(());
     }
 
     async fn status(&self, stream: &mut UnixStream, protocol: u32) -> Result<(), ConversationError> {

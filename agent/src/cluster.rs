@@ -16,10 +16,10 @@ pub(crate) struct Cluster {
     /// This node.
     own: NodeName,
     registrations: Table<NodeName, Registration>,
-    pools: Table<ResourceName, Resource>,
-    nodes: Table<ResourceName, Resource>,
-    configurations: Table<ResourceName, Resource>,
-    peers: Table<ResourceName, Resource>,
+    pools: Table<ResourceName, Box<Resource>>,
+    nodes: Table<ResourceName, Box<Resource>>,
+    configurations: Table<ResourceName, Box<Resource>>,
+    peers: Table<ResourceName, Box<Resource>>,
 }
 
 /// What follows for this node.
@@ -108,7 +108,12 @@ impl Cluster {
         names
             .into_iter()
             .map(|name| {
-                let resource = name.as_str().parse().ok().and_then(|name| self.nodes.find(&name)).and_then(node_spec);
+                let resource = name
+                    .as_str()
+                    .parse()
+                    .ok()
+                    .and_then(|name| self.nodes.find(&name))
+                    .and_then(|resource| node_spec(resource));
                 ClusterNode::new(name.clone(), self.registrations.find(&name), resource)
             })
             .collect()
@@ -123,11 +128,11 @@ impl Cluster {
     }
 
     fn bgp_peers(&self) -> Vec<(ResourceName, BgpPeerSpec)> {
-        let spec = |(name, resource): (&ResourceName, &Resource)| match &resource.spec {
+        let spec = |(name, resource): (&ResourceName, &Spec)| match resource {
             Spec::BgpPeer(peer) => Some((name.clone(), peer.clone())),
             _ => None,
         };
-        self.peers.iter().filter_map(spec).collect()
+        self.peers.iter().map(|(name, resource)| (name, &resource.spec)).filter_map(spec).collect()
     }
 }
 
@@ -147,7 +152,7 @@ mod tests {
         let document = serde_json::json!({
             "apiVersion": types::resource::API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec});
         let resource = Resource::from_value(document).unwrap();
-        ClusterUpdate::Resource(resource.kind(), Update::Set(resource.metadata.name.clone(), resource))
+        ClusterUpdate::Resource(resource.kind(), Update::Set(resource.metadata.name.clone(), Box::new(resource)))
     }
 
     fn registration(name: &str, ipv4: &str) -> ClusterUpdate {

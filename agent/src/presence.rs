@@ -112,9 +112,8 @@ impl Presence {
                 Ok(()) => backoff.reset(),
             }
             let lost = async {
-                match &session {
-                    Some(session) => session.lost().await,
-                    None => {}
+                if let Some(session) = &session {
+                    session.lost().await;
                 }
             };
             tokio::select! {

@@ -21,6 +21,11 @@ pub(crate) fn tombstones(folder: &Path) -> io::Result<Vec<(EndpointId, std::path
     let mut found = Vec::new();
     for entry in entries {
         let path = entry?.path();
+        // Another name is a tombstone that is being written.
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<InterfaceName>().ok());
+        if !name.is_some_and(|name| name.is_ours()) {
+            continue;
+        }
         match std::fs::read_to_string(&path).map(|text| text.trim().parse::<EndpointId>()) {
             Ok(Ok(id)) => found.push((id, path)),
             Ok(Err(error)) => {
@@ -58,6 +63,16 @@ pub(crate) fn park_orphans(
         }
     }
     Ok(orphans.len())
+}
+
+/// Parks the link of an attachment that is given up, if it was made: the binary that made it may be dead.
+pub(crate) fn park(kernel: &mut dyn Kernel, interface: &InterfaceName, parked_group: u32) -> Result<(), KernelError> {
+    let Some(link) = kernel.link(interface)? else { return Ok(()) };
+    let change = LinkChange { up: Some(false), group: Some(parked_group), ..LinkChange::default() };
+    match kernel.change_link(link.index, &change) {
+        Ok(()) | Err(KernelError::Gone(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// What routing needs of the host and does not have, in words.

@@ -17,7 +17,7 @@ pub(crate) enum ClusterUpdate {
     /// Of the nodes' registrations.
     Registration(Update<NodeName, Registration>),
     /// Of the resources of a kind.
-    Resource(Kind, Update<ResourceName, Resource>),
+    Resource(Kind, Update<ResourceName, Box<Resource>>),
 }
 
 /// Follows one prefix for as long as somebody listens.
@@ -70,7 +70,7 @@ pub(crate) fn resource(kind: Kind) -> impl Fn(Update<Subject, Entry>) -> Option<
         let update = match update {
             Update::Restart => Update::Restart,
             Update::InSync => Update::InSync,
-            Update::Set(Subject::Resource(_, name), entry) => Update::Set(name, decode(&entry)?),
+            Update::Set(Subject::Resource(_, name), entry) => Update::Set(name, Box::new(decode(&entry)?)),
             Update::Delete(Subject::Resource(_, name)) => Update::Delete(name),
             Update::Set(..) | Update::Delete(..) => return None,
         };

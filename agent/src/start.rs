@@ -5,7 +5,7 @@
 //!    before anything is deleted.
 //! 3. The node's name is taken in the store. If the store is away, the node goes on with what it remembers.
 //! 4. BGP starts, with the forwarding bit where the kernel has kept our routes over the restart.
-//! 5. The sockets open: ADD is served.
+//! 5. ADD is served. (The sockets are open since 2: who asks in between waits for the answer.)
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
@@ -30,7 +30,7 @@ use crate::detect::{self, Candidate};
 use crate::presence::{Presence, PresenceError};
 use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
-use crate::tasks::{self, Wiring};
+use crate::tasks::{self, Sockets, Wiring};
 use crate::{instance, remains};
 
 /// The journal's key for its own id.
@@ -67,6 +67,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         ipam::IpamConfig { cool_down: config.cool_down, boot_id, ..ipam::IpamConfig::new(config.node_name.clone()) };
     let ipam = ipam::start(ipam_config, shared, journal, pool_updates, &tracker, cancel.clone()).await?;
 
+    let sockets = Sockets::open(&config).await?;
     recover(&config, kernel.as_mut(), &ipam, &felix).await?;
     readiness.ready(Part::Routes);
 
@@ -125,6 +126,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         attachments,
         parked_links,
         status,
+        sockets,
     };
     let failed = wiring.start(&tracker, &cancel)?;
     tokio::select! {
@@ -301,7 +303,12 @@ async fn recover(
     let group = config.kernel.link_group;
     for (id, path) in remains::tombstones(&config.run_dir.join(types::cni::RELEASED)).context("tombstones")? {
         ipam.release(id).await?;
-        std::fs::remove_file(&path).with_context(|| path.display().to_string())?;
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| path.display().to_string());
+            }
+            _ => {}
+        }
     }
     ipam.reconcile_kernel(remains::serving(kernel, group)?).await?;
     let endpoints = ipam.endpoints().await;

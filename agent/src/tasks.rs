@@ -25,7 +25,7 @@ use ipam::Ipam;
 use kernel::events::Events;
 use kernel::{Kernel, Linux};
 use store::{Session, Store, keys};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -33,7 +33,7 @@ use tracing::{info, warn};
 
 use types::config::Config;
 use types::resource::Kind;
-use types::{Prefix, Registration, ResourceName, Update};
+use types::{InterfaceName, Prefix, Registration, ResourceName, Update};
 
 use crate::api::{self, Api};
 use crate::attach::Attachments;
@@ -41,7 +41,7 @@ use crate::cluster::{Cluster, Desired};
 use crate::presence::Presence;
 use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
-use crate::{health, reaper, sources};
+use crate::{health, reaper, remains, sources};
 
 /// Updates that wait for the cluster task.
 const UPDATES: usize = 1_024;
@@ -66,6 +66,7 @@ pub(crate) struct Wiring {
     pub(crate) attachments: Attachments,
     pub(crate) parked_links: mpsc::Receiver<()>,
     pub(crate) status: Status,
+    pub(crate) sockets: Sockets,
 }
 
 impl Wiring {
@@ -76,15 +77,7 @@ impl Wiring {
         cancel: &CancellationToken,
     ) -> anyhow::Result<impl Future<Output = anyhow::Error> + use<>> {
         let (fatal, mut fatals) = mpsc::channel::<anyhow::Error>(1);
-        let run_dir = &self.config.run_dir;
-        let cni = unix_listener(&run_dir.join(types::cni::SOCKET))?;
-        let api = unix_listener(&run_dir.join(types::api::SOCKET))?;
-        let health_listener = std::net::TcpListener::bind(self.config.health_address).with_context(|| {
-            format!("configuration key healthAddress: cannot listen on {}", self.config.health_address)
-        })?;
-        health_listener.set_nonblocking(true)?;
-        let health_listener = tokio::net::TcpListener::from_std(health_listener)?;
-
+        let Sockets { cni, api, health: health_listener } = self.sockets;
         let (updates, reports) = mpsc::channel(UPDATES);
         for kind in Kind::ALL {
             let source = sources::resource(kind);
@@ -148,6 +141,33 @@ pub(crate) fn felix(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<Fel
     let mut kernel = Linux::open()?;
     let events = Events::subscribe()?.except(kernel.port()?);
     Ok(felix::start(felix, Box::new(kernel), Box::new(events))?)
+}
+
+/// Parks a link, off the runtime's threads: netlink blocks.
+pub(crate) async fn park(interface: InterfaceName, group: u32) -> anyhow::Result<()> {
+    let parked = tokio::task::spawn_blocking(move || remains::park(&mut Linux::open()?, &interface, group));
+    Ok(parked.await??)
+}
+
+/// The sockets on which the node is spoken to, for root alone.
+pub(crate) struct Sockets {
+    cni: UnixListener,
+    api: UnixListener,
+    health: TcpListener,
+}
+
+impl Sockets {
+    /// Listens, without answering yet: a DEL that comes from here on waits for the answer instead of leaving a tombstone.
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let health = TcpListener::bind(config.health_address).await;
+        Ok(Self {
+            cni: unix_listener(&config.run_dir.join(types::cni::SOCKET))?,
+            api: unix_listener(&config.run_dir.join(types::api::SOCKET))?,
+            health: health.with_context(|| {
+                format!("configuration key healthAddress: cannot listen on {}", config.health_address)
+            })?,
+        })
+    }
 }
 
 /// The MTU of pods' interfaces: configured, else that of the interfaces that carry next hops, else that of the interface

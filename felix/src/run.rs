@@ -23,6 +23,12 @@ const ROUND: usize = 1_024;
 /// Attempts at what the kernel refused.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// Somebody who waits for the routes of these prefixes.
+struct Waiting {
+    prefixes: Vec<Prefix>,
+    reply: oneshot::Sender<Result<(), RouteError>>,
+}
+
 /// The thread's state.
 pub(crate) struct Owner {
     protocols: Protocols,
@@ -46,7 +52,7 @@ pub(crate) struct Owner {
     /// Next hops are to be looked up again.
     unresolved: bool,
     /// Who waits for routes to be in the kernel, or out of it.
-    waiting: Vec<(Vec<Prefix>, oneshot::Sender<Result<(), RouteError>>)>,
+    waiting: Vec<Waiting>,
     /// Who wants to see what there is, once this round is in the kernel.
     asked: Vec<oneshot::Sender<RoutesView>>,
     /// When the tables are read in any case.
@@ -158,7 +164,8 @@ impl Owner {
             Command::Attach { interface, addresses, reply } => self.attach(interface, &addresses, reply),
             Command::Detach { addresses, reply } => {
                 addresses.iter().for_each(|address| self.desired.detach(*address));
-                self.waiting.push((addresses.into_iter().map(Prefix::host).collect(), reply));
+                let prefixes = addresses.into_iter().map(Prefix::host).collect();
+                self.waiting.push(Waiting { prefixes, reply });
             }
             Command::LocalInSync => {
                 for family in Family::ALL {
@@ -193,7 +200,8 @@ impl Owner {
                 for address in addresses {
                     self.desired.attach(*address, Local { interface: interface.clone(), index: link.index });
                 }
-                self.waiting.push((addresses.iter().map(|address| Prefix::host(*address)).collect(), reply));
+                let prefixes = addresses.iter().map(|address| Prefix::host(*address)).collect();
+                self.waiting.push(Waiting { prefixes, reply });
             }
             Err(error) => {
                 let _ = reply.send(Err(error));
@@ -302,7 +310,7 @@ impl Owner {
         if self.desired.has_dirty() {
             self.write();
         }
-        for (prefixes, reply) in std::mem::take(&mut self.waiting) {
+        for Waiting { prefixes, reply } in std::mem::take(&mut self.waiting) {
             let failed = prefixes.into_iter().find_map(|prefix| {
                 let error = self.delta.failures().get(&prefix)?.clone();
                 Some(RouteError::Kernel { prefix, error })

@@ -1,5 +1,7 @@
 //! felix against the fake kernel, and against the real one in namespaces of the tests' own.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

@@ -344,8 +344,8 @@ fn the_gateway_of_a_pod_answers_arp_on_a_node_without_a_default_route() -> TestR
 }
 
 fn binary(name: &str) -> String {
-    let folder = std::env::var("MANX_BIN_DIR")
-        .map(PathBuf::from)
-        .unwrap_or_else(|_| Path::new(env!("CARGO_BIN_EXE_manx-lab")).parent().unwrap_or(Path::new("/")).to_owned());
+    let folder = std::env::var("MANX_BIN_DIR").map(PathBuf::from).unwrap_or_else(|_| {
+        Path::new(env!("CARGO_BIN_EXE_manx-lab")).parent().unwrap_or_else(|| Path::new("/")).to_owned()
+    });
     folder.join(name).display().to_string()
 }
