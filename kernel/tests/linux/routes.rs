@@ -201,7 +201,12 @@ fn look_ups_tell_on_link_from_routed_and_know_when_there_is_no_way() {
             assert_eq!(on_link.next_hops, [RouteNextHop::on(node.eth0)]);
             assert!(on_link.prefix.contains(ip(near)) && !on_link.prefix.is_host());
 
-            assert_eq!(kernel.resolve(ip(own)).unwrap().unwrap().kind, RouteKind::Local);
+            // IPv6 makes an address local a moment after it is added, when it has been found unique.
+            let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+            while kernel.resolve(ip(own)).unwrap().unwrap().kind != RouteKind::Local {
+                assert!(std::time::Instant::now() < deadline, "{own} never became local");
+                std::thread::yield_now();
+            }
 
             put(kernel, &Route::via(prefix(default), BGP, [ip(gateway)]).with_metric(7));
             let routed = kernel.resolve(ip(far)).unwrap().unwrap();

@@ -82,7 +82,7 @@ fn theirs(codec: Codec, octets: &[u8]) -> Meaning {
     }
 }
 
-fn split(mut octets: &[u8]) -> Vec<&[u8]> {
+pub(super) fn split(mut octets: &[u8]) -> Vec<&[u8]> {
     let mut messages = Vec::new();
     while let Some(length) = frame_length(octets).unwrap() {
         let (message, rest) = octets.split_at(length);

@@ -92,8 +92,11 @@ fn any_family() -> impl Strategy<Value = Family> {
     prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)]
 }
 
-fn any_capability() -> impl Strategy<Value = Capability> {
-    let family = || (any::<u16>(), any::<u8>()).prop_map(|(afi, safi)| AfiSafi { afi, safi });
+pub(super) fn any_capability() -> impl Strategy<Value = Capability> {
+    let family = || {
+        let other = (any::<u16>(), any::<u8>()).prop_map(|(afi, safi)| AfiSafi { afi, safi });
+        prop_oneof![2 => any_family().prop_map(AfiSafi::unicast), 1 => other]
+    };
     let restart_family =
         (family(), any::<bool>()).prop_map(|(family, forwarding)| RestartFamily { family, forwarding });
     prop_oneof![
