@@ -11,6 +11,7 @@
 mod captures;
 mod malformed;
 mod oracle;
+mod oracle_netgauze;
 mod pairs;
 mod properties;
 
