@@ -7,18 +7,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kernel::KernelError;
 use kernel::events::Waker;
 use tokio::sync::{mpsc, oneshot, watch};
-
 use types::{FibUpdate, InterfaceName, NextHopState, NextHopWatch, Prefix};
 
 /// felix, as its callers see it. Clones speak to the same owner.
 #[derive(Debug, Clone)]
 pub struct Felix {
+    /// Dropped before `waker`, so that the owner then sees that nobody is left.
     pub(crate) commands: mpsc::Sender<Command>,
     /// The owner waits on the kernel's events; this makes it look at its commands.
-    pub(crate) waker: Waker,
+    pub(crate) waker: Arc<WakeAtLast>,
     pub(crate) mtu: watch::Receiver<Option<u32>>,
     /// Handed over once.
     pub(crate) next_hops: Arc<Mutex<Option<mpsc::Receiver<NextHopState>>>>,
+}
+
+/// A waker that is used once more when the last handle goes.
+#[derive(Debug)]
+pub(crate) struct WakeAtLast(pub(crate) Waker);
+
+impl Drop for WakeAtLast {
+    fn drop(&mut self) {
+        self.0.wake();
+    }
 }
 
 /// What felix programs, and what it could not.
@@ -30,8 +40,16 @@ pub struct RoutesView {
     pub blocks: usize,
     /// Routes learned by BGP that are in the kernel.
     pub bgp: usize,
-    /// What the kernel refused, in words.
+    /// Routes learned by BGP that are wanted. More than there are where next hops do not resolve.
+    pub learned: usize,
+    /// Routes of an earlier life in the kernel of which their source has said nothing yet.
+    pub stale: usize,
+    /// Which wanted routes are not in the kernel and why, in words.
     pub failures: Vec<String>,
+    /// How often since the start another program's route stood in the place of ours (and was left there).
+    pub conflicts: u64,
+    /// How often since the start another program deleted or changed a route of ours.
+    pub disturbed: u64,
 }
 
 /// Why a local route is not as it was asked for.
@@ -40,6 +58,17 @@ pub enum RouteError {
     /// The host's interface is not there.
     #[error("interface {0} does not exist")]
     NoInterface(InterfaceName),
+    /// The host's interface is down: the kernel takes no routes over it.
+    #[error("interface {0} is down")]
+    InterfaceDown(InterfaceName),
+    /// Another program's route has the prefix and our metric. It is left alone.
+    #[error("route to {prefix}: a route of another program has this prefix and metric {metric}")]
+    Conflict {
+        /// The destination.
+        prefix: Prefix,
+        /// The metric.
+        metric: u32,
+    },
     /// The kernel refused.
     #[error("route to {prefix}: {error}")]
     Kernel {
@@ -62,6 +91,7 @@ pub(crate) enum Command {
     Detach { addresses: Vec<IpAddr>, reply: oneshot::Sender<Result<(), RouteError>> },
     LocalInSync,
     OwnBlocks(BTreeSet<Prefix>),
+    NodeAddresses(Vec<IpAddr>),
     Fib(Vec<FibUpdate>),
     Watch(NextHopWatch),
     View(oneshot::Sender<RoutesView>),
@@ -88,6 +118,12 @@ impl Felix {
     /// The own blocks, all of them: each has an unreachable route.
     pub async fn own_blocks(&self, blocks: BTreeSet<Prefix>) {
         self.tell(Command::OwnBlocks(blocks)).await;
+    }
+
+    /// This node's addresses, at most one per family: the source of what the host sends to its own pods. One that the
+    /// kernel does not (or not yet) know as its own is left out of the routes until it does.
+    pub async fn node_addresses(&self, addresses: Vec<IpAddr>) {
+        self.tell(Command::NodeAddresses(addresses)).await;
     }
 
     /// Routes that BGP has chosen, in order.
@@ -118,7 +154,7 @@ impl Felix {
     async fn tell(&self, command: Command) {
         // The owner ends only with the agent; what is not done then is done at the next start.
         if self.commands.send(command).await.is_ok() {
-            self.waker.wake();
+            self.waker.0.wake();
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{Node, in_fresh_namespace, ip, link_scoped, name, prefix, set_up, vet
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The first event that passes; panics when there is none.
-fn await_event(events: &mut Events, wanted: impl Fn(&Event) -> bool) -> Event {
+pub(crate) fn await_event(events: &mut Events, wanted: impl Fn(&Event) -> bool) -> Event {
     loop {
         match events.next(Some(PATIENCE)).unwrap() {
             Wait::Event(event) if wanted(&event) => return event,

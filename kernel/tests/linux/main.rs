@@ -9,8 +9,9 @@ mod routes;
 
 use std::net::IpAddr;
 
+use kernel::events::{Event, Events, Group};
 use kernel::netns::run_in;
-use kernel::{InterfaceAddress, Kernel, LinkChange, Linux, Netns, Scope, VethSpec, ours};
+use kernel::{InterfaceAddress, Kernel, LinkChange, Linux, Netns, RouteKind, Scope, VethSpec, ours};
 use types::{InterfaceName, Prefix};
 
 /// Runs a test in a fresh namespace, or says that it cannot.
@@ -34,6 +35,7 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let mut kernel = Linux::open().unwrap();
+        let mut events = Events::subscribe_to(&[Group::Routes]).unwrap();
         let fabric = Netns::create().unwrap();
         let eth0 = kernel.create_veth(&veth("eth0", &fabric)).unwrap();
         let mut outside = Linux::open_in(&fabric).unwrap();
@@ -43,6 +45,12 @@ impl Node {
             let address = InterfaceAddress::new(eth0, ip(address), len).with_flags(kernel::AddressFlags::NO_DAD);
             kernel.add_address(&address).unwrap();
         }
+        // IPv6 makes the local route of a new address in a work queue, some time after the request was answered.
+        let own = Prefix::host(ip("2001:db8::9"));
+        events::await_event(
+            &mut events,
+            |event| matches!(event, Event::RouteChanged(route) if route.prefix == own && route.kind == RouteKind::Local),
+        );
         Self { kernel, eth0, fabric }
     }
 }

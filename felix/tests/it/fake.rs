@@ -1,33 +1,14 @@
-//! felix against the fake kernel, and against the real one in namespaces of the tests' own.
-
-#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+//! Against the fake kernel, through the handle and with the thread.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
 use felix::{Felix, FelixConfig, RouteError};
-use kernel::events::{Events, Group};
 use kernel::fake::FakeKernel;
-use kernel::{Kernel, Linux, Netns, Route, RouteChange, RouteFilter};
+use kernel::{Route, RouteChange};
 use proptest::prelude::*;
-use types::{Family, FibUpdate, InterfaceName, NextHopWatch, Prefix};
+use types::{Family, FibUpdate};
 
-fn prefix(text: &str) -> Prefix {
-    text.parse().unwrap()
-}
-
-fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
-}
-
-fn interface(text: &str) -> InterfaceName {
-    text.parse().unwrap()
-}
-
-fn set(text: &str, next_hops: &[&str]) -> FibUpdate {
-    FibUpdate::Set { prefix: prefix(text), next_hops: next_hops.iter().map(|hop| ip(hop)).collect() }
-}
+use crate::{block_on, interface, ip, prefix, set, track, wait_until};
 
 fn start(kernel: &FakeKernel) -> Felix {
     let events = kernel.events().unwrap();
@@ -42,29 +23,10 @@ fn fabric() -> FakeKernel {
     kernel
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-}
-
-/// Waits until a condition holds; felix answers to events on its own thread.
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what} did not come about");
-        std::thread::yield_now();
-    }
-}
-
 fn ours(kernel: &FakeKernel) -> Vec<String> {
     let mut routes: Vec<_> = kernel.all_routes().into_iter().filter(|route| route.protocol >= 77).collect();
     routes.sort();
     routes.iter().map(ToString::to_string).collect()
-}
-
-async fn track(felix: &Felix, hops: &[&str]) {
-    for hop in hops {
-        felix.watch(NextHopWatch::Track(ip(hop))).await;
-    }
 }
 
 #[test]
@@ -219,109 +181,4 @@ proptest! {
         let squashed: Vec<_> = last.into_values().rev().collect();
         prop_assert_eq!(outcome(steps.iter().map(update).collect(), batch), outcome(squashed, 100));
     }
-}
-
-/// A namespace with a veth `eth1` (its other end in a second namespace) that is up and has 192.0.2.1/24.
-struct RealFabric {
-    here: Netns,
-    _there: Netns,
-    kernel: Linux,
-    eth1: u32,
-}
-
-impl RealFabric {
-    /// None, loudly, where namespaces cannot be made.
-    fn new() -> Option<Self> {
-        let (Ok(here), Ok(there)) = (Netns::create(), Netns::create()) else {
-            eprintln!("SKIPPED: making network namespaces needs root");
-            return None;
-        };
-        let mut kernel = Linux::open_in(&here).unwrap();
-        let veth = kernel::VethSpec {
-            host: interface("eth1"),
-            host_mac: [2, 0, 0, 0, 0, 1],
-            host_up: true,
-            host_group: 0,
-            peer: interface("eth1"),
-            peer_netns: &there,
-            peer_mac: None,
-            mtu: 1500,
-        };
-        let eth1 = kernel.create_veth(&veth).unwrap();
-        let mut far = Linux::open_in(&there).unwrap();
-        let far_end = far.link(&interface("eth1")).unwrap().unwrap().index;
-        far.change_link(far_end, &kernel::LinkChange { up: Some(true), ..Default::default() }).unwrap();
-        let mut fabric = Self { here, _there: there, kernel, eth1 };
-        fabric.put(RouteChange::Add(Route::on_link(prefix("192.0.2.0/24"), 4, eth1)));
-        Some(fabric)
-    }
-
-    fn start(&self) -> Felix {
-        let mut kernel = Linux::open_in(&self.here).unwrap();
-        let groups = [Group::Links, Group::Addresses, Group::Routes];
-        let events = Events::subscribe_in(&self.here, &groups).unwrap().except(kernel.port().unwrap());
-        felix::start(FelixConfig::default(), Box::new(kernel), Box::new(events)).unwrap()
-    }
-
-    fn put(&mut self, change: RouteChange) {
-        assert_eq!(self.kernel.change_routes(&[change]).unwrap(), []);
-    }
-
-    fn set_up(&mut self, up: bool) {
-        let change = kernel::LinkChange { up: Some(up), ..Default::default() };
-        self.kernel.change_link(self.eth1, &change).unwrap();
-    }
-
-    fn has(&mut self, protocol: u8, wanted: &str) -> bool {
-        let routes = self.kernel.routes(&RouteFilter::main(Family::Ipv4).of_protocol(protocol)).unwrap();
-        routes.iter().any(|route| route.prefix == prefix(wanted))
-    }
-}
-
-#[test]
-fn on_the_real_kernel_routes_come_back_after_a_link_was_down_and_after_others_deleted_them() {
-    let Some(mut fabric) = RealFabric::new() else { return };
-    block_on(async {
-        let felix = fabric.start();
-        track(&felix, &["192.0.2.9"]).await;
-        felix.own_blocks(BTreeSet::from([prefix("10.0.0.0/26")])).await;
-        felix.fib(vec![set("10.0.1.0/26", &["192.0.2.9"])]).await;
-        felix.view().await.unwrap();
-        assert!(fabric.has(77, "10.0.0.0/26") && fabric.has(78, "10.0.1.0/26"));
-
-        // The kernel drops IPv4 routes over a link that goes down without a word about each.
-        fabric.set_up(false);
-        assert!(!fabric.has(78, "10.0.1.0/26"));
-        fabric.set_up(true);
-        fabric.put(RouteChange::Add(Route::on_link(prefix("192.0.2.0/24"), 4, fabric.eth1)));
-        wait_until("the route after the link", || fabric.has(78, "10.0.1.0/26"));
-
-        let block = Route::unreachable(prefix("10.0.0.0/26"), 77).with_metric(77);
-        fabric.put(RouteChange::Delete(block));
-        wait_until("the route that others deleted", || fabric.has(77, "10.0.0.0/26"));
-    });
-}
-
-#[test]
-fn on_the_real_kernel_a_foreign_route_of_the_same_prefix_is_never_touched() {
-    let Some(mut fabric) = RealFabric::new() else { return };
-    let usual = Route::via(prefix("10.0.1.0/26"), 4, [ip("192.0.2.7")]);
-    let same_metric = Route::via(prefix("10.0.2.0/26"), 4, [ip("192.0.2.7")]).with_metric(78);
-    fabric.put(RouteChange::Add(usual));
-    fabric.put(RouteChange::Add(same_metric.clone()));
-    block_on(async {
-        let felix = fabric.start();
-        track(&felix, &["192.0.2.9"]).await;
-        felix.fib(vec![set("10.0.1.0/26", &["192.0.2.9"]), set("10.0.2.0/26", &["192.0.2.9"])]).await;
-        let view = felix.view().await.unwrap();
-        assert!(fabric.has(4, "10.0.1.0/26") && fabric.has(78, "10.0.1.0/26"), "side by side, told apart by metric");
-        assert!(fabric.has(4, "10.0.2.0/26") && !fabric.has(78, "10.0.2.0/26"), "the place is taken");
-        assert!(view.failures.iter().any(|failure| failure.contains("10.0.2.0/26")), "and that is said: {view:?}");
-        felix.fib(vec![FibUpdate::Withdraw { prefix: prefix("10.0.1.0/26") }]).await;
-        felix.view().await.unwrap();
-        assert!(fabric.has(4, "10.0.1.0/26") && !fabric.has(78, "10.0.1.0/26"));
-        // Once the foreign route has gone, ours takes its place.
-        fabric.put(RouteChange::Delete(same_metric));
-        wait_until("our route", || fabric.has(78, "10.0.2.0/26"));
-    });
 }

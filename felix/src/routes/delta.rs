@@ -1,0 +1,374 @@
+//! What is in the kernel and is ours, and the changes that make it what is desired.
+//!
+//! # Never in the place of a foreign route
+//!
+//! The kernel identifies a route by table, prefix and metric (and TOS, which we do not use), not by who made it: a
+//! replacing RTM_NEWROUTE takes the place of whatever has that identity. Hence
+//!
+//! - our routes have metrics of their own ([`super::metric`]), which the usual 0, 20, 100, 256 and 1024 of others are not;
+//! - a route is *added* (NLM_F_EXCL) where none of ours is known to be, and *replaced* only where the kernel has shown one
+//!   of ours. Another program's route with the same metric stays, and is reported as a conflict;
+//! - a deletion names our protocol number, which the kernel compares.
+//!
+//! # Nothing of an earlier life goes too early
+//!
+//! A route that was found, not put, is *stale* until its source has spoken of its prefix. While the source is not in sync,
+//! stale routes stay.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kernel::{MAIN_TABLE, Route, RouteChange, RouteKind, RouteNextHop, Scope};
+use types::{Family, Prefix};
+
+use super::shared::Shared;
+
+/// Our routes as the kernel has them.
+#[derive(Debug, Default)]
+pub(crate) struct Delta {
+    programmed: BTreeMap<Key, Arc<Body>>,
+    /// Found in the kernel, and no source has said anything of their prefixes yet.
+    stale: BTreeSet<Key>,
+    /// Protocols and families that have said all they have.
+    in_sync: BTreeSet<(u8, Family)>,
+    /// What routes are but for their prefixes.
+    bodies: Shared<Body>,
+}
+
+/// What the kernel identifies a route of the main table by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Key {
+    prefix: Prefix,
+    metric: u32,
+}
+
+impl Key {
+    const fn of(route: &Route) -> Self {
+        Self { prefix: route.prefix, metric: route.metric }
+    }
+
+    fn range(prefix: Prefix) -> std::ops::RangeInclusive<Self> {
+        Self { prefix, metric: 0 }..=Self { prefix, metric: u32::MAX }
+    }
+}
+
+/// The rest of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Body {
+    protocol: u8,
+    kind: RouteKind,
+    scope: Scope,
+    next_hops: Vec<RouteNextHop>,
+    preferred_source: Option<std::net::IpAddr>,
+}
+
+impl Body {
+    fn of(route: Route) -> Self {
+        let Route { protocol, kind, scope, next_hops, preferred_source, .. } = route;
+        Self { protocol, kind, scope, next_hops, preferred_source }
+    }
+
+    fn to_route(&self, key: Key) -> Route {
+        let Self { protocol, kind, scope, next_hops, preferred_source } = self.clone();
+        let Key { prefix, metric } = key;
+        Route { prefix, table: MAIN_TABLE, protocol, metric, kind, scope, next_hops, preferred_source }
+    }
+}
+
+/// Changes in the order in which they are made: what puts routes before what takes them away.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    puts: Vec<RouteChange>,
+    deletes: Vec<RouteChange>,
+}
+
+impl Changes {
+    pub(crate) fn into_ordered(self) -> Vec<RouteChange> {
+        let Self { mut puts, mut deletes } = self;
+        puts.append(&mut deletes);
+        puts
+    }
+}
+
+impl Delta {
+    /// The changes for one prefix: first what puts the desired route, then what takes others of ours away. Whether there
+    /// is something to put.
+    pub(crate) fn changes(&self, prefix: Prefix, desired: Option<Route>, out: &mut Changes) -> bool {
+        let key = desired.as_ref().map(Key::of);
+        let put = desired.and_then(|route| match self.programmed.get(&Key::of(&route)) {
+            Some(installed) if route.is_met_by(&installed.to_route(Key::of(&route))) => None,
+            Some(_) => Some(RouteChange::Replace(route)),
+            None => Some(RouteChange::Add(route)),
+        });
+        let is_put = put.is_some();
+        out.puts.extend(put);
+        let others = self.programmed.range(Key::range(prefix)).filter(|(installed, _)| Some(**installed) != key);
+        let unwanted = others.filter(|(installed, _)| !self.stale.contains(installed));
+        out.deletes.extend(unwanted.map(|(installed, body)| RouteChange::Delete(body.to_route(*installed))));
+        is_put
+    }
+
+    /// The change was carried out.
+    pub(crate) fn applied(&mut self, change: &RouteChange) {
+        match change {
+            RouteChange::Add(route) | RouteChange::Replace(route) => {
+                self.stale.remove(&Key::of(route));
+                self.put(route.clone());
+            }
+            RouteChange::Delete(route) => {
+                self.programmed.remove(&Key::of(route));
+            }
+        }
+    }
+
+    /// The source has spoken of the prefix: what it says counts, also when it says that there is nothing.
+    pub(crate) fn spoken(&mut self, protocol: u8, prefix: Prefix) {
+        if self.stale.is_empty() {
+            return;
+        }
+        let of_source = |key: &&Key| self.programmed.get(*key).is_none_or(|body| body.protocol == protocol);
+        let keys: Vec<_> = self.stale.range(Key::range(prefix)).filter(of_source).copied().collect();
+        for key in keys {
+            self.stale.remove(&key);
+        }
+    }
+
+    /// The source has said all it has; prefixes of which it has said nothing are answered.
+    pub(crate) fn in_sync(&mut self, protocol: u8, family: Family) -> Vec<Prefix> {
+        self.in_sync.insert((protocol, family));
+        let of_source = |key: &Key| {
+            let protocol_is = self.programmed.get(key).is_none_or(|body| body.protocol == protocol);
+            key.prefix.family() == family && protocol_is
+        };
+        let (over, kept) = std::mem::take(&mut self.stale).into_iter().partition(of_source);
+        self.stale = kept;
+        let over: BTreeSet<Key> = over;
+        over.into_iter().map(|key| key.prefix).collect()
+    }
+
+    /// The kernel was read: these are all of our routes of a family. Prefixes whose routes are not as they were known are
+    /// answered.
+    pub(crate) fn read(&mut self, family: Family, routes: Vec<Route>) -> Vec<Prefix> {
+        let of_family = |key: &&Key| key.prefix.family() == family;
+        let mut gone: BTreeSet<Key> = self.programmed.keys().filter(of_family).copied().collect();
+        let mut differs = Vec::new();
+        for route in routes {
+            let (key, prefix) = (Key::of(&route), route.prefix);
+            gone.remove(&key);
+            if self.found(route) {
+                differs.push(prefix);
+            }
+        }
+        for key in gone {
+            self.forget(&key);
+            differs.push(key.prefix);
+        }
+        differs
+    }
+
+    /// The kernel has this route of ours, which we need not have put; whether that is news.
+    pub(crate) fn found(&mut self, route: Route) -> bool {
+        let key = Key::of(&route);
+        match self.programmed.get(&key) {
+            Some(known) if known.to_route(key).is_met_by(&route) => return false,
+            Some(_) => {}
+            None if self.in_sync.contains(&(route.protocol, route.prefix.family())) => {}
+            None => {
+                self.stale.insert(key);
+            }
+        }
+        self.put(route);
+        true
+    }
+
+    /// The kernel has deleted this route of ours, or some of its next hops (IPv6); whether that is news. News of a route
+    /// that we have replaced in the meantime is none.
+    pub(crate) fn deleted(&mut self, route: &Route) -> bool {
+        let key = Key::of(route);
+        let Some(known) = self.programmed.get(&key) else { return false };
+        let same_way =
+            |one: &RouteNextHop, other: &RouteNextHop| (one.gateway, one.interface) == (other.gateway, other.interface);
+        let is_deleted = |hop: &RouteNextHop| route.next_hops.iter().any(|gone| same_way(gone, hop));
+        let mut left = known.next_hops.clone();
+        left.retain(|hop| !is_deleted(hop));
+        if left.len() == known.next_hops.len() && !left.is_empty() {
+            return false;
+        }
+        if left.is_empty() {
+            self.forget(&key);
+        } else {
+            let rest = Body { next_hops: left, ..known.as_ref().clone() };
+            self.put(rest.to_route(key).canonical());
+        }
+        true
+    }
+
+    /// A foreign route has come to this place: if one of ours was there, it was replaced.
+    pub(crate) fn displaced(&mut self, foreign: &Route) -> bool {
+        self.forget(&Key::of(foreign))
+    }
+
+    /// A link is down or gone. The kernel has dropped the routes of which no next hop is left, the IPv4 ones without a
+    /// word; routes with other next hops stay. Only these prefixes are looked at, or all; those that lost a route are
+    /// answered.
+    pub(crate) fn link_lost(
+        &mut self,
+        index: u32,
+        among: Option<&[Prefix]>,
+        is_up: impl Fn(u32) -> bool,
+    ) -> Vec<Prefix> {
+        let lost = |body: &Body| {
+            let mut interfaces = body.next_hops.iter().map(|hop| hop.interface);
+            interfaces.clone().any(|interface| interface == Some(index))
+                && !interfaces.any(|interface| interface.is_none_or(&is_up))
+        };
+        let lost_of = |(key, body): (&Key, &Arc<Body>)| lost(body).then_some(*key);
+        let keys: Vec<Key> = match among {
+            None => self.programmed.iter().filter_map(lost_of).collect(),
+            Some(prefixes) => {
+                let of = |prefix: &Prefix| self.programmed.range(Key::range(*prefix)).filter_map(lost_of);
+                prefixes.iter().flat_map(of).collect()
+            }
+        };
+        for key in &keys {
+            self.forget(key);
+        }
+        keys.into_iter().map(|key| key.prefix).collect()
+    }
+
+    /// How many of our routes are in the kernel with this protocol.
+    pub(crate) fn count(&self, protocol: u8) -> usize {
+        self.programmed.values().filter(|body| body.protocol == protocol).count()
+    }
+
+    /// How many are there that no source has spoken of.
+    pub(crate) fn stale_count(&self) -> usize {
+        self.stale.len()
+    }
+
+    fn put(&mut self, route: Route) {
+        let key = Key::of(&route);
+        let body = self.bodies.one(Body::of(route));
+        self.programmed.insert(key, body);
+    }
+
+    fn forget(&mut self, key: &Key) -> bool {
+        self.stale.remove(key);
+        self.programmed.remove(key).is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BGP: u8 = 78;
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    /// A route over interfaces 1, 2, ..., one for each gateway.
+    fn route(text: &str, gateways: &[&str]) -> Route {
+        let mut route = Route::via(prefix(text), BGP, gateways.iter().map(|gateway| gateway.parse().unwrap()));
+        for (hop, index) in route.next_hops.iter_mut().zip(1..) {
+            hop.interface = Some(index);
+        }
+        route.with_metric(78)
+    }
+
+    fn changes(delta: &Delta, text: &str, desired: Option<&Route>) -> Vec<RouteChange> {
+        let mut out = Changes::default();
+        delta.changes(prefix(text), desired.cloned(), &mut out);
+        out.into_ordered()
+    }
+
+    const P: &str = "10.0.0.0/26";
+
+    #[test]
+    fn a_route_that_is_as_desired_is_not_written() {
+        let mut delta = Delta::default();
+        let wanted = route(P, &["192.0.2.1"]);
+        delta.read(Family::Ipv4, vec![wanted.clone()]);
+        assert!(changes(&delta, P, Some(&wanted)).is_empty());
+        let moved = route(P, &["192.0.2.2"]);
+        assert_eq!(changes(&delta, P, Some(&moved)), [RouteChange::Replace(moved)]);
+    }
+
+    #[test]
+    fn a_place_where_none_of_ours_is_known_is_never_replaced() {
+        let mut delta = Delta::default();
+        let wanted = route(P, &["192.0.2.1"]);
+        assert_eq!(changes(&delta, P, Some(&wanted)), [RouteChange::Add(wanted.clone())]);
+        delta.applied(&RouteChange::Add(wanted.clone()));
+        let foreign = Route { protocol: 4, ..wanted.clone() };
+        assert!(delta.displaced(&foreign));
+        assert_eq!(changes(&delta, P, Some(&wanted)), [RouteChange::Add(wanted)]);
+    }
+
+    #[test]
+    fn what_nobody_has_spoken_of_stays_until_its_source_is_in_sync() {
+        let mut delta = Delta::default();
+        let stale = route(P, &["192.0.2.1"]);
+        assert_eq!(delta.read(Family::Ipv4, vec![stale.clone()]), [prefix(P)]);
+        assert!(changes(&delta, P, None).is_empty());
+        delta.spoken(77, prefix(P));
+        assert!(delta.in_sync(BGP, Family::Ipv6).is_empty() && delta.in_sync(77, Family::Ipv4).is_empty());
+        assert!(changes(&delta, P, None).is_empty(), "another source has no say");
+        assert_eq!(delta.in_sync(BGP, Family::Ipv4), [prefix(P)]);
+        assert_eq!(changes(&delta, P, None), [RouteChange::Delete(stale)]);
+    }
+
+    #[test]
+    fn what_a_source_takes_back_goes_at_once_in_sync_or_not() {
+        let mut delta = Delta::default();
+        let found = route(P, &["192.0.2.1"]);
+        delta.read(Family::Ipv4, vec![found.clone()]);
+        delta.spoken(BGP, prefix(P));
+        assert_eq!(changes(&delta, P, None), [RouteChange::Delete(found)]);
+    }
+
+    #[test]
+    fn the_desired_route_is_put_before_an_other_of_ours_goes() {
+        let mut delta = Delta::default();
+        let old = route(P, &["192.0.2.1"]).with_metric(7);
+        delta.read(Family::Ipv4, vec![old.clone()]);
+        delta.spoken(BGP, prefix(P));
+        let new = route(P, &["192.0.2.1"]);
+        assert_eq!(changes(&delta, P, Some(&new)), [RouteChange::Add(new), RouteChange::Delete(old)]);
+    }
+
+    #[test]
+    fn reading_tells_what_differs_and_no_more() {
+        let mut delta = Delta::default();
+        let [one, two] = ["10.0.0.0/26", "10.0.0.64/26"].map(|text| route(text, &["192.0.2.1"]));
+        delta.read(Family::Ipv4, vec![one.clone(), two.clone()]);
+        assert!(delta.read(Family::Ipv4, vec![one.clone(), two]).is_empty());
+        assert!(delta.read(Family::Ipv6, Vec::new()).is_empty());
+        assert_eq!(delta.read(Family::Ipv4, vec![one]), [prefix("10.0.0.64/26")]);
+    }
+
+    #[test]
+    fn a_route_with_a_next_hop_left_outlives_a_link_and_one_without_does_not() {
+        let mut delta = Delta::default();
+        let (single, both) =
+            (route("10.0.0.0/26", &["192.0.2.1"]), route("10.0.0.64/26", &["192.0.2.1", "198.51.100.1"]));
+        delta.read(Family::Ipv4, vec![single.clone(), both.clone(), Route::unreachable(prefix("10.0.0.128/26"), 77)]);
+        assert_eq!(delta.link_lost(1, None, |index| index != 1), [single.prefix]);
+        assert!(delta.link_lost(2, Some(&[single.prefix]), |_| false).is_empty());
+        assert_eq!(delta.link_lost(2, Some(&[both.prefix]), |_| false), [both.prefix]);
+        assert_eq!(delta.count(77), 1);
+    }
+
+    #[test]
+    fn one_deleted_next_hop_leaves_the_others_and_late_news_change_nothing() {
+        let mut delta = Delta::default();
+        let both = route(P, &["192.0.2.1", "192.0.2.2"]);
+        delta.applied(&RouteChange::Add(both.clone()));
+        assert!(!delta.deleted(&route(P, &["192.0.2.9"])), "of a route that was replaced since");
+        assert!(delta.deleted(&route(P, &["192.0.2.1"])));
+        assert_eq!(changes(&delta, P, Some(&both)), [RouteChange::Replace(both.clone())]);
+        assert!(delta.deleted(&both));
+        assert_eq!(changes(&delta, P, Some(&both)), [RouteChange::Add(both)]);
+    }
+}

@@ -1,0 +1,151 @@
+//! What the sources want.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use types::{Family, InterfaceName, Prefix};
+
+use super::shared::Shared;
+
+/// What the sources say. Changes answer the prefixes that they may concern.
+#[derive(Debug, Default)]
+pub(crate) struct Desired {
+    /// This node's addresses: the source of what it sends to its own pods.
+    node_addresses: BTreeSet<IpAddr>,
+    /// Local pods' addresses, each with the host's end of the pod's interface.
+    pods: BTreeMap<IpAddr, InterfaceName>,
+    /// Own blocks.
+    blocks: BTreeSet<Prefix>,
+    /// Routes learned by BGP, each with its next hops.
+    learned: HashMap<Prefix, Arc<[IpAddr]>>,
+    /// The sets of next hops.
+    next_hops: Shared<[IpAddr]>,
+}
+
+/// What a prefix is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted<'a> {
+    /// A pod behind this interface.
+    Pod(&'a InterfaceName),
+    /// An own block: what no pod of it answers for is unreachable.
+    OwnBlock,
+    /// Learned by BGP, through these next hops.
+    Learned(&'a [IpAddr]),
+}
+
+impl Desired {
+    /// What this prefix is wanted for: a pod comes before an own block (a block may be one address), an own block before
+    /// what is learned.
+    pub(crate) fn wanted(&self, prefix: &Prefix) -> Option<Wanted<'_>> {
+        let pod = prefix.is_host().then(|| self.pods.get(&prefix.addr())).flatten();
+        let block = || self.blocks.contains(prefix).then_some(Wanted::OwnBlock);
+        let learned = || self.learned.get(prefix).map(|next_hops| Wanted::Learned(next_hops));
+        pod.map(Wanted::Pod).or_else(block).or_else(learned)
+    }
+
+    pub(crate) fn attach(&mut self, address: IpAddr, interface: InterfaceName) -> Prefix {
+        self.pods.insert(address, interface);
+        Prefix::host(address)
+    }
+
+    pub(crate) fn detach(&mut self, address: IpAddr) -> Prefix {
+        self.pods.remove(&address);
+        Prefix::host(address)
+    }
+
+    pub(crate) fn own_blocks(&mut self, blocks: BTreeSet<Prefix>) -> Vec<Prefix> {
+        let concerned = self.blocks.symmetric_difference(&blocks).copied().collect();
+        self.blocks = blocks;
+        concerned
+    }
+
+    pub(crate) fn learn(&mut self, prefix: Prefix, next_hops: Vec<IpAddr>) {
+        let next_hops = self.next_hops.one(next_hops);
+        self.learned.insert(prefix, next_hops);
+    }
+
+    pub(crate) fn unlearn(&mut self, prefix: &Prefix) {
+        self.learned.remove(prefix);
+    }
+
+    pub(crate) fn set_node_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Vec<Prefix> {
+        self.node_addresses = addresses.into_iter().collect();
+        self.pods.keys().copied().map(Prefix::host).collect()
+    }
+
+    pub(crate) fn node_address(&self, family: Family) -> Option<IpAddr> {
+        self.node_addresses.iter().copied().find(|address| Family::of(*address) == family)
+    }
+
+    pub(crate) fn is_node_address(&self, address: &IpAddr) -> bool {
+        self.node_addresses.contains(address)
+    }
+
+    /// Pods' addresses of a family.
+    pub(crate) fn pods_of(&self, family: Family) -> Vec<Prefix> {
+        self.pods.keys().copied().filter(|address| Family::of(*address) == family).map(Prefix::host).collect()
+    }
+
+    /// Addresses of the pods behind this interface.
+    pub(crate) fn pods_behind(&self, interface: &str) -> Vec<Prefix> {
+        let behind = self.pods.iter().filter(|(_, name)| name.as_str() == interface);
+        behind.map(|(address, _)| Prefix::host(*address)).collect()
+    }
+
+    /// Routes learned through any of these. All are looked through: an index from next hop to routes would cost memory for
+    /// every route, and next hops seldom change.
+    pub(crate) fn learned_through(&self, next_hops: &BTreeSet<IpAddr>) -> Vec<Prefix> {
+        let through = |set: &[IpAddr]| set.iter().any(|hop| next_hops.contains(hop));
+        self.learned.iter().filter(|(_, set)| through(set)).map(|(prefix, _)| *prefix).collect()
+    }
+
+    pub(crate) fn pod_count(&self) -> usize {
+        self.pods.len()
+    }
+
+    pub(crate) fn block_count(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub(crate) fn learned_count(&self) -> usize {
+        self.learned.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefix(text: &str) -> Prefix {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_pod_comes_before_a_block_and_a_block_before_what_bgp_says() {
+        let mut desired = Desired::default();
+        let host = prefix("10.0.0.1/32");
+        let hop: IpAddr = "192.0.2.1".parse().unwrap();
+        let interface: InterfaceName = "mx0".parse().unwrap();
+        desired.learn(host, vec![hop]);
+        assert_eq!(desired.wanted(&host), Some(Wanted::Learned(&[hop])));
+        assert_eq!(desired.own_blocks(BTreeSet::from([host])), [host]);
+        assert_eq!(desired.wanted(&host), Some(Wanted::OwnBlock));
+        desired.attach(host.addr(), interface.clone());
+        assert_eq!(desired.wanted(&host), Some(Wanted::Pod(&interface)));
+        desired.detach(host.addr());
+        assert_eq!(desired.wanted(&host), Some(Wanted::OwnBlock));
+        desired.own_blocks(BTreeSet::new());
+        desired.unlearn(&host);
+        assert_eq!(desired.wanted(&host), None);
+    }
+
+    #[test]
+    fn only_routes_through_a_next_hop_are_concerned_by_it() {
+        let mut desired = Desired::default();
+        let [one, two] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse::<IpAddr>().unwrap());
+        desired.learn(prefix("10.0.1.0/26"), vec![one]);
+        desired.learn(prefix("10.0.2.0/26"), vec![one, two]);
+        assert_eq!(desired.learned_through(&BTreeSet::from([two])), [prefix("10.0.2.0/26")]);
+    }
+}

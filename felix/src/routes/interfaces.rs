@@ -1,0 +1,162 @@
+//! This node's interfaces and addresses, as far as routes depend on them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use kernel::{AddressFlags, InterfaceAddress, Link};
+use types::InterfaceName;
+
+use super::Trouble;
+
+/// What the kernel has said of links and addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Interfaces {
+    links: BTreeMap<u32, Interface>,
+    /// Names with indices: for a moment two links may seem to have one name, when the first is gone already. Indices grow.
+    names: BTreeSet<(String, u32)>,
+    /// Addresses that can be a source, with their interfaces.
+    addresses: BTreeSet<(IpAddr, u32)>,
+}
+
+/// A link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Interface {
+    pub(crate) name: String,
+    /// Administratively up.
+    pub(crate) up: bool,
+    /// Up with carrier.
+    pub(crate) running: bool,
+    pub(crate) mtu: u32,
+    /// Whether it leads to a pod.
+    pub(crate) is_pods: bool,
+}
+
+impl From<&Link> for Interface {
+    fn from(link: &Link) -> Self {
+        Self {
+            name: link.name.clone(),
+            up: link.up,
+            running: link.running,
+            mtu: link.mtu,
+            is_pods: kernel::ours::is_our_link(link),
+        }
+    }
+}
+
+impl Interfaces {
+    /// The index of the interface of this name, which must be up for a route to be put over it.
+    pub(crate) fn ready(&self, name: &InterfaceName) -> Result<u32, Trouble> {
+        let of_name = (name.to_string(), 0)..=(name.to_string(), u32::MAX);
+        let Some((_, index)) = self.names.range(of_name).next_back() else {
+            return Err(Trouble::NoInterface(name.clone()));
+        };
+        if self.is_up(*index) { Ok(*index) } else { Err(Trouble::InterfaceDown(name.clone())) }
+    }
+
+    pub(crate) fn is_up(&self, index: u32) -> bool {
+        self.links.get(&index).is_some_and(|link| link.up)
+    }
+
+    /// Whether packets get through: a link without carrier keeps its routes in the kernel, but leads nowhere.
+    pub(crate) fn carries(&self, index: u32) -> bool {
+        self.links.get(&index).is_some_and(|link| link.up && link.running)
+    }
+
+    /// Whether this can be the source of packets: it is this node's and duplicate address detection has let it pass.
+    pub(crate) fn has_address(&self, address: IpAddr) -> bool {
+        self.addresses.range((address, 0)..=(address, u32::MAX)).next().is_some()
+    }
+
+    /// The smallest MTU of these interfaces, so that what goes through any of them fits.
+    pub(crate) fn smallest_mtu(&self, indices: &BTreeSet<u32>) -> Option<u32> {
+        indices.iter().filter_map(|index| self.links.get(index)).map(|link| link.mtu).min()
+    }
+
+    /// The link is so now; how it was.
+    pub(crate) fn put(&mut self, index: u32, link: Interface) -> Option<Interface> {
+        let name = (link.name.clone(), index);
+        let before = self.links.insert(index, link);
+        if let Some(before) = &before {
+            self.names.remove(&(before.name.clone(), index));
+        }
+        self.names.insert(name);
+        before
+    }
+
+    pub(crate) fn remove(&mut self, index: u32) -> Option<Interface> {
+        let before = self.links.remove(&index)?;
+        self.names.remove(&(before.name.clone(), index));
+        Some(before)
+    }
+
+    /// Indices of all links.
+    pub(crate) fn indices(&self) -> BTreeSet<u32> {
+        self.links.keys().copied().collect()
+    }
+
+    /// The address is so now.
+    pub(crate) fn put_address(&mut self, address: &InterfaceAddress) {
+        let entry = (address.address, address.index);
+        let unusable = [AddressFlags::TENTATIVE, AddressFlags::DAD_FAILED];
+        if unusable.into_iter().any(|flag| address.flags.contains(flag)) {
+            self.addresses.remove(&entry);
+        } else {
+            self.addresses.insert(entry);
+        }
+    }
+
+    pub(crate) fn remove_address(&mut self, address: &InterfaceAddress) {
+        self.addresses.remove(&(address.address, address.index));
+    }
+
+    pub(crate) fn forget_addresses(&mut self) {
+        self.addresses.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(name: &str, up: bool, mtu: u32) -> Interface {
+        Interface { name: name.to_owned(), up, running: up, mtu, is_pods: false }
+    }
+
+    #[test]
+    fn of_two_links_of_one_name_the_newer_counts_whatever_the_order_of_the_news() {
+        let name: InterfaceName = "mx0".parse().unwrap();
+        let mut interfaces = Interfaces::default();
+        assert_eq!(interfaces.ready(&name), Err(Trouble::NoInterface(name.clone())));
+        interfaces.put(8, link("mx0", true, 1500));
+        interfaces.put(5, link("mx0", false, 1500));
+        assert_eq!(interfaces.ready(&name), Ok(8));
+        interfaces.remove(5);
+        assert_eq!(interfaces.ready(&name), Ok(8));
+        interfaces.put(8, link("mx0", false, 1500));
+        assert_eq!(interfaces.ready(&name), Err(Trouble::InterfaceDown(name.clone())));
+        interfaces.put(8, link("mx1", true, 1500));
+        assert_eq!(interfaces.ready(&name), Err(Trouble::NoInterface(name)));
+    }
+
+    #[test]
+    fn an_address_is_a_source_only_after_duplicate_address_detection() {
+        let mut interfaces = Interfaces::default();
+        let address = InterfaceAddress::new(2, "2001:db8::9".parse().unwrap(), 64);
+        interfaces.put_address(&address.clone().with_flags(AddressFlags::TENTATIVE));
+        assert!(!interfaces.has_address(address.address));
+        interfaces.put_address(&address);
+        assert!(interfaces.has_address(address.address));
+        interfaces.remove_address(&address);
+        assert!(!interfaces.has_address(address.address));
+    }
+
+    #[test]
+    fn the_smallest_mtu_is_that_of_the_interfaces_asked_for() {
+        let mut interfaces = Interfaces::default();
+        for (index, mtu) in [(1, 1280), (2, 9000), (3, 1500)] {
+            interfaces.put(index, link("eth", true, mtu));
+        }
+        assert_eq!(interfaces.smallest_mtu(&BTreeSet::from([2, 3])), Some(1500));
+        assert_eq!(interfaces.smallest_mtu(&BTreeSet::from([7])), None);
+    }
+}

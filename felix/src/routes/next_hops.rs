@@ -1,0 +1,237 @@
+//! Next hops of BGP: what the kernel's table makes of them (RFC 4271 section 5.1.3). Look-ups are made by the caller.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use kernel::{Resolution, Route, RouteKind, RouteNextHop};
+use types::{NextHopState, Prefix};
+
+/// Next hops that bgp asks about.
+#[derive(Debug, Default)]
+pub(crate) struct NextHops {
+    tracked: BTreeMap<IpAddr, Tracked>,
+}
+
+#[derive(Debug, Default)]
+struct Tracked {
+    /// How to reach it; none while it is unreachable or not looked up yet.
+    resolved: Option<Resolved>,
+    /// Whether bgp has been told of a state since it asked.
+    told: bool,
+}
+
+/// How to reach a next hop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Resolved {
+    /// The metric of the route that leads to it; 0 where it is on the link.
+    metric: u32,
+    /// Gateways and interfaces that packets for it go to; at least one.
+    hops: Vec<RouteNextHop>,
+}
+
+/// What a look-up has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LookedUp {
+    /// What bgp is to be told, if it does not know it yet.
+    pub(crate) tell: Option<NextHopState>,
+    /// Whether routes through it are other routes now.
+    pub(crate) changed: bool,
+}
+
+impl NextHops {
+    /// bgp asks. Asked again, it is answered again.
+    pub(crate) fn track(&mut self, address: IpAddr) {
+        self.tracked.entry(address).or_default().told = false;
+    }
+
+    pub(crate) fn untrack(&mut self, address: IpAddr) {
+        self.tracked.remove(&address);
+    }
+
+    /// All that are tracked.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.tracked.keys().copied()
+    }
+
+    /// Those in a prefix: a route to it may lead to them.
+    pub(crate) fn within(&self, prefix: Prefix) -> impl Iterator<Item = IpAddr> + '_ {
+        self.tracked
+            .range(prefix.addr()..)
+            .map(|(address, _)| *address)
+            .take_while(move |address| prefix.contains(*address))
+    }
+
+    /// Takes a look-up's answer. Of several ways only those over interfaces that carry count.
+    pub(crate) fn looked_up(
+        &mut self,
+        address: IpAddr,
+        resolution: Option<&Resolution>,
+        carries: impl Fn(u32) -> bool,
+    ) -> LookedUp {
+        let Some(tracked) = self.tracked.get_mut(&address) else {
+            return LookedUp { tell: None, changed: false };
+        };
+        // RouteKind::Local: an own address is no way to somebody else.
+        let leads = resolution.filter(|resolution| resolution.kind == RouteKind::Unicast);
+        let resolved = leads.and_then(|resolution| {
+            let through = resolution.next_hops.iter().filter(|hop| hop.interface.is_none_or(&carries));
+            let hops: Vec<_> = through.map(|hop| toward(address, hop)).collect();
+            let metric = if resolution.connected { 0 } else { resolution.metric };
+            (!hops.is_empty()).then_some(Resolved { metric, hops })
+        });
+        let changed = tracked.resolved != resolved;
+        let metric = resolved.as_ref().map(|resolved| resolved.metric);
+        let known = tracked.told && tracked.resolved.as_ref().map(|resolved| resolved.metric) == metric;
+        tracked.resolved = resolved;
+        tracked.told = true;
+        LookedUp { tell: (!known).then_some(NextHopState { address, metric }), changed }
+    }
+
+    /// What a route through these next hops goes to: the union of what each resolves to. Those that do not resolve take
+    /// no part.
+    pub(crate) fn resolved(&self, next_hops: &[IpAddr]) -> Vec<RouteNextHop> {
+        let resolved = next_hops.iter().filter_map(|hop| self.tracked.get(hop)?.resolved.as_ref());
+        let mut hops: Vec<_> = resolved.flat_map(|resolved| resolved.hops.iter().copied()).collect();
+        hops.sort_unstable();
+        hops.dedup();
+        hops
+    }
+
+    /// Whether this interface leads to a next hop.
+    pub(crate) fn use_interface(&self, index: u32) -> bool {
+        let mut resolved = self.tracked.values().filter_map(|tracked| tracked.resolved.as_ref());
+        resolved.any(|resolved| resolved.hops.iter().any(|hop| hop.interface == Some(index)))
+    }
+
+    /// Interfaces that lead to next hops.
+    pub(crate) fn interfaces(&self) -> BTreeSet<u32> {
+        let resolved = self.tracked.values().filter_map(|tracked| tracked.resolved.as_ref());
+        resolved.flat_map(|resolved| resolved.hops.iter().filter_map(|hop| hop.interface)).collect()
+    }
+}
+
+/// Where a packet for the next hop goes: to the gateway on the way, or to itself where it is on the link. The kernel
+/// checks gateways against its table, so "onlink" is said only where the route on the way says it too.
+fn toward(address: IpAddr, hop: &RouteNextHop) -> RouteNextHop {
+    let gateway = hop.gateway.unwrap_or(address);
+    RouteNextHop { gateway: Some(gateway), interface: hop.interface, onlink: hop.onlink, weight: 1 }
+}
+
+/// The look-up of an address as if there were no routes of this protocol: the longest prefix, of several routes to it the
+/// one with the lowest metric. Needed where a route of BGP would resolve BGP's own next hops: such a route would hold
+/// itself up (RFC 4271 section 9.1.2.1, mutually recursive routes).
+///
+/// The answer's ways are "onlink": the kernel would check their gateways against its own table, where BGP's routes are
+/// (IPv6 refuses a gateway whose best route has a gateway itself).
+pub(crate) fn look_up_without(protocol: u8, table: &[Route], address: IpAddr) -> Option<Resolution> {
+    let candidates = table.iter().filter(|route| route.protocol != protocol && route.prefix.contains(address));
+    let route = candidates.min_by_key(|route| (std::cmp::Reverse(route.prefix.len()), route.metric))?;
+    Some(Resolution {
+        prefix: route.prefix,
+        protocol: route.protocol,
+        metric: route.metric,
+        kind: route.kind,
+        next_hops: route.next_hops.iter().map(|hop| RouteNextHop { onlink: true, ..*hop }).collect(),
+        connected: route.next_hops.iter().all(|hop| hop.gateway.is_none()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn route(text: &str, protocol: u8, gateway: Option<&str>, metric: u32) -> Route {
+        let hop = RouteNextHop { gateway: gateway.map(ip), interface: Some(3), onlink: false, weight: 1 };
+        Route { next_hops: vec![hop], ..Route::via(text.parse().unwrap(), protocol, []) }.with_metric(metric)
+    }
+
+    fn resolution(gateway: Option<&str>, metric: u32) -> Resolution {
+        let Route { prefix, protocol, metric, kind, next_hops, .. } = route("192.0.2.0/24", 4, gateway, metric);
+        Resolution { prefix, protocol, metric, kind, next_hops, connected: gateway.is_none() }
+    }
+
+    fn looked_up(next_hops: &mut NextHops, resolution: Option<&Resolution>) -> (Option<Option<u32>>, bool) {
+        let answer = next_hops.looked_up(ip("192.0.2.9"), resolution, |_| true);
+        (answer.tell.map(|state| state.metric), answer.changed)
+    }
+
+    #[test]
+    fn a_next_hop_behind_a_gateway_is_reached_through_the_gateway() {
+        let mut next_hops = NextHops::default();
+        next_hops.track(ip("192.0.2.9"));
+        let behind = resolution(Some("198.51.100.1"), 20);
+        assert_eq!(looked_up(&mut next_hops, Some(&behind)), (Some(Some(20)), true));
+        assert_eq!(next_hops.resolved(&[ip("192.0.2.9")])[0].gateway, Some(ip("198.51.100.1")));
+        assert_eq!(looked_up(&mut next_hops, Some(&behind)), (None, false), "no news is not told");
+        assert_eq!(looked_up(&mut next_hops, Some(&resolution(None, 256))), (Some(Some(0)), true));
+        assert_eq!(next_hops.resolved(&[ip("192.0.2.9")])[0].gateway, Some(ip("192.0.2.9")));
+    }
+
+    #[test]
+    fn another_gateway_at_the_same_metric_changes_routes_but_is_no_news_to_bgp() {
+        let mut next_hops = NextHops::default();
+        next_hops.track(ip("192.0.2.9"));
+        looked_up(&mut next_hops, Some(&resolution(Some("198.51.100.1"), 20)));
+        assert_eq!(looked_up(&mut next_hops, Some(&resolution(Some("198.51.100.2"), 20))), (None, true));
+    }
+
+    #[test]
+    fn an_onlink_gateway_stays_onlink() {
+        let mut next_hops = NextHops::default();
+        next_hops.track(ip("192.0.2.9"));
+        let mut behind = resolution(Some("198.51.100.1"), 20);
+        behind.next_hops[0].onlink = true;
+        looked_up(&mut next_hops, Some(&behind));
+        assert!(next_hops.resolved(&[ip("192.0.2.9")])[0].onlink);
+    }
+
+    #[test]
+    fn a_way_over_an_interface_without_carrier_is_none() {
+        let mut next_hops = NextHops::default();
+        next_hops.track(ip("192.0.2.9"));
+        let connected = resolution(None, 0);
+        let answer = next_hops.looked_up(ip("192.0.2.9"), Some(&connected), |index| index != 3);
+        assert_eq!(answer.tell, Some(NextHopState { address: ip("192.0.2.9"), metric: None }));
+        assert!(next_hops.resolved(&[ip("192.0.2.9")]).is_empty());
+        assert!(next_hops.interfaces().is_empty());
+    }
+
+    #[test]
+    fn who_asks_is_always_answered() {
+        let mut next_hops = NextHops::default();
+        for _ in 0..2 {
+            next_hops.track(ip("192.0.2.9"));
+            assert_eq!(looked_up(&mut next_hops, None), (Some(None), false));
+        }
+        next_hops.untrack(ip("192.0.2.9"));
+        assert_eq!(looked_up(&mut next_hops, None), (None, false));
+    }
+
+    #[test]
+    fn a_prefix_finds_the_next_hops_in_it() {
+        let mut next_hops = NextHops::default();
+        for address in ["192.0.1.255", "192.0.2.0", "192.0.2.255", "192.0.3.0", "2001:db8::1"] {
+            next_hops.track(ip(address));
+        }
+        let within = |prefix: &str| next_hops.within(prefix.parse().unwrap()).count();
+        assert_eq!([within("192.0.2.0/24"), within("0.0.0.0/0"), within("::/0"), within("10.0.0.0/8")], [2, 4, 1, 0]);
+    }
+
+    #[test]
+    fn rfc4271_9_1_2_1_no_route_of_bgp_resolves_a_next_hop_of_bgp() {
+        let table = [
+            route("0.0.0.0/0", 4, Some("198.51.100.1"), 0),
+            route("192.0.2.0/24", 4, Some("198.51.100.2"), 20),
+            route("192.0.2.0/24", 4, Some("198.51.100.3"), 10),
+            route("192.0.2.0/25", 78, Some("192.0.2.9"), 78),
+        ];
+        let found = look_up_without(78, &table, ip("192.0.2.9")).unwrap();
+        assert_eq!((found.metric, found.next_hops[0].gateway), (10, Some(ip("198.51.100.3"))));
+        assert!(found.next_hops[0].onlink, "or the kernel would find the route of BGP for the gateway");
+        assert_eq!(look_up_without(78, &table[3..], ip("192.0.2.9")), None);
+    }
+}
