@@ -8,6 +8,8 @@ mod lab_itself;
 mod network;
 #[cfg(test)]
 mod node_life;
+#[cfg(test)]
+mod tls;
 
 #[cfg(test)]
 use std::path::{Path, PathBuf};

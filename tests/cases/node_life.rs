@@ -11,7 +11,7 @@ use types::{ContainerId, Family, InterfaceName};
 use crate::{CONVERGENCE, TestResult};
 
 /// Two nodes on one wire and an etcd; `agent` is appended to both agents' configuration.
-fn pair(test: &str, agent: &str) -> Result<PathBuf, std::io::Error> {
+pub(crate) fn pair(test: &str, agent: &str) -> Result<PathBuf, std::io::Error> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
     fs::create_dir_all(&folder)?;
     let conflist = Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies/10-manx.conflist");
@@ -53,7 +53,7 @@ topology:
 }
 
 const ETCD: &str = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
-const POOLS: &str = "initialPools: [{cidr: 10.42.0.0/16}, {cidr: 'fd00:42::/64'}]\n";
+pub(crate) const POOLS: &str = "initialPools: [{cidr: 10.42.0.0/16}, {cidr: 'fd00:42::/64'}]\n";
 
 fn up(test: &str, agent: &str) -> Result<Lab, Box<dyn std::error::Error>> {
     Ok(Lab::up(&pair(test, agent)?, &Options::unique(test))?)
