@@ -8,6 +8,8 @@ use tracing::{debug, warn};
 
 use types::InterfaceName;
 
+use crate::remains::change_if_there;
+
 /// More in one message would hold the kernel's RTNL lock for too long.
 const MOST: usize = 32;
 
@@ -47,10 +49,7 @@ pub(crate) fn reap(kernel: &mut dyn Kernel, group: u32) -> Result<usize, KernelE
         let (now, later) = left.split_at(MOST);
         let moved = |kernel: &mut dyn Kernel, to| {
             let change = LinkChange { group: Some(to), ..LinkChange::default() };
-            later.iter().try_for_each(|link| match kernel.change_link(link.index, &change) {
-                Err(KernelError::Gone(_)) => Ok(()),
-                result => result,
-            })
+            later.iter().try_for_each(|link| change_if_there(kernel, link.index, &change))
         };
         moved(kernel, 0)?;
         let deleted = kernel.delete_link_group(group);

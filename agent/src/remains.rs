@@ -55,23 +55,25 @@ pub(crate) fn park_orphans(
     let belongs = |name: &str| name.parse().is_ok_and(|name: InterfaceName| endpoints.contains(&name));
     let links = kernel.links()?;
     let orphans: Vec<_> = links.iter().filter(|link| ours::is_our_link(link) && !belongs(&link.name)).collect();
-    for link in &orphans {
-        let change = LinkChange { up: Some(false), group: Some(parked_group), ..LinkChange::default() };
-        match kernel.change_link(link.index, &change) {
-            Ok(()) | Err(KernelError::Gone(_)) => {}
-            Err(error) => return Err(error),
-        }
-    }
+    orphans.iter().try_for_each(|link| change_if_there(kernel, link.index, &parked(parked_group)))?;
     Ok(orphans.len())
 }
 
 /// Parks the link of an attachment that is given up, if it was made: the binary that made it may be dead.
 pub(crate) fn park(kernel: &mut dyn Kernel, interface: &InterfaceName, parked_group: u32) -> Result<(), KernelError> {
     let Some(link) = kernel.link(interface)? else { return Ok(()) };
-    let change = LinkChange { up: Some(false), group: Some(parked_group), ..LinkChange::default() };
-    match kernel.change_link(link.index, &change) {
-        Ok(()) | Err(KernelError::Gone(_)) => Ok(()),
-        Err(error) => Err(error),
+    change_if_there(kernel, link.index, &parked(parked_group))
+}
+
+fn parked(group: u32) -> LinkChange {
+    LinkChange { up: Some(false), group: Some(group), ..LinkChange::default() }
+}
+
+/// Changes a link; one that has gone meanwhile, with its namespace, needs no change.
+pub(crate) fn change_if_there(kernel: &mut dyn Kernel, index: u32, change: &LinkChange) -> Result<(), KernelError> {
+    match kernel.change_link(index, change) {
+        Err(KernelError::Gone(_)) => Ok(()),
+        result => result,
     }
 }
 

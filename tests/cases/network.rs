@@ -36,6 +36,13 @@ fn peer<'a>(status: &'a Value, address: &str) -> Option<&'a Value> {
     status["peers"].as_array()?.iter().find(|peer| peer["address"] == address)
 }
 
+/// The number of a node's sessions, if every one of them is established.
+fn all_established(node: &Node) -> Option<usize> {
+    let status = status(node).ok()?;
+    let peers = status["peers"].as_array()?;
+    peers.iter().all(|peer| peer["state"] == "established").then_some(peers.len())
+}
+
 #[test]
 fn pods_of_different_nodes_and_the_host_behind_the_router_reach_each_other_without_encapsulation() -> TestResult {
     if !can_run_labs() {
@@ -57,12 +64,7 @@ fn pods_of_different_nodes_and_the_host_behind_the_router_reach_each_other_witho
     assert!(packet.contains(&format!("{} > {}", one.address(Family::Ipv4), two.address(Family::Ipv4))), "{packet}");
     // Every session is up and says where it comes from.
     for node in lab.manx_nodes() {
-        wait_until("every session being up", CONVERGENCE, || {
-            status(node).is_ok_and(|status| {
-                let peers = status["peers"].as_array().cloned().unwrap_or_default();
-                peers.len() == 6 && peers.iter().all(|peer| peer["state"] == "established")
-            })
-        })?;
+        wait_until("every session being up", CONVERGENCE, || all_established(node) == Some(6))?;
     }
     let routes = lab.node("node1").agent().ctl(&["bgp", "routes"])?;
     assert!(routes.contains("own block") && routes.contains("best"), "{routes}");
@@ -91,10 +93,7 @@ fn killing_or_stopping_an_agent_and_starting_it_again_loses_no_packet() -> TestR
         agent.wait_ready(CONVERGENCE)?;
         let node = lab.node("node1");
         wait_until("the sessions being up again", CONVERGENCE, || {
-            status(node).is_ok_and(|status| {
-                let peers = status["peers"].as_array().cloned().unwrap_or_default();
-                !peers.is_empty() && peers.iter().all(|peer| peer["state"] == "established")
-            })
+            all_established(node).is_some_and(|sessions| sessions > 0)
         })?;
         for probe in probes {
             let report = probe.finish();
