@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use types::policy::Protocol;
 use types::{EndpointPort, NetworkName};
 
 use crate::args::Attachment;
@@ -207,15 +208,13 @@ fn ports(value: &Value) -> Result<Vec<EndpointPort>, CniError> {
         let wrong = |name: &str, what: &str| invalid(format!("{PLACE}: {name} of {item} is not {what}"));
         let name = field("name").and_then(Value::as_str).filter(|name| !name.is_empty());
         let protocol = match field("protocol") {
-            None => Some("TCP".to_owned()),
-            Some(protocol) => protocol.as_str().map(str::to_ascii_uppercase),
+            None => Some(Protocol::Tcp),
+            Some(protocol) => protocol.as_str().and_then(|text| text.parse().ok()),
         };
         let port = field("port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
         Ok(EndpointPort {
             name: name.ok_or_else(|| wrong("name", "a name"))?.to_owned(),
-            protocol: protocol
-                .filter(|protocol| matches!(protocol.as_str(), "TCP" | "UDP" | "SCTP"))
-                .ok_or_else(|| wrong("protocol", "TCP, UDP or SCTP"))?,
+            protocol: protocol.ok_or_else(|| wrong("protocol", "TCP, UDP or SCTP"))?,
             port: port.filter(|port| *port != 0).ok_or_else(|| wrong("port", "a port number"))?,
         })
     };
@@ -322,8 +321,8 @@ mod tests {
         assert_eq!(parse(&with("args", pairs)).unwrap().labels, expected);
         let config = parse(&with("args", object)).unwrap();
         assert_eq!(config.labels, expected);
-        let ports: Vec<_> = config.ports.iter().map(|port| (&*port.name, &*port.protocol, port.port)).collect();
-        assert_eq!(ports, [("http", "TCP", 80), ("dns", "TCP", 53)]);
+        let ports: Vec<_> = config.ports.iter().map(|port| (&*port.name, port.protocol, port.port)).collect();
+        assert_eq!(ports, [("http", Protocol::Tcp, 80), ("dns", Protocol::Tcp, 53)]);
     }
 
     #[test]

@@ -17,6 +17,7 @@
 mod config;
 mod handle;
 mod owner;
+pub mod policy;
 mod routes;
 mod tasks;
 

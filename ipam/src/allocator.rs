@@ -150,7 +150,8 @@ impl Allocator {
         let addresses = chosen.iter().filter_map(|cidr| self.blocks.get_mut(cidr)?.take()).collect();
         let Request { pod, labels, ports } = request;
         let host_interface = id.host_interface();
-        let endpoint = WorkloadEndpoint { id: id.clone(), pod, host_interface, addresses, labels, ports };
+        let endpoint =
+            WorkloadEndpoint { id: id.clone(), pod, host_interface, addresses, labels, ports, finished: false };
         self.endpoints.insert(id, Held { endpoint: endpoint.clone(), phase: Phase::Reserved });
         Ok(endpoint)
     }

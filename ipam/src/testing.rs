@@ -36,5 +36,5 @@ pub(crate) fn endpoint(container: &str, addresses: &[&str]) -> WorkloadEndpoint 
     let id = id(container);
     let Request { pod, labels, ports } = request(container);
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    WorkloadEndpoint { host_interface: id.host_interface(), id, pod, addresses, labels, ports }
+    WorkloadEndpoint { host_interface: id.host_interface(), id, pod, addresses, labels, ports, finished: false }
 }

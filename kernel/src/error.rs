@@ -26,6 +26,9 @@ pub enum KernelError {
     /// will not help.
     #[error("{0}")]
     Rejected(Failure),
+    /// A set has all the members that it may have: IPSET_ERR_HASH_FULL.
+    #[error("{0}")]
+    Full(Failure),
     /// The socket or the file failed.
     #[error("{0}")]
     Io(Failure),
@@ -77,6 +80,7 @@ impl KernelError {
             | Self::Denied(failure)
             | Self::Unreachable(failure)
             | Self::Rejected(failure)
+            | Self::Full(failure)
             | Self::Io(failure) => Some(failure.errno),
             Self::Malformed { .. } => None,
         }

@@ -21,6 +21,7 @@ mod neighbour;
 mod route;
 mod sysctl;
 
+pub mod acl;
 pub mod events;
 #[cfg(feature = "fake")]
 pub mod fake;

@@ -26,13 +26,14 @@ const ALLOWED: [(&str, &[&str]); 13] = [
 ];
 
 /// Foreign crates that only some of ours may name in normal dependencies.
-const CONFINED: [(&str, &[&str]); 11] = [
+const CONFINED: [(&str, &[&str]); 12] = [
     ("etcd-client", &["store"]),
     ("rusqlite", &["store"]),
     ("rtnetlink", &["kernel"]),
     ("netlink-packet-route", &["kernel"]),
     ("netlink-sys", &["kernel"]),
     ("kube", &["watch"]),
+    ("k8s-openapi", &["watch"]),
     ("k8s-openapi", &["watch"]),
     ("axum", &["agent", "ctl"]),
     ("hyper", &["agent", "ctl"]),

@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::policy::Protocol;
 use crate::{ContainerId, InterfaceName, NameError, NetworkName};
 
 /// What identifies an attachment (CNI spec section 2, "Parameters"): network, container and interface.
@@ -98,8 +99,8 @@ impl fmt::Display for PodRef {
 pub struct EndpointPort {
     /// The port's name.
     pub name: String,
-    /// TCP, UDP or SCTP.
-    pub protocol: String,
+    /// Its protocol.
+    pub protocol: Protocol,
     /// The port number.
     pub port: u16,
 }
@@ -121,4 +122,7 @@ pub struct WorkloadEndpoint {
     /// The pod's named ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<EndpointPort>,
+    /// The pod has ended (Succeeded, Failed): its address is nobody's peer any more, though it is not given back yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub finished: bool,
 }

@@ -9,6 +9,7 @@ mod endpoint;
 mod fib;
 mod names;
 mod node;
+mod pod;
 mod prefix;
 mod update;
 
@@ -16,6 +17,7 @@ pub mod api;
 pub mod backoff;
 pub mod cni;
 pub mod config;
+pub mod policy;
 pub mod resource;
 pub mod selector;
 
@@ -24,5 +26,6 @@ pub use endpoint::{EndpointId, EndpointIdError, EndpointPort, PodRef, WorkloadEn
 pub use fib::{FibUpdate, NextHopState, NextHopWatch};
 pub use names::{ContainerId, InterfaceName, NameError, NetworkName, NodeName, ResourceName};
 pub use node::{Alive, BlockClaim, ClusterNode, Registration};
+pub use pod::Pod;
 pub use prefix::{Family, Prefix, PrefixError};
 pub use update::Update;

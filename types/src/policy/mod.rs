@@ -1,0 +1,317 @@
+//! What may talk to what: the one model that every kind of policy is read into.
+//!
+//! A direction of an endpoint is judged by tiers in order; within a tier by policies in order; within a policy by rules in
+//! order. The first rule that fits decides, `Pass` goes to the next tier. An endpoint that no policy of any tier governs
+//! in a direction is open in it. `NetworkPolicy` is the case of one tier, whose policies only allow and whose end denies.
+
+mod network_policy;
+mod selector;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Prefix;
+
+pub use network_policy::{Problem, network_policy};
+pub use selector::{LabelSelector, Operator, Requirement};
+
+/// Labels of an endpoint or a namespace.
+pub type Labels = BTreeMap<String, String>;
+
+/// A transport protocol that policies speak of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
+    /// The number in the IP header.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+            Self::Sctp => 132,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        })
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|protocol| protocol.to_string().eq_ignore_ascii_case(text))
+            .ok_or_else(|| format!("{text:?} is not TCP, UDP or SCTP"))
+    }
+}
+
+/// The two directions, as the governed endpoint sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// To the endpoint.
+    Ingress,
+    /// From the endpoint.
+    Egress,
+}
+
+impl Direction {
+    /// Both, in the order in which they are printed.
+    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
+    }
+}
+
+/// A tier: a group of policies that are judged before the next group.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Tier {
+    /// The place among tiers: lower comes first.
+    pub order: u32,
+    /// The name.
+    pub name: String,
+    /// What becomes of traffic that a policy of this tier governs and no rule of it decides.
+    pub end: TierEnd,
+}
+
+impl Tier {
+    /// The tier of `NetworkPolicy`.
+    pub fn network_policy() -> Self {
+        Self { order: 1_000_000, name: "default".to_owned(), end: TierEnd::Deny }
+    }
+}
+
+/// See [`Tier::end`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TierEnd {
+    /// It is dropped.
+    Deny,
+    /// The next tier judges it.
+    Pass,
+}
+
+/// What identifies a policy.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PolicyId {
+    /// The kind: `NetworkPolicy`.
+    pub kind: PolicyKind,
+    /// The namespace; empty for kinds that have none.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl fmt::Display for PolicyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.namespace.as_str() {
+            "" => write!(f, "{} {}", self.kind, self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind, self.name),
+        }
+    }
+}
+
+/// The kinds of policy that Manx implements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum PolicyKind {
+    /// `networking.k8s.io/v1` NetworkPolicy.
+    NetworkPolicy,
+}
+
+impl fmt::Display for PolicyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NetworkPolicy => "NetworkPolicy",
+        })
+    }
+}
+
+/// A policy of any kind, read and checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The tier it is in.
+    pub tier: Tier,
+    /// The place within the tier: lower comes first, equal ones by [`PolicyId`].
+    pub order: u32,
+    /// The endpoints it governs.
+    pub subject: EndpointSelector,
+    /// Rules for traffic to them; none: this direction is not governed by this policy. An empty list is: it allows nothing.
+    pub ingress: Option<Vec<Rule>>,
+    /// The same for traffic from them.
+    pub egress: Option<Vec<Rule>>,
+}
+
+impl Policy {
+    /// The rules of a direction.
+    pub fn rules(&self, direction: Direction) -> Option<&[Rule]> {
+        match direction {
+            Direction::Ingress => self.ingress.as_deref(),
+            Direction::Egress => self.egress.as_deref(),
+        }
+    }
+}
+
+/// One rule. Peers and ports must both fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// What becomes of traffic that fits.
+    pub action: Action,
+    /// The other ends that fit.
+    pub peers: Peers,
+    /// The destination ports that fit.
+    pub ports: Ports,
+}
+
+/// What a rule does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Lets it through.
+    Allow,
+    /// Drops it.
+    Deny,
+    /// Leaves it to the next tier.
+    Pass,
+}
+
+/// The other ends of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peers {
+    /// Whoever, inside and outside the cluster.
+    Any,
+    /// One of these; none of none.
+    Only(Vec<Peer>),
+}
+
+/// One kind of other end.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Peer {
+    /// Endpoints, by labels.
+    Endpoints(EndpointSelector),
+    /// Addresses, of endpoints or not.
+    Block {
+        /// The range.
+        cidr: Prefix,
+        /// Ranges within it that do not fit. They are not denied: another peer may still fit.
+        except: Vec<Prefix>,
+    },
+}
+
+/// Selects endpoints by the labels of their namespaces and their own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointSelector {
+    /// The namespaces.
+    pub namespaces: NamespaceSelector,
+    /// The endpoints in them.
+    pub endpoints: LabelSelector,
+}
+
+/// Selects namespaces.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NamespaceSelector {
+    /// This one.
+    Named(String),
+    /// Those with fitting labels. An empty selector means all namespaces, also one that nothing is known of but that
+    /// endpoints name.
+    Labelled(LabelSelector),
+}
+
+/// The destination ports of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ports {
+    /// Every port of every protocol, and protocols without ports.
+    Any,
+    /// One of these; none of none.
+    Only(Vec<PortMatch>),
+}
+
+/// One kind of destination port.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortMatch {
+    /// Every port of a protocol.
+    All(Protocol),
+    /// Ports by number, both ends included.
+    Range(Protocol, PortRange),
+    /// The port that the destination endpoint has under this name, of this protocol. Fits no address that is not an
+    /// endpoint's.
+    Named(Protocol, String),
+}
+
+/// Ports from `first` to `last`, both included, `first <= last`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// A range; none if it ends before it begins.
+    pub const fn new(first: u16, last: u16) -> Option<Self> {
+        if first <= last { Some(Self { first, last }) } else { None }
+    }
+
+    /// One port.
+    pub const fn single(port: u16) -> Self {
+        Self { first: port, last: port }
+    }
+
+    /// Every port.
+    pub const fn all() -> Self {
+        Self { first: 0, last: u16::MAX }
+    }
+
+    /// The lowest port.
+    pub const fn first(self) -> u16 {
+        self.first
+    }
+
+    /// The highest port.
+    pub const fn last(self) -> u16 {
+        self.last
+    }
+
+    /// Whether it is in the range.
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+
+    /// As an iterator's bounds.
+    pub const fn ports(self) -> RangeInclusive<u16> {
+        self.first..=self.last
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
+    }
+}

@@ -1,0 +1,1 @@
+//! Watches of the Kubernetes API: the only crate that knows kube.
