@@ -1,0 +1,1 @@
+//! What NetworkPolicy means, by brute force from the text of its specification. Tests only.
