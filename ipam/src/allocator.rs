@@ -56,6 +56,17 @@ pub(crate) struct Allocator {
     turns: u64,
 }
 
+/// What may change of a pod while it is attached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Description {
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its named ports.
+    pub ports: Vec<EndpointPort>,
+    /// It has ended: its address is nobody's peer.
+    pub finished: bool,
+}
+
 #[derive(Debug)]
 struct Held {
     endpoint: WorkloadEndpoint,
@@ -173,6 +184,21 @@ impl Allocator {
         if let Some(held) = self.endpoints.get_mut(id) {
             held.phase = Phase::Reserved;
         }
+    }
+
+    /// What is known of the pod. Gives the endpoint, and what to journal where a committed one has changed; none: the id
+    /// holds nothing.
+    pub(crate) fn describe(
+        &mut self,
+        id: &EndpointId,
+        facts: Description,
+    ) -> Option<(WorkloadEndpoint, Option<JournalWrite>)> {
+        let held = self.endpoints.get_mut(id)?;
+        let Description { labels, ports, finished } = facts;
+        let described = WorkloadEndpoint { labels, ports, finished, ..held.endpoint.clone() };
+        let changed = described != held.endpoint && held.phase == Phase::Committed;
+        held.endpoint = described;
+        Some((held.endpoint.clone(), changed.then(|| rows::committed(&held.endpoint))))
     }
 
     /// Lets an attachment's addresses rest. Gives the endpoint, how far it had come, and what to journal; none: the id

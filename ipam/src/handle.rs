@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use types::{EndpointId, InterfaceName, Prefix, WorkloadEndpoint};
 
-use crate::{IpamError, Request, ReserveError, View};
+use crate::{Description, IpamError, Request, ReserveError, View};
 
 /// A handle on ipam; clones share it. ipam ends with its last handle, or when it is cancelled.
 #[derive(Debug, Clone)]
@@ -22,6 +22,7 @@ pub struct Ipam {
 pub(crate) enum Command {
     Reserve { id: EndpointId, request: Request, reply: oneshot::Sender<Result<WorkloadEndpoint, ReserveError>> },
     Commit { id: EndpointId, reply: oneshot::Sender<Result<(), IpamError>> },
+    Describe { id: EndpointId, facts: Description, reply: oneshot::Sender<Option<WorkloadEndpoint>> },
     Release { id: EndpointId, reply: oneshot::Sender<Option<WorkloadEndpoint>> },
     Reconcile { present: BTreeSet<InterfaceName>, reply: oneshot::Sender<Vec<WorkloadEndpoint>> },
     Endpoint { id: EndpointId, reply: oneshot::Sender<Option<WorkloadEndpoint>> },
@@ -47,6 +48,12 @@ impl Ipam {
     /// not waited for. On [`IpamError::Journal`] it is reserved as before, and to be released by the caller.
     pub async fn commit(&self, id: EndpointId) -> Result<(), IpamError> {
         self.ask(|reply| Command::Commit { id, reply }).await.unwrap_or(Err(IpamError::Ended))
+    }
+
+    /// What is known of the pod has changed: journalled before this returns (a full disk is no failure: the journal is
+    /// written when it can be), published afterwards. Gives the endpoint as it is now; none: the attachment holds nothing.
+    pub async fn describe(&self, id: EndpointId, facts: Description) -> Result<Option<WorkloadEndpoint>, IpamError> {
+        self.ask(|reply| Command::Describe { id, facts, reply }).await.ok_or(IpamError::Ended)
     }
 
     /// Lets an attachment go, complete or not, and gives what it had; none: it had nothing. Succeeds with a full disk: a

@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use types::NodeName;
 
-pub use allocator::Request;
+pub use allocator::{Description, Request};
 pub use error::{IpamError, PoolCount, ReserveError, StartError};
 pub use handle::Ipam;
 pub use pool::{Pool, PoolError};

@@ -9,7 +9,7 @@ use std::time::Instant;
 use store::{DecodeError, Entry, Key, Listing, Outcome, StoreError, Version};
 use types::{EndpointId, Family, InterfaceName, NodeName, Prefix, ResourceName, Update, WorkloadEndpoint};
 
-use crate::allocator::{Allocator, Phase, Request};
+use crate::allocator::{Allocator, Description, Phase, Request};
 use crate::block::overlapping;
 use crate::journal_queue::JournalQueue;
 use crate::mirror::Mirror;
@@ -186,6 +186,16 @@ impl Node {
     pub(crate) fn not_journalled(&mut self, id: &EndpointId) {
         self.allocator.uncommit(id);
         self.journal.retract_endpoint(id);
+    }
+
+    /// What is known of an attachment's pod.
+    pub(crate) fn describe(&mut self, id: &EndpointId, facts: Description) -> Option<WorkloadEndpoint> {
+        let (endpoint, row) = self.allocator.describe(id, facts)?;
+        if let Some(row) = row {
+            self.journal.push(row);
+            self.publications.change(id.clone());
+        }
+        Some(endpoint)
     }
 
     /// Lets an attachment go, however far it had come.

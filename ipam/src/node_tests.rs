@@ -298,6 +298,33 @@ fn a_second_add_is_refused_and_an_add_after_del_gets_another_address() {
 }
 
 #[test]
+fn what_is_learned_of_a_pod_is_journalled_and_published_once_and_its_addresses_stay() {
+    let now = Instant::now();
+    let mut node = start(true, same_boot(Restored::default()));
+    set_pools(&mut node, &[pool("v4", "10.0.0.0/24", 26)]);
+    list_claims(&mut node, []);
+    grant_claims(&mut node, now);
+    let attached = attach(&mut node, "a");
+    node.journal().taken();
+    let described =
+        Description { labels: [("app".to_owned(), "web".to_owned())].into(), finished: true, ..Description::default() };
+    let endpoint = node.describe(&id("a"), described.clone()).unwrap();
+    assert_eq!((&endpoint.labels, endpoint.finished), (&described.labels, true));
+    assert_eq!(endpoint.addresses, attached.addresses);
+    assert_eq!(node.journal().writes(), [rows::committed(&endpoint)]);
+    node.journal().taken();
+    assert_eq!(node.describe(&id("a"), described.clone()), Some(endpoint.clone()));
+    assert!(node.journal().is_empty(), "journalled again though nothing changed");
+    node.jobs(now);
+    let listing = Listing { entries: Vec::new(), version: Version::new(3), incarnation: store::Incarnation::new("x") };
+    node.answered(Answer::Listed(Ok(listing)), now);
+    let key = keys::endpoint(&crate::testing::node("n1"), &endpoint.id);
+    let published = Write::put(key, store::encode(&endpoint));
+    assert_eq!(node.jobs(now), [Job::Publication(Ask::Write(vec![published]))]);
+    assert_eq!(node.describe(&id("b"), described), None);
+}
+
+#[test]
 fn another_boot_releases_all_endpoints_and_publishes_that() {
     let now = Instant::now();
     let restored = Restored {

@@ -53,6 +53,7 @@ struct Waiting {
 enum Unanswered {
     Commit(EndpointId, oneshot::Sender<Result<(), IpamError>>),
     Release(Option<WorkloadEndpoint>, oneshot::Sender<Option<WorkloadEndpoint>>),
+    Described(Option<WorkloadEndpoint>, oneshot::Sender<Option<WorkloadEndpoint>>),
     Reconcile(Vec<WorkloadEndpoint>, oneshot::Sender<Vec<WorkloadEndpoint>>),
 }
 
@@ -123,6 +124,10 @@ impl Owner {
                 Ok(()) => self.unanswered.push(Unanswered::Commit(id, reply)),
                 Err(error) => answer(reply, Err(error)),
             },
+            Command::Describe { id, facts, reply } => {
+                let endpoint = self.node.describe(&id, facts);
+                self.unanswered.push(Unanswered::Described(endpoint, reply));
+            }
             Command::Release { id, reply } => {
                 self.stop_waiting(&id);
                 let endpoint = self.node.release(&id, now());
@@ -245,7 +250,9 @@ impl Owner {
                     self.node.not_journalled(&id);
                     answer(reply, Err(IpamError::Journal { id, source: Box::new(error.clone()) }));
                 }
-                (Unanswered::Release(endpoint, reply), _) => answer(reply, endpoint),
+                (Unanswered::Release(endpoint, reply) | Unanswered::Described(endpoint, reply), _) => {
+                    answer(reply, endpoint);
+                }
                 (Unanswered::Reconcile(released, reply), _) => answer(reply, released),
             }
         }

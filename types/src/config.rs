@@ -50,6 +50,86 @@ pub struct Config {
     pub health_address: SocketAddr,
     /// `kernel`: the numbers that mark what is ours.
     pub kernel: KernelMarks,
+    /// `kubernetes`: where policies, namespaces and this node's pods come from; from the store where there is none.
+    pub kubernetes: Option<KubernetesAccess>,
+    /// `policy`: how policies are enforced.
+    pub policy: PolicySettings,
+}
+
+/// `kubernetes`: how the API server is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KubernetesAccess {
+    /// `in-cluster`: by the service account that a pod is given.
+    InCluster,
+    /// Anything else: the path of a kubeconfig.
+    Kubeconfig(PathBuf),
+}
+
+/// `policy`: how policies are enforced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicySettings {
+    /// `policy.endpointToHost`: what becomes of a pod's traffic to its own node.
+    pub endpoint_to_host: EndpointToHost,
+    /// `policy.cutConnections`: whether a tightened policy ends the connections that it forbids.
+    pub cut_connections: bool,
+    /// `policy.iptables`: the variant to use; found out where it is not set.
+    pub iptables: Option<IptablesVariant>,
+    /// `policy.logGroup`: the NFLOG group that denied packets are shown on while somebody looks.
+    pub log_group: u16,
+}
+
+impl Default for PolicySettings {
+    fn default() -> Self {
+        Self { endpoint_to_host: EndpointToHost::Accept, cut_connections: true, iptables: None, log_group: 77 }
+    }
+}
+
+/// What becomes of traffic from a pod to the node that it is on. From the node to its pods everything is allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointToHost {
+    /// `accept`: it is let through, whatever policies say, as Kubernetes documents it.
+    Accept,
+    /// `policed`: the pod's egress policies decide.
+    Policed,
+    /// `drop`: it is dropped.
+    Drop,
+}
+
+impl FromStr for EndpointToHost {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "accept" => Ok(Self::Accept),
+            "policed" => Ok(Self::Policed),
+            "drop" => Ok(Self::Drop),
+            _ => Err("not accept, policed or drop"),
+        }
+    }
+}
+
+/// The two implementations of iptables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IptablesVariant {
+    /// `nft`: `iptables-nft`, over nftables.
+    Nft,
+    /// `legacy`: `iptables-legacy`, the older tables, changed as a whole under a lock.
+    Legacy,
+}
+
+/// `policy.iptables` as written.
+#[derive(Debug, Clone, Copy)]
+struct IptablesChoice(Option<IptablesVariant>);
+
+impl FromStr for IptablesChoice {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Self(None)),
+            "nft" => Ok(Self(Some(IptablesVariant::Nft))),
+            "legacy" => Ok(Self(Some(IptablesVariant::Legacy))),
+            _ => Err("not auto, nft or legacy"),
+        }
+    }
 }
 
 /// `etcd`: how to reach the datastore.
@@ -166,6 +246,11 @@ pub const KEYS: &[&str] = &[
     "kernel.linkGroup",
     "kernel.protocols",
     "kernel.markMask",
+    "kubernetes",
+    "policy.endpointToHost",
+    "policy.cutConnections",
+    "policy.iptables",
+    "policy.logGroup",
 ];
 
 impl Config {
@@ -193,6 +278,12 @@ impl Config {
             run_dir: source.or("runDir", PathBuf::from("/run/manx"))?,
             health_address: source.or("healthAddress", SocketAddr::from(([127, 0, 0, 1], 9179)))?,
             kernel: source.marks()?,
+            kubernetes: source.text("kubernetes")?.and_then(|text| match text.as_str() {
+                "none" => None,
+                "in-cluster" => Some(KubernetesAccess::InCluster),
+                path => Some(KubernetesAccess::Kubeconfig(path.into())),
+            }),
+            policy: source.policy()?,
         };
         config.check()?;
         Ok(config)
@@ -404,6 +495,16 @@ impl Source {
                 })
                 .collect(),
         }
+    }
+
+    fn policy(&self) -> Result<PolicySettings, ConfigError> {
+        let default = PolicySettings::default();
+        Ok(PolicySettings {
+            endpoint_to_host: self.or("policy.endpointToHost", default.endpoint_to_host)?,
+            cut_connections: self.or("policy.cutConnections", default.cut_connections)?,
+            iptables: self.or("policy.iptables", IptablesChoice(None))?.0,
+            log_group: self.or("policy.logGroup", default.log_group)?,
+        })
     }
 
     fn marks(&self) -> Result<KernelMarks, ConfigError> {
