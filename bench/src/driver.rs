@@ -103,33 +103,30 @@ pub(crate) fn run() -> anyhow::Result<()> {
 }
 
 fn carry_out(plan: &Plan) -> anyhow::Result<Vec<Round>> {
-    let mut pods = Vec::new();
-    for plugin in &plan.plugins {
-        pods.push(Pods::make(plan, plugin)?);
-    }
+    let mut pods = Pods::make(plan)?;
     let links = links()?;
-    for (plugin, pods) in plan.plugins.iter().zip(&mut pods) {
-        let mut pods = pods.take(WARM_UP);
-        work(&mut pods, 1, |pod| plugin.add(pod))?;
-        work(&mut pods, 1, |pod| plugin.del(pod))?;
+    for plugin in &plan.plugins {
+        let mut batch = pods.batch(plan, plugin, WARM_UP)?;
+        work(&mut batch, 1, |pod| plugin.add(pod))?;
+        work(&mut batch, 1, |pod| plugin.del(pod))?;
         settle(links)?;
     }
     let mut rounds = Vec::new();
     for _ in 0..plan.rounds {
-        for (plugin, pods) in plan.plugins.iter().zip(&mut pods) {
-            rounds.push(round(plan, plugin, pods, links)?);
+        for plugin in &plan.plugins {
+            rounds.push(round(plan, plugin, &mut pods, links)?);
         }
     }
     Ok(rounds)
 }
 
 fn round(plan: &Plan, plugin: &Plugin, pods: &mut Pods, links: usize) -> anyhow::Result<Round> {
-    let mut batch = pods.take(plan.sequential);
+    let mut batch = pods.batch(plan, plugin, plan.sequential)?;
     let (add, _) = work(&mut batch, 1, |pod| plugin.add(pod))?;
     let (del, _) = work(&mut batch, 1, |pod| plugin.del(pod))?;
     // What a plugin leaves for later must not be done during another's turn.
     settle(links)?;
-    let mut batch = pods.take(plan.parallel);
+    let mut batch = pods.batch(plan, plugin, plan.parallel)?;
     let (_, parallel_add) = work(&mut batch, plan.threads, |pod| plugin.add(pod))?;
     let (_, parallel_del) = work(&mut batch, plan.threads, |pod| plugin.del(pod))?;
     let links_gone = settle(links)?;
@@ -139,32 +136,51 @@ fn round(plan: &Plan, plugin: &Plugin, pods: &mut Pods, links: usize) -> anyhow:
 /// A container that has a network namespace.
 #[derive(Debug)]
 struct Pod {
-    /// `CNI_CONTAINERID`, and the name of the namespace.
+    /// `CNI_CONTAINERID`, never used twice.
     container: String,
+    /// The name of the namespace.
+    netns: String,
     /// What ADD answered.
     result: Option<Value>,
 }
 
-/// One plugin's pods that have not been used. Each is plugged in once, as in a runtime.
-struct Pods(std::vec::IntoIter<Pod>);
+/// The namespaces of pods. They are made before the clock runs, and as few as a node has: among a thousand of them our ADD
+/// was measured to take twice as long, and ptp's a quarter longer.
+struct Pods {
+    /// As many as the largest batch needs; each batch plugs new containers into them.
+    namespaces: Vec<String>,
+    /// How many containers there have been.
+    containers: usize,
+}
 
 impl Pods {
-    /// Makes the namespaces for a whole run: the kernel's work on them is over when the clock starts.
-    fn make(plan: &Plan, plugin: &Plugin) -> anyhow::Result<Self> {
-        let count = WARM_UP + plan.rounds * (plan.sequential + plan.parallel);
-        let container = |number| format!("{}-{}-{number}", plan.run, plugin.network);
-        let mut pods: Vec<Pod> = (0..count).map(|number| Pod { container: container(number), result: None }).collect();
-        work(&mut pods, 1, |pod| {
-            let netns = format!("--net=/run/netns/{}", pod.container);
-            command(&["ip", "netns", "add", &pod.container])?;
-            command(&["nsenter", &netns, "sysctl", "-q", "-w", NO_DETECTION])
-        })?;
-        Ok(Self(pods.into_iter()))
+    fn make(plan: &Plan) -> anyhow::Result<Self> {
+        let count = WARM_UP.max(plan.sequential).max(plan.parallel);
+        let namespaces: Vec<String> = (0..count).map(|number| format!("{}-{number}", plan.run)).collect();
+        for namespace in &namespaces {
+            command(&["ip", "netns", "add", namespace])?;
+            inside(namespace, &["sysctl", "-q", "-w", NO_DETECTION])?;
+        }
+        Ok(Self { namespaces, containers: 0 })
     }
 
-    fn take(&mut self, count: usize) -> Vec<Pod> {
-        self.0.by_ref().take(count).collect()
+    /// New containers, in namespaces as a runtime makes them: with nothing but a loopback that is down.
+    fn batch(&mut self, plan: &Plan, plugin: &Plugin, count: usize) -> anyhow::Result<Vec<Pod>> {
+        let mut batch = Vec::new();
+        for netns in self.namespaces.iter().take(count) {
+            inside(netns, &["ip", "link", "set", "lo", "down"])?;
+            let container = format!("{}-{}-{}", plan.run, plugin.network, self.containers);
+            self.containers += 1;
+            batch.push(Pod { container, netns: netns.clone(), result: None });
+        }
+        Ok(batch)
     }
+}
+
+/// Runs a command that is not measured in a pod's namespace.
+fn inside(namespace: &str, words: &[&str]) -> anyhow::Result<()> {
+    let netns = format!("--net=/run/netns/{namespace}");
+    command(&[&["nsenter", &netns], words].concat())
 }
 
 /// Runs a command that is not measured.
@@ -252,7 +268,7 @@ impl Plugin {
         let mut child = Command::new(Path::new(PLUGINS).join(&self.program))
             .env("CNI_COMMAND", verb)
             .env("CNI_CONTAINERID", &pod.container)
-            .env("CNI_NETNS", format!("/run/netns/{}", pod.container))
+            .env("CNI_NETNS", format!("/run/netns/{}", pod.netns))
             .env("CNI_IFNAME", "eth0")
             .env("CNI_PATH", PLUGINS)
             .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={}", pod.container))
