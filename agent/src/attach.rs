@@ -1,8 +1,9 @@
 //! The agent's side of `types::cni`: one conversation per connection, each in its own task.
 //!
-//! An ADD goes through reserve, (wiring by the binary), route, commit, answer; whatever ends it early undoes the steps
-//! behind it in reverse. A DEL takes the route away, lets the binary park the link, releases the addresses. The steps
-//! themselves belong to ipam and felix; this module is their order.
+//! An ADD goes through reserve, policy (while the binary wires: until a pod has its policy the kernel drops what it
+//! sends), route, commit, answer; whatever ends it early undoes the steps behind it in reverse. A DEL takes the route away,
+//! lets the binary park the link, takes policy and addresses back. The steps themselves belong to ipam and felix; this
+//! module is their order.
 
 use std::io;
 use std::time::Duration;
@@ -15,10 +16,13 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use felix::Felix;
-use ipam::{Ipam, Request as Reservation, ReserveError};
+use felix::acl::Acl;
+use ipam::{Description, Ipam, Request as Reservation, ReserveError};
 use types::cni::{self, Attach, Detach, FrameError, Park, Refused, Reply, Request, Wire, code};
 use types::{EndpointId, WorkloadEndpoint};
 
+use crate::peers::facts;
+use crate::pods::Identities;
 use crate::readiness::Readiness;
 use crate::tasks;
 
@@ -29,6 +33,10 @@ pub(crate) struct Attachments {
     pub(crate) ipam: Ipam,
     /// Routes.
     pub(crate) felix: Felix,
+    /// Policy.
+    pub(crate) acl: Acl,
+    /// Who the pods are.
+    pub(crate) identities: Identities,
     /// The MTU for pods' interfaces.
     pub(crate) mtu: watch::Receiver<u32>,
     /// The group of parked links.
@@ -66,6 +74,11 @@ impl Attachments {
     async fn attach(&self, stream: &mut UnixStream, attach: Attach) -> Result<(), ConversationError> {
         speak_same(attach.protocol)?;
         let Attach { id, pod, labels, ports, .. } = attach;
+        let stated = Description { labels, ports, finished: false };
+        let Some(Description { labels, ports, .. }) = self.identities.of(&pod, stated).await else {
+            let msg = format!("the API server has not told this node of pod {pod} yet");
+            return Err(ConversationError::Refused(Refused { code: code::TRY_AGAIN, msg }));
+        };
         let reservation = Reservation { pod, labels, ports };
         let endpoint = self.ipam.reserve(id.clone(), reservation).await.map_err(refuse_reservation)?;
         let outcome = self.wire(stream, &endpoint).await;
@@ -86,7 +99,10 @@ impl Attachments {
             parked_group: self.parked_group,
         };
         send(stream, &Reply::Wire(wire)).await?;
-        let Request::Wired = receive(stream).await? else { return Err(ConversationError::OutOfOrder) };
+        let policed = self.acl.attach(endpoint.id.clone(), facts(endpoint.clone()));
+        let (wired, policed) = tokio::join!(receive(stream), policed);
+        let Request::Wired = wired? else { return Err(ConversationError::OutOfOrder) };
+        policed.map_err(|error| refuse(code::TRY_AGAIN, &error))?;
         self.felix
             .attach(endpoint.host_interface.clone(), endpoint.addresses.clone())
             .await
@@ -103,6 +119,9 @@ impl Attachments {
         // Before the release: from then on another ADD of the same attachment may make a link of the same name.
         if let Err(error) = tasks::park(endpoint.host_interface.clone(), self.parked_group).await {
             warn!(endpoint = %endpoint.id, %error, "the link of an abandoned attachment stays until its DEL");
+        }
+        if let Err(error) = self.acl.detach(endpoint.id.clone()).await {
+            warn!(endpoint = %endpoint.id, %error, "policy of an abandoned attachment stays until the next resync");
         }
         if let Err(error) = self.ipam.release(endpoint.id.clone()).await {
             warn!(endpoint = %endpoint.id, %error, "addresses of an abandoned attachment stay taken");
@@ -128,6 +147,8 @@ impl Attachments {
                 }
             }
             (Ok(()), endpoint) => {
+                // Before the release: nothing of this pod is in a set when its address can be another's.
+                self.acl.detach(id.clone()).await.map_err(|error| refuse(code::AGENT, &error))?;
                 self.ipam.release(id.clone()).await.map_err(|error| refuse(code::AGENT, &error))?;
                 self.reap();
                 send(stream, &Reply::Done).await?;

@@ -61,6 +61,8 @@ impl Cluster {
             ClusterUpdate::Resource(Kind::Node, update) => self.nodes.apply(update),
             ClusterUpdate::Resource(Kind::BgpConfiguration, update) => self.configurations.apply(update),
             ClusterUpdate::Resource(Kind::BgpPeer, update) => self.peers.apply(update),
+            // Those are felix's.
+            ClusterUpdate::Resource(Kind::NetworkPolicy | Kind::Namespace, _) => false,
         }
     }
 
@@ -166,7 +168,7 @@ mod tests {
     }
 
     fn in_sync() -> impl Iterator<Item = ClusterUpdate> {
-        Kind::ALL
+        Kind::CLUSTER
             .into_iter()
             .map(|kind| ClusterUpdate::Resource(kind, Update::InSync))
             .chain([ClusterUpdate::Registration(Update::InSync)])

@@ -28,7 +28,7 @@ async fn ready(State(status): State<Status>) -> Response {
 }
 
 async fn scrape(State(status): State<Status>) -> Response {
-    match metrics::render(&status.node().await) {
+    match metrics::render(status.moment().await) {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()

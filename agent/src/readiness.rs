@@ -15,6 +15,8 @@ pub(crate) enum Part {
     Routes,
     /// The speaker does not listen.
     Speaker,
+    /// Policy is not in force as it should be.
+    Policy,
 }
 
 /// Reasons, shared by those who have them and those who ask.
@@ -31,6 +33,7 @@ impl Readiness {
             (Part::Addresses, "no address block is claimed yet".to_owned()),
             (Part::Routes, "the kernel's routes are not reconciled yet".to_owned()),
             (Part::Speaker, "BGP is not started yet".to_owned()),
+            (Part::Policy, "policies are not known yet".to_owned()),
         ]);
         Self { reasons: watch::Sender::new(reasons) }
     }
@@ -58,7 +61,7 @@ mod tests {
     #[test]
     fn ready_is_when_no_part_has_a_reason_not_to_be() {
         let readiness = Readiness::new();
-        for part in [Part::Cluster, Part::Addresses, Part::Routes] {
+        for part in [Part::Cluster, Part::Addresses, Part::Routes, Part::Policy] {
             readiness.ready(part);
         }
         assert_eq!(readiness.reasons(), ["BGP is not started yet"]);

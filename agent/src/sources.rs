@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use store::keys::{self, Subject};
-use store::{Entry, Key, Store};
+use store::{Entry, Key};
 use types::resource::{Kind, Resource};
 use types::{NodeName, Registration, ResourceName, Update};
 
@@ -20,37 +20,30 @@ pub(crate) enum ClusterUpdate {
     Resource(Kind, Update<ResourceName, Box<Resource>>),
 }
 
-/// Follows one prefix for as long as somebody listens.
-pub(crate) async fn follow(
-    store: std::sync::Arc<dyn Store>,
-    prefix: Key,
-    wrap: impl Fn(Update<Subject, Entry>) -> Option<ClusterUpdate>,
-    out: mpsc::Sender<ClusterUpdate>,
+/// Types what a watch says, for as long as somebody listens.
+pub(crate) async fn follow<T>(
+    mut updates: mpsc::Receiver<Update<Key, Entry>>,
+    wrap: impl Fn(Update<Subject, Entry>) -> Option<T>,
+    out: mpsc::Sender<T>,
 ) {
-    let send = async |update: Update<Key, Entry>| {
-        let update = match update {
-            Update::Restart => Update::Restart,
-            Update::InSync => Update::InSync,
-            Update::Set(key, entry) => match keys::subject(&key) {
-                Ok(subject) => Update::Set(subject, entry),
-                Err(error) => return warn_and_go_on(&error),
-            },
-            Update::Delete(key) => match keys::subject(&key) {
-                Ok(subject) => Update::Delete(subject),
-                Err(error) => return warn_and_go_on(&error),
-            },
-        };
-        match wrap(update) {
-            Some(update) => out.send(update).await.is_ok(),
-            None => true,
-        }
-    };
-    let mut updates = store.watch(prefix);
     while let Some(update) = updates.recv().await {
-        if !send(update).await {
+        if let Some(update) = subjects(update).and_then(&wrap)
+            && out.send(update).await.is_err()
+        {
             return;
         }
     }
+}
+
+/// The same update by what its key is about; none for a key that this build does not know, which is said.
+pub(crate) fn subjects(update: Update<Key, Entry>) -> Option<Update<Subject, Entry>> {
+    let subject = |key: &Key| keys::subject(key).inspect_err(|error| warn!(%error, "left out")).ok();
+    Some(match update {
+        Update::Restart => Update::Restart,
+        Update::InSync => Update::InSync,
+        Update::Set(key, entry) => Update::Set(subject(&key)?, entry),
+        Update::Delete(key) => Update::Delete(subject(&key)?),
+    })
 }
 
 /// Registrations; the endpoints that lie under the same prefix are for others.
@@ -78,11 +71,7 @@ pub(crate) fn resource(kind: Kind) -> impl Fn(Update<Subject, Entry>) -> Option<
     }
 }
 
-fn decode<T: DeserializeOwned>(entry: &Entry) -> Option<T> {
+/// What an entry says; none where it cannot be read, which is said.
+pub(crate) fn decode<T: DeserializeOwned>(entry: &Entry) -> Option<T> {
     store::decode(&entry.key, &entry.value).inspect_err(|error| warn!(%error, "left out")).ok()
-}
-
-fn warn_and_go_on(error: &store::KeyError) -> bool {
-    warn!(%error, "left out");
-    true
 }

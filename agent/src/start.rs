@@ -22,16 +22,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use types::config::Config;
+use ::watch::WatchConfig;
+use felix::acl::Acl;
+use types::config::{Config, KubernetesAccess};
 use types::{Family, Registration, RouterId};
 
 use crate::attach::Attachments;
 use crate::detect::{self, Candidate};
+use crate::kubernetes::Remembered;
+use crate::peers::facts;
+use crate::pods::Identities;
 use crate::presence::{Presence, PresenceError};
 use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
-use crate::tasks::{self, Sockets, Wiring};
-use crate::{instance, remains};
+use crate::tasks::{self, PolicyWiring, Sockets, Wiring};
+use crate::{instance, kubernetes, pods, remains};
 
 /// The journal's key for its own id.
 const JOURNAL_ID: &str = "journal-id";
@@ -53,7 +58,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let router_id = router_id(&addresses, &instance)?;
     let preserved = preserved_forwarding(kernel.as_mut(), &config)?;
 
-    let (store, datastore) = open_store(&config, &state_dir).await?;
+    let cache = Cache::open(state_dir.cache())?;
+    let (store, datastore) = open_store(&config, &state_dir, &cache).await?;
     let presence = Presence { store: Arc::clone(&store), node: config.node_name.clone(), instance };
     let session = take_name(&presence).await?;
     if session.is_some() {
@@ -61,6 +67,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     }
 
     let felix = tasks::felix(&config, &addresses)?;
+    let acl = tasks::acl(&config)?;
     let (pools, pool_updates) = mpsc::channel(64);
     let shared = config.etcd.is_some().then(|| Arc::clone(&store));
     let ipam_config =
@@ -68,7 +75,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let ipam = ipam::start(ipam_config, shared, journal, pool_updates, &tracker, cancel.clone()).await?;
 
     let sockets = Sockets::open(&config).await?;
-    recover(&config, kernel.as_mut(), &ipam, &felix).await?;
+    recover(&config, kernel.as_mut(), &ipam, &felix, &acl).await?;
     readiness.ready(Part::Routes);
 
     let of = |family| addresses.iter().find(|address| Family::of(**address) == family).copied();
@@ -89,27 +96,35 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     };
     let (_registration, registrations) = watch::channel(registration);
     let identity = Identity { asn: types::Asn::DEFAULT, router_id, addresses };
-    let (identity, identities) = watch::channel(identity);
+    let (identity, known_identity) = watch::channel(identity);
+    let (refused, refused_endpoints) = watch::channel(0);
     let status = Status {
         node: config.node_name.clone(),
         datastore,
         store: Arc::clone(&store),
         ipam: ipam.clone(),
         felix: felix.clone(),
+        acl: acl.clone(),
         bgp: bgp.clone(),
-        identity: identities,
+        identity: known_identity,
         readiness: readiness.clone(),
+        refused_endpoints,
         host_problems: Arc::new(remains::host_problems(kernel.as_mut())),
     };
+    let (identities, kubernetes) = watch_kubernetes(&config, &cache, &tracker).await?;
     let (parked, parked_links) = mpsc::channel(1);
     let attachments = Attachments {
         ipam: ipam.clone(),
         felix: felix.clone(),
+        acl: acl.clone(),
+        identities,
         mtu: tasks::mtu(&config, &felix, kernel.as_mut(), &tracker),
         parked_group: config.kernel.link_group,
         parked,
         readiness: readiness.clone(),
     };
+    let policy =
+        PolicyWiring { node: config.node_name.clone(), acl, kubernetes, refused, readiness: readiness.clone() };
     let wiring = Wiring {
         config,
         store,
@@ -119,6 +134,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         ipam,
         pools,
         felix,
+        policy,
         bgp,
         outputs,
         identity,
@@ -137,6 +153,23 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Where labels come from, and the watches of the API server where there is one.
+async fn watch_kubernetes(
+    config: &Config,
+    cache: &Cache,
+    tracker: &TaskTracker,
+) -> anyhow::Result<(Identities, Option<(Remembered, mpsc::Receiver<pods::Question>)>)> {
+    let Some(access) = &config.kubernetes else { return Ok((Identities::Stated, None)) };
+    let kubeconfig = match access {
+        KubernetesAccess::InCluster => None,
+        KubernetesAccess::Kubeconfig(path) => Some(path.clone()),
+    };
+    let watches = ::watch::start(WatchConfig::new(kubeconfig, config.node_name.clone())).await?;
+    let (questions, asked) = mpsc::channel(pods::QUESTIONS);
+    let remembered = kubernetes::remember(watches, cache, tracker);
+    Ok((Identities::Kubernetes(questions), Some((remembered, asked))))
 }
 
 /// SIGTERM or SIGINT.
@@ -236,12 +269,12 @@ fn preserved_forwarding(kernel: &mut dyn Kernel, config: &Config) -> anyhow::Res
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The datastore and what to call it.
-async fn open_store(config: &Config, state_dir: &StateDir) -> anyhow::Result<(Arc<dyn Store>, String)> {
+async fn open_store(config: &Config, state_dir: &StateDir, cache: &Cache) -> anyhow::Result<(Arc<dyn Store>, String)> {
     match &config.etcd {
         Some(settings) => {
             let name = format!("etcd ({})", settings.endpoints.join(", "));
             let etcd = Etcd::connect(settings.into()).await?;
-            Ok((Arc::new(Cached::new(etcd, Cache::open(state_dir.cache())?, PATIENCE)), name))
+            Ok((Arc::new(Cached::new(etcd, cache.clone(), PATIENCE)), name))
         }
         None => Ok((Arc::new(Local::open(state_dir.local())?), "local".to_owned())),
     }
@@ -299,6 +332,7 @@ async fn recover(
     kernel: &mut dyn Kernel,
     ipam: &ipam::Ipam,
     felix: &felix::Felix,
+    acl: &Acl,
 ) -> anyhow::Result<()> {
     let group = config.kernel.link_group;
     for (id, path) in remains::tombstones(&config.run_dir.join(types::cni::RELEASED)).context("tombstones")? {
@@ -322,6 +356,12 @@ async fn recover(
     }
     felix.own_blocks(ipam.blocks().borrow().as_ref().clone()).await;
     felix.local_in_sync().await;
+    for endpoint in &endpoints {
+        if let Err(error) = acl.attach(endpoint.id.clone(), facts(endpoint.clone())).await {
+            warn!(endpoint = %endpoint.id, %error, "its policies are not in force");
+        }
+    }
+    acl.local_in_sync().await;
     info!(endpoints = endpoints.len(), orphans, "journal and kernel agree");
     Ok(())
 }

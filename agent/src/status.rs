@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bgp::Bgp;
 use felix::Felix;
+use felix::acl::Acl;
 use ipam::Ipam;
 use store::{Store, keys};
 use tokio::sync::watch;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use types::api::{IpamView, NodeStatus, RouteCounts, RouteView};
 use types::{Asn, Family, NodeName, Prefix, RouterId, WorkloadEndpoint};
 
+use crate::metrics::Moment;
 use crate::readiness::Readiness;
 
 /// What the answers are put together from.
@@ -28,12 +30,16 @@ pub(crate) struct Status {
     pub(crate) ipam: Ipam,
     /// Kernel routes.
     pub(crate) felix: Felix,
+    /// Policy.
+    pub(crate) acl: Acl,
     /// Sessions and tables.
     pub(crate) bgp: Bgp,
     /// Who the speaker is.
     pub(crate) identity: watch::Receiver<Identity>,
     /// What keeps the node from being ready.
     pub(crate) readiness: Readiness,
+    /// Published endpoints that do not count.
+    pub(crate) refused_endpoints: watch::Receiver<usize>,
     /// What is wrong with the host's settings, in words.
     pub(crate) host_problems: Arc<Vec<String>>,
 }
@@ -96,6 +102,13 @@ impl Status {
             routes: counts,
             endpoints: self.ipam.endpoints().await.len(),
         }
+    }
+
+    /// All that is measured.
+    pub(crate) async fn moment(&self) -> Moment {
+        let (status, routes, acl) = tokio::join!(self.node(), self.felix.view(), self.acl.view());
+        let refused_endpoints = *self.refused_endpoints.borrow();
+        Moment { status, routes: routes.unwrap_or_default(), acl: acl.unwrap_or_default(), refused_endpoints }
     }
 
     pub(crate) async fn ipam(&self) -> IpamView {

@@ -7,6 +7,11 @@
 //!   bgp ──FibUpdate──► fib (1) ──► felix          bgp ──NextHopWatch──► watches (1) ──► felix
 //!   felix ──NextHopState──► next_hops (1) ──► bgp
 //!   cni.sock ──► attach (1 per connection) ──► ipam, felix ──parked──► reaper (1 thread)
+//!   policies, namespaces (1 source each) ──PolicyUpdate──► carry (1) ──► felix (acl)
+//!   nodes (1) ──registrations──► cluster   ──endpoints──► peers (1) ◄──blocks (1 source)
+//!                                                          └──those that count──► carry
+//!   API server ──► write_down, remembered (1 of each per kind) ──► the sources above, pods (1)
+//!   pods (1) ──labels──► ipam, felix (acl); answers the ADDs that wait for their Pod
 //!   agent.sock, health port (1 server each) ──► status: asks ipam, felix, bgp
 //!   presence (1): the lease on the node's name
 //! ```
@@ -19,11 +24,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use bgp::{Bgp, ImportPolicy, Outputs};
+use bgp::{Bgp, ImportPolicy, Outputs, PeerConfig};
 use felix::Felix;
+use felix::acl::{Acl, AclBackend, AclConfig, NatPool, ToHost};
+use felix::policy::PolicyUpdate;
 use ipam::Ipam;
-use kernel::events::Events;
-use kernel::{Kernel, Linux};
+use kernel::acl::{ConnectionTable, DropLog, Iptables, LinuxSets, NftEvents};
+use kernel::events::{Events, Waker};
+use kernel::{Kernel, KernelError, Linux};
 use store::{Session, Store, keys};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
@@ -31,17 +39,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use types::config::Config;
+use types::config::{Config, EndpointToHost, IptablesVariant};
 use types::resource::Kind;
-use types::{InterfaceName, Prefix, Registration, ResourceName, Update};
+use types::{InterfaceName, NodeName, Prefix, Registration, ResourceName, Update};
 
 use crate::api::{self, Api};
 use crate::attach::Attachments;
 use crate::cluster::{Cluster, Desired};
+use crate::drop_log::Denied;
+use crate::kubernetes::Remembered;
+use crate::peers::Peers;
 use crate::presence::Presence;
 use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
-use crate::{health, reaper, remains, sources};
+use crate::{drop_log, health, kubernetes, pods, policies, reaper, remains, sources};
 
 /// Updates that wait for the cluster task.
 const UPDATES: usize = 1_024;
@@ -59,6 +70,7 @@ pub(crate) struct Wiring {
     pub(crate) ipam: Ipam,
     pub(crate) pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
     pub(crate) felix: Felix,
+    pub(crate) policy: PolicyWiring,
     pub(crate) bgp: Bgp,
     pub(crate) outputs: Outputs,
     pub(crate) identity: watch::Sender<Identity>,
@@ -79,17 +91,19 @@ impl Wiring {
         let (fatal, mut fatals) = mpsc::channel::<anyhow::Error>(1);
         let Sockets { cni, api, health: health_listener } = self.sockets;
         let (updates, reports) = mpsc::channel(UPDATES);
-        for kind in Kind::ALL {
-            let source = sources::resource(kind);
-            tracker.spawn(sources::follow(Arc::clone(&self.store), keys::resources(kind), source, updates.clone()));
+        for kind in Kind::CLUSTER {
+            let watched = self.store.watch(keys::resources(kind));
+            tracker.spawn(sources::follow(watched, sources::resource(kind), updates.clone()));
         }
-        tracker.spawn(sources::follow(Arc::clone(&self.store), keys::nodes(), sources::registration, updates));
+        let acl = self.policy.acl.clone();
+        self.policy.start(&self.store, updates, &self.ipam, tracker);
         let cluster = ClusterTask {
             cluster: Cluster::new(self.config.node_name.clone()),
             import_prefixes: self.config.import_prefixes.clone(),
             pools: self.pools,
             bgp: self.bgp.clone(),
             identity: self.identity,
+            acl,
             unexported: watch::Sender::default(),
             readiness: self.readiness.clone(),
             fatal: fatal.clone(),
@@ -117,7 +131,13 @@ impl Wiring {
         });
 
         tracker.spawn(serve_cni(cni, self.attachments, tracker.clone()));
-        let router = api::router(Api { status: self.status.clone(), store: self.store });
+        let (looks, looked) = mpsc::channel(1);
+        let (acl, ipam) = (self.status.acl.clone(), self.status.ipam.clone());
+        tracker.spawn(drop_log::serve(self.config.policy.log_group, looked, acl.clone(), ipam.clone()));
+        let relabels = self.config.kubernetes.is_none();
+        let denied = Denied::new(looks);
+        let status = self.status.clone();
+        let router = api::router(Api { status, store: self.store, acl, ipam, denied, relabels });
         tracker.spawn(serve("local API", fatal.clone(), axum::serve(api, router).into_future()));
         let router = health::router(self.status);
         tracker.spawn(serve("health port", fatal.clone(), axum::serve(health_listener, router).into_future()));
@@ -128,6 +148,127 @@ impl Wiring {
             error.unwrap_or_else(|| anyhow::anyhow!("every task has ended"))
         })
     }
+}
+
+/// What the tasks of policy are made of.
+pub(crate) struct PolicyWiring {
+    pub(crate) node: NodeName,
+    pub(crate) acl: Acl,
+    /// Policies, namespaces and pods from the API server; none: the first two are in the store.
+    pub(crate) kubernetes: Option<(Remembered, mpsc::Receiver<pods::Question>)>,
+    /// How many published endpoints do not count.
+    pub(crate) refused: watch::Sender<usize>,
+    pub(crate) readiness: Readiness,
+}
+
+impl PolicyWiring {
+    fn start(
+        self,
+        store: &Arc<dyn Store>,
+        cluster: mpsc::Sender<sources::ClusterUpdate>,
+        ipam: &Ipam,
+        tracker: &TaskTracker,
+    ) {
+        let (updates, carried) = mpsc::channel(policies::UPDATES);
+        let namespaces = match self.kubernetes {
+            None => {
+                let watched = |kind| store.watch(keys::resources(kind));
+                // Without an API server no pod is expected before its ADD.
+                let none = [Update::Restart, Update::InSync].map(PolicyUpdate::Expected);
+                let out = updates.clone();
+                tracker.spawn(async move {
+                    for update in none {
+                        // felix ends only with the agent.
+                        let _ = out.send(update).await;
+                    }
+                });
+                tracker.spawn(sources::follow(watched(Kind::NetworkPolicy), policies::policy, updates.clone()));
+                watched(Kind::Namespace)
+            }
+            Some((Remembered { mut policies, namespaces, pods: entries }, questions)) => {
+                let out = updates.clone();
+                tracker.spawn(async move {
+                    while let Some(update) = policies.recv().await {
+                        let update = match update {
+                            Update::Restart => Update::Restart,
+                            Update::InSync => Update::InSync,
+                            Update::Set(id, (policy, _)) => Update::Set(id, Arc::new(policy)),
+                            Update::Delete(id) => Update::Delete(id),
+                        };
+                        let _ = out.send(PolicyUpdate::Policy(update)).await;
+                    }
+                });
+                let (pods, known) = mpsc::channel(pods::QUESTIONS);
+                tracker.spawn(kubernetes::follow_pods(entries, pods));
+                tracker.spawn(pods::follow(known, questions, ipam.clone(), self.acl.clone()));
+                namespaces
+            }
+        };
+        tracker.spawn(sources::follow(namespaces, policies::namespace, updates.clone()));
+
+        let (peers, published) = mpsc::channel(policies::UPDATES);
+        let (relist, relisted) = mpsc::channel(1);
+        tracker.spawn(sources::follow(store.watch(keys::blocks()), policies::block, peers.clone()));
+        tracker.spawn(policies::follow_nodes(Arc::clone(store), cluster, peers, relisted));
+        tracker.spawn(policies::judge_peers(Peers::new(self.node), published, updates, relist, self.refused));
+        tracker.spawn(policies::carry(carried, self.acl.clone()));
+        tracker.spawn(follow_policy_readiness(self.acl, self.readiness));
+    }
+}
+
+/// Policy is ready when felix has no reason against it.
+async fn follow_policy_readiness(acl: Acl, readiness: Readiness) {
+    let mut reasons = acl.readiness();
+    loop {
+        let now = reasons.borrow_and_update().clone();
+        if now.is_empty() {
+            readiness.ready(Part::Policy);
+        } else {
+            readiness.unready(Part::Policy, now.join("; "));
+        }
+        if reasons.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A thread that reads denied packets until it is woken.
+pub(crate) async fn read_drop_log(group: u16, packets: mpsc::Sender<drop_log::Logged>) -> Result<Waker, KernelError> {
+    let log = DropLog::open(group)?;
+    let waker = log.waker();
+    // The runtime's threads for blocking work: one such reader at a time.
+    tokio::task::spawn_blocking(move || drop_log::read(log, &packets));
+    Ok(waker)
+}
+
+/// Policy on threads of its own.
+pub(crate) fn acl(config: &Config) -> anyhow::Result<Acl> {
+    let policy = &config.policy;
+    let acl = AclConfig {
+        mark_mask: config.kernel.mark_mask,
+        endpoint_to_host: match policy.endpoint_to_host {
+            EndpointToHost::Accept => ToHost::Accept,
+            EndpointToHost::Policed => ToHost::Policed,
+            EndpointToHost::Drop => ToHost::Drop,
+        },
+        cut_connections: policy.cut_connections,
+        log_group: policy.log_group,
+        ..AclConfig::default()
+    };
+    let tables = match policy.iptables {
+        None => Iptables::detect()?,
+        Some(IptablesVariant::Nft) => Iptables::new(kernel::acl::IptablesVariant::Nft),
+        Some(IptablesVariant::Legacy) => Iptables::new(kernel::acl::IptablesVariant::Legacy),
+    };
+    let events = NftEvents::subscribe()?.except(tables.own_restores());
+    let backend = AclBackend {
+        sets: Box::new(LinuxSets::open()?),
+        tables: Box::new(tables),
+        connections: Box::new(ConnectionTable::open()?),
+        events: Box::new(events),
+        host: Box::new(Linux::open()?),
+    };
+    Ok(felix::start_acl(acl, backend)?)
 }
 
 /// felix on its own threads, with a netlink socket and a subscription of its own.
@@ -202,6 +343,7 @@ struct ClusterTask {
     import_prefixes: Vec<Prefix>,
     pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
     bgp: Bgp,
+    acl: Acl,
     identity: watch::Sender<Identity>,
     unexported: watch::Sender<std::collections::BTreeSet<Prefix>>,
     readiness: Readiness,
@@ -253,6 +395,8 @@ impl ClusterTask {
         if ended {
             anyhow::bail!("ipam has ended");
         }
+        let nat = desired.pools.iter().map(|(_, pool, _)| NatPool { cidr: pool.cidr, outgoing: pool.nat_outgoing });
+        self.acl.nat_pools(nat.collect()).await;
         self.unexported.send_replace(desired.unexported.clone());
         let pools = desired.ranges.iter().copied().collect();
         self.bgp.import(ImportPolicy { pools, prefixes: self.import_prefixes.clone() }).await?;
@@ -263,11 +407,26 @@ impl ClusterTask {
             }
         });
         let cluster_id = desired.node.as_ref().and_then(|node| node.cluster_id);
-        self.bgp.configure(desired.sessions.clone(), cluster_id).await?;
+        let mut sessions = desired.sessions.clone();
+        if sessions.iter().any(|session| session.export_all) {
+            share_subnets(&mut sessions).await?;
+        }
+        self.bgp.configure(sessions, cluster_id).await?;
         self.readiness.ready(Part::Cluster);
         info!(sessions = desired.sessions.len(), pools = desired.pools.len(), "the cluster's state is in force");
         Ok(())
     }
+}
+
+/// Says of peers on a subnet of this node that they are: a next hop there needs no replacement by ours.
+async fn share_subnets(sessions: &mut [PeerConfig]) -> anyhow::Result<()> {
+    let addresses = tokio::task::spawn_blocking(|| Linux::open()?.addresses()).await??;
+    let subnets = addresses.iter().filter_map(|own| Prefix::new(own.address, own.prefix_len).ok());
+    let subnets: Vec<Prefix> = subnets.filter(|subnet| subnet.len() < subnet.family().bits()).collect();
+    for session in sessions.iter_mut().filter(|session| session.export_all) {
+        session.shared_subnet = subnets.iter().find(|subnet| subnet.contains(session.address)).copied();
+    }
+    Ok(())
 }
 
 /// Own blocks: unreachable routes and originated prefixes.

@@ -122,7 +122,7 @@ impl Effort {
     }
 }
 
-fn manx() -> Plugin {
+pub(crate) fn manx() -> Plugin {
     plugin("manx", "manx", 2, json!({}))
 }
 
@@ -157,7 +157,8 @@ fn plugin(program: &str, network: &str, addresses: usize, more: Value) -> Plugin
     for (key, value) in [("cniVersion", "1.0.0"), ("name", network), ("type", program)] {
         config.insert(key.to_owned(), value.into());
     }
-    Plugin { program: program.to_owned(), network: network.to_owned(), addresses, config }
+    let (program, network, namespace) = (program.to_owned(), network.to_owned(), "default".to_owned());
+    Plugin { program, network, namespace, addresses, config }
 }
 
 /// The table.

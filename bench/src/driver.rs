@@ -52,6 +52,8 @@ pub(crate) struct Plugin {
     pub(crate) program: String,
     /// The network's name, no other plugin's of the plan.
     pub(crate) network: String,
+    /// The namespace that its pods are in.
+    pub(crate) namespace: String,
     /// How many addresses every pod must get; an ADD that gives fewer has failed.
     pub(crate) addresses: usize,
     /// What it gets on standard input.
@@ -271,7 +273,10 @@ impl Plugin {
             .env("CNI_NETNS", format!("/run/netns/{}", pod.netns))
             .env("CNI_IFNAME", "eth0")
             .env("CNI_PATH", PLUGINS)
-            .env("CNI_ARGS", format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={}", pod.container))
+            .env(
+                "CNI_ARGS",
+                format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={}", self.namespace, pod.container),
+            )
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -3,6 +3,7 @@
 mod cni;
 mod driver;
 mod memory;
+mod policy;
 mod report;
 mod scene;
 mod stats;
@@ -31,6 +32,8 @@ enum Action {
     Cni(cni::Effort),
     /// The agent's memory at rest, with pods of its own and other nodes' blocks.
     Memory(memory::Load),
+    /// From a change of policies or labels until the kernel acts on it, and what policies cost.
+    Policy(policy::Effort),
     /// What measures inside a node.
     #[command(hide = true)]
     Drive,
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let ended = match &cli.command {
         Action::Cni(effort) => cni::run(effort).and_then(|report| show(&report, cli.json)),
         Action::Memory(load) => memory::run(load).and_then(|report| show(&report, cli.json)),
+        Action::Policy(effort) => policy::run(effort).and_then(|report| show(&report, cli.json)),
         Action::Drive => driver::run(),
     };
     match ended {

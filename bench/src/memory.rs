@@ -164,7 +164,7 @@ fn converge(lab: &Lab, load: &Load) -> anyhow::Result<()> {
 }
 
 /// The agent's memory once it has stayed the same, and whether it did in time.
-fn at_rest(node: &Node) -> anyhow::Result<(Memory, bool)> {
+pub(crate) fn at_rest(node: &Node) -> anyhow::Result<(Memory, bool)> {
     tell(format_args!("waiting until the agent is at rest"));
     let process = node.agent().process().context("the agent does not run")?;
     let read = || -> anyhow::Result<Memory> {
@@ -195,9 +195,9 @@ fn block(number: u16) -> Ipv4Addr {
 
 /// What `/proc/PID/status` says of a process (proc_pid_status(5)), in MiB.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Memory {
+pub(crate) struct Memory {
     /// `VmRSS`.
-    resident: f64,
+    pub(crate) resident: f64,
     /// `RssAnon`.
     anonymous: f64,
     /// `VmHWM`.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bgp_proto::PeerConfig;
 use types::resource::{BgpConfigurationSpec, BgpPeerSpec, PeerTarget};
@@ -49,7 +50,7 @@ pub fn sessions(own: &NodeName, cluster: &Cluster<'_>) -> Vec<PeerConfig> {
     if mesh && own.cluster_id.is_none() {
         for node in cluster.nodes.iter().filter(|node| node.cluster_id.is_none()) {
             let restart_time = cluster.configuration.mesh_restart_time();
-            found.node("mesh", node, restart_time);
+            found.node("mesh", node, Terms { restart_time, ..Terms::default() });
         }
     }
     found.by_address.into_values().collect()
@@ -70,15 +71,12 @@ impl Found<'_> {
         };
         match peer.target() {
             Some(PeerTarget::Router(address, asn)) if has_session(self.own) => {
-                let reflector_client = self.own.cluster_id.is_some();
-                self.add(
-                    name,
-                    address.address,
-                    address.port.unwrap_or(PORT),
-                    asn,
-                    reflector_client,
-                    peer.restart_time(),
-                );
+                let terms = Terms {
+                    reflector_client: self.own.cluster_id.is_some(),
+                    restart_time: peer.restart_time(),
+                    export_all: peer.export_other_nodes,
+                };
+                self.add(name, address.address, address.port.unwrap_or(PORT), asn, terms);
             }
             Some(PeerTarget::Nodes(selector)) => {
                 let selected = |node: &ClusterNode| selector.matches(&node.labels);
@@ -87,7 +85,12 @@ impl Found<'_> {
                     let ours = has_session(self.own) && selected(node);
                     let theirs = has_session(node) && selected(self.own);
                     if ours || theirs {
-                        self.node(name, node, peer.restart_time());
+                        let export_all = peer.export_other_nodes;
+                        self.node(
+                            name,
+                            node,
+                            Terms { restart_time: peer.restart_time(), export_all, ..Terms::default() },
+                        );
                     }
                 }
             }
@@ -95,41 +98,45 @@ impl Found<'_> {
         }
     }
 
-    fn node(&mut self, origin: &str, node: &ClusterNode, restart_time: Option<std::time::Duration>) {
+    fn node(&mut self, origin: &str, node: &ClusterNode, terms: Terms) {
         if node.name == self.own.name {
             return;
         }
         // RFC 4456 section 7: reflectors of one cluster are no clients of each other.
-        let client = self.own.cluster_id.is_some() && node.cluster_id != self.own.cluster_id;
+        let reflector_client = self.own.cluster_id.is_some() && node.cluster_id != self.own.cluster_id;
         for family in Family::ALL {
             if let Some(address) = node.address(family) {
                 let (port, asn) = (self.cluster.port(node), self.cluster.asn(node));
-                self.add(origin, address, port, asn, client, restart_time);
+                self.add(origin, address, port, asn, Terms { reflector_client, ..terms });
             }
         }
     }
 
-    fn add(
-        &mut self,
-        origin: &str,
-        address: IpAddr,
-        port: u16,
-        asn: Asn,
-        reflector_client: bool,
-        restart_time: Option<std::time::Duration>,
-    ) {
+    fn add(&mut self, origin: &str, address: IpAddr, port: u16, asn: Asn, terms: Terms) {
         let family = Family::of(address);
         let Some(local_address) = self.own.address(family) else { return };
         let local_asn = self.cluster.asn(self.own);
         self.by_address.entry(address).or_insert_with(|| PeerConfig {
             port,
             local_address: Some(local_address),
-            route_reflector_client: reflector_client && asn == local_asn,
-            graceful_restart: restart_time,
+            route_reflector_client: terms.reflector_client && asn == local_asn,
+            export_all: terms.export_all && asn != local_asn,
+            graceful_restart: terms.restart_time,
             description: origin.to_owned(),
             ..PeerConfig::new(address, asn, local_asn)
         });
     }
+}
+
+/// What a session is to be like, beside its ends.
+#[derive(Debug, Clone, Copy, Default)]
+struct Terms {
+    /// The peer is our client, if it is of our AS.
+    reflector_client: bool,
+    /// How long its routes stay while it restarts.
+    restart_time: Option<Duration>,
+    /// It is told of other nodes' blocks, if it is of another AS.
+    export_all: bool,
 }
 
 #[cfg(test)]
@@ -195,6 +202,21 @@ mod tests {
         assert!(of_client.iter().all(|session| !session.route_reflector_client));
         // The mesh, where it is on, is among the others.
         assert_eq!(addresses("a", &nodes, &[], true), ["192.0.2.2 as 64512", "2001:db8::2 as 64512"]);
+    }
+
+    #[test]
+    fn other_nodes_blocks_are_for_external_peers_that_ask_for_them() {
+        let nodes = [node("a", 1), node("b", 2)];
+        let asks = |asn: u32| {
+            let json = format!(r#"{{"peerIP": "198.51.100.1", "asNumber": {asn}, "exportOtherNodes": true}}"#);
+            let peers = [peer(&json)];
+            let configuration = BgpConfigurationSpec::default();
+            let cluster = Cluster { nodes: &nodes, peers: &peers, configuration: &configuration };
+            let sessions = sessions(&"a".parse().unwrap(), &cluster);
+            sessions.iter().filter(|session| session.export_all).map(|session| session.address).collect::<Vec<_>>()
+        };
+        assert_eq!(asks(64_601), [IpAddr::from([198, 51, 100, 1])]);
+        assert!(asks(64_512).is_empty());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use types::policy::Protocol;
 use types::{Family, Prefix, ResourceName};
 
 /// Operate a Manx network.
@@ -36,6 +37,10 @@ pub(crate) enum Command {
     Apply(Apply),
     /// Delete resources.
     Delete(Delete),
+    /// Change the labels of a pod's endpoint on this node, where no API server says what they are.
+    Label(Label),
+    /// What policies allow, and which of them decides.
+    Policy(Policy),
     /// This node: its sessions, its datastore, what is wrong.
     Node(Node),
     /// Pools, blocks, addresses.
@@ -51,6 +56,8 @@ pub(crate) enum Command {
 pub(crate) enum Output {
     /// For people.
     Table,
+    /// For people with wide screens, where there is more to see.
+    Wide,
     /// For programs.
     Json,
     /// For programs and people.
@@ -65,12 +72,25 @@ pub(crate) struct OutputArg {
     pub(crate) output: Output,
 }
 
+/// The option of commands about what lies in namespaces.
+#[derive(Debug, Args)]
+pub(crate) struct NamespaceArg {
+    /// The namespace of what is in one (default: the one a document says, or `default`).
+    #[arg(short, long)]
+    pub(crate) namespace: Option<ResourceName>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// ippools, nodes, bgpconfigurations or bgppeers.
+    /// ippools, nodes, bgpconfigurations, bgppeers, networkpolicies, namespaces or workloadendpoints.
     pub(crate) kind: String,
-    /// Only this one.
-    pub(crate) name: Option<ResourceName>,
+    /// Only this one. An endpoint is called by its pod, as NAME or NAMESPACE/NAME, or by its id.
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArg,
+    /// Of all namespaces.
+    #[arg(short = 'A', long, conflicts_with_all = ["namespace", "name"])]
+    pub(crate) all_namespaces: bool,
     #[command(flatten)]
     pub(crate) output: OutputArg,
 }
@@ -80,11 +100,13 @@ pub(crate) struct Apply {
     /// A file with one or more documents; `-` is standard input.
     #[arg(short, long)]
     pub(crate) filename: PathBuf,
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArg,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
-    /// ippools, nodes, bgpconfigurations or bgppeers.
+    /// ippools, nodes, bgpconfigurations, bgppeers, networkpolicies or namespaces.
     #[arg(required_unless_present = "filename", requires = "names")]
     pub(crate) kind: Option<String>,
     /// The names.
@@ -92,6 +114,86 @@ pub(crate) struct Delete {
     /// Delete what this file names instead.
     #[arg(short, long, conflicts_with = "kind")]
     pub(crate) filename: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Label {
+    /// workloadendpoint
+    pub(crate) kind: String,
+    /// The endpoint: its pod, as NAME or NAMESPACE/NAME, or its id NETWORK/CONTAINER/INTERFACE.
+    pub(crate) name: String,
+    /// KEY=VALUE sets a label, KEY- removes it.
+    #[arg(required = true)]
+    pub(crate) labels: Vec<String>,
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArg,
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Policy {
+    #[command(subcommand)]
+    pub(crate) command: PolicyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Whether a connection is allowed, and which policy, rule and peer decides at either end. Exits with 0 if it is
+    /// allowed, 1 if it is denied, 2 if that cannot be told.
+    Explain(PolicyExplain),
+    /// All that governs a pod of this node: rules by direction, and how many endpoints their peers are.
+    Show(PolicyShow),
+    /// The packets that policies of this node deny, as they are denied.
+    Log(PolicyLog),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyExplain {
+    /// Who begins: a pod, as NAME or NAMESPACE/NAME, or an address.
+    pub(crate) source: String,
+    /// The other end, likewise.
+    pub(crate) destination: String,
+    /// The destination port.
+    #[arg(long, required_unless_present_any = ["icmp"])]
+    pub(crate) port: Option<u16>,
+    /// The protocol: tcp, udp or sctp.
+    #[arg(long, default_value = "tcp")]
+    pub(crate) protocol: Protocol,
+    /// Not a protocol with ports, but ICMP or whatever else policies have no word for.
+    #[arg(long, conflicts_with_all = ["port", "protocol"])]
+    pub(crate) icmp: bool,
+    /// The family, where both ends have both (default: ipv4).
+    #[arg(long, value_parser = family)]
+    pub(crate) family: Option<Family>,
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArg,
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyShow {
+    /// The pod, as NAME or NAMESPACE/NAME, or its endpoint's id.
+    pub(crate) pod: String,
+    #[command(flatten)]
+    pub(crate) namespace: NamespaceArg,
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PolicyLog {
+    /// Until interrupted.
+    #[arg(short, long, conflicts_with = "seconds")]
+    pub(crate) follow: bool,
+    /// For this long.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) seconds: u64,
+    #[command(flatten)]
+    pub(crate) output: OutputArg,
 }
 
 #[derive(Debug, Args)]

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use store::{Check, Key, Outcome, Store, Write};
+use store::{Check, Key, Outcome, Store, Write, keys};
 use types::ResourceName;
 use types::config::Config;
-use types::resource::{Kind, Resource};
+use types::resource::{Kind, Resource, ResourceRef};
 
 use crate::agent::{Agent, AgentError};
 use crate::cli::Place;
@@ -33,27 +33,35 @@ impl Datastore {
         }
     }
 
-    /// All resources of a kind, by name.
-    pub(crate) async fn list(&self, kind: Kind) -> anyhow::Result<Vec<Resource>> {
+    /// All resources of a kind, by name; where one is given, those of a namespace.
+    pub(crate) async fn list(&self, kind: Kind, namespace: Option<&ResourceName>) -> anyhow::Result<Vec<Resource>> {
         match self {
-            Self::Agent(agent) => Ok(agent.get(&format!("/v1/resources/{kind}")).await?),
+            Self::Agent(agent) => {
+                let mut resources: Vec<Resource> = agent.get(&format!("/v1/resources/{kind}")).await?;
+                resources.retain(|resource| namespace.is_none() || resource.namespace() == namespace);
+                Ok(resources)
+            }
             Self::Etcd(store) => {
-                let listing = store.list(&store::keys::resources(kind)).await?;
+                let prefix = match namespace {
+                    None => keys::resources(kind),
+                    Some(namespace) => keys::namespaced_resources(kind, namespace),
+                };
+                let listing = store.list(&prefix).await?;
                 listing.entries.iter().map(|entry| Ok(store::decode(&entry.key, &entry.value)?)).collect()
             }
         }
     }
 
     /// One resource.
-    pub(crate) async fn get(&self, kind: Kind, name: &ResourceName) -> anyhow::Result<Option<Resource>> {
+    pub(crate) async fn get(&self, reference: &ResourceRef) -> anyhow::Result<Option<Resource>> {
         match self {
-            Self::Agent(agent) => match agent.get(&format!("/v1/resources/{kind}/{name}")).await {
+            Self::Agent(agent) => match agent.get(&path(reference)).await {
                 Ok(resource) => Ok(Some(resource)),
                 Err(AgentError::NotFound(_)) => Ok(None),
                 Err(error) => Err(error.into()),
             },
             Self::Etcd(store) => {
-                let entry = store.get(&store::keys::resource(kind, name)).await?;
+                let entry = store.get(&keys::resource_named(reference)).await?;
                 Ok(entry.map(|entry| store::decode(&entry.key, &entry.value)).transpose()?)
             }
         }
@@ -61,11 +69,11 @@ impl Datastore {
 
     /// Creates or replaces a resource.
     pub(crate) async fn put(&self, resource: &Resource) -> anyhow::Result<()> {
-        let (kind, name) = (resource.kind(), &resource.metadata.name);
+        let reference = resource.reference();
         match self {
-            Self::Agent(agent) => Ok(agent.put(&format!("/v1/resources/{kind}/{name}"), resource).await?),
+            Self::Agent(agent) => Ok(agent.put(&path(&reference), resource).await?),
             Self::Etcd(store) => {
-                let key = store::keys::resource(kind, name);
+                let key = keys::resource_named(&reference);
                 let write = Write::Put { key, value: store::encode(resource), session: None };
                 store.transact(Vec::new(), vec![write]).await?;
                 Ok(())
@@ -74,20 +82,29 @@ impl Datastore {
     }
 
     /// Deletes a resource; false where there was none.
-    pub(crate) async fn delete(&self, kind: Kind, name: &ResourceName) -> anyhow::Result<bool> {
+    pub(crate) async fn delete(&self, reference: &ResourceRef) -> anyhow::Result<bool> {
         match self {
-            Self::Agent(agent) => match agent.delete(&format!("/v1/resources/{kind}/{name}")).await {
+            Self::Agent(agent) => match agent.delete(&path(reference)).await {
                 Ok(()) => Ok(true),
                 Err(AgentError::NotFound(_)) => Ok(false),
                 Err(error) => Err(error.into()),
             },
             Self::Etcd(store) => {
-                let key: Key = store::keys::resource(kind, name);
+                let key: Key = keys::resource_named(reference);
                 let present = Check { key: key.clone(), expect: store::Expect::Present };
                 let outcome = store.transact(vec![present], vec![Write::Delete { key }]).await?;
                 Ok(matches!(outcome, Outcome::Committed(_)))
             }
         }
+    }
+}
+
+/// The path of a resource in the agent's API.
+fn path(reference: &ResourceRef) -> String {
+    let ResourceRef { kind, namespace, name } = reference;
+    match namespace {
+        None => format!("/v1/resources/{kind}/{name}"),
+        Some(namespace) => format!("/v1/resources/{kind}/{namespace}/{name}"),
     }
 }
 

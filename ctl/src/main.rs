@@ -7,7 +7,9 @@ mod agent;
 mod cli;
 mod cmd;
 mod datastore;
+mod endpoints;
 mod render;
+mod time;
 
 use std::process::ExitCode;
 
@@ -21,23 +23,36 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
     };
+    // As grep has it: that the answer is no is told apart from there being no answer.
+    let trouble = if asks(&cli.command) { ExitCode::from(2) } else { ExitCode::FAILURE };
     match runtime.block_on(run(cli)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Ok(code) => code,
+        Err(error) => {
+            fail(&error);
+            trouble
+        }
     }
 }
 
-async fn run(cli: Cli) -> anyhow::Result<()> {
+/// Whether the exit code is the answer to a question.
+const fn asks(command: &Command) -> bool {
+    matches!(command, Command::Policy(cli::Policy { command: cli::PolicyCommand::Explain(_) }))
+}
+
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { place, command } = cli;
     match command {
-        Command::Get(args) => cmd::resources::get(&place, args).await,
-        Command::Apply(args) => cmd::resources::apply(&place, args).await,
-        Command::Delete(args) => cmd::resources::delete(&place, args).await,
-        Command::Node(args) => cmd::node::run(&place, args).await,
-        Command::Ipam(args) => cmd::ipam::run(&place, args).await,
-        Command::Bgp(args) => cmd::bgp::run(&place, args).await,
-        Command::Version(args) => cmd::version::run(&place, args).await,
+        Command::Get(args) => cmd::resources::get(&place, args).await?,
+        Command::Apply(args) => cmd::resources::apply(&place, args).await?,
+        Command::Delete(args) => cmd::resources::delete(&place, args).await?,
+        Command::Label(args) => cmd::label::run(&place, args).await?,
+        Command::Policy(args) => return cmd::policy::run(&place, args).await,
+        Command::Node(args) => cmd::node::run(&place, args).await?,
+        Command::Ipam(args) => cmd::ipam::run(&place, args).await?,
+        Command::Bgp(args) => cmd::bgp::run(&place, args).await?,
+        Command::Version(args) => cmd::version::run(&place, args).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn fail(error: &anyhow::Error) -> ExitCode {

@@ -10,7 +10,7 @@ use crate::cli::Output;
 /// Prints a value: as a table made by `table`, or as the value itself.
 pub(crate) fn print<T: Serialize>(output: Output, value: &T, table: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
     let text = match output {
-        Output::Table => table(value),
+        Output::Table | Output::Wide => table(value),
         Output::Json => serde_json::to_string_pretty(value)?,
         Output::Yaml => serde_saphyr::to_string(value)?,
     };
@@ -19,10 +19,15 @@ pub(crate) fn print<T: Serialize>(output: Output, value: &T, table: impl FnOnce(
 
 /// Prints a line or several.
 pub(crate) fn say(text: &str) -> anyhow::Result<()> {
+    // `manxctl ... | head` is not an error.
+    say_on(text).map(drop)
+}
+
+/// Prints a line or several of an output without an end; false when nobody reads it any more.
+pub(crate) fn say_on(text: &str) -> anyhow::Result<bool> {
     match writeln!(io::stdout().lock(), "{text}") {
-        // `manxctl ... | head` is not an error.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        result => Ok(result.map(|()| true)?),
     }
 }
 

@@ -14,6 +14,7 @@
 //! `routes` decides and is pure; `owner` is the thread that reads and writes. felix knows neither bgp nor ipam: both
 //! reach it as values of `types`.
 
+pub mod acl;
 mod config;
 mod handle;
 mod owner;
@@ -23,4 +24,4 @@ mod tasks;
 
 pub use config::FelixConfig;
 pub use handle::{Felix, RouteError, RoutesView};
-pub use tasks::{StartError, start};
+pub use tasks::{StartError, start, start_acl};

@@ -1,4 +1,4 @@
-//! The one thread of felix, and what goes in and out.
+//! The threads of felix, and what goes in and out.
 //!
 //! ```text
 //!   Felix (handle, many) ──Command, bounded──► owner (1 thread): Box<dyn Kernel>, the table
@@ -6,12 +6,19 @@
 //!   kernel ──────────────events──────────────────┘
 //!                                owner ──NextHopState, bounded──► bgp (by the agent)
 //!                                owner ──watch: Option<u32>─────► MTU of pods' interfaces
+//!
+//!   Acl (handle, many) ───Command, bounded──► felix-acl (1 thread): Compiler, State, Box<dyn Sets>
+//!                      ───wake──────────────►   ▲ waits on            │ ▲
+//!   kernel ────────────rule events──────────────┘                     │ │ one task at a time, answer and wake
+//!                                felix-acl-tables (1): Box<dyn Tables> ◄┤ │
+//!                           felix-acl-connections (1): Box<dyn Connections>, Box<dyn Kernel> ◄┘
+//!                                felix-acl ──watch: Vec<String>───► readiness (by the agent)
 //! ```
 //!
 //! One wait serves both events and commands, so no thread is needed to carry the one into the queue of the other.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc as threads};
 use std::thread;
 use std::time::Instant;
 
@@ -19,6 +26,7 @@ use kernel::events::EventSource;
 use kernel::{Kernel, KernelError};
 use tokio::sync::{mpsc, watch};
 
+use crate::acl::{self, Acl, AclBackend, AclConfig};
 use crate::config::FelixConfig;
 use crate::handle::{Felix, WakeAtLast};
 use crate::owner::{Ends, Owner, ROUND};
@@ -26,19 +34,23 @@ use crate::owner::{Ends, Owner, ROUND};
 /// Commands that wait; senders wait behind them.
 const COMMANDS: usize = 256;
 const _: () = assert!(COMMANDS <= ROUND, "a round takes all that was sent before the wake");
+const _: () = assert!(COMMANDS <= acl::ROUND, "a round takes all that was sent before the wake");
 
 /// States of next hops that wait for bgp.
 const STATES: usize = 4_096;
 
-/// Why felix did not start. Both are the environment's fault.
+/// Why felix did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The kernel cannot be read.
-    #[error("cannot read the kernel's routes")]
+    /// The kernel cannot be read. The environment's fault.
+    #[error("cannot read the kernel's state")]
     Kernel(#[from] KernelError),
-    /// No thread.
-    #[error("cannot start the thread that owns routes")]
+    /// No thread. The environment's fault.
+    #[error("cannot start a thread")]
     Thread(#[source] io::Error),
+    /// The configuration's mark mask cannot be used.
+    #[error("mark mask {0:#010x}: 4 to 14 bits next to each other are needed")]
+    MarkMask(u32),
 }
 
 /// Reads the kernel and starts the owner, which ends when the last handle is dropped and leaves the kernel as it is.
@@ -52,6 +64,45 @@ pub fn start(config: FelixConfig, kernel: Box<dyn Kernel>, events: Box<dyn Event
     let ends = Ends { kernel, events, commands: requests, states, mtu };
     let mut owner = Owner::new(config, ends, Instant::now());
     owner.read()?;
-    thread::Builder::new().name("felix".to_owned()).spawn(move || owner.run()).map_err(StartError::Thread)?;
+    spawn("felix", move || owner.run())?;
     Ok(Felix { commands, waker, mtu: mtus, next_hops: Arc::new(Mutex::new(Some(next_hops))) })
+}
+
+/// Reads what the kernel has of ours, makes sure that unknown addresses behind pods' interfaces are dropped, and starts the
+/// owner of the filter and its two workers. They end when the last handle is dropped and leave the kernel as it is.
+pub fn start_acl(config: AclConfig, backend: AclBackend) -> Result<Acl, StartError> {
+    let mark = acl::MarkSpace::new(config.mark_mask).ok_or(StartError::MarkMask(config.mark_mask))?;
+    let AclBackend { sets, mut tables, connections, events, host } = backend;
+    let (commands, requests) = mpsc::channel(COMMANDS);
+    let (readiness, reasons) = watch::channel(Vec::new());
+    let (tables_tasks, tables_given) = threads::sync_channel(1);
+    let (tables_answers, tables_given_back) = threads::sync_channel(1);
+    let (connections_tasks, connections_given) = threads::sync_channel(1);
+    let (connections_answers, connections_given_back) = threads::sync_channel(1);
+    let waker = events.waker();
+    let ends = acl::Ends {
+        sets,
+        events,
+        commands: requests,
+        tables: tables_tasks,
+        tables_answers: tables_given_back,
+        connections: connections_tasks,
+        connections_answers: connections_given_back,
+        readiness,
+    };
+    let now = Instant::now();
+    let mut owner = acl::Owner::new(config, mark, tables.variant(), ends, now);
+    owner.open(tables.as_mut(), now)?;
+    let wake = waker.clone();
+    spawn("felix-acl-tables", move || acl::serve_tables(tables, &tables_given, &tables_answers, &wake))?;
+    let (tracker, wake) = (acl::Tracker { connections, host }, waker.clone());
+    let track = move || acl::serve_connections(tracker, &connections_given, &connections_answers, &wake);
+    spawn("felix-acl-conns", track)?;
+    spawn("felix-acl", move || owner.run())?;
+    Ok(Acl { commands, waker: Arc::new(acl::WakeAtLast(waker)), readiness: reasons })
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+    // The owner of a handle is not waited for: its thread ends with its channel.
+    thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(StartError::Thread)
 }

@@ -43,9 +43,9 @@ pub enum Event {
 
 /// Why a wait ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wait {
+pub enum Wait<E = Event> {
     /// Something happened.
-    Event(Event),
+    Event(E),
     /// A [`Waker`] was used.
     Woken,
     /// The time is over.

@@ -1,7 +1,7 @@
-//! The kernel seam: links, addresses, routes, neighbours, sysctls and namespaces of Linux.
+//! The kernel seam: links, addresses, routes, neighbours, sysctls and namespaces of Linux, and ([`acl`]) what filters.
 //!
-//! The only crate that speaks netlink, enters namespaces and writes below `/proc/sys`. It is blocking and single
-//! threaded by itself: whoever owns a [`Kernel`] calls it from one thread. It holds no state of its own beyond a socket,
+//! The only crate that speaks netlink, runs iptables, enters namespaces and writes below `/proc/sys`. It is blocking and
+//! single threaded by itself: whoever owns a [`Kernel`] calls it from one thread. It holds no state of its own beyond a socket,
 //! makes no decision and never retries a change; what is ours and what should be there is the callers' business
 //! ([`ours`] only names the marks).
 //!
@@ -11,6 +11,7 @@
 //!   tests ────┘                       └── FakeKernel in memory, fails on request (feature "fake")
 //!   felix ───────► trait EventSource ─┬── Events     one rtnetlink multicast socket
 //!                                     └── FakeEvents
+//!   felix::acl ──► acl: traits Sets, Tables, Connections, RuleEvents, their kernel side and their fakes
 //! ```
 
 mod address;

@@ -20,6 +20,9 @@ pub const ROUTE_PROTOCOL_BGP: u8 = 78;
 /// The bits of the packet mark that Manx uses.
 pub const MARK_MASK: u32 = 0x00ff_0000;
 
+/// How the names of our iptables chains and IP sets begin (a chain's name has at most 28 octets, a set's 31).
+pub const ACL_PREFIX: &str = "manx-";
+
 /// Whether a link is the host's end of a pair that Manx made: by kind and by the form of its name.
 pub fn is_our_link(link: &Link) -> bool {
     link.kind.as_deref() == Some("veth") && InterfaceName::new(link.name.as_str()).is_ok_and(|name| name.is_ours())

@@ -94,46 +94,55 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 /// One watch, until the receiver is gone or the store is closed.
 async fn follow(
     prefix: Key,
-    mut from: mpsc::Receiver<Update<Key, Entry>>,
+    from: mpsc::Receiver<Update<Key, Entry>>,
     cache: Cache,
     patience: Duration,
     to: mpsc::Sender<Update<Key, Entry>>,
     closed: CancellationToken,
 ) {
-    let run = async {
-        let mut next = match tokio::time::timeout(patience, answer(&mut from)).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                for update in last_seen(&cache, &prefix).await {
-                    if to.send(update).await.is_err() {
-                        return;
-                    }
-                }
-                answer(&mut from).await
-            }
-        };
-        if next.is_some() {
-            cache.put(&prefix, &Update::Restart);
-            if to.send(Update::Restart).await.is_err() {
-                return;
-            }
-        }
-        while let Some(update) = next {
-            cache.put(&prefix, &update);
-            if to.send(update).await.is_err() {
-                return;
-            }
-            next = from.recv().await;
-        }
-    };
     tokio::select! {
-        () = run => {}
+        () = remembered(prefix, from, cache, patience, to.clone()) => {}
         () = to.closed() => {}
         () = closed.cancelled() => {}
     }
 }
 
-/// The cached listing as a watch reports it; nothing, where nothing is known or the cache cannot be read.
+/// Passes on what a source says of the keys under `prefix`, and writes it behind to the cache. Where the source says
+/// nothing for as long as `patience`, what the cache knows comes first, as [`Cached`] has it. Ends with the source, or when
+/// nobody listens any more.
+pub async fn remembered(
+    prefix: Key,
+    mut from: mpsc::Receiver<Update<Key, Entry>>,
+    cache: Cache,
+    patience: Duration,
+    to: mpsc::Sender<Update<Key, Entry>>,
+) {
+    let mut next = match tokio::time::timeout(patience, answer(&mut from)).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            for update in last_seen(&cache, &prefix).await {
+                if to.send(update).await.is_err() {
+                    return;
+                }
+            }
+            answer(&mut from).await
+        }
+    };
+    if next.is_some() {
+        cache.put(&prefix, &Update::Restart);
+        if to.send(Update::Restart).await.is_err() {
+            return;
+        }
+    }
+    while let Some(update) = next {
+        cache.put(&prefix, &update);
+        if to.send(update).await.is_err() {
+            return;
+        }
+        next = from.recv().await;
+    }
+}
+
 /// The first that the store says of its state. A watch says `Restart` when it begins to list, before the store has
 /// answered: what follows shows that it is there.
 async fn answer(from: &mut mpsc::Receiver<Update<Key, Entry>>) -> Option<Update<Key, Entry>> {
@@ -145,6 +154,7 @@ async fn answer(from: &mut mpsc::Receiver<Update<Key, Entry>>) -> Option<Update<
     }
 }
 
+/// The cached listing as a watch reports it; nothing, where nothing is known or the cache cannot be read.
 async fn last_seen(cache: &Cache, prefix: &Key) -> Vec<Update<Key, Entry>> {
     match cache.load_complete(prefix).await {
         Ok(Some(entries)) => {

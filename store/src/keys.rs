@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! version                                        {"version":1}
-//! resources/KIND/NAME                            what operators declare
+//! resources/KIND/[NAMESPACE/]NAME                what operators declare
 //! blocks/10.0.0.0-26                             who owns an address block
 //! nodes/NAME/registration                        what a node says of itself; stays until the node is deleted
 //! nodes/NAME/alive                               the id of the live agent, under a session
 //! nodes/NAME/endpoints/NETWORK/CONTAINER/IFNAME  the published copy of a node's endpoints
 //! ```
 
-use types::resource::Kind;
+use types::resource::{Kind, ResourceRef};
 use types::{EndpointId, NodeName, Prefix, ResourceName};
 
 use crate::{Key, KeyError};
@@ -19,14 +19,37 @@ pub fn schema_version() -> Key {
     key("version".to_owned())
 }
 
-/// A resource.
+/// A resource of a kind without namespaces.
 pub fn resource(kind: Kind, name: &ResourceName) -> Key {
     key(format!("resources/{kind}/{name}"))
 }
 
-/// All resources of a kind.
+/// A resource of a kind that lies in namespaces.
+pub fn namespaced_resource(kind: Kind, namespace: &ResourceName, name: &ResourceName) -> Key {
+    key(format!("resources/{kind}/{namespace}/{name}"))
+}
+
+/// A resource of any kind.
+pub fn resource_named(reference: &ResourceRef) -> Key {
+    match &reference.namespace {
+        None => resource(reference.kind, &reference.name),
+        Some(namespace) => namespaced_resource(reference.kind, namespace, &reference.name),
+    }
+}
+
+/// All resources of a kind in one namespace.
+pub fn namespaced_resources(kind: Kind, namespace: &ResourceName) -> Key {
+    key(format!("resources/{kind}/{namespace}/"))
+}
+
+/// All resources of a kind, in all namespaces.
 pub fn resources(kind: Kind) -> Key {
     key(format!("resources/{kind}/"))
+}
+
+/// The pods of this node as the API server has them. In the cache alone; no store has them.
+pub fn pods() -> Key {
+    key("pods/".to_owned())
 }
 
 /// The claim of an address block.
@@ -76,6 +99,8 @@ pub enum Subject {
     SchemaVersion,
     /// See [`resource`].
     Resource(Kind, ResourceName),
+    /// See [`namespaced_resource`]: kind, namespace, name.
+    NamespacedResource(Kind, ResourceName, ResourceName),
     /// See [`block`].
     Block(Prefix),
     /// See [`registration`].
@@ -101,7 +126,11 @@ fn read(text: &str) -> Option<Subject> {
         "resources" => {
             let (kind, name) = rest.split_once('/')?;
             let kind = Kind::ALL.into_iter().find(|known| known.as_str() == kind)?;
-            Some(Subject::Resource(kind, name.parse().ok()?))
+            if !kind.is_namespaced() {
+                return Some(Subject::Resource(kind, name.parse().ok()?));
+            }
+            let (namespace, name) = name.split_once('/')?;
+            Some(Subject::NamespacedResource(kind, namespace.parse().ok()?, name.parse().ok()?))
         }
         "blocks" => {
             let (addr, len) = rest.rsplit_once('-')?;
@@ -134,12 +163,23 @@ mod tests {
     fn every_key_is_valid_and_reads_back_as_what_it_is_about() {
         let node = NodeName::new("node-1.example").unwrap();
         let name = ResourceName::new("default").unwrap();
+        let policy = ResourceName::new("allow-web").unwrap();
         let id: EndpointId = "manx/0123abc/eth0".parse().unwrap();
         let v4: Prefix = "10.0.0.64/26".parse().unwrap();
         let v6: Prefix = "fd00:1::/122".parse().unwrap();
         let cases = [
             (schema_version(), "version", Subject::SchemaVersion),
             (resource(Kind::IpPool, &name), "resources/IPPool/default", Subject::Resource(Kind::IpPool, name.clone())),
+            (
+                resource(Kind::Namespace, &name),
+                "resources/Namespace/default",
+                Subject::Resource(Kind::Namespace, name.clone()),
+            ),
+            (
+                namespaced_resource(Kind::NetworkPolicy, &name, &policy),
+                "resources/NetworkPolicy/default/allow-web",
+                Subject::NamespacedResource(Kind::NetworkPolicy, name.clone(), policy.clone()),
+            ),
             (block(&v4), "blocks/10.0.0.64-26", Subject::Block(v4)),
             (block(&v6), "blocks/fd00:1::-122", Subject::Block(v6)),
             (registration(&node), "nodes/node-1.example/registration", Subject::Registration(node.clone())),
@@ -158,13 +198,27 @@ mod tests {
         assert!(endpoint(&node, &id).is_under(&endpoints(&node)));
         assert!(endpoints(&node).is_under(&self::node(&node)));
         assert!(resource(Kind::Node, &name).is_under(&resources(Kind::Node)));
+        let in_namespace = namespaced_resource(Kind::NetworkPolicy, &name, &policy);
+        assert!(in_namespace.is_under(&namespaced_resources(Kind::NetworkPolicy, &name)));
+        assert!(in_namespace.is_under(&resources(Kind::NetworkPolicy)));
+        let reference = ResourceRef { kind: Kind::NetworkPolicy, namespace: Some(name), name: policy };
+        assert_eq!(resource_named(&reference), in_namespace);
         assert!(block(&v4).is_under(&blocks()) && alive(&node).is_under(&nodes()));
     }
 
     #[test]
     fn a_key_of_another_layout_is_refused_by_name() {
-        for text in ["blocks/10.0.0.1-26", "blocks/ten", "nodes/a/other", "nodes/a/endpoints/x", "resources/Pod/a", "x"]
-        {
+        for text in [
+            "blocks/10.0.0.1-26",
+            "blocks/ten",
+            "nodes/a/other",
+            "nodes/a/endpoints/x",
+            "resources/Pod/a",
+            "resources/NetworkPolicy/a",
+            "resources/NetworkPolicy/a/b/c",
+            "resources/Namespace/a/b",
+            "x",
+        ] {
             let error = subject(&Key::new(text).unwrap()).unwrap_err().to_string();
             assert!(error.contains(text), "{error}");
         }

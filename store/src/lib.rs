@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 use types::Update;
 
 pub use cache::Cache;
-pub use cached::Cached;
+pub use cached::{Cached, remembered};
 pub use data::{
     Check, Entry, Expect, Incarnation, Key, KeyError, Listing, MAX_TRANSACTION, MAX_TRANSACTION_BYTES, Outcome,
     SessionId, Version, Write,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::{
-    Capture, CniError, Lab, LabError, Options, Place, Probe, ProcessId, Role, Topology, can_run_labs, wait_until,
+    Apiserver, Capture, CniError, Lab, LabError, Options, Place, Probe, ProcessId, Role, Topology, can_run_labs,
+    wait_until,
 };
 use types::Family;
 use types::config::Config;
@@ -351,5 +353,32 @@ fn etcd_keeps_its_data_over_a_crash_and_a_service_that_ends_is_told_with_its_las
     told?;
     let error = node.check_service("brief").unwrap_err().to_string();
     assert!(error.contains("brief on left") && error.contains("these are its last words"), "{error}");
+    Ok(lab.down()?)
+}
+
+#[test]
+fn the_api_server_keeps_what_it_was_told_over_a_crash() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    if Apiserver::program().is_none() {
+        // Not eprintln: the test harness would keep the line of a test that passes to itself.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: there is no kube-apiserver (tests/kubernetes/build.sh)");
+        return Ok(());
+    }
+    let lab = Lab::up(&pair("apiserver")?, &Options::unique("apiserver"))?;
+    let etcd = lab.nodes().find(|node| node.role() == Role::Etcd).ok_or("no etcd")?;
+    let server = Apiserver::start(etcd)?;
+    let namespace = serde_json::json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "kept" } });
+    let (_, made) = server.client()?.call("POST", "/api/v1/namespaces", Some(&namespace))?;
+    server.stop()?;
+    let mut client = Apiserver::start(etcd)?.client()?;
+    let (_, kept) = client.call("GET", "/api/v1/namespaces/kept", None)?;
+    assert_eq!(kept["metadata"]["uid"], made["metadata"]["uid"]);
+    let labels = serde_json::json!({ "metadata": { "labels": { "a": "b" } } });
+    let (_, labelled) = client.call("PATCH", "/api/v1/namespaces/kept", Some(&labels))?;
+    assert_eq!(labelled["metadata"]["labels"]["a"], "b");
+    let refused = client.call("GET", "/api/v1/namespaces/absent", None).unwrap_err();
+    assert!(refused.to_string().contains("404"), "{refused}");
     Ok(lab.down()?)
 }

@@ -9,6 +9,8 @@ mod network;
 #[cfg(test)]
 mod node_life;
 #[cfg(test)]
+mod policy;
+#[cfg(test)]
 mod tls;
 
 #[cfg(test)]

@@ -82,6 +82,7 @@ fn container(node: &Node, name: &str) -> Result<Attachment, Box<dyn std::error::
         interface: "eth0".to_owned(),
         args: vec![("IgnoreUnknown".to_owned(), "1".to_owned()), ("K8S_POD_NAME".to_owned(), name.to_owned())],
         capabilities: serde_json::Map::new(),
+        cni_args: serde_json::Map::new(),
     })
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Every step checks what it shows. A step that fails says so, and the lab is taken down as it is at the end.
 
+mod policy;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
-use tests::{Capture, Lab, Node, Options, Place, Pod, Probe, ProbeReport, wait_for};
+use tests::{Capture, Lab, Node, Options, Place, Pod, PodSpec, Probe, ProbeReport, wait_for};
 use types::Family;
 
 use crate::say;
@@ -56,6 +58,7 @@ fn show(lab: &Lab) -> anyhow::Result<()> {
     reachability(lab, &pods)?;
     wire(lab).context("capturing a packet")?;
     killed(lab).context("killing an agent")?;
+    policy::show(lab, &pods).context("the policy act")?;
     Ok(())
 }
 
@@ -65,7 +68,7 @@ fn plug(lab: &Lab) -> anyhow::Result<Vec<Pod>> {
     for node in lab.manx_nodes() {
         for name in PODS {
             let begun = Instant::now();
-            let pod = node.plug(name)?;
+            let pod = node.plug_pod(PodSpec::new(name).label("app", name))?;
             let took = begun.elapsed().as_secs_f64() * 1e3;
             let addresses: Vec<String> = pod.addresses().iter().map(ToString::to_string).collect();
             say(format_args!("  {:<10} {:<38} {took:.0} ms with its namespace", pod.name(), addresses.join("  ")));

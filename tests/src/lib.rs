@@ -34,10 +34,12 @@
 //! It is not the code under test and does not use it: links are made with iproute2, health is asked with a socket.
 
 mod agent;
+mod apiserver;
 mod binaries;
 mod capture;
 mod error;
 mod etcd;
+mod flood;
 mod frr;
 mod http;
 mod lab;
@@ -49,23 +51,26 @@ mod place;
 mod pod;
 mod probe;
 mod process;
+pub mod reach;
 mod runtime;
 mod state;
 pub mod topology;
 mod wait;
 
 pub use agent::Agent;
+pub use apiserver::{ApiClient, Apiserver};
 pub use binaries::can_run_labs;
 pub use capture::Capture;
 pub use error::LabError;
 pub use etcd::Etcd;
+pub use flood::{Flood, Sink, fine_timers};
 pub use frr::Frr;
 pub use http::Answer;
 pub use lab::{Lab, Options};
-pub use namespace::{Namespace, NamespaceRecord};
+pub use namespace::{Namespace, NamespaceRecord, run_in};
 pub use node::Node;
 pub use place::{Output, Place};
-pub use pod::Pod;
+pub use pod::{Pod, PodSpec, Sandbox};
 pub use probe::{Probe, ProbeReport};
 pub use process::{ProcessId, Service};
 pub use runtime::{Attachment, CniError, Runtime};

@@ -5,13 +5,16 @@ mod supervise;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
-use tests::{Lab, Options, Place, Topology};
+use tests::{Lab, Options, Place, Topology, reach};
 use types::Family;
 
 /// Containerlab topologies as network namespaces, with real etcd, FRR and Manx agents.
@@ -82,13 +85,31 @@ enum Action {
         #[arg(long, hide = true)]
         name: Option<String>,
     },
+    /// Asks, or answers, in the network namespace that it is run in.
+    #[command(hide = true, subcommand)]
+    Probe(Probing),
     /// What runs as process 1 of a node.
     #[command(hide = true)]
     Pause,
 }
 
+#[derive(Debug, Subcommand)]
+enum Probing {
+    /// Answers TCP and UDP on these ports, and SCTP at these addresses, until standard input ends. Says `ready` first.
+    Serve {
+        /// A port.
+        #[arg(long = "port", required = true)]
+        ports: Vec<u16>,
+        /// An own address.
+        addresses: Vec<IpAddr>,
+    },
+    /// Reads a JSON list of questions from standard input and writes the list of verdicts.
+    Ask,
+}
+
 fn main() -> ExitCode {
     let ended = match Cli::parse().command {
+        Action::Probe(probing) => probe(probing),
         Action::Pause => tests::pause::run().map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::msg),
         Action::Up { file, name, without_agents } => up(file, name, without_agents),
         Action::Demo { file, name } => {
@@ -182,6 +203,28 @@ fn plug(lab: Option<String>, node: &str, pod: &str) -> anyhow::Result<ExitCode> 
 fn unplug(lab: Option<String>, node: &str, pod: &str) -> anyhow::Result<ExitCode> {
     let lab = Lab::attach(&pick(lab)?)?;
     lab.find_node(node)?.unplug(pod)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn probe(probing: Probing) -> anyhow::Result<ExitCode> {
+    match probing {
+        Probing::Serve { ports, addresses } => {
+            let stop = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let _ = io::copy(&mut io::stdin(), &mut io::sink());
+                    stop.store(true, Ordering::Relaxed);
+                });
+                reach::listen_here(&addresses, &ports, || say(format_args!("ready")), &stop)
+            })?;
+        }
+        Probing::Ask => {
+            let questions: Vec<reach::Question> =
+                serde_json::from_reader(io::stdin()).context("the questions on standard input")?;
+            let verdicts = reach::ask_here(&questions, reach::PATIENCE)?;
+            say(format_args!("{}", serde_json::to_string(&verdicts)?));
+        }
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -163,7 +163,7 @@ impl NamespaceRecord {
 }
 
 /// Runs a closure on a thread of its own in a network namespace. Sockets made there stay in that namespace.
-pub(crate) fn run_in<T: Send>(netns: &File, closure: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+pub fn run_in<T: Send>(netns: &File, closure: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let entered = scope.spawn(|| {
             setns(netns, CloneFlags::CLONE_NEWNET)?;

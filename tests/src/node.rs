@@ -20,7 +20,7 @@ use crate::place::Place;
 use crate::process::Service;
 use crate::runtime::Runtime;
 use crate::topology::{NodeSpec, Role};
-use crate::{LabError, Pod};
+use crate::{LabError, Pod, PodSpec, Sandbox};
 
 /// A node: a router, a Manx node, etcd or a plain host.
 #[derive(Debug)]
@@ -112,8 +112,26 @@ impl Node {
 
     /// Makes a pod: a network namespace of its own, plugged in by the CNI plugins.
     pub fn plug(&self, name: &str) -> Result<Pod, LabError> {
-        let pod = Pod::create(self, name)?;
-        self.pods().insert(name.to_owned(), pod.clone());
+        self.plug_pod(PodSpec::new(name))
+    }
+
+    /// Makes a pod of any namespace, with labels and named ports. It is found again by [`PodSpec::sandbox`].
+    pub fn plug_pod(&self, spec: PodSpec) -> Result<Pod, LabError> {
+        let name = spec.sandbox();
+        let pod = Pod::create(self, spec)?;
+        self.pods().insert(name, pod.clone());
+        Ok(pod)
+    }
+
+    /// Makes a pod's network namespace, and does not plug it in: [`Node::plug_sandbox`] does.
+    pub fn sandbox(&self, spec: PodSpec) -> Result<Sandbox, LabError> {
+        Sandbox::create(self, spec)
+    }
+
+    /// Plugs in a pod whose namespace is there. If that fails, the namespace stays.
+    pub fn plug_sandbox(&self, sandbox: &Sandbox) -> Result<Pod, LabError> {
+        let pod = sandbox.plug(&self.runtime()?)?;
+        self.pods().insert(sandbox.spec().sandbox(), pod.clone());
         Ok(pod)
     }
 

@@ -45,6 +45,9 @@ pub struct Attachment {
     pub args: Vec<(String, String)>,
     /// What goes to `runtimeConfig` of plugins that declare the capability.
     pub capabilities: Map<String, Value>,
+    /// What goes to `args.cni` of every plugin (CNI conventions, "Dynamic Plugin specific fields").
+    #[serde(default)]
+    pub cni_args: Map<String, Value>,
 }
 
 /// An attachment whose ADD succeeded, as it is cached.
@@ -218,6 +221,12 @@ impl Runtime {
         let mut config = plugin.clone();
         config.insert("cniVersion".to_owned(), json!(self.version));
         config.insert("name".to_owned(), json!(self.network));
+        if !attachment.cni_args.is_empty() {
+            let args = config.entry("args").or_insert_with(|| json!({}));
+            if let Value::Object(args) = args {
+                args.insert("cni".to_owned(), Value::Object(attachment.cni_args.clone()));
+            }
+        }
         if let Some(Value::Object(declared)) = config.remove("capabilities") {
             let wanted = |key: &String| declared.get(key).and_then(Value::as_bool).unwrap_or(false);
             let given = attachment.capabilities.iter().filter(|(key, _)| wanted(key));

@@ -6,16 +6,21 @@
 //! | `GET /v1/ipam` | [`IpamView`] |
 //! | `GET /v1/routes?family=ipv4&prefix=10.65.0.0/26` | a list of [`RouteView`] |
 //! | `GET /v1/endpoints` | a list of [`crate::WorkloadEndpoint`] |
-//! | `GET, PUT, DELETE /v1/resources/KIND/NAME`, `GET /v1/resources/KIND` | [`crate::resource::Resource`] |
+//! | `POST /v1/endpoints/labels` with a [`RelabelRequest`] | the [`crate::WorkloadEndpoint`] as it is now |
+//! | `GET, PUT, DELETE /v1/resources/KIND/[NAMESPACE/]NAME`, `GET /v1/resources/KIND` | [`crate::resource::Resource`] |
+//! | `GET /v1/policy/explain?` [`ExplainQuery`] | [`crate::policy::Explanation`] |
+//! | `GET /v1/policy/show?` [`ShowQuery`] | [`crate::policy::EffectivePolicy`] |
+//! | `GET /v1/policy/log` | [`DropRecord`]s, one a line, as packets are denied, until the asker goes away |
 //!
 //! An error is an [`ApiError`] with a status of 4xx (the asker's) or 5xx (ours).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Asn, Family, NodeName, Prefix, ResourceName, RouterId};
+use crate::policy::{Direction, Flow, Labels, PolicyId, Protocol, label_fault, label_key_fault};
+use crate::{Asn, EndpointId, Family, NodeName, PodRef, Prefix, ResourceName, RouterId};
 
 /// Where the socket lies under the agent's run folder (`/run/manx`).
 pub const SOCKET: &str = "agent.sock";
@@ -217,6 +222,152 @@ impl IpamView {
     }
 }
 
+/// Asks what becomes of a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExplainQuery {
+    /// See [`Flow::source`].
+    pub source: IpAddr,
+    /// See [`Flow::destination`].
+    pub destination: IpAddr,
+    /// See [`Flow::protocol`].
+    pub protocol: Option<Protocol>,
+    /// See [`Flow::port`].
+    pub port: Option<u16>,
+}
+
+impl From<ExplainQuery> for Flow {
+    fn from(query: ExplainQuery) -> Self {
+        let ExplainQuery { source, destination, protocol, port } = query;
+        Self { source, destination, protocol, port: port.unwrap_or(0) }
+    }
+}
+
+impl From<Flow> for ExplainQuery {
+    fn from(flow: Flow) -> Self {
+        let Flow { source, destination, protocol, port } = flow;
+        Self { source, destination, protocol, port: protocol.map(|_| port) }
+    }
+}
+
+/// Asks what governs an endpoint of this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShowQuery {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+}
+
+/// Asks for other labels of an endpoint of this node, where no API server says what they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RelabelRequest {
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// What becomes of its labels.
+    pub change: LabelChange,
+}
+
+/// A change of labels, as it is typed: `app=web tier-`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, try_from = "UncheckedLabelChange")]
+pub struct LabelChange {
+    set: Labels,
+    remove: BTreeSet<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct UncheckedLabelChange {
+    #[serde(default)]
+    set: Labels,
+    #[serde(default)]
+    remove: BTreeSet<String>,
+}
+
+impl LabelChange {
+    /// Sets and removes. All faults are named at once.
+    pub fn new(set: Labels, remove: BTreeSet<String>) -> Result<Self, LabelChangeError> {
+        let twice = remove.iter().filter(|key| set.contains_key(*key));
+        let faults: Vec<_> = set
+            .iter()
+            .filter_map(|(key, value)| label_fault(key, value))
+            .chain(remove.iter().filter_map(|key| label_key_fault(key)))
+            .chain(twice.map(|key| format!("{key:?} cannot be both set and removed")))
+            .collect();
+        if faults.is_empty() { Ok(Self { set, remove }) } else { Err(LabelChangeError(faults.join("; "))) }
+    }
+
+    /// Reads `KEY=VALUE` and `KEY-`.
+    pub fn parse<T: AsRef<str>>(words: &[T]) -> Result<Self, LabelChangeError> {
+        let (mut set, mut remove, mut faults) = (Labels::new(), BTreeSet::new(), Vec::new());
+        for word in words.iter().map(T::as_ref) {
+            match (word.split_once('='), word.strip_suffix('-')) {
+                (Some((key, value)), _) => match set.insert(key.to_owned(), value.to_owned()) {
+                    Some(earlier) if earlier != value => faults.push(format!("{key:?} has two values")),
+                    _ => {}
+                },
+                (None, Some(key)) => drop(remove.insert(key.to_owned())),
+                (None, None) => faults.push(format!("{word:?} is neither KEY=VALUE nor KEY-")),
+            }
+        }
+        if faults.is_empty() { Self::new(set, remove) } else { Err(LabelChangeError(faults.join("; "))) }
+    }
+
+    /// Carries it out.
+    pub fn apply(&self, labels: &mut Labels) {
+        labels.retain(|key, _| !self.remove.contains(key));
+        labels.extend(self.set.iter().map(|(key, value)| (key.clone(), value.clone())));
+    }
+}
+
+impl TryFrom<UncheckedLabelChange> for LabelChange {
+    type Error = LabelChangeError;
+    fn try_from(unchecked: UncheckedLabelChange) -> Result<Self, LabelChangeError> {
+        Self::new(unchecked.set, unchecked.remove)
+    }
+}
+
+/// Why labels are not changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LabelChangeError(String);
+
+/// A packet that a policy of this node has denied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DropRecord {
+    /// When, in milliseconds since 1970-01-01 00:00 UTC.
+    pub time_ms: u64,
+    /// The direction that denied it, as the endpoint sees it.
+    pub direction: Direction,
+    /// The endpoint of this node whose policies denied it; none if it has gone since, or is unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<EndpointId>,
+    /// The pod of that endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodRef>,
+    /// The packet's source address.
+    pub source: IpAddr,
+    /// Its destination, after translation of services.
+    pub destination: IpAddr,
+    /// The protocol by its number in the IP header.
+    pub protocol: u8,
+    /// Its source port, where the protocol has ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_port: Option<u16>,
+    /// Its destination port, where the protocol has ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_port: Option<u16>,
+    /// The policies that govern the endpoint in this direction, none of which allows the packet. Empty for what is dropped
+    /// for another reason than a policy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<PolicyId>,
+    /// How many packets were denied since the record before and are not told of, since they came too fast.
+    #[serde(default)]
+    pub missed: u64,
+}
+
 /// The number of addresses of a prefix; 2^128 does not fit and is given as one less.
 fn size(cidr: Prefix) -> u128 {
     1_u128.checked_shl(u32::from(cidr.family().bits() - cidr.len())).unwrap_or(u128::MAX)
@@ -247,5 +398,28 @@ mod tests {
         );
         assert_eq!((view.pools[0].in_use, view.pools[0].total), (3, 65_536));
         assert_eq!(view.orphans[0].cidr, prefix("10.99.0.0/26"));
+    }
+
+    #[test]
+    fn a_change_of_labels_is_read_as_kubectl_reads_it_and_carried_out() {
+        let change = LabelChange::parse(&["app=web", "tier-", "empty=", "a/b=c"]).unwrap();
+        let mut labels: Labels = [("tier", "x"), ("app", "y"), ("kept", "z")].map(|(k, v)| (k.into(), v.into())).into();
+        change.apply(&mut labels);
+        let wanted = [("a/b", "c"), ("app", "web"), ("empty", ""), ("kept", "z")].map(|(k, v)| (k.into(), v.into()));
+        assert_eq!(labels, wanted.into());
+        let sent = serde_json::to_value(&change).unwrap();
+        assert_eq!(serde_json::from_value::<LabelChange>(sent).unwrap(), change);
+    }
+
+    #[test]
+    fn labels_that_cannot_be_are_refused_all_at_once_also_from_the_wire() {
+        let error = LabelChange::parse(&["a=b c", "-x=1", "word"]).unwrap_err().to_string();
+        assert_eq!(error, "\"word\" is neither KEY=VALUE nor KEY-");
+        let error = LabelChange::parse(&["a=b c", "x y=1", "z-", "z=1"]).unwrap_err().to_string();
+        for part in ["\"b c\"", "\"x y\"", "\"z\" cannot be both"] {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+        assert!(LabelChange::parse(&["a=1", "a=2"]).is_err());
+        assert!(serde_json::from_str::<LabelChange>(r#"{"set": {"a b": ""}}"#).is_err());
     }
 }

@@ -528,8 +528,10 @@ impl Source {
         if let Some(text) = self.text("kernel.markMask")? {
             let mask =
                 text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |hex| u32::from_str_radix(hex, 16).ok());
-            marks.mark_mask = mask.filter(|mask| mask.count_ones() >= 8 && mask & 0xe000 == 0).ok_or_else(|| {
-                let rule = "at least 8 bits that keep clear of 0x2000, 0x4000 and 0x8000";
+            let adjacent = |mask: u32| (mask >> mask.trailing_zeros()).trailing_ones() == mask.count_ones();
+            let fits = |mask: &u32| (8..=14).contains(&mask.count_ones()) && adjacent(*mask) && mask & 0xe000 == 0;
+            marks.mark_mask = mask.filter(fits).ok_or_else(|| {
+                let rule = "8 to 14 bits next to each other that keep clear of 0x2000, 0x4000 and 0x8000";
                 ConfigError::new("kernel.markMask", format!("{text:?} is not a mask of {rule}"))
             })?;
         }

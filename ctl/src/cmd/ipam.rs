@@ -7,45 +7,42 @@ use anyhow::bail;
 use store::keys::{self, Subject};
 use types::api::{BlockUsage, IpamView};
 use types::resource::{Kind, Spec};
-use types::{BlockClaim, NodeName, Prefix, WorkloadEndpoint};
+use types::{BlockClaim, NodeName, Prefix};
 
 use crate::cli::{Ipam, IpamCommand, IpamShow, Place};
 use crate::datastore::Datastore;
+use crate::endpoints::{self, Located};
 use crate::render;
 
 pub(crate) async fn run(place: &Place, args: Ipam) -> anyhow::Result<()> {
     let IpamCommand::Show(args) = args.command;
     let datastore = Datastore::open(place).await?;
-    let endpoints = endpoints(&datastore).await?;
+    let endpoints = endpoints::all(&datastore).await?;
     if let Some(address) = args.ip {
         return show_address(&args, address, &endpoints);
     }
     let view = match &datastore {
         Datastore::Agent(agent) => agent.get("/v1/ipam").await?,
         Datastore::Etcd(_) => {
-            let addresses = endpoints.iter().flat_map(|(_, endpoint)| endpoint.addresses.iter().copied());
+            let addresses = endpoints.iter().flat_map(|located| located.endpoint.addresses.iter().copied());
             IpamView::new(pools(&datastore).await?, blocks(&datastore).await?, addresses)
         }
     };
     render::print(args.output.output, &view, |view| table(view, args.show_blocks))
 }
 
-fn show_address(
-    args: &IpamShow,
-    address: IpAddr,
-    endpoints: &[(Option<NodeName>, WorkloadEndpoint)],
-) -> anyhow::Result<()> {
-    let Some((node, endpoint)) = endpoints.iter().find(|(_, endpoint)| endpoint.addresses.contains(&address)) else {
+fn show_address(args: &IpamShow, address: IpAddr, endpoints: &[Located]) -> anyhow::Result<()> {
+    let Some(located) = endpoints.iter().find(|located| located.endpoint.addresses.contains(&address)) else {
         bail!("{address} is not given to any pod");
     };
-    render::print(args.output.output, endpoint, |endpoint| {
-        let node = node.as_ref().map_or_else(String::new, |node| format!(" on {node}"));
+    render::print(args.output.output, &located.endpoint, |endpoint| {
+        let node = located.node.as_ref().map_or_else(String::new, |node| format!(" on {node}"));
         format!("{address} is pod {}{node}, attachment {}", endpoint.pod, endpoint.id)
     })
 }
 
 async fn pools(datastore: &Datastore) -> anyhow::Result<Vec<(types::ResourceName, Prefix)>> {
-    let pools = datastore.list(Kind::IpPool).await?;
+    let pools = datastore.list(Kind::IpPool, None).await?;
     let range = |resource: types::resource::Resource| match resource.spec {
         Spec::IpPool(pool) => Some((resource.metadata.name, pool.cidr)),
         _ => None,
@@ -64,26 +61,6 @@ async fn blocks(datastore: &Datastore) -> anyhow::Result<Vec<(Prefix, NodeName)>
         }
     }
     Ok(blocks)
-}
-
-/// What all nodes have published; without etcd, what this node has.
-async fn endpoints(datastore: &Datastore) -> anyhow::Result<Vec<(Option<NodeName>, WorkloadEndpoint)>> {
-    match datastore {
-        Datastore::Agent(agent) => {
-            let endpoints: Vec<WorkloadEndpoint> = agent.get("/v1/endpoints").await?;
-            Ok(endpoints.into_iter().map(|endpoint| (None, endpoint)).collect())
-        }
-        Datastore::Etcd(store) => {
-            let listing = store.list(&keys::nodes()).await?;
-            let mut endpoints = Vec::new();
-            for entry in &listing.entries {
-                if let Subject::Endpoint(node, _) = keys::subject(&entry.key)? {
-                    endpoints.push((Some(node), store::decode(&entry.key, &entry.value)?));
-                }
-            }
-            Ok(endpoints)
-        }
-    }
 }
 
 fn table(view: &IpamView, show_blocks: bool) -> String {

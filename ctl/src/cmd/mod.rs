@@ -1,7 +1,10 @@
 //! One module per command.
 
 pub(crate) mod bgp;
+pub(crate) mod endpoints;
 pub(crate) mod ipam;
+pub(crate) mod label;
 pub(crate) mod node;
+pub(crate) mod policy;
 pub(crate) mod resources;
 pub(crate) mod version;

@@ -6,33 +6,52 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use types::resource::{Kind, PeerTarget, Resource, Spec};
+use types::ResourceName;
+use types::policy::Direction;
+use types::resource::{Kind, PeerTarget, Resource, ResourceRef, Spec};
 
+use super::endpoints;
 use crate::cli::{Apply, Delete, Get, Output, Place};
 use crate::datastore::Datastore;
 use crate::render;
 
 pub(crate) async fn get(place: &Place, args: Get) -> anyhow::Result<()> {
-    let kind: Kind = args.kind.parse()?;
-    let datastore = Datastore::open(place).await?;
-    if let Some(name) = &args.name {
-        let Some(resource) = datastore.get(kind, name).await? else { bail!("{kind} {name} does not exist") };
-        return render::print(args.output.output, &resource, |resource| table(kind, std::slice::from_ref(resource)));
+    if endpoints::is_kind(&args.kind) {
+        return endpoints::get(place, &args).await;
     }
-    let resources = datastore.list(kind).await?;
+    let kind: Kind = args.kind.parse()?;
+    let namespace = args.namespace.namespace;
+    if args.all_namespaces && args.name.is_some() {
+        bail!("a name is in one namespace: give -n instead of -A");
+    }
+    let datastore = Datastore::open(place).await?;
+    if let Some(name) = args.name {
+        let reference = reference(kind, namespace, name.parse()?)?;
+        let Some(resource) = datastore.get(&reference).await? else { bail!("{reference} does not exist") };
+        let table = |resource: &Resource| table(kind, std::slice::from_ref(resource), false);
+        return render::print(args.output.output, &resource, table);
+    }
+    let namespace = match args.all_namespaces {
+        false if kind.is_namespaced() => Some(namespace.map_or_else(default_namespace, Ok)?),
+        _ => None,
+    };
+    let resources = datastore.list(kind, namespace.as_ref()).await?;
     match args.output.output {
-        Output::Table if resources.is_empty() => render::say(&format!("No {kind} found.")),
-        output => render::print(output, &resources, |resources| table(kind, resources)),
+        Output::Table | Output::Wide if resources.is_empty() => {
+            let place = namespace.map_or_else(String::new, |namespace| format!(" in namespace {namespace}"));
+            render::say(&format!("No {kind} found{place}."))
+        }
+        output => render::print(output, &resources, |resources| table(kind, resources, args.all_namespaces)),
     }
 }
 
 pub(crate) async fn apply(place: &Place, args: Apply) -> anyhow::Result<()> {
     // Every document is checked before the first is written: a file is applied whole or not at all.
-    let resources = read(&args.filename)?;
+    let resources = read(&args.filename, args.namespace.namespace.as_ref())?;
     let datastore = Datastore::open(place).await?;
     for resource in &resources {
-        let (kind, name) = (resource.kind(), &resource.metadata.name);
-        let verb = match datastore.get(kind, name).await? {
+        let reference = resource.reference();
+        let verb = match datastore.get(&reference).await? {
             Some(present) if present == *resource => "unchanged",
             Some(_) => "configured",
             None => "created",
@@ -40,34 +59,45 @@ pub(crate) async fn apply(place: &Place, args: Apply) -> anyhow::Result<()> {
         if verb != "unchanged" {
             datastore.put(resource).await?;
         }
-        render::say(&format!("{kind} {name} {verb}"))?;
+        render::say(&format!("{reference} {verb}"))?;
     }
     Ok(())
 }
 
 pub(crate) async fn delete(place: &Place, args: Delete) -> anyhow::Result<()> {
+    let namespace = args.namespace.namespace;
     let named: Vec<_> = match (&args.filename, &args.kind) {
-        (Some(path), _) => read(path)?.into_iter().map(|r| (r.kind(), r.metadata.name)).collect(),
+        (Some(path), _) => read(path, namespace.as_ref())?.iter().map(Resource::reference).collect(),
         (None, Some(kind)) => {
             let kind: Kind = kind.parse()?;
-            args.names.into_iter().map(|name| (kind, name)).collect()
+            args.names.into_iter().map(|name| reference(kind, namespace.clone(), name)).collect::<Result<_, _>>()?
         }
         (None, None) => bail!("say what to delete: KIND NAME, or -f FILE"),
     };
     let datastore = Datastore::open(place).await?;
     let mut missing = Vec::new();
-    for (kind, name) in named {
-        if datastore.delete(kind, &name).await? {
-            render::say(&format!("{kind} {name} deleted"))?;
+    for reference in named {
+        if datastore.delete(&reference).await? {
+            render::say(&format!("{reference} deleted"))?;
         } else {
-            missing.push(format!("{kind} {name}"));
+            missing.push(reference.to_string());
         }
     }
     if missing.is_empty() { Ok(()) } else { bail!("{} does not exist", missing.join(", ")) }
 }
 
+/// What a name means: for kinds in namespaces the given one, or `default`. Other kinds ignore it, as kubectl does.
+fn reference(kind: Kind, namespace: Option<ResourceName>, name: ResourceName) -> anyhow::Result<ResourceRef> {
+    let namespace = if kind.is_namespaced() { Some(namespace.map_or_else(default_namespace, Ok)?) } else { None };
+    Ok(ResourceRef { kind, namespace, name })
+}
+
+fn default_namespace() -> anyhow::Result<ResourceName> {
+    Ok(ResourceName::new("default")?)
+}
+
 /// The resources of a file with one or more documents. All faults of all documents are told at once.
-fn read(path: &Path) -> anyhow::Result<Vec<Resource>> {
+fn read(path: &Path, namespace: Option<&ResourceName>) -> anyhow::Result<Vec<Resource>> {
     let shown = path.display();
     let text = if path == Path::new("-") {
         let mut text = String::new();
@@ -76,10 +106,10 @@ fn read(path: &Path) -> anyhow::Result<Vec<Resource>> {
     } else {
         std::fs::read_to_string(path).with_context(|| shown.to_string())?
     };
-    parse(&text).with_context(|| shown.to_string())
+    parse(&text, namespace).with_context(|| shown.to_string())
 }
 
-fn parse(text: &str) -> anyhow::Result<Vec<Resource>> {
+fn parse(text: &str, namespace: Option<&ResourceName>) -> anyhow::Result<Vec<Resource>> {
     // As kubectl has it: a node may be named `n`, which older YAML takes for false.
     let options = serde_saphyr::options! { strict_booleans: true };
     let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)?;
@@ -92,10 +122,14 @@ fn parse(text: &str) -> anyhow::Result<Vec<Resource>> {
         Value::Array(items) => items,
         document => vec![document],
     });
-    for document in documents {
-        match Resource::from_value(document) {
+    for mut document in documents {
+        let read = match namespace.map_or(Ok(()), |namespace| put_into(&mut document, namespace)) {
+            Ok(()) => Resource::from_value(document).map_err(|error| error.to_string()),
+            Err(fault) => Err(fault),
+        };
+        match read {
             Ok(resource) => resources.push(resource),
-            Err(error) => faults.push(error.to_string()),
+            Err(fault) => faults.push(fault),
         }
     }
     match (faults.is_empty(), resources.is_empty()) {
@@ -105,14 +139,45 @@ fn parse(text: &str) -> anyhow::Result<Vec<Resource>> {
     }
 }
 
-fn table(kind: Kind, resources: &[Resource]) -> String {
+/// Puts a document that belongs into a namespace and names none into this one. One that names another is a mistake.
+fn put_into(document: &mut Value, namespace: &ResourceName) -> Result<(), String> {
+    let is_namespaced = |kind: &Value| {
+        kind.as_str()
+            .is_some_and(|kind| Kind::ALL.into_iter().any(|known| known.as_str() == kind && known.is_namespaced()))
+    };
+    if !document.get("kind").is_some_and(is_namespaced) {
+        return Ok(());
+    }
+    let Some(metadata) = document.get_mut("metadata").and_then(Value::as_object_mut) else { return Ok(()) };
+    match metadata.get("namespace") {
+        None | Some(Value::Null) => {
+            metadata.insert("namespace".to_owned(), Value::from(namespace.as_str()));
+            Ok(())
+        }
+        Some(said) if *said == namespace.as_str() => Ok(()),
+        Some(said) => {
+            let name = metadata.get("name").and_then(Value::as_str).unwrap_or("?");
+            Err(format!("{name}: the document is for namespace {said}, the command line for {namespace}"))
+        }
+    }
+}
+
+fn table(kind: Kind, resources: &[Resource], with_namespace: bool) -> String {
     let header: &[&str] = match kind {
-        Kind::IpPool => &["NAME", "CIDR", "BLOCK SIZE", "DISABLED", "BGP EXPORT", "SELECTOR"],
+        Kind::IpPool => &["NAME", "CIDR", "BLOCK SIZE", "NAT", "DISABLED", "BGP EXPORT", "SELECTOR"],
         Kind::Node => &["NAME", "AS", "IPV4", "IPV6", "REFLECTS FOR"],
         Kind::BgpConfiguration => &["NAME", "AS", "MESH", "PORT", "RESTART TIME"],
-        Kind::BgpPeer => &["NAME", "PEER", "AS", "NODES", "RESTART TIME"],
+        Kind::BgpPeer => &["NAME", "PEER", "AS", "NODES", "EXPORTS", "RESTART TIME"],
+        Kind::NetworkPolicy => &["NAME", "PODS", "INGRESS", "EGRESS", "PROBLEMS"],
+        Kind::Namespace => &["NAME", "LABELS"],
     };
-    render::table(header, resources.iter().map(row))
+    let namespaced = with_namespace && kind.is_namespaced();
+    let header = namespaced.then_some("NAMESPACE").into_iter().chain(header.iter().copied());
+    let rows = resources.iter().map(|resource| {
+        let namespace = resource.namespace().filter(|_| namespaced).map(ToString::to_string);
+        namespace.into_iter().chain(row(resource)).collect::<Vec<_>>()
+    });
+    render::table(&header.collect::<Vec<_>>(), rows)
 }
 
 fn row(resource: &Resource) -> Vec<String> {
@@ -121,6 +186,7 @@ fn row(resource: &Resource) -> Vec<String> {
         Spec::IpPool(pool) => cells.extend([
             pool.cidr.to_string(),
             pool.block_len().map_or_else(|error| error.to_string(), |size| size.len().to_string()),
+            pool.nat_outgoing.to_string(),
             pool.disabled.to_string(),
             (!pool.disable_bgp_export).to_string(),
             pool.node_selector.as_ref().map_or_else(|| "all()".to_owned(), ToString::to_string),
@@ -151,7 +217,28 @@ fn row(resource: &Resource) -> Vec<String> {
                 (None, Some(selector)) => selector.to_string(),
                 (None, None) => "all()".to_owned(),
             };
-            cells.extend([target, asn, nodes, text(peer.max_restart_time.clone())]);
+            let exports = if peer.export_other_nodes { "all nodes' blocks" } else { "own blocks" };
+            cells.extend([target, asn, nodes, exports.to_owned(), text(peer.max_restart_time.clone())]);
+        }
+        Spec::NetworkPolicy(spec) => {
+            let policy = spec.policy();
+            let rules = |direction| match policy.rules(direction) {
+                None => "-".to_owned(),
+                Some([]) => "deny".to_owned(),
+                Some([_]) => "1 rule".to_owned(),
+                Some(rules) => format!("{} rules", rules.len()),
+            };
+            let problems: Vec<_> = spec.problems().iter().map(ToString::to_string).collect();
+            cells.extend([
+                policy.subject.endpoints.to_string(),
+                rules(Direction::Ingress),
+                rules(Direction::Egress),
+                if problems.is_empty() { "-".to_owned() } else { problems.join("; ") },
+            ]);
+        }
+        Spec::Namespace => {
+            let labels = resource.metadata.labels.iter();
+            cells.push(labels.map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(","));
         }
     }
     cells
@@ -170,19 +257,52 @@ mod tests {
 
     #[test]
     fn a_file_may_hold_several_documents_and_lists() {
-        let pools = parse(&format!("---\n{POOL}---\n{POOL}---\n")).unwrap();
+        let pools = parse(&format!("---\n{POOL}---\n{POOL}---\n"), None).unwrap();
         assert_eq!(pools.len(), 2);
         let list = "kind: List\napiVersion: v1\nitems:\n- {apiVersion: projectcalico.org/v3, kind: Node, metadata: {name: n}}\n";
-        assert_eq!(parse(list).unwrap().len(), 1);
+        assert_eq!(parse(list, None).unwrap().len(), 1);
     }
 
     #[test]
     fn all_faults_of_a_file_are_told_at_once_and_nothing_is_applied() {
         let bad = POOL.replace("cidr", "cdir");
         let error =
-            parse(&format!("{POOL}---\n{bad}---\n{}", POOL.replace("IPPool", "FelixConfiguration"))).unwrap_err();
+            parse(&format!("{POOL}---\n{bad}---\n{}", POOL.replace("IPPool", "FelixConfiguration")), None).unwrap_err();
         let error = error.to_string();
         assert!(error.contains("spec.cdir") && error.contains("FelixConfiguration"), "{error}");
-        assert!(parse("---\n").unwrap_err().to_string().contains("no resource"));
+        assert!(parse("---\n", None).unwrap_err().to_string().contains("no resource"));
+    }
+
+    const POLICY: &str = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: web}\n\
+        spec: {podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {}}]}, {}]}\n";
+
+    #[test]
+    fn a_policy_goes_into_the_namespace_of_its_document_or_of_the_command_line() {
+        let shop: ResourceName = "shop".parse().unwrap();
+        let named = |text: &str, namespace| {
+            let resources = parse(text, namespace).map_err(|error| error.to_string())?;
+            Ok::<_, String>(resources.iter().map(|resource| resource.reference().to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!(named(POLICY, None).unwrap(), ["NetworkPolicy default/web"]);
+        let both = format!("{POLICY}---\n{POOL}");
+        assert_eq!(named(&both, Some(&shop)).unwrap(), ["NetworkPolicy shop/web", "IPPool a"]);
+        let placed = POLICY.replace("name: web}", "name: web, namespace: other}");
+        assert_eq!(named(&placed, None).unwrap(), ["NetworkPolicy other/web"]);
+        let error = named(&placed, Some(&shop)).unwrap_err();
+        assert!(error.contains("namespace \"other\", the command line for shop"), "{error}");
+    }
+
+    #[test]
+    fn policies_and_namespaces_are_shown_at_a_glance() {
+        let namespace = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {team: a}}\n";
+        let policies = parse(POLICY, None).unwrap();
+        assert_eq!(
+            table(Kind::NetworkPolicy, &policies, true),
+            "NAMESPACE  NAME  PODS     INGRESS  EGRESS  PROBLEMS\ndefault    web   app=web  2 rules  -       -"
+        );
+        assert_eq!(
+            table(Kind::Namespace, &parse(namespace, None).unwrap(), true),
+            "NAME  LABELS\nshop  kubernetes.io/metadata.name=shop,team=a"
+        );
     }
 }

@@ -136,6 +136,9 @@ pub enum Verdict {
     Allow,
     /// The packet is dropped.
     Deny,
+    /// The rules up to the one of this index are passed over: what is left of a tier. It is always behind this rule; the
+    /// number of all rules means that none is left. Never given for a class that only `NetworkPolicy` governs.
+    Pass(usize),
 }
 
 /// The rules of a direction.
@@ -145,6 +148,16 @@ pub enum Rules {
     Open,
     /// In order; what no rule fits is dropped. Tiers and `Pass` are resolved by the compiler.
     Only(Vec<ClassRule>),
+}
+
+impl Rules {
+    /// The rules; none of a direction that is open.
+    pub const fn as_slice(&self) -> &[ClassRule] {
+        match self {
+            Self::Open => &[],
+            Self::Only(rules) => rules.as_slice(),
+        }
+    }
 }
 
 /// What holds for the endpoints of a class. Where either direction is governed, a TCP packet that begins a connection
@@ -159,8 +172,12 @@ pub struct Class {
     pub egress: Rules,
 }
 
-/// One step from what is in force to what should be. The steps of a [`Vec`] are to be taken in order: no prefix of it
-/// allows what neither the old nor the new state allows, or forbids what both allow.
+/// One step from what is in force to what should be, to be taken in the order in which they are given.
+///
+/// However few of them have been taken, either end of a flow allows only what one of the states allows that the updates
+/// have gone through since the last list, and forbids nothing that all of them allow. The two ends of a flow change one
+/// after the other, as they do when they are on two nodes. All this is promised for `NetworkPolicy`; of rules that deny or
+/// pass only the end of the list is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// A set that is not there yet; `expected` members will follow.
@@ -182,6 +199,6 @@ pub enum Change {
     Leave(IpAddr),
     /// Nobody is in the class any more.
     DropClass(ClassId),
-    /// No rule speaks of the set any more.
+    /// No rule speaks of the set any more; it goes with the members that it still has.
     DestroySet(SetId),
 }

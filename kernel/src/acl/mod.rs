@@ -1,13 +1,27 @@
 //! The part of the kernel that filters: IP sets, iptables, connection tracking. What is in them is the caller's business.
 //!
 //! ```text
-//!   felix::acl ──┬──► trait Sets         IP sets by raw netlink (ipset's protocol over NFNL_SUBSYS_IPSET)
-//!                ├──► trait Tables       iptables-save and iptables-restore as processes
-//!                ├──► trait Connections  conntrack by raw netlink
-//!                └──► RuleEvents         nftables generations; DropLog: NFLOG
+//!   felix::acl ──┬──► trait Sets ─────────── LinuxSets        ipset's protocol over netlink
+//!                ├──► trait Tables ───────── Iptables         iptables-save and -restore as processes
+//!                ├──► trait Connections ──── ConnectionTable  conntrack over netlink
+//!                └──► trait RuleEvents ───── NftEvents        nftables' notifications, a waker, a timeout
+//!   agent ──────────► DropLog                                 packets that rules logged with NFLOG
 //! ```
+//!
+//! Each has a fake (feature "fake", [`crate::fake::acl`]); those of one [`crate::fake::acl::FakeAcl`] share a world, in
+//! which a rule holds the sets that it names.
 
-use std::net::IpAddr;
+mod connections;
+mod drop_log;
+mod events;
+mod iptables;
+mod nfnetlink;
+mod packet;
+mod sets;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use types::policy::Protocol;
@@ -15,9 +29,47 @@ use types::{Family, Prefix};
 
 use crate::KernelError;
 
-/// The name of an IP set: at most 31 octets (IPSET_MAXNAMELEN less its end), printable, without spaces.
+pub use connections::ConnectionTable;
+pub use drop_log::{DropLog, LogEvent, LoggedPacket};
+pub use events::{NftEvents, RuleChange, RuleChangeKind, RuleEvent, RuleEvents};
+pub use iptables::{Iptables, OwnRestores};
+pub use packet::{Icmp, Packet};
+pub use sets::LinuxSets;
+
+/// The name of an IP set: at most 31 octets (IPSET_MAXNAMELEN less its end), printable ASCII without spaces and commas
+/// (`--match-set` and `ipset restore` would cut it there).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SetName(pub(crate) String);
+pub struct SetName(String);
+
+/// A text that is no name of a set.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no name of an IP set: 1 to {MAX} printable octets without spaces and commas", MAX = SetName::MAX_OCTETS)]
+pub struct SetNameError(String);
+
+impl SetName {
+    /// IPSET_MAXNAMELEN less the octet that ends the name.
+    pub const MAX_OCTETS: usize = 31;
+
+    /// Checks the name.
+    pub fn new(name: impl Into<String>) -> Result<Self, SetNameError> {
+        let name = name.into();
+        let fits = (1..=Self::MAX_OCTETS).contains(&name.len());
+        let plain = name.bytes().all(|octet| octet.is_ascii_graphic() && octet != b',' && octet != b'"');
+        // `-` at the head would be read as an option.
+        if fits && plain && !name.starts_with('-') { Ok(Self(name)) } else { Err(SetNameError(name)) }
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
 
 /// What a set is made as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +80,7 @@ pub struct SetSpec {
     pub family: Family,
     /// How many members it may have.
     pub max_elements: u32,
-    /// How many buckets it begins with; a power of two, the kernel rounds up.
+    /// How many buckets it begins with; a power of two, the kernel rounds up. What a listing gives is how many it has now.
     pub hash_size: u32,
 }
 
@@ -65,6 +117,40 @@ pub enum SetElement {
     },
 }
 
+impl SetElement {
+    /// The family of its address.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Address(address) | Self::Port(address, ..) | Self::Mark { address, .. } => Family::of(*address),
+            Self::Net(prefix) => prefix.family(),
+        }
+    }
+
+    /// The kind of set that has such members.
+    pub const fn kind(&self) -> SetKind {
+        match self {
+            Self::Address(_) => SetKind::Addresses,
+            Self::Net(_) => SetKind::Nets,
+            Self::Port(..) => SetKind::Ports,
+            Self::Mark { .. } => SetKind::Marks,
+        }
+    }
+}
+
+impl fmt::Display for SetElement {
+    /// As `ipset` prints it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Net(prefix) => write!(f, "{prefix}"),
+            Self::Port(address, protocol, port) => {
+                write!(f, "{address},{}:{port}", protocol.to_string().to_lowercase())
+            }
+            Self::Mark { address, mark, mask } => write!(f, "{address} skbmark {mark:#x}/{mask:#x}"),
+        }
+    }
+}
+
 /// One change of a set's members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ElementChange {
@@ -72,6 +158,20 @@ pub enum ElementChange {
     Put(SetElement),
     /// Takes it away; one that is absent is success.
     Delete(SetElement),
+}
+
+impl ElementChange {
+    /// The member that it is about.
+    pub const fn element(&self) -> SetElement {
+        match self {
+            Self::Put(element) | Self::Delete(element) => *element,
+        }
+    }
+
+    /// Whether it adds.
+    pub const fn is_put(&self) -> bool {
+        matches!(self, Self::Put(_))
+    }
 }
 
 /// A change that failed.
@@ -104,16 +204,19 @@ pub trait Sets: Send {
     /// The members of a set. [`KernelError::Gone`] if there is none of that name.
     fn elements(&mut self, set: &SetName) -> Result<Vec<SetElement>, KernelError>;
 
-    /// Makes a set. [`KernelError::Exists`] if the name is taken.
+    /// Makes a set. [`KernelError::Exists`] if the name is taken, whatever the other one is.
     fn create_set(&mut self, set: &SetName, spec: &SetSpec) -> Result<(), KernelError>;
 
     /// Deletes a set; an absent one is success. [`KernelError::Busy`] while a rule refers to it.
     fn destroy_set(&mut self, set: &SetName) -> Result<(), KernelError>;
 
     /// Exchanges the contents of two sets of one type (to give one a larger size under the rules that use it).
+    /// [`KernelError::Gone`] if either is absent, [`KernelError::Rejected`] if they differ in type or family.
     fn swap_sets(&mut self, one: &SetName, other: &SetName) -> Result<(), KernelError>;
 
-    /// Carries out all changes in order, batched, and answers those that failed; a failure does not stop the ones behind it.
+    /// Carries out all changes in order, batched, and answers those that failed, in order; a failure does not stop the ones
+    /// behind it. An absent set is [`KernelError::Gone`] as a whole; any other error as a whole means that the socket
+    /// failed and that nothing is known.
     fn change_elements(&mut self, set: &SetName, changes: &[ElementChange])
     -> Result<Vec<ElementFailure>, KernelError>;
 }
@@ -132,10 +235,15 @@ pub trait Tables: Send {
     /// The variant in use.
     fn variant(&self) -> IptablesVariant;
 
-    /// What `iptables-save -t TABLE` prints, without counters (with them where `counters`).
+    /// What `iptables-save -t TABLE` prints, without counters of rules (with them where `counters`).
     fn save(&mut self, family: Family, table: &str, counters: bool) -> Result<String, KernelError>;
 
-    /// Gives the text to `iptables-restore --noflush`: all of it is in force afterwards, or nothing of a table.
+    /// Gives the text to `iptables-restore --noflush`: all of it is in force afterwards, or nothing of a table. Tables are
+    /// committed one after the other, so those before the table with the error are in force. A line `:CHAIN - [0:0]` empties
+    /// a chain of the user's that is there.
+    ///
+    /// [`KernelError::Busy`]: the lock is held, the program took too long and was ended, a chain to delete is in use.
+    /// [`KernelError::Rejected`]: the text is wrong; the error quotes the line.
     fn restore(&mut self, family: Family, text: &str) -> Result<(), KernelError>;
 }
 
@@ -148,7 +256,8 @@ pub struct Connection {
     pub reply: Tuple,
     /// The zone; zero unless somebody configured zones.
     pub zone: u16,
-    /// The kernel's id of the entry, where it gives one: a deletion that names it does not hit a successor.
+    /// The kernel's id of the entry, where it gives one: a deletion that names it does not hit a successor, unless that
+    /// lies at the same place in the kernel's memory (the id is a hash of that and of the tuple).
     pub id: Option<u32>,
 }
 
@@ -161,10 +270,29 @@ pub struct Tuple {
     pub destination: IpAddr,
     /// The number of the IP protocol.
     pub protocol: u8,
-    /// Port of the source; zero where the protocol has none.
+    /// Port of the source; zero where the protocol has none. Of ICMP in connection tracking the identifier, else zero.
     pub source_port: u16,
-    /// Port of the destination.
+    /// Port of the destination. Of ICMP in connection tracking type (the high octet) and code, else zero.
     pub destination_port: u16,
+}
+
+impl fmt::Display for Tuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let source = SocketAddr::new(self.source, self.source_port);
+        let destination = SocketAddr::new(self.destination, self.destination_port);
+        match Protocol::ALL.into_iter().find(|protocol| protocol.number() == self.protocol) {
+            Some(protocol) => write!(f, "{protocol} {source} > {destination}"),
+            None => write!(f, "protocol {} {} > {}", self.protocol, self.source, self.destination),
+        }
+    }
+}
+
+impl Connection {
+    /// Whether one of the addresses is at either end of either tuple.
+    pub fn has_any(&self, addresses: &BTreeSet<IpAddr>) -> bool {
+        let ends = [self.original.source, self.original.destination, self.reply.source, self.reply.destination];
+        ends.iter().any(|end| addresses.contains(end))
+    }
 }
 
 /// Connection tracking of a network namespace.
@@ -172,7 +300,19 @@ pub trait Connections: Send {
     /// All entries of a family.
     fn connections(&mut self, family: Family) -> Result<Vec<Connection>, KernelError>;
 
-    /// Deletes one; an absent one is success.
+    /// The entries that have one of the addresses at either end of either tuple.
+    fn connections_of(&mut self, addresses: &BTreeSet<IpAddr>) -> Result<Vec<Connection>, KernelError> {
+        let mut found = Vec::new();
+        for family in Family::ALL {
+            if addresses.iter().any(|&address| Family::of(address) == family) {
+                let all = self.connections(family)?;
+                found.extend(all.into_iter().filter(|connection| connection.has_any(addresses)));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Deletes one; an absent one is success, and so is one of another id.
     fn delete_connection(&mut self, connection: &Connection) -> Result<(), KernelError>;
 }
 

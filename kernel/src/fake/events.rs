@@ -1,4 +1,4 @@
-//! The fake's events: a queue per subscriber.
+//! The fakes' events: a queue per subscriber.
 
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
@@ -10,8 +10,22 @@ use crate::events::{Bell, Event, EventSource, Wait, Waker, wait_readable};
 
 /// What happens in a [`super::FakeKernel`] from the moment of the subscription on.
 #[derive(Debug)]
-pub struct FakeEvents {
-    queue: Arc<Mutex<VecDeque<Event>>>,
+pub struct FakeEvents(pub(super) Queue<Event>);
+
+impl EventSource for FakeEvents {
+    fn next(&mut self, timeout: Option<Duration>) -> Result<Wait, KernelError> {
+        self.0.next(timeout)
+    }
+
+    fn waker(&self) -> Waker {
+        self.0.waker()
+    }
+}
+
+/// The reader's end of a queue of events.
+#[derive(Debug)]
+pub(super) struct Queue<E> {
+    events: Arc<Mutex<VecDeque<E>>>,
     /// Rings when the queue has something new.
     filled: Bell,
     /// Rings when the reader is to stop waiting.
@@ -19,39 +33,38 @@ pub struct FakeEvents {
     waker: Waker,
 }
 
-/// The fake kernel's end.
+/// The fake's end.
 #[derive(Debug)]
-pub(super) struct Subscriber {
-    queue: Arc<Mutex<VecDeque<Event>>>,
+pub(super) struct Subscriber<E> {
+    events: Arc<Mutex<VecDeque<E>>>,
     filled: Waker,
 }
 
-impl FakeEvents {
-    pub(super) fn new() -> Result<(Self, Subscriber), KernelError> {
-        let queue = Arc::default();
-        let (filled, fill) = Bell::new()?;
-        let (woken, waker) = Bell::new()?;
-        let subscriber = Subscriber { queue: Arc::clone(&queue), filled: fill };
-        Ok((Self { queue, filled, woken, waker }, subscriber))
-    }
+/// A queue, both ends.
+pub(super) fn queue<E>() -> Result<(Queue<E>, Subscriber<E>), KernelError> {
+    let events = Arc::default();
+    let (filled, fill) = Bell::new()?;
+    let (woken, waker) = Bell::new()?;
+    let subscriber = Subscriber { events: Arc::clone(&events), filled: fill };
+    Ok((Queue { events, filled, woken, waker }, subscriber))
 }
 
-impl Subscriber {
-    pub(super) fn tell(&self, event: Event) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(event);
+impl<E> Subscriber<E> {
+    pub(super) fn tell(&self, event: E) {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push_back(event);
         self.filled.wake();
     }
 }
 
-impl EventSource for FakeEvents {
-    fn next(&mut self, timeout: Option<Duration>) -> Result<Wait, KernelError> {
+impl<E> Queue<E> {
+    pub(super) fn next(&self, timeout: Option<Duration>) -> Result<Wait<E>, KernelError> {
         loop {
             if self.woken.silence() {
                 return Ok(Wait::Woken);
             }
             // Silenced before the queue is read: what is queued in between rings again.
             self.filled.silence();
-            if let Some(event) = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
+            if let Some(event) = self.events.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
                 return Ok(Wait::Event(event));
             }
             if !wait_readable([self.woken.as_fd(), self.filled.as_fd()], timeout)? {
@@ -60,7 +73,7 @@ impl EventSource for FakeEvents {
         }
     }
 
-    fn waker(&self) -> Waker {
+    pub(super) fn waker(&self) -> Waker {
         self.waker.clone()
     }
 }

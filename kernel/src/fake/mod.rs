@@ -4,7 +4,10 @@
 //! It is strict where the kernel is: a route's gateway must be on a link that is up, interfaces must exist, links take
 //! their routes with them. It knows no timers, carriers or RCU waits; a link runs as soon as it is up.
 
+pub mod acl;
+
 mod events;
+mod failures;
 mod state;
 
 use std::net::IpAddr;
@@ -77,12 +80,12 @@ impl FakeKernel {
 
     /// Lets the `nth` call of an operation from now on (1 is the next) fail with this error number.
     pub fn fail(&self, operation: Operation, nth: usize, errno: i32) {
-        self.lock().failures.on_call(operation, nth, errno);
+        self.lock().failures.calls.on_call(operation, nth, errno);
     }
 
     /// Lets every call of an operation fail until [`FakeKernel::heal`].
     pub fn fail_always(&self, operation: Operation, errno: i32) {
-        self.lock().failures.always(operation, errno);
+        self.lock().failures.calls.always(operation, errno);
     }
 
     /// Lets every change of routes to this prefix fail until [`FakeKernel::heal`].
@@ -177,7 +180,7 @@ impl FakeKernel {
     fn call(&self, operation: Operation, what: impl FnOnce() -> String) -> Result<MutexGuard<'_, State>, KernelError> {
         let mut state = self.lock();
         state.calls.push(operation);
-        match state.failures.of_call(operation) {
+        match state.failures.calls.of_call(operation) {
             Some(errno) => Err(KernelError::refused(what(), errno, None)),
             None => Ok(state),
         }

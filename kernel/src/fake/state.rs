@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use types::{Family, Prefix};
 
-use super::events::{FakeEvents, Subscriber};
+use super::events::{FakeEvents, Subscriber, queue};
+use super::failures::CallFailures;
 use super::{FakeKernel, Operation};
 use crate::events::Event;
 use crate::netns::NetnsId;
@@ -38,7 +39,7 @@ pub(super) struct State {
     pub(super) failures: Failures,
     pub(super) calls: Vec<Operation>,
     pub(super) route_changes: Vec<RouteChange>,
-    subscribers: Vec<Subscriber>,
+    subscribers: Vec<Subscriber<Event>>,
 }
 
 /// Which deletions of routes the kernel announces.
@@ -85,9 +86,9 @@ impl State {
     }
 
     pub(super) fn subscribe(&mut self) -> Result<FakeEvents, KernelError> {
-        let (events, subscriber) = FakeEvents::new()?;
+        let (events, subscriber) = queue()?;
         self.subscribers.push(subscriber);
-        Ok(events)
+        Ok(FakeEvents(events))
     }
 
     pub(super) fn emit(&self, event: &Event) {
@@ -387,59 +388,16 @@ fn interface_of(key: &SysctlKey) -> Option<&str> {
 /// The failures asked for.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
-    /// Operation, calls to go until the failing one (0: every call), errno.
-    calls: Vec<(Operation, usize, i32)>,
+    pub(super) calls: CallFailures<Operation>,
     routes: BTreeMap<Prefix, i32>,
 }
 
 impl Failures {
-    pub(super) fn on_call(&mut self, operation: Operation, nth: usize, errno: i32) {
-        self.calls.push((operation, nth.max(1), errno));
-    }
-
-    pub(super) fn always(&mut self, operation: Operation, errno: i32) {
-        self.calls.push((operation, 0, errno));
-    }
-
     pub(super) fn on_route(&mut self, prefix: Prefix, errno: i32) {
         self.routes.insert(prefix, errno);
     }
 
     fn of_route(&self, prefix: &Prefix) -> Option<i32> {
         self.routes.get(prefix).copied()
-    }
-
-    /// Counts a call; the errno if it is to fail.
-    pub(super) fn of_call(&mut self, operation: Operation) -> Option<i32> {
-        let mut failure = None;
-        self.calls.retain_mut(|(which, left, errno)| {
-            if *which != operation {
-                return true;
-            }
-            if *left <= 1 {
-                failure = failure.or(Some(*errno));
-            }
-            let spent = *left == 1;
-            *left = left.saturating_sub(1);
-            !spent
-        });
-        failure
-    }
-}
-
-#[cfg(test)]
-mod failure_tests {
-    use super::*;
-
-    #[test]
-    fn only_the_nth_call_fails_and_always_means_always() {
-        let mut failures = Failures::default();
-        failures.on_call(Operation::Routes, 2, libc::EBUSY);
-        let heard: Vec<_> = (0..3).map(|_| failures.of_call(Operation::Routes)).collect();
-        assert_eq!(heard, [None, Some(libc::EBUSY), None]);
-        failures.always(Operation::Links, libc::EPERM);
-        assert_eq!(failures.of_call(Operation::Links), Some(libc::EPERM));
-        assert_eq!(failures.of_call(Operation::Links), Some(libc::EPERM));
-        assert_eq!(failures.of_call(Operation::Link), None);
     }
 }

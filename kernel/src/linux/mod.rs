@@ -11,6 +11,7 @@ pub(crate) mod socket;
 
 use std::net::IpAddr;
 
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use types::InterfaceName;
 
 use crate::netns::run_in;
@@ -40,7 +41,7 @@ pub struct PortId(pub(crate) u32);
 impl Linux {
     /// In the calling thread's namespace. Costs three system calls.
     pub fn open() -> Result<Self, KernelError> {
-        Ok(Self { socket: Socket::open()? })
+        Ok(Self { socket: Socket::open(NETLINK_ROUTE)? })
     }
 
     /// In another namespace. Costs a thread; who is on a thread in there already uses [`Linux::open`].

@@ -1,4 +1,4 @@
-//! An rtnetlink socket: requests go out, answers are matched to them by sequence number.
+//! A netlink socket: requests go out, answers are matched to them by sequence number.
 //!
 //! The kernel handles a request inside the `send` call, so its answer is in the receive queue when `send` returns, and
 //! waiting for it never hangs.
@@ -8,10 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer,
-    NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator, parse_i32, parse_string,
+    NetlinkSerializable, NlasIterator, parse_i32, parse_string,
 };
-use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::sys::{self, SocketAddr, protocols::NETLINK_ROUTE};
+use rtnetlink::sys::{self, SocketAddr};
 
 use crate::KernelError;
 
@@ -70,12 +69,15 @@ pub(crate) struct Refusal {
     pub(crate) index: usize,
     pub(crate) errno: i32,
     pub(crate) message: Option<String>,
+    /// The request as the error repeats it, behind its header. Empty unless the subsystem does that by itself.
+    pub(crate) echo: Vec<u8>,
 }
 
 impl Socket {
-    pub(crate) fn open() -> Result<Self, KernelError> {
+    /// A socket of a netlink protocol (NETLINK_*).
+    pub(crate) fn open(protocol: isize) -> Result<Self, KernelError> {
         let open = || {
-            let socket = sys::Socket::new(NETLINK_ROUTE)?;
+            let socket = sys::Socket::new(protocol)?;
             // Errors with words, and without a copy of the request.
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
@@ -102,12 +104,12 @@ impl Socket {
     /// Asks for a change and waits until it is done.
     pub(crate) fn change(
         &mut self,
-        message: RouteNetlinkMessage,
+        message: impl NetlinkSerializable,
         flags: u16,
         operation: impl Fn() -> String,
     ) -> Result<(), KernelError> {
         self.outgoing.clear();
-        let sequence = self.push(message, NLM_F_REQUEST | NLM_F_ACK | flags);
+        let sequence = self.push(&message, NLM_F_REQUEST | NLM_F_ACK | flags);
         self.send(&operation)?;
         self.each_reply(&operation, |reply| {
             let answers = reply.kind == NLMSG_ERROR && reply.sequence == sequence;
@@ -118,12 +120,12 @@ impl Socket {
     /// Asks for one object; `parse` gets the answer.
     pub(crate) fn query<T>(
         &mut self,
-        message: RouteNetlinkMessage,
+        message: impl NetlinkSerializable,
         operation: impl Fn() -> String,
         mut parse: impl FnMut(&Reply<'_>) -> Result<T, KernelError>,
     ) -> Result<T, KernelError> {
         self.outgoing.clear();
-        let sequence = self.push(message, NLM_F_REQUEST);
+        let sequence = self.push(&message, NLM_F_REQUEST);
         self.send(&operation)?;
         let mut found = None;
         self.each_reply(&operation, |reply| {
@@ -145,7 +147,7 @@ impl Socket {
     /// a dump that was interrupted by a change is thrown away and taken again.
     pub(crate) fn dump<S>(
         &mut self,
-        message: &RouteNetlinkMessage,
+        message: &impl NetlinkSerializable,
         operation: impl Fn() -> String,
         begin: impl Fn() -> S,
         mut each: impl FnMut(&mut S, &Reply<'_>) -> Result<(), KernelError>,
@@ -156,7 +158,7 @@ impl Socket {
         }
         for _ in 0..DUMP_ATTEMPTS {
             self.outgoing.clear();
-            let sequence = self.push(message.clone(), NLM_F_REQUEST | NLM_F_DUMP);
+            let sequence = self.push(message, NLM_F_REQUEST | NLM_F_DUMP);
             self.send(&operation)?;
             let mut found = begin();
             let mut interrupted = false;
@@ -193,7 +195,7 @@ impl Socket {
     /// send is acknowledged; refusals come unasked.
     pub(crate) fn batch(
         &mut self,
-        messages: impl ExactSizeIterator<Item = (RouteNetlinkMessage, u16)>,
+        messages: impl ExactSizeIterator<Item = (impl NetlinkSerializable, u16)>,
         operation: impl Fn() -> String,
     ) -> Result<Vec<Refusal>, KernelError> {
         let mut refusals = Vec::new();
@@ -203,7 +205,7 @@ impl Socket {
         for (index, (message, flags)) in messages.enumerate() {
             let count = index - first + 1;
             let last = count == BATCH_MESSAGES || self.outgoing.len() >= BATCH_BYTES || index + 1 == total;
-            let sequence = self.push(message, NLM_F_REQUEST | flags | if last { NLM_F_ACK } else { 0 });
+            let sequence = self.push(&message, NLM_F_REQUEST | flags | if last { NLM_F_ACK } else { 0 });
             if !last {
                 continue;
             }
@@ -213,7 +215,10 @@ impl Socket {
                 if reply.kind == NLMSG_ERROR && behind < count {
                     match error_of(&reply) {
                         Some((0, _)) => {}
-                        Some((errno, message)) => refusals.push(Refusal { index: index - behind, errno, message }),
+                        Some((errno, message)) => {
+                            let echo = reply.payload.get(4 + HEADER_BYTES..).unwrap_or_default().to_vec();
+                            refusals.push(Refusal { index: index - behind, errno, message, echo });
+                        }
                         None => return Err(KernelError::malformed(operation(), "an error without number")),
                     }
                 }
@@ -226,16 +231,19 @@ impl Socket {
     }
 
     /// Appends a message to what is sent next; answers its number.
-    fn push(&mut self, message: RouteNetlinkMessage, flags: u16) -> u32 {
+    fn push(&mut self, message: &impl NetlinkSerializable, flags: u16) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut header = NetlinkHeader::default();
-        header.flags = flags;
-        header.sequence_number = self.sequence;
-        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        message.finalize();
+        let length = HEADER_BYTES + message.buffer_len();
+        // A longer message does not fit into the socket's buffer, so that sending it fails.
+        self.outgoing.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
+        self.outgoing.extend(message.message_type().to_ne_bytes());
+        self.outgoing.extend(flags.to_ne_bytes());
+        self.outgoing.extend(self.sequence.to_ne_bytes());
+        // The port: the kernel knows it.
+        self.outgoing.extend(0_u32.to_ne_bytes());
         let start = self.outgoing.len();
         self.outgoing.resize(start + message.buffer_len().next_multiple_of(4), 0);
-        if let Some(room) = self.outgoing.get_mut(start..) {
+        if let Some(room) = self.outgoing.get_mut(start..start + message.buffer_len()) {
             message.serialize(room);
         }
         self.sequence
@@ -251,6 +259,11 @@ impl Socket {
                 Err(error) => return Err(KernelError::io(operation(), &error)),
             }
         }
+    }
+
+    /// Receives one datagram that nothing was asked for.
+    pub(crate) fn receive(&self, buffer: &mut Vec<u8>, flags: i32) -> io::Result<()> {
+        receive(&self.socket, buffer, flags)
     }
 
     /// Receives until `each` is done.

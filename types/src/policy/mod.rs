@@ -4,6 +4,7 @@
 //! order. The first rule that fits decides, `Pass` goes to the next tier. An endpoint that no policy of any tier governs
 //! in a direction is open in it. `NetworkPolicy` is the case of one tier, whose policies only allow and whose end denies.
 
+mod explain;
 mod network_policy;
 mod selector;
 
@@ -16,7 +17,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::Prefix;
 
+pub use explain::{
+    Decision, EffectiveDirection, EffectivePeer, EffectivePolicy, EffectivePort, EffectiveRule, EffectiveRules, End,
+    Explanation, Flow, Judgement, Part, Party, Reason,
+};
 pub use network_policy::{Problem, network_policy};
+pub(crate) use network_policy::{label_fault, label_key_fault};
 pub use selector::{LabelSelector, Operator, Requirement};
 
 /// Labels of an endpoint or a namespace.

@@ -33,6 +33,15 @@ pub struct BgpPeerSpec {
     /// How long this peer's routes stay while it restarts, such as `120s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_restart_time: Option<String>,
+    /// An external peer (one of another AS number) is told of the blocks of other nodes as well, with this node as next
+    /// hop; without it, of this node's own blocks alone. For a router that has sessions with some of the nodes and is to
+    /// reach all of them. Only what a pool covers is told, and nothing of pools with `disableBGPExport`; for internal
+    /// peers RFC 4271 section 9.2 and RFC 4456 decide, and this says nothing.
+    ///
+    /// `projectcalico.org/v3` has no such field: there external peers are always told of all nodes, which sends the
+    /// traffic of every pod through every peering node, and a BGPFilter that rejects `source: RemotePeers` keeps it back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub export_other_nodes: bool,
 }
 
 /// Whom a BGPPeer means.

@@ -24,7 +24,7 @@ const IP_POOL: &[(&str, Field)] = &[
     ("disableBGPExport", Any),
     ("ipipMode", Only(&["Never"])),
     ("vxlanMode", Only(&["Never"])),
-    ("natOutgoing", Only(&["false"])),
+    ("natOutgoing", Any),
     ("allowedUses", Only(&["[\"Workload\"]", "[\"Workload\",\"Tunnel\"]"])),
 ];
 
@@ -43,7 +43,11 @@ const BGP_PEER: &[(&str, Field)] = &[
     ("peerSelector", Any),
     ("asNumber", Any),
     ("maxRestartTime", Any),
+    ("exportOtherNodes", Any),
 ];
+
+/// What a server adds.
+const NAMESPACE: &[(&str, Field)] = &[("finalizers", Any)];
 
 /// Paths of the fields of `spec` that Manx does not implement, with the value where only the value is the matter.
 pub(super) fn unknown(kind: Kind, spec: &Value) -> Vec<String> {
@@ -52,6 +56,9 @@ pub(super) fn unknown(kind: Kind, spec: &Value) -> Vec<String> {
         Kind::Node => NODE,
         Kind::BgpConfiguration => BGP_CONFIGURATION,
         Kind::BgpPeer => BGP_PEER,
+        // Its reader names what it does not know, at any depth.
+        Kind::NetworkPolicy => return Vec::new(),
+        Kind::Namespace => NAMESPACE,
     };
     let mut refused = Vec::new();
     collect("spec", known, spec, &mut refused);

@@ -23,15 +23,15 @@ pub struct IpPoolSpec {
     /// Blocks of this pool are not announced by BGP.
     #[serde(default, rename = "disableBGPExport", skip_serializing_if = "std::ops::Not::not")]
     pub disable_bgp_export: bool,
+    /// What pods of this pool send to addresses that are in no pool leaves under the node's address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nat_outgoing: bool,
     /// Always `Never`: Manx does not encapsulate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ipip_mode: Option<String>,
     /// Always `Never`: Manx does not encapsulate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     vxlan_mode: Option<String>,
-    /// Always false so far.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    nat_outgoing: Option<bool>,
     /// Always `Workload` so far (`Tunnel` is accepted beside it, as there are no tunnels to number).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     allowed_uses: Option<Vec<String>>,
@@ -46,9 +46,9 @@ impl IpPoolSpec {
             disabled: false,
             node_selector: None,
             disable_bgp_export: false,
+            nat_outgoing: false,
             ipip_mode: None,
             vxlan_mode: None,
-            nat_outgoing: None,
             allowed_uses: None,
         }
     }

@@ -1,4 +1,5 @@
-//! Resources: what operators declare, with the kinds and field names of `projectcalico.org/v3`.
+//! Resources: what operators declare, with the kinds and field names of `projectcalico.org/v3` and, for policies without
+//! Kubernetes, its own `NetworkPolicy` and `Namespace`.
 //!
 //! A document is read in two steps. [`Resource::from_value`] takes a JSON value (YAML is read by whoever has a file), drops
 //! what a server adds (`status`, server metadata), names every kind and field that Manx does not implement, all at once,
@@ -8,7 +9,11 @@ mod bgp_configuration;
 mod bgp_peer;
 mod fields;
 mod ip_pool;
+mod namespace;
+mod network_policy;
 mod node;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,13 +24,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::ResourceName;
+use crate::policy::{Policy, PolicyId, PolicyKind};
 
 pub use bgp_configuration::BgpConfigurationSpec;
 pub use bgp_peer::{BgpPeerSpec, PeerAddress, PeerAddressError, PeerTarget};
 pub use ip_pool::{BlockSize, BlockSizeError, IpPoolSpec};
+pub use namespace::NAME_LABEL;
+pub use network_policy::NetworkPolicySpec;
 pub use node::{NodeBgp, NodeSpec};
 
-/// The API group and version that resources are written in.
+/// The API group and version of the kinds of [`Kind::CLUSTER`].
 pub const API_VERSION: &str = "projectcalico.org/v3";
 
 /// The kinds that Manx implements.
@@ -39,11 +47,22 @@ pub enum Kind {
     BgpConfiguration,
     /// A BGP session that the mesh does not make.
     BgpPeer,
+    /// What may talk to the pods of a namespace.
+    NetworkPolicy,
+    /// The labels of a namespace.
+    Namespace,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::IpPool, Self::Node, Self::BgpConfiguration, Self::BgpPeer];
+    pub const ALL: [Self; 6] =
+        [Self::IpPool, Self::Node, Self::BgpConfiguration, Self::BgpPeer, Self::NetworkPolicy, Self::Namespace];
+
+    /// Those that addresses and routes follow from.
+    pub const CLUSTER: [Self; 4] = [Self::IpPool, Self::Node, Self::BgpConfiguration, Self::BgpPeer];
+
+    /// Those that policy follows from. With Kubernetes its API server has them, and they are not read from here.
+    pub const POLICY: [Self; 2] = [Self::NetworkPolicy, Self::Namespace];
 
     /// The name as it stands in `kind:`.
     pub const fn as_str(self) -> &'static str {
@@ -52,6 +71,34 @@ impl Kind {
             Self::Node => "Node",
             Self::BgpConfiguration => "BGPConfiguration",
             Self::BgpPeer => "BGPPeer",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::Namespace => "Namespace",
+        }
+    }
+
+    /// The group and version as they stand in `apiVersion:`.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::IpPool | Self::Node | Self::BgpConfiguration | Self::BgpPeer => API_VERSION,
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::Namespace => "v1",
+        }
+    }
+
+    /// Whether its resources lie in namespaces.
+    pub const fn is_namespaced(self) -> bool {
+        matches!(self, Self::NetworkPolicy)
+    }
+
+    /// What people call several of them, and what kubectl shortens them to.
+    const fn other_names(self) -> &'static [&'static str] {
+        match self {
+            Self::IpPool => &["ippools"],
+            Self::Node => &["nodes", "no"],
+            Self::BgpConfiguration => &["bgpconfigurations"],
+            Self::BgpPeer => &["bgppeers"],
+            Self::NetworkPolicy => &["networkpolicies", "netpol", "netpols"],
+            Self::Namespace => &["namespaces", "ns"],
         }
     }
 }
@@ -65,13 +112,12 @@ impl fmt::Display for Kind {
 impl FromStr for Kind {
     type Err = ResourceError;
 
-    /// Takes what people type: `IPPool`, `ippool`, `ippools`, `ip-pools`.
+    /// Takes what people type: `IPPool`, `ippool`, `ippools`, `ip-pools`, `netpol`.
     fn from_str(text: &str) -> Result<Self, ResourceError> {
-        let plain = |text: &str| text.to_ascii_lowercase().replace('-', "");
-        let wanted = plain(text);
+        let wanted = text.to_ascii_lowercase().replace('-', "");
         Self::ALL
             .into_iter()
-            .find(|kind| wanted == plain(kind.as_str()) || wanted == format!("{}s", plain(kind.as_str())))
+            .find(|kind| kind.as_str().eq_ignore_ascii_case(&wanted) || kind.other_names().contains(&wanted.as_str()))
             .ok_or_else(|| ResourceError::Kind(text.to_owned()))
     }
 }
@@ -109,6 +155,30 @@ pub enum Spec {
     BgpConfiguration(BgpConfigurationSpec),
     /// See [`Kind::BgpPeer`].
     BgpPeer(BgpPeerSpec),
+    /// See [`Kind::NetworkPolicy`]. The namespace is part of it.
+    NetworkPolicy(Box<NetworkPolicySpec>),
+    /// See [`Kind::Namespace`]. All that counts of it are its labels.
+    Namespace,
+}
+
+/// What a resource is called: its kind, its namespace where the kind has one, its name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ResourceRef {
+    /// The kind.
+    pub kind: Kind,
+    /// The namespace; none for kinds that are not in namespaces.
+    pub namespace: Option<ResourceName>,
+    /// The name.
+    pub name: ResourceName,
+}
+
+impl fmt::Display for ResourceRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            None => write!(f, "{} {}", self.kind, self.name),
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind, self.name),
+        }
+    }
 }
 
 impl Resource {
@@ -119,18 +189,63 @@ impl Resource {
             Spec::Node(_) => Kind::Node,
             Spec::BgpConfiguration(_) => Kind::BgpConfiguration,
             Spec::BgpPeer(_) => Kind::BgpPeer,
+            Spec::NetworkPolicy(_) => Kind::NetworkPolicy,
+            Spec::Namespace => Kind::Namespace,
         }
     }
 
-    /// Reads one document. All refused fields are named at once.
+    /// The namespace that it is in.
+    pub fn namespace(&self) -> Option<&ResourceName> {
+        match &self.spec {
+            Spec::NetworkPolicy(spec) => Some(&spec.namespace),
+            Spec::IpPool(_) | Spec::Node(_) | Spec::BgpConfiguration(_) | Spec::BgpPeer(_) | Spec::Namespace => None,
+        }
+    }
+
+    /// What it is called.
+    pub fn reference(&self) -> ResourceRef {
+        ResourceRef { kind: self.kind(), namespace: self.namespace().cloned(), name: self.metadata.name.clone() }
+    }
+
+    /// The policy that it is, where it is one.
+    pub fn policy(&self) -> Option<(PolicyId, &Policy)> {
+        let Spec::NetworkPolicy(spec) = &self.spec else { return None };
+        let id = PolicyId {
+            kind: PolicyKind::NetworkPolicy,
+            namespace: spec.namespace.to_string(),
+            name: self.metadata.name.to_string(),
+        };
+        Some((id, spec.policy()))
+    }
+
+    /// Reads one document. All that is refused is named at once.
     pub fn from_value(document: Value) -> Result<Self, ResourceError> {
+        let (resource, problems) = Self::read(document)?;
+        if !problems.is_empty() {
+            return Err(resource.invalid(problems.join("; ")));
+        }
+        resource.check()?;
+        Ok(resource)
+    }
+
+    /// Reads a document that is in force already. A policy that would be refused today is read all the same, so that it
+    /// allows less and not, being left out, everything: see [`NetworkPolicySpec::problems`].
+    pub fn from_stored(document: Value) -> Result<Self, ResourceError> {
+        let (resource, _) = Self::read(document)?;
+        if resource.kind() != Kind::NetworkPolicy {
+            resource.check()?;
+        }
+        Ok(resource)
+    }
+
+    /// The resource, and what of it a policy is refused for; other kinds are refused here.
+    fn read(document: Value) -> Result<(Self, Vec<String>), ResourceError> {
         let Value::Object(mut document) = document else { return Err(ResourceError::NotAnObject) };
         let kind = take_text(&mut document, "kind")?;
         let api_version = take_text(&mut document, "apiVersion")?;
         let kind = Kind::ALL
             .into_iter()
-            .find(|known| known.as_str() == kind)
-            .filter(|_| api_version == API_VERSION)
+            .find(|known| known.as_str() == kind && known.api_version() == api_version)
             .ok_or_else(|| ResourceError::Kind(format!("{kind} of {api_version}")))?;
         document.remove("status");
         let Some(Value::Object(mut metadata)) = document.remove("metadata") else {
@@ -139,37 +254,57 @@ impl Resource {
         for served in ["uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "selfLink"] {
             metadata.remove(served);
         }
-        let spec = document.remove("spec").unwrap_or_else(|| Value::Object(Map::new()));
         let name = metadata.get("name").and_then(Value::as_str).unwrap_or("?").to_owned();
+        let malformed = |error: serde_json::Error| ResourceError::Malformed { kind, name: name.clone(), error };
+        let namespace = match metadata.remove("namespace") {
+            None | Some(Value::Null) => None,
+            Some(namespace) => Some(serde_json::from_value::<ResourceName>(namespace).map_err(malformed)?),
+        };
+        let spec = document.remove("spec").filter(|spec| !spec.is_null()).unwrap_or_else(|| Value::Object(Map::new()));
 
-        let mut refused = fields::unknown(kind, &spec);
-        refused.extend(document.keys().cloned());
-        refused.extend(
+        let mut fields = fields::unknown(kind, &spec);
+        fields.extend(document.keys().cloned());
+        fields.extend(
             metadata
                 .keys()
                 .filter(|key| !["name", "labels", "annotations"].contains(&key.as_str()))
                 .map(|key| format!("metadata.{key}")),
         );
-        if !refused.is_empty() {
-            return Err(ResourceError::Fields { kind, name, fields: refused.join(", ") });
+        if namespace.is_some() && !kind.is_namespaced() {
+            fields.push("metadata.namespace".to_owned());
         }
+        if kind != Kind::NetworkPolicy && !fields.is_empty() {
+            return Err(ResourceError::Fields { kind, name, fields: fields.join(", ") });
+        }
+        metadata.retain(|_, value| !value.is_null());
 
-        let malformed = |error: serde_json::Error| ResourceError::Malformed { kind, name: name.clone(), error };
-        let metadata: Metadata = serde_json::from_value(Value::Object(metadata)).map_err(malformed)?;
-        let spec = Spec::decode(kind, spec).map_err(malformed)?;
-        let resource = Self { metadata, spec };
-        resource.check()?;
-        Ok(resource)
+        let mut metadata: Metadata = serde_json::from_value(Value::Object(metadata)).map_err(malformed)?;
+        if kind == Kind::Namespace {
+            metadata.labels.insert(NAME_LABEL.to_owned(), metadata.name.to_string());
+        }
+        let spec = Spec::decode(kind, namespace, spec).map_err(malformed)?;
+        let mut problems: Vec<_> = fields.into_iter().map(|field| format!("{field}: is not implemented")).collect();
+        if let Spec::NetworkPolicy(spec) = &spec {
+            problems.extend(spec.problems().iter().map(ToString::to_string));
+        }
+        Ok((Self { metadata, spec }, problems))
     }
 
     /// The document, as [`Resource::from_value`] reads it.
     pub fn to_value(&self) -> Result<Value, serde_json::Error> {
-        Ok(serde_json::json!({
-            "apiVersion": API_VERSION,
+        let mut metadata = serde_json::to_value(&self.metadata)?;
+        if let (Some(namespace), Some(metadata)) = (self.namespace(), metadata.as_object_mut()) {
+            metadata.insert("namespace".to_owned(), Value::from(namespace.as_str()));
+        }
+        let mut document = serde_json::json!({
+            "apiVersion": self.kind().api_version(),
             "kind": self.kind().as_str(),
-            "metadata": serde_json::to_value(&self.metadata)?,
-            "spec": self.spec.to_value()?,
-        }))
+            "metadata": metadata,
+        });
+        if let (Some(spec), Some(document)) = (self.spec.to_value()?, document.as_object_mut()) {
+            document.insert("spec".to_owned(), spec);
+        }
+        Ok(document)
     }
 
     /// What no single field's type can say.
@@ -182,18 +317,21 @@ impl Resource {
             }
             Spec::BgpConfiguration(configuration) => configuration.problem(),
             Spec::Node(node) => node.problem(),
+            Spec::NetworkPolicy(policy) => policy.problem(),
+            Spec::Namespace => namespace::problem(&self.metadata),
         };
-        match problem {
-            None => Ok(()),
-            Some(problem) => {
-                Err(ResourceError::Invalid { kind: self.kind(), name: self.metadata.name.to_string(), problem })
-            }
-        }
+        problem.map_or(Ok(()), |problem| Err(self.invalid(problem)))
+    }
+
+    fn invalid(&self, problem: String) -> ResourceError {
+        let ResourceRef { kind, namespace, name } = self.reference();
+        let name = namespace.map_or_else(|| name.to_string(), |namespace| format!("{namespace}/{name}"));
+        ResourceError::Invalid { kind, name, problem }
     }
 }
 
 impl Spec {
-    fn decode(kind: Kind, spec: Value) -> Result<Self, serde_json::Error> {
+    fn decode(kind: Kind, namespace: Option<ResourceName>, spec: Value) -> Result<Self, serde_json::Error> {
         fn read<T: DeserializeOwned>(spec: Value) -> Result<T, serde_json::Error> {
             serde_json::from_value(spec)
         }
@@ -202,15 +340,22 @@ impl Spec {
             Kind::Node => Self::Node(read(spec)?),
             Kind::BgpConfiguration => Self::BgpConfiguration(read(spec)?),
             Kind::BgpPeer => Self::BgpPeer(read(spec)?),
+            Kind::NetworkPolicy => {
+                let namespace = namespace.map_or_else(network_policy::default_namespace, Ok)?;
+                Self::NetworkPolicy(Box::new(NetworkPolicySpec::new(namespace, spec)))
+            }
+            Kind::Namespace => Self::Namespace,
         })
     }
 
-    fn to_value(&self) -> Result<Value, serde_json::Error> {
+    fn to_value(&self) -> Result<Option<Value>, serde_json::Error> {
         match self {
-            Self::IpPool(spec) => serde_json::to_value(spec),
-            Self::Node(spec) => serde_json::to_value(spec),
-            Self::BgpConfiguration(spec) => serde_json::to_value(spec),
-            Self::BgpPeer(spec) => serde_json::to_value(spec),
+            Self::IpPool(spec) => serde_json::to_value(spec).map(Some),
+            Self::Node(spec) => serde_json::to_value(spec).map(Some),
+            Self::BgpConfiguration(spec) => serde_json::to_value(spec).map(Some),
+            Self::BgpPeer(spec) => serde_json::to_value(spec).map(Some),
+            Self::NetworkPolicy(spec) => Ok(Some(spec.written().clone())),
+            Self::Namespace => Ok(None),
         }
     }
 }
@@ -223,7 +368,7 @@ impl Serialize for Resource {
 
 impl<'de> Deserialize<'de> for Resource {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+        Self::from_stored(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 
@@ -235,7 +380,8 @@ pub enum ResourceError {
     NotAnObject,
     /// The kind is unknown or not implemented.
     #[error(
-        "kind {0} is not implemented (implemented are IPPool, Node, BGPConfiguration and BGPPeer of {API_VERSION})"
+        "kind {0} is not implemented (implemented are IPPool, Node, BGPConfiguration and BGPPeer of {API_VERSION}, \
+         NetworkPolicy of networking.k8s.io/v1 and Namespace of v1)"
     )]
     Kind(String),
     /// A field that every document has is absent.
@@ -285,86 +431,5 @@ fn take_text(document: &mut Map<String, Value>, field: &'static str) -> Result<S
     match document.remove(field) {
         Some(Value::String(text)) => Ok(text),
         _ => Err(ResourceError::Header(field)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn resource(kind: &str, name: &str, spec: Value) -> Result<Resource, String> {
-        let document =
-            json!({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, "uid": "x"}, "spec": spec});
-        Resource::from_value(document).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn yaml_written_for_calico_applies_unchanged_and_comes_back_the_same() {
-        let pool = resource(
-            "IPPool",
-            "pods",
-            json!({"cidr": "10.65.0.0/16", "blockSize": 26, "ipipMode": "Never", "vxlanMode": "Never",
-                   "nodeSelector": "all()", "natOutgoing": false, "disabled": false, "allowedUses": ["Workload"]}),
-        )
-        .unwrap();
-        assert_eq!(Resource::from_value(pool.to_value().unwrap()).unwrap(), pool);
-        let peer = resource(
-            "BGPPeer",
-            "tor",
-            json!({"peerIP": "192.0.2.1:1790", "asNumber": "64601", "nodeSelector": "rack == 'a'"}),
-        )
-        .unwrap();
-        assert_eq!(Resource::from_value(peer.to_value().unwrap()).unwrap(), peer);
-    }
-
-    #[test]
-    fn every_refused_field_is_named_at_once() {
-        let error = resource(
-            "IPPool",
-            "pods",
-            json!({"cidr": "10.65.0.0/16", "ipipMode": "Always", "natOutgoing": true, "assignmentMode": "Manual"}),
-        )
-        .unwrap_err();
-        for field in ["ipipMode: Always", "natOutgoing: true", "assignmentMode"] {
-            assert!(error.contains(field), "{field} in {error}");
-        }
-        let error =
-            resource("BGPPeer", "tor", json!({"peerIP": "192.0.2.1", "asNumber": 1, "password": {}, "ttlSecurity": 1}));
-        let error = error.unwrap_err();
-        assert!(error.contains("password") && error.contains("ttlSecurity"), "{error}");
-    }
-
-    #[test]
-    fn an_unimplemented_kind_is_an_error_naming_it() {
-        let error = resource("BGPFilter", "f", json!({})).unwrap_err();
-        assert!(error.contains("kind BGPFilter of projectcalico.org/v3 is not implemented"), "{error}");
-    }
-
-    #[test]
-    fn values_that_make_no_sense_are_errors_naming_the_resource_and_the_value() {
-        for (kind, name, spec, part) in [
-            ("IPPool", "p", json!({"cidr": "10.65.0.1/16"}), "10.65.0.1/16 has host bits set"),
-            ("IPPool", "p", json!({"cidr": "10.65.0.0/28", "blockSize": 26}), "blockSize 26 does not fit 10.65.0.0/28"),
-            ("IPPool", "p", json!({"cidr": "10.65.0.0/16", "blockSize": 19}), "blockSize 19"),
-            ("IPPool", "p", json!({"cidr": "fd00::/48", "blockSize": 115}), "blockSize 115"),
-            ("BGPPeer", "p", json!({"peerIP": "192.0.2.1"}), "asNumber"),
-            ("BGPPeer", "p", json!({"peerIP": "tor", "asNumber": 1}), "\"tor\""),
-            ("BGPPeer", "p", json!({"peerIP": "192.0.2.1", "asNumber": 0}), "AS number 0"),
-            ("BGPPeer", "p", json!({"asNumber": 1}), "peerIP or peerSelector"),
-            ("BGPConfiguration", "other", json!({}), "named default"),
-            ("Node", "n", json!({"bgp": {"ipv4Address": "fd00::1"}}), "ipv4Address"),
-        ] {
-            let error = resource(kind, name, spec).unwrap_err();
-            assert!(error.contains(part) && error.contains(name), "{part} in {error}");
-        }
-    }
-
-    #[test]
-    fn kinds_are_found_under_the_names_people_type() {
-        for text in ["IPPool", "ippool", "ippools", "ip-pools"] {
-            assert_eq!(text.parse::<Kind>().unwrap(), Kind::IpPool);
-        }
-        assert!("networkpolicies".parse::<Kind>().is_err());
     }
 }

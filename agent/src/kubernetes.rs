@@ -1,0 +1,138 @@
+//! What the API server says, in the shape in which the store says such things: so that it is typed by the same code, and
+//! remembered by the same cache for the time when the API server is away.
+
+use std::time::Duration;
+
+use felix::policy::PodKey;
+use serde_json::json;
+use store::{Cache, Entry, Key, Version, keys};
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+use watch::{PodName, Watches};
+
+use types::policy::{Labels, PolicyId};
+use types::resource::Kind;
+use types::{Pod, ResourceName, Update};
+
+/// So long the API server may be silent at the start before what is remembered counts.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Updates that wait for whoever types them.
+const UPDATES: usize = 256;
+
+/// The watches, remembered.
+pub(crate) struct Remembered {
+    /// Under `resources/NetworkPolicy/`.
+    pub(crate) policies: mpsc::Receiver<Update<PolicyId, (types::policy::Policy, Vec<types::policy::Problem>)>>,
+    /// Under `resources/Namespace/`.
+    pub(crate) namespaces: mpsc::Receiver<Update<Key, Entry>>,
+    /// Under `pods/`.
+    pub(crate) pods: mpsc::Receiver<Update<Key, Entry>>,
+}
+
+/// Puts the cache behind the watches.
+pub(crate) fn remember(watches: Watches, cache: &Cache, tracker: &TaskTracker) -> Remembered {
+    let Watches { policies, namespaces, pods, .. } = watches;
+    Remembered {
+        policies: policies,
+        namespaces: remembered(keys::resources(Kind::Namespace), namespaces, namespace_entry, cache, tracker),
+        pods: remembered(keys::pods(), pods, pod_entry, cache, tracker),
+    }
+}
+
+/// A pod of this node, from its entry.
+pub(crate) fn pod(update: Update<Key, Entry>) -> Option<Update<PodKey, Pod>> {
+    Some(match update {
+        Update::Restart => Update::Restart,
+        Update::InSync => Update::InSync,
+        Update::Set(key, entry) => Update::Set(pod_key(&key)?, crate::sources::decode(&entry)?),
+        Update::Delete(key) => Update::Delete(pod_key(&key)?),
+    })
+}
+
+/// Types the entries of pods.
+pub(crate) async fn follow_pods(
+    mut updates: mpsc::Receiver<Update<Key, Entry>>,
+    out: mpsc::Sender<Update<PodKey, Pod>>,
+) {
+    while let Some(update) = updates.recv().await {
+        if let Some(update) = pod(update)
+            && out.send(update).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn remembered<K: Send + 'static, V: Send + 'static>(
+    prefix: Key,
+    from: mpsc::Receiver<Update<K, V>>,
+    entry: fn(&K, Option<V>) -> Option<(Key, Vec<u8>)>,
+    cache: &Cache,
+    tracker: &TaskTracker,
+) -> mpsc::Receiver<Update<Key, Entry>> {
+    let (raw, entries) = mpsc::channel(UPDATES);
+    let (out, remembered) = mpsc::channel(UPDATES);
+    tracker.spawn(write_down(from, entry, raw));
+    tracker.spawn(store::remembered(prefix, entries, cache.clone(), PATIENCE, out));
+    remembered
+}
+
+/// Turns objects into entries. One whose names make no key is left out and said.
+async fn write_down<K, V>(
+    mut from: mpsc::Receiver<Update<K, V>>,
+    entry: fn(&K, Option<V>) -> Option<(Key, Vec<u8>)>,
+    out: mpsc::Sender<Update<Key, Entry>>,
+) {
+    while let Some(update) = from.recv().await {
+        let update = match update {
+            Update::Restart => Some(Update::Restart),
+            Update::InSync => Some(Update::InSync),
+            Update::Set(key, value) => entry(&key, Some(value)).map(|(key, value)| {
+                let version = Version::new(0);
+                Update::Set(key.clone(), Entry { key, value, version, created: version })
+            }),
+            Update::Delete(key) => entry(&key, None).map(|(key, _)| Update::Delete(key)),
+        };
+        if let Some(update) = update
+            && out.send(update).await.is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn policy_entry(id: &PolicyId, spec: Option<serde_json::Value>) -> Option<(Key, Vec<u8>)> {
+    let (namespace, name) = (named(&id.namespace)?, named(&id.name)?);
+    let document = json!({
+        "apiVersion": Kind::NetworkPolicy.api_version(),
+        "kind": Kind::NetworkPolicy.as_str(),
+        "metadata": { "namespace": id.namespace, "name": id.name },
+        "spec": spec,
+    });
+    Some((keys::namespaced_resource(Kind::NetworkPolicy, &namespace, &name), store::encode(&document)))
+}
+
+fn namespace_entry(name: &String, labels: Option<Labels>) -> Option<(Key, Vec<u8>)> {
+    let document = json!({
+        "apiVersion": Kind::Namespace.api_version(),
+        "kind": Kind::Namespace.as_str(),
+        "metadata": { "name": name, "labels": labels.unwrap_or_default() },
+    });
+    Some((keys::resource(Kind::Namespace, &named(name)?), store::encode(&document)))
+}
+
+fn pod_entry(name: &PodName, pod: Option<Pod>) -> Option<(Key, Vec<u8>)> {
+    let text = format!("{}{}/{}", keys::pods().as_str(), named(&name.namespace)?, named(&name.name)?);
+    Some((Key::new(text).ok()?, pod.map(|pod| store::encode(&pod)).unwrap_or_default()))
+}
+
+fn pod_key(key: &Key) -> Option<PodKey> {
+    let (namespace, name) = key.as_str().strip_prefix(keys::pods().as_str())?.split_once('/')?;
+    Some(PodKey { namespace: namespace.to_owned(), name: name.to_owned() })
+}
+
+fn named(text: &str) -> Option<ResourceName> {
+    ResourceName::new(text).inspect_err(|error| warn!(%error, "left out")).ok()
+}

@@ -1,0 +1,145 @@
+//! What the filter needs to know of the node.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use kernel::ours;
+use types::{Family, Prefix};
+
+/// What the filter needs to know of the node.
+#[derive(Debug, Clone)]
+pub struct AclConfig {
+    /// The bits of the packet mark that are ours: 4 to 14 of them, next to each other. With b bits there are 2^b - 2
+    /// contents of classes at a time. Not 0x4000 and 0x8000 (kube-proxy) nor 0x2000 (portmap).
+    pub mark_mask: u32,
+    /// How the names of pods' host interfaces begin.
+    pub interface_prefix: String,
+    /// The families that the node's pods use; chains of others are not made.
+    pub families: BTreeSet<Family>,
+    /// What becomes of connections from a pod to its own node.
+    pub endpoint_to_host: ToHost,
+    /// Whether a tightened policy also ends the connections that it forbids now.
+    pub cut_connections: bool,
+    /// Whether packets that a class drops are logged by NFLOG. May be changed later ([`crate::acl::Acl::log`]).
+    pub log_denied: bool,
+    /// The NFLOG group for them.
+    pub log_group: u16,
+    /// How often chains and sets are compared with what they should be in any case: events can be lost.
+    pub resync: Duration,
+    /// How often chains are looked at where the kernel tells nothing of changes (legacy iptables).
+    pub legacy_poll: Duration,
+    /// Members times ports above which the compiler encodes a rule broadly.
+    pub narrow_limit: usize,
+}
+
+impl Default for AclConfig {
+    fn default() -> Self {
+        Self {
+            mark_mask: ours::MARK_MASK,
+            interface_prefix: "mx".to_owned(),
+            families: BTreeSet::from(Family::ALL),
+            endpoint_to_host: ToHost::Accept,
+            cut_connections: true,
+            log_denied: false,
+            log_group: 77,
+            resync: Duration::from_secs(90),
+            legacy_poll: Duration::from_secs(5),
+            narrow_limit: 1_024,
+        }
+    }
+}
+
+/// What becomes of connections from a pod to its own node. The other way round is always open (Kubernetes: a node reaches
+/// its own pods whatever policies say).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ToHost {
+    /// They pass, as Kubernetes has it.
+    Accept,
+    /// The pod's egress policies decide.
+    Policed,
+    /// They are dropped, but for answers and neighbour discovery.
+    Drop,
+}
+
+/// A pool of addresses, and whether its pods leave the network by masquerade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NatPool {
+    /// The addresses.
+    pub cidr: Prefix,
+    /// Whether what goes from them to an address of no pool gets the node's address.
+    pub outgoing: bool,
+}
+
+/// The bits of the mark that carry a slot's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MarkSpace {
+    mask: u32,
+    shift: u32,
+    bits: u32,
+}
+
+impl MarkSpace {
+    /// The space of a mask; none if its bits are not 4 to 14 next to each other.
+    pub(crate) const fn new(mask: u32) -> Option<Self> {
+        let (shift, bits) = (mask.trailing_zeros(), mask.count_ones());
+        if bits < 4 || bits > 14 || (mask >> shift).count_ones() != (mask >> shift).trailing_ones() {
+            return None;
+        }
+        Some(Self { mask, shift, bits })
+    }
+
+    /// All bits.
+    pub(crate) const fn mask(self) -> u32 {
+        self.mask
+    }
+
+    /// The highest number that fits.
+    pub(crate) const fn highest(self) -> u16 {
+        // At most 14 bits.
+        (1_u16 << self.bits) - 1
+    }
+
+    /// The mark of a slot.
+    pub(crate) const fn mark(self, slot: u16) -> u32 {
+        ((slot as u32) << self.shift) & self.mask
+    }
+
+    /// The slot of a mark.
+    #[expect(clippy::cast_possible_truncation, reason = "the mask has at most 14 bits")]
+    pub(crate) const fn slot(self, mark: u32) -> u16 {
+        ((mark & self.mask) >> self.shift) as u16
+    }
+
+    /// The branch of the dispatch tree that a slot is on: the upper half of its bits.
+    pub(crate) const fn branch(self, slot: u16) -> u16 {
+        slot >> self.low_bits()
+    }
+
+    /// The mark of a branch, and the bits to compare.
+    pub(crate) const fn branch_mark(self, branch: u16) -> (u32, u32) {
+        let low = self.low_bits();
+        let mask = self.mask & !(((1 << low) - 1) << self.shift);
+        (((branch as u32) << low) << self.shift, mask)
+    }
+
+    const fn low_bits(self) -> u32 {
+        self.bits / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_is_4_to_14_bits_next_to_each_other() {
+        for mask in [0, 0x7, 0x00f0_f000, u32::MAX, 0x7fff] {
+            assert_eq!(MarkSpace::new(mask), None, "{mask:#x}");
+        }
+        let space = MarkSpace::new(0x00ff_0000).unwrap();
+        assert_eq!((space.highest(), space.mark(0x12), space.slot(0xff12_ffff)), (255, 0x0012_0000, 0x12));
+        assert_eq!((space.branch(0x12), space.branch_mark(1)), (1, (0x0010_0000, 0x00f0_0000)));
+        let odd = MarkSpace::new(0x7c00_0000).unwrap();
+        assert_eq!((odd.highest(), odd.branch(31), odd.branch_mark(7)), (31, 7, (0x7000_0000, 0x7000_0000)));
+    }
+}

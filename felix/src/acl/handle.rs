@@ -1,0 +1,152 @@
+//! The handle through which the agent speaks to the filter.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use kernel::KernelError;
+use kernel::events::Waker;
+use tokio::sync::{mpsc, oneshot, watch};
+use types::EndpointId;
+use types::policy::{EffectivePolicy, Explanation, Flow};
+
+use super::config::NatPool;
+use super::view::AclView;
+use crate::policy::{CompileError, EndpointFacts, PolicyUpdate};
+
+/// The filter, as its callers see it. Clones speak to the same owner.
+#[derive(Debug, Clone)]
+pub struct Acl {
+    /// Dropped before `waker`, so that the owner then sees that nobody is left.
+    pub(crate) commands: mpsc::Sender<Command>,
+    /// The owner waits on the kernel's events; this makes it look at its commands.
+    pub(crate) waker: Arc<WakeAtLast>,
+    /// Why the node should not be given pods.
+    pub(crate) readiness: watch::Receiver<Vec<String>>,
+}
+
+/// A waker that is used once more when the last handle goes.
+#[derive(Debug)]
+pub(crate) struct WakeAtLast(pub(crate) Waker);
+
+impl Drop for WakeAtLast {
+    fn drop(&mut self) {
+        self.0.wake();
+    }
+}
+
+/// Why an endpoint's policies are not in force.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AclError {
+    /// The compiler has no class for it.
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    /// The node's configuration has no chains for this family.
+    #[error("{0} is of a family that policies are not enforced for on this node")]
+    Family(IpAddr),
+    /// The kernel refused.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// The owner has ended, as the agent is ending.
+    #[error("the filter has ended")]
+    Ended,
+}
+
+type Reply = oneshot::Sender<Result<(), AclError>>;
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    Update(Vec<PolicyUpdate>),
+    Attach { id: EndpointId, facts: EndpointFacts, reply: Reply },
+    Detach { id: EndpointId, reply: Reply },
+    LocalInSync,
+    NatPools(Vec<NatPool>),
+    NodeAddresses(Vec<IpAddr>),
+    Log(bool),
+    Explain(Flow, oneshot::Sender<Explanation>),
+    Show(EndpointId, oneshot::Sender<Option<EffectivePolicy>>),
+    View(oneshot::Sender<AclView>),
+}
+
+impl Acl {
+    /// What the sources of policies, namespaces and endpoints report, in order.
+    pub async fn update(&self, updates: Vec<PolicyUpdate>) {
+        self.tell(Command::Update(updates)).await;
+    }
+
+    /// Puts a local endpoint under its policies. Returns when they are in force for all its addresses: its class is in the
+    /// kernel, the addresses are mapped to it, and the endpoint is in the sets of others' policies. As long as that is not
+    /// so its addresses have no network; an error says why, and the filter goes on trying until the endpoint is detached.
+    ///
+    /// An endpoint that is told before [`Acl::local_in_sync`] is one of an earlier life: the kernel keeps what it has of
+    /// it, and the answer comes at once.
+    pub async fn attach(&self, id: EndpointId, facts: EndpointFacts) -> Result<(), AclError> {
+        self.ask(|reply| Command::Attach { id, facts, reply }).await.ok_or(AclError::Ended)?
+    }
+
+    /// The endpoint's labels, ports or addresses are these now. Returns as [`Acl::attach`] does; until then its earlier
+    /// policies hold.
+    pub async fn relabel(&self, id: EndpointId, facts: EndpointFacts) -> Result<(), AclError> {
+        self.attach(id, facts).await
+    }
+
+    /// Takes the endpoint out of its class and out of all sets, then deletes the tracked connections of its addresses;
+    /// returns when that is done. One that is unknown is success.
+    pub async fn detach(&self, id: EndpointId) -> Result<(), AclError> {
+        self.ask(|reply| Command::Detach { id, reply }).await.ok_or(AclError::Ended)?
+    }
+
+    /// Every endpoint of this node has been attached: what else the kernel has of ours may go, once all other sources are
+    /// in sync as well.
+    pub async fn local_in_sync(&self) {
+        self.tell(Command::LocalInSync).await;
+    }
+
+    /// The pools, all of them. What goes from a pool with `outgoing` to an address of no pool gets the node's address.
+    pub async fn nat_pools(&self, pools: Vec<NatPool>) {
+        self.tell(Command::NatPools(pools)).await;
+    }
+
+    /// The addresses from which this node speaks to its pods: what [`Acl::explain`] says of them.
+    pub async fn node_addresses(&self, addresses: Vec<IpAddr>) {
+        self.tell(Command::NodeAddresses(addresses)).await;
+    }
+
+    /// Whether packets that policies drop are logged by NFLOG from now on (to the group of the configuration; the prefix is
+    /// `manx-`, `i` or `e` for the direction, and the number of the class).
+    pub async fn log(&self, denied: bool) {
+        self.tell(Command::Log(denied)).await;
+    }
+
+    /// The verdict on a flow and what gave it; nothing when the filter has ended.
+    pub async fn explain(&self, flow: Flow) -> Option<Explanation> {
+        self.ask(|reply| Command::Explain(flow, reply)).await
+    }
+
+    /// What governs a local endpoint; nothing for an unknown one.
+    pub async fn show(&self, id: EndpointId) -> Option<EffectivePolicy> {
+        self.ask(|reply| Command::Show(id, reply)).await.flatten()
+    }
+
+    /// What there is once everything told so far has been taken up; nothing when the filter has ended.
+    pub async fn view(&self) -> Option<AclView> {
+        self.ask(Command::View).await
+    }
+
+    /// Reasons for which this node should not be given pods, in words; none: it is ready.
+    pub fn readiness(&self) -> watch::Receiver<Vec<String>> {
+        self.readiness.clone()
+    }
+
+    async fn tell(&self, command: Command) {
+        // The owner ends only with the agent; the kernel keeps what it has.
+        if self.commands.send(command).await.is_ok() {
+            self.waker.0.wake();
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(command(reply)).await;
+        answer.await.ok()
+    }
+}

@@ -1,0 +1,200 @@
+//! The names of what is ours in the kernel: chains of at most 28 octets, sets of at most 31, all beginning with `manx-`.
+
+use std::fmt;
+
+use kernel::acl::SetName;
+use types::Family;
+use types::policy::Direction;
+
+use crate::policy::program::{ClassId, SetId};
+
+/// How every name of ours begins.
+pub(crate) const PREFIX: &str = "manx-";
+
+/// From the hook of mangle FORWARD.
+pub(crate) const FORWARD: &str = "manx-forward";
+/// From the hook of mangle INPUT.
+pub(crate) const INPUT: &str = "manx-input";
+/// What comes from pods.
+pub(crate) const FROM: &str = "manx-from";
+/// What goes to pods.
+pub(crate) const TO: &str = "manx-to";
+/// From the hook of raw PREROUTING.
+pub(crate) const RAW: &str = "manx-raw";
+/// From the hook of nat POSTROUTING.
+pub(crate) const NAT: &str = "manx-nat";
+
+/// A chain of a slot: the one of a direction, or a part of it that rules of an earlier part lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SlotChain {
+    /// Whose traffic it judges.
+    pub(crate) direction: Direction,
+    /// The index of the class's rule that it begins with; zero for the whole.
+    pub(crate) part: usize,
+}
+
+impl SlotChain {
+    /// The chain that dispatch leads to.
+    pub(crate) const fn whole(direction: Direction) -> Self {
+        Self { direction, part: 0 }
+    }
+
+    /// Its name in a slot. `slot` is a number, or what stands for one that is not known yet.
+    pub(crate) fn name(self, slot: impl fmt::Display) -> String {
+        let letter = match self.direction {
+            Direction::Ingress => 'i',
+            Direction::Egress => 'e',
+        };
+        match self.part {
+            0 => format!("{PREFIX}{letter}-{slot}"),
+            part => format!("{PREFIX}{letter}-{slot}-{part}"),
+        }
+    }
+
+    /// The chain of a name, and its slot.
+    pub(crate) fn parse(name: &str) -> Option<(Self, u16)> {
+        let (direction, rest) = match name.strip_prefix(PREFIX)?.split_once('-')? {
+            ("i", rest) => (Direction::Ingress, rest),
+            ("e", rest) => (Direction::Egress, rest),
+            _ => return None,
+        };
+        let (slot, part) = match rest.split_once('-') {
+            None => (rest, 0),
+            Some((slot, part)) => (slot, part.parse().ok().filter(|part| *part > 0)?),
+        };
+        Some((Self { direction, part }, slot.parse().ok()?))
+    }
+}
+
+/// The chain of a branch of the dispatch tree below `root`.
+pub(crate) fn branch_chain(root: &str, branch: u16) -> String {
+    format!("{root}-{branch:x}")
+}
+
+/// A set of ours in one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum SetRef {
+    /// Which slot each local address is in.
+    Slots(Family),
+    /// All pools.
+    Pools(Family),
+    /// Pools from which masquerade leads out.
+    Masquerade(Family),
+    /// A set of the compiler's.
+    Program(SetId, Family),
+}
+
+impl SetRef {
+    /// The family of its members.
+    pub(crate) const fn family(self) -> Family {
+        match self {
+            Self::Slots(family) | Self::Pools(family) | Self::Masquerade(family) | Self::Program(_, family) => family,
+        }
+    }
+
+    /// Its name.
+    pub(crate) fn kernel_name(self) -> SetName {
+        name(self.to_string())
+    }
+
+    /// The name of a larger copy, while there is one.
+    pub(crate) fn larger_name(self) -> SetName {
+        name(format!("{self}~"))
+    }
+
+    /// Reads a name.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let name = name.strip_prefix(PREFIX)?;
+        let (rest, family) = (name.get(..name.len().checked_sub(1)?)?, name.get(name.len() - 1..)?);
+        match (rest, family) {
+            ("c", "4") => return Some(Self::Slots(Family::Ipv4)),
+            ("c", "6") => return Some(Self::Slots(Family::Ipv6)),
+            ("pools", "4") => return Some(Self::Pools(Family::Ipv4)),
+            ("pools", "6") => return Some(Self::Pools(Family::Ipv6)),
+            ("masq", "4") => return Some(Self::Masquerade(Family::Ipv4)),
+            ("masq", "6") => return Some(Self::Masquerade(Family::Ipv6)),
+            _ => {}
+        }
+        let family = match name.get(..1)? {
+            "4" => Family::Ipv4,
+            "6" => Family::Ipv6,
+            _ => return None,
+        };
+        let (kind, id) = (name.get(1..2)?, name.get(2..)?);
+        let hash = || u64::from_str_radix(id, 16).ok();
+        let class = || ClassId::new(id.parse().ok()?);
+        let set = match kind {
+            "i" => SetId::Narrow(class()?, Direction::Ingress),
+            "e" => SetId::Narrow(class()?, Direction::Egress),
+            "s" => SetId::Selector(hash()?),
+            "p" => SetId::SelectorPort(hash()?),
+            "b" => SetId::Block(hash()?),
+            _ => return None,
+        };
+        Some(Self::Program(set, family)).filter(|set| set.to_string().strip_prefix(PREFIX) == Some(name))
+    }
+}
+
+impl fmt::Display for SetRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digit = digit(self.family());
+        match self {
+            Self::Slots(_) => write!(f, "{PREFIX}c{digit}"),
+            Self::Pools(_) => write!(f, "{PREFIX}pools{digit}"),
+            Self::Masquerade(_) => write!(f, "{PREFIX}masq{digit}"),
+            Self::Program(set, _) => write!(f, "{PREFIX}{digit}{set}"),
+        }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "a test goes through all forms of names")]
+fn name(text: String) -> SetName {
+    SetName::new(text).expect("our names are names")
+}
+
+/// `4` or `6`.
+const fn digit(family: Family) -> char {
+    match family {
+        Family::Ipv4 => '4',
+        Family::Ipv6 => '6',
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_the_kernels_limits_and_are_read_back() {
+        let class = ClassId::new(u16::MAX).unwrap();
+        let program = [
+            SetId::Narrow(class, Direction::Ingress),
+            SetId::Narrow(class, Direction::Egress),
+            SetId::Selector(u64::MAX),
+            SetId::SelectorPort(7),
+            SetId::Block(0),
+        ];
+        for family in Family::ALL {
+            let fixed = [SetRef::Slots(family), SetRef::Pools(family), SetRef::Masquerade(family)];
+            for set in fixed.into_iter().chain(program.map(|set| SetRef::Program(set, family))) {
+                let name = set.to_string();
+                assert!(name.len() < 31, "room for the mark of a larger copy: {name}");
+                assert_eq!(SetRef::parse(&name), Some(set), "{name}");
+                assert_eq!(set.kernel_name().as_str(), name);
+                assert_eq!(SetRef::parse(set.larger_name().as_str()), None);
+            }
+        }
+        for direction in Direction::ALL {
+            for part in [0, 7, 9_999_999] {
+                let chain = SlotChain { direction, part };
+                let name = chain.name(u16::MAX);
+                assert!(name.len() <= 28, "{name}");
+                assert_eq!(SlotChain::parse(&name), Some((chain, u16::MAX)));
+            }
+        }
+        assert!(branch_chain(FROM, 0x7f).len() <= 28);
+        for foreign in ["KUBE-FORWARD", "manx-from-3", "manx-i-", "manx-i-x", "manx-i-3-0", "cali-i-3"] {
+            assert_eq!(SlotChain::parse(foreign), None, "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,501 @@
+//! The thread that owns the compiler and the state: takes commands, carries out what follows, answers.
+//!
+//! Members of sets are changed here, at once. Restores and everything about tracked connections are given to threads of
+//! their own, one task at a time, so that nothing here waits longer than netlink does.
+
+mod carry_out;
+mod reading;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::mpsc as threads;
+use std::time::{Duration, Instant};
+
+use kernel::acl::{Connection, Connections, IptablesVariant, RuleEvents, SetName, Sets, Tables};
+use kernel::events::Wait;
+use kernel::{Kernel, KernelError};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{info, warn};
+use types::backoff::Backoff;
+use types::{EndpointId, Family};
+
+use super::config::{AclConfig, MarkSpace};
+use super::connections::{ConnectionsAnswer, ConnectionsTask, flow};
+use super::handle::{AclError, Command};
+use super::names::SetRef;
+use super::render::TableName;
+use super::state::State;
+use super::tables::{TablesAnswer, TablesTask};
+use super::view::{AclView, DropCount, Drops, Reason};
+use crate::policy::{Compiler, CompilerConfig, EndpointFacts};
+
+/// Commands that one round takes before it carries out what follows. More than their channel holds: what was sent before
+/// a wake is then taken after it.
+pub(crate) const ROUND: usize = 1_024;
+
+/// Delays between attempts at what the kernel refused.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// How long after an event the rules are looked at: several changes of one program are one.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long after a tightening connections are looked at.
+const CUT: Duration = Duration::from_millis(50);
+
+/// Connections that are judged in one round.
+const JUDGED_AT_ONCE: usize = 512;
+
+/// How often one round begins anew because what it did has made more possible.
+const PASSES: usize = 6;
+
+/// What the filter works on.
+pub struct AclBackend {
+    /// IP sets.
+    pub sets: Box<dyn Sets>,
+    /// iptables.
+    pub tables: Box<dyn Tables>,
+    /// Tracked connections.
+    pub connections: Box<dyn Connections>,
+    /// What others do to the rules; should leave out what `tables` itself causes, and must have been subscribed before.
+    pub events: Box<dyn RuleEvents>,
+    /// Knows the node's own addresses, whose connections no policy cuts.
+    pub host: Box<dyn Kernel>,
+}
+
+/// The owner's ends of what it is connected to.
+pub(crate) struct Ends {
+    pub(crate) sets: Box<dyn Sets>,
+    pub(crate) events: Box<dyn RuleEvents>,
+    /// What the agent wants.
+    pub(crate) commands: mpsc::Receiver<Command>,
+    /// To and from the thread that runs iptables.
+    pub(crate) tables: threads::SyncSender<TablesTask>,
+    pub(crate) tables_answers: threads::Receiver<TablesAnswer>,
+    /// To and from the thread that deals with tracked connections.
+    pub(crate) connections: threads::SyncSender<ConnectionsTask>,
+    pub(crate) connections_answers: threads::Receiver<ConnectionsAnswer>,
+    /// Why the node should not be given pods.
+    pub(crate) readiness: watch::Sender<Vec<String>>,
+}
+
+/// The thread's state.
+pub(crate) struct Owner {
+    config: AclConfig,
+    ends: Ends,
+    compiler: Compiler,
+    state: State,
+    /// The addresses of local endpoints.
+    locals: BTreeMap<EndpointId, Vec<IpAddr>>,
+    /// Whether every local endpoint has been told.
+    locals_known: bool,
+    /// Whether rule events are told at all.
+    hears_rules: bool,
+    /// Who waits for endpoints to be in force or gone.
+    waiting: Vec<Waiting>,
+    /// Who waits for tracked connections of former addresses to be deleted.
+    forgetting: (BTreeSet<IpAddr>, Vec<oneshot::Sender<Result<(), AclError>>>),
+    /// Who wants to see counters.
+    asked: Vec<oneshot::Sender<AclView>>,
+    /// The thread that runs iptables has a task.
+    tables_busy: bool,
+    /// Counters are to be read.
+    count_drops: bool,
+    /// The thread that deals with connections has a task.
+    connections_busy: bool,
+    /// Connections that were found and are to be judged.
+    suspects: Vec<Connection>,
+    /// Connections that are to be cut.
+    condemned: Vec<Connection>,
+    /// When connections are looked at, and not before which time.
+    cut_at: Option<Instant>,
+    cut_not_before: Instant,
+    /// Sets with names of ours that mean nothing.
+    strangers: Vec<SetName>,
+    /// Families in which a restore of ours failed: what differs there is our own doing.
+    doubted: BTreeSet<Family>,
+    /// Tables that are to be read, and since when others may have changed them.
+    unread: BTreeSet<(Family, TableName)>,
+    unread_since: Option<Instant>,
+    /// The same for those that are being read.
+    read_since: Option<Instant>,
+    look_at: Option<Instant>,
+    /// Since when chains that protect are known not to be as they should.
+    unprotected_since: Option<Instant>,
+    /// When legacy tables were last seen to be as they should.
+    last_seen: Instant,
+    next_poll: Instant,
+    next_resync: Instant,
+    /// When refused things are tried again, and the delays between.
+    retry_at: Option<Instant>,
+    backoff: Backoff,
+    /// The same for restores.
+    restore_at: Option<Instant>,
+    restore_backoff: Backoff,
+    /// Why restores fail.
+    restore_trouble: Option<KernelError>,
+    /// Sets with which something is wrong.
+    set_troubles: BTreeMap<SetRef, KernelError>,
+    /// When changes were told that are not all in force yet.
+    told: Vec<Instant>,
+    view: AclView,
+    drops: Drops,
+}
+
+struct Waiting {
+    addresses: Vec<IpAddr>,
+    reply: oneshot::Sender<Result<(), AclError>>,
+    /// Tracked connections of the addresses are to be deleted afterwards.
+    is_detach: bool,
+}
+
+impl Owner {
+    /// Knows nothing of the kernel yet.
+    pub(crate) fn new(config: AclConfig, mark: MarkSpace, variant: IptablesVariant, ends: Ends, now: Instant) -> Self {
+        let seed = u64::from(std::process::id());
+        let numbers = mark.highest();
+        Self {
+            compiler: Compiler::new(CompilerConfig { classes: numbers, narrow_limit: config.narrow_limit }),
+            state: State::new(&config, mark),
+            ends,
+            locals: BTreeMap::new(),
+            locals_known: false,
+            hears_rules: variant == IptablesVariant::Nft,
+            waiting: Vec::new(),
+            forgetting: (BTreeSet::new(), Vec::new()),
+            asked: Vec::new(),
+            tables_busy: false,
+            count_drops: false,
+            connections_busy: false,
+            suspects: Vec::new(),
+            condemned: Vec::new(),
+            cut_at: None,
+            cut_not_before: now,
+            strangers: Vec::new(),
+            doubted: BTreeSet::new(),
+            unread: BTreeSet::new(),
+            unread_since: None,
+            read_since: None,
+            look_at: None,
+            unprotected_since: None,
+            last_seen: now,
+            next_poll: now + config.legacy_poll,
+            next_resync: now + config.resync,
+            retry_at: None,
+            backoff: Backoff::new(RETRY.0, RETRY.1, seed),
+            restore_at: None,
+            restore_backoff: Backoff::new(RETRY.0, RETRY.1, seed),
+            restore_trouble: None,
+            set_troubles: BTreeMap::new(),
+            told: Vec::new(),
+            view: AclView::default(),
+            drops: Drops::default(),
+            config,
+        }
+    }
+
+    /// Runs until every handle is gone. The kernel keeps what it has.
+    pub(crate) fn run(mut self) {
+        while self.round(Instant::now()) {
+            let timeout = self.timeout(Instant::now());
+            match self.ends.events.next(Some(timeout)) {
+                Ok(Wait::Event(event)) => self.rules_changed(&event, Instant::now()),
+                Ok(Wait::Woken | Wait::TimedOut) => {}
+                Err(error) => self.deaf(&error),
+            }
+        }
+    }
+
+    /// Takes what has come, without waiting, and carries out what follows; `false` when every handle is gone.
+    pub(crate) fn round(&mut self, now: Instant) -> bool {
+        self.take_events(now);
+        self.take_answers(now);
+        for _ in 0..ROUND {
+            match self.ends.commands.try_recv() {
+                Ok(command) => self.command(command, now),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+            }
+        }
+        self.timers(now);
+        self.settle(now);
+        true
+    }
+
+    fn timeout(&self, now: Instant) -> Duration {
+        let is_more_to_do = (!self.suspects.is_empty() && !self.connections_busy)
+            || (self.set_troubles.is_empty() && !self.state.destroyable().is_empty());
+        if is_more_to_do {
+            return Duration::ZERO;
+        }
+        let poll = (!self.hears_rules).then_some(self.next_poll);
+        let timers = [self.look_at, self.retry_at, self.restore_at, self.state.clear_at(), poll];
+        // Looked at only when nothing else is under way.
+        let cut = self.cut_at.filter(|_| !self.connections_busy).map(|at| at.max(self.cut_not_before));
+        let next = timers.into_iter().chain([cut]).flatten().fold(self.next_resync, Instant::min);
+        next.saturating_duration_since(now)
+    }
+
+    fn timers(&mut self, now: Instant) {
+        if now >= self.next_resync {
+            self.next_resync = now + self.config.resync;
+            self.look_at_all(now);
+            self.state.doubt();
+        }
+        if !self.hears_rules && now >= self.next_poll {
+            self.next_poll = now + self.config.legacy_poll;
+            self.unread_since.get_or_insert(self.last_seen);
+            self.look_at_all(now);
+        }
+        if self.retry_at.take_if(|retry| now >= *retry).is_some() {
+            self.set_troubles.clear();
+        }
+    }
+
+    fn command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Update(updates) => {
+                self.told.push(now);
+                updates.into_iter().for_each(|update| self.compiler.apply(update));
+            }
+            Command::Attach { id, facts, reply } => self.attach(id, facts, reply),
+            Command::Detach { id, reply } => {
+                self.compiler.remove_local(&id);
+                let addresses = self.locals.remove(&id).unwrap_or_default();
+                self.state.leave_early(&addresses);
+                self.waiting.push(Waiting { addresses, reply, is_detach: true });
+            }
+            Command::LocalInSync => self.locals_known = true,
+            Command::NatPools(pools) => self.state.set_pools(&pools),
+            Command::NodeAddresses(addresses) => self.compiler.set_node_addresses(addresses),
+            Command::Log(denied) => self.state.set_log(denied.then_some(self.config.log_group)),
+            // Who asked may have left.
+            Command::Explain(flow, reply) => drop(reply.send(self.compiler.explain(&flow))),
+            Command::Show(id, reply) => drop(reply.send(self.compiler.show(&id))),
+            Command::View(reply) => self.asked.push(reply),
+        }
+    }
+
+    fn attach(&mut self, id: EndpointId, facts: EndpointFacts, reply: oneshot::Sender<Result<(), AclError>>) {
+        let families = self.state.families();
+        let foreign = facts.addresses.iter().find(|address| !families.contains(&Family::of(**address)));
+        if let Some(address) = foreign {
+            let _ = reply.send(Err(AclError::Family(*address)));
+            return;
+        }
+        let addresses = facts.addresses.clone();
+        // Known also where it has no class: it gets one when there is a number, or is detached.
+        self.locals.insert(id.clone(), addresses.clone());
+        match self.compiler.set_local(id, facts) {
+            Ok(_) => {
+                if self.locals_known {
+                    self.waiting.push(Waiting { addresses, reply, is_detach: false });
+                } else {
+                    let _ = reply.send(Ok(()));
+                }
+            }
+            Err(error) => drop(reply.send(Err(error.into()))),
+        }
+    }
+
+    /// Makes the kernel what is wanted as far as it can be now, and answers who waits.
+    fn settle(&mut self, now: Instant) {
+        if !self.state.has_begun() && self.locals_known && self.compiler.in_sync() {
+            self.begin();
+        }
+        if self.state.has_begun() {
+            self.state.change(self.compiler.take_changes(), now);
+        }
+        let began = Instant::now();
+        let mut has_changed = false;
+        for _ in 0..PASSES {
+            self.state.settle(now);
+            let (sets, joins) = (self.change_sets(now), self.change_joins(now));
+            self.give_table_task(now);
+            has_changed |= sets || joins;
+            if !sets && !joins {
+                break;
+            }
+        }
+        self.destroy_sets(now);
+        if self.set_troubles.is_empty() {
+            self.backoff.reset();
+            self.retry_at = None;
+        }
+        if has_changed {
+            self.view.apply.observe(began.elapsed());
+        }
+        self.answer();
+        self.cut(now);
+        self.show();
+        self.tell_readiness();
+    }
+
+    fn begin(&mut self) {
+        // They are part of the program.
+        self.compiler.take_changes();
+        self.state.begin(carry_out::program(&self.compiler));
+        self.view.in_sync = true;
+        info!("policies are known; what the kernel has beyond them goes");
+    }
+
+    fn answer(&mut self) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            if !(waiting.is_detach || self.state.has_begun()) || !self.state.is_in_force(&waiting.addresses) {
+                self.waiting.push(waiting);
+            } else if waiting.is_detach {
+                self.forgetting.0.extend(waiting.addresses);
+                self.forgetting.1.push(waiting.reply);
+            } else {
+                // The binary may have given up; its agent task undoes.
+                let _ = waiting.reply.send(Ok(()));
+            }
+        }
+        self.waiting.retain(|waiting| !waiting.reply.is_closed() || waiting.is_detach);
+        if !self.told.is_empty() && self.state.is_settled() {
+            let now = Instant::now();
+            for told in self.told.drain(..) {
+                self.view.change_to_kernel.observe(now.saturating_duration_since(told));
+            }
+        }
+    }
+
+    /// Gives the thread of connections its next task.
+    fn cut(&mut self, now: Instant) {
+        if self.config.cut_connections && self.state.take_tightened() {
+            self.cut_at.get_or_insert(now + CUT);
+        }
+        if self.connections_busy {
+            return;
+        }
+        if !self.forgetting.1.is_empty() {
+            let (addresses, replies) = std::mem::take(&mut self.forgetting);
+            return self.give_connections_task(ConnectionsTask::Forget(addresses, replies));
+        }
+        if !self.suspects.is_empty() {
+            let rest = self.suspects.len().saturating_sub(JUDGED_AT_ONCE);
+            let judged = self.suspects.split_off(rest);
+            self.condemned.extend(judged.into_iter().filter(|suspect| !self.compiler.allows(&flow(suspect))));
+        }
+        if self.suspects.is_empty() && !self.condemned.is_empty() {
+            let condemned = std::mem::take(&mut self.condemned);
+            return self.give_connections_task(ConnectionsTask::Cut(condemned));
+        }
+        let is_due = |at: &mut Instant| now >= *at && now >= self.cut_not_before && self.state.is_settled();
+        if self.suspects.is_empty() && self.cut_at.take_if(|at| is_due(at)).is_some() {
+            let local = self.locals.values().flatten().copied().collect();
+            self.give_connections_task(ConnectionsTask::Look(local));
+        }
+    }
+
+    fn give_connections_task(&mut self, task: ConnectionsTask) {
+        // The thread ends only with us.
+        self.connections_busy = self.ends.connections.try_send(task).is_ok();
+    }
+
+    fn connections_answer(&mut self, answer: ConnectionsAnswer, now: Instant) {
+        self.connections_busy = false;
+        match answer {
+            ConnectionsAnswer::Forgotten => {}
+            ConnectionsAnswer::Looked(Ok(found), took) => {
+                self.suspects = found;
+                // Looking costs at most a tenth of that thread's time.
+                self.cut_not_before = now + took * 9;
+            }
+            ConnectionsAnswer::Looked(Err(error), _) => {
+                warn!(%error, "tracked connections cannot be read; those that policies forbid now live on; tried again");
+                self.cut_at = Some(now + RETRY.1);
+            }
+            ConnectionsAnswer::Cut(count, failure) => {
+                self.view.connections_cut += count;
+                if let Some(error) = failure {
+                    warn!(%error, "a connection that policies forbid cannot be cut; tried again");
+                    self.cut_at = Some(now + RETRY.1);
+                }
+            }
+        }
+    }
+
+    /// Answers who wants to see, when counters have been read or cannot be read now.
+    fn show(&mut self) {
+        if self.asked.is_empty() {
+            return;
+        }
+        if !self.tables_busy {
+            self.count_drops = true;
+            let which: Vec<_> = self.tables_with([TableName::Mangle, TableName::Raw]);
+            return self.give_tables(TablesTask::Count(which));
+        }
+        if !self.count_drops {
+            self.send_views();
+        }
+    }
+
+    fn send_views(&mut self) {
+        let counts = self.state.counts();
+        let mut view = AclView {
+            classes: counts.classes,
+            rules: counts.rules,
+            addresses: counts.addresses,
+            compiler: self.compiler.stats(),
+            drops: Vec::new(),
+            ..self.view.clone()
+        };
+        if let Ok(headers) = self.ends.sets.sets() {
+            let ours = headers.iter().filter(|header| header.name.as_str().starts_with(super::names::PREFIX));
+            (view.sets, view.elements) =
+                ours.fold((0, 0), |(sets, elements), header| (sets + 1, elements + u64::from(header.elements)));
+        }
+        for (reason, packets) in self.drops.totals() {
+            match reason {
+                Reason::Class(class, direction) => view.drops.push(DropCount {
+                    class: class.number(),
+                    direction: *direction,
+                    endpoints: self.members(*class),
+                    packets: *packets,
+                }),
+                Reason::Unknown => view.unknown_drops = *packets,
+                Reason::Spoofed => view.spoofed_drops = *packets,
+            }
+        }
+        for reply in std::mem::take(&mut self.asked) {
+            // Who asked may have left.
+            let _ = reply.send(view.clone());
+        }
+    }
+
+    fn members(&self, class: crate::policy::program::ClassId) -> Vec<EndpointId> {
+        let is_in =
+            |addresses: &Vec<IpAddr>| addresses.iter().any(|address| self.state.class_of(*address) == Some(class));
+        self.locals.iter().filter(|(_, addresses)| is_in(addresses)).map(|(id, _)| id.clone()).collect()
+    }
+
+    fn tell_readiness(&self) {
+        let mut reasons = Vec::new();
+        if !self.locals_known {
+            reasons.push("policies: the endpoints of this node are not known yet".to_owned());
+        }
+        if !self.compiler.in_sync() {
+            reasons.push("policies: not every source is in sync yet".to_owned());
+        }
+        if let Some(error) = &self.restore_trouble {
+            reasons.push(format!("policies: rules cannot be changed: {error}"));
+        }
+        reasons.extend(self.set_troubles.iter().map(|(set, error)| format!("policies: set {set}: {error}")));
+        match self.state.without_number() {
+            0 => {}
+            classes => {
+                reasons.push(format!("policies: the packet mark has no room for {classes} classes of endpoints"))
+            }
+        }
+        self.ends.readiness.send_if_modified(|known| {
+            let is_news = *known != reasons;
+            if is_news {
+                *known = reasons;
+            }
+            is_news
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,311 @@
+//! What the tables should hold, as text for iptables-restore. Pure.
+//!
+//! ```text
+//!   mangle FORWARD ─► manx-forward ─┬─ -i mx+ ─► manx-from ─► manx-from-BRANCH ─► manx-e-SLOT   (source's egress)
+//!                                   └─ -o mx+ ─► manx-to ───► manx-to-BRANCH ───► manx-i-SLOT   (destination's ingress)
+//!   mangle INPUT ──── -i mx+ ─► manx-input        pod to its own node
+//!   raw PREROUTING ── -i mx+ ─► manx-raw          sources that are not behind their interface
+//!   nat POSTROUTING ─► manx-nat (appended)        masquerade out of pools
+//!   filter FORWARD ── ACCEPT (appended)           only where its policy is DROP
+//! ```
+//!
+//! mangle, because nothing that others accept in filter can pre-empt it, and because `SET --map-set` exists only there. A
+//! verdict of ours that is not DROP is RETURN, so both directions are judged and others' chains still apply. Only packets
+//! with a pod's interface on either side are ever dropped.
+
+mod class;
+
+use std::collections::BTreeMap;
+
+use types::Family;
+use types::policy::Direction;
+
+use super::config::{MarkSpace, ToHost};
+use super::names::{self, SetRef, SlotChain};
+use super::rule::{Rule, Rules};
+
+pub(crate) use class::{SlotRules, class_rules, for_slot};
+
+/// The tables that we have something in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum TableName {
+    /// Policies.
+    Mangle,
+    /// Anti-spoofing.
+    Raw,
+    /// Masquerade.
+    Nat,
+    /// Forwarding where the default is to drop.
+    Filter,
+}
+
+impl TableName {
+    /// All, the most important first.
+    pub(crate) const ALL: [Self; 4] = [Self::Mangle, Self::Raw, Self::Nat, Self::Filter];
+
+    /// As iptables names it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mangle => "mangle",
+            Self::Raw => "raw",
+            Self::Nat => "nat",
+            Self::Filter => "filter",
+        }
+    }
+}
+
+/// What one table of one family should hold of ours.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// Our chains.
+    pub(crate) chains: BTreeMap<String, Rules>,
+    /// Our rules in chains that are not ours.
+    pub(crate) hooks: Vec<Hook>,
+}
+
+/// A rule of ours in a built-in chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hook {
+    /// The chain.
+    pub(crate) chain: &'static str,
+    /// Where in it.
+    pub(crate) place: Place,
+    /// The rule.
+    pub(crate) rule: Rule,
+}
+
+/// Where a hook belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Before all others.
+    First,
+    /// Anywhere; put behind all that are there.
+    Last,
+    /// The same, but only where what no rule decides is dropped.
+    LastWherePolicyDrops,
+}
+
+/// What all of it depends on.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    /// The bits of the mark.
+    pub(crate) mark: MarkSpace,
+    /// Pods' interfaces as iptables matches them: `mx+`.
+    pub(crate) interfaces: String,
+    /// Pods to their own node.
+    pub(crate) to_host: ToHost,
+    /// The NFLOG group for what is dropped, where it is logged.
+    pub(crate) log: Option<u16>,
+    /// Whether any pool has masquerade.
+    pub(crate) masquerade: bool,
+}
+
+/// The slot of endpoints that no policy governs. It has no chains.
+pub(crate) const OPEN_SLOT: u16 = 1;
+
+const ESTABLISHED: &str = "-m conntrack --ctstate RELATED,ESTABLISHED";
+const INVALID: &str = "-m conntrack --ctstate INVALID";
+const RETURN: &str = "-j RETURN";
+const DROP: &str = "-j DROP";
+
+/// Packets by which hosts find each other and join groups on a link (RFC 4861: 133 to 136; RFC 2710 and 3810: 130 to 132,
+/// 143). They are never forwarded.
+const NEIGHBOUR_DISCOVERY: [u8; 8] = [130, 131, 132, 133, 134, 135, 136, 143];
+
+/// The table, with these slots in its dispatch tree and `chains` for them.
+pub(crate) fn table(
+    layout: &Layout,
+    family: Family,
+    table: TableName,
+    slots: &[u16],
+    chains: impl IntoIterator<Item = (String, Rules)>,
+) -> Table {
+    match table {
+        TableName::Mangle => mangle(layout, family, slots, chains),
+        TableName::Raw => raw(layout, family),
+        TableName::Nat if layout.masquerade => nat(family),
+        TableName::Nat => Table::default(),
+        TableName::Filter => filter(layout),
+    }
+}
+
+fn mangle(
+    layout: &Layout,
+    family: Family,
+    slots: &[u16],
+    slot_chains: impl IntoIterator<Item = (String, Rules)>,
+) -> Table {
+    let mut chains: BTreeMap<_, _> = slot_chains.into_iter().collect();
+    chains.insert(names::FORWARD.to_owned(), forward(layout));
+    chains.insert(names::INPUT.to_owned(), input(layout, family));
+    for direction in Direction::ALL {
+        dispatch(layout, family, direction, slots, &mut chains);
+    }
+    let pods = format!("-i {}", layout.interfaces);
+    let hooks = vec![
+        Hook { chain: "FORWARD", place: Place::First, rule: Rule::new("", &jump(names::FORWARD)) },
+        Hook { chain: "INPUT", place: Place::First, rule: Rule::new(&pods, &jump(names::INPUT)) },
+    ];
+    Table { chains, hooks }
+}
+
+fn forward(layout: &Layout) -> Rules {
+    let [from, to] = [format!("-i {}", layout.interfaces), format!("-o {}", layout.interfaces)];
+    [
+        Rule::new(ESTABLISHED, RETURN),
+        Rule::new(&from, &jump(names::FROM)),
+        Rule::new(&to, &jump(names::TO)),
+        // What routes and masquerades after us does not see our bits.
+        Rule::new(&from, &clear(layout)),
+        Rule::new(&to, &clear(layout)),
+    ]
+    .into()
+}
+
+fn input(layout: &Layout, family: Family) -> Rules {
+    let mut rules = vec![Rule::new(ESTABLISHED, RETURN)];
+    if family == Family::Ipv6 {
+        let discovery = |kind| Rule::new(&format!("-p ipv6-icmp -m icmp6 --icmpv6-type {kind}"), RETURN);
+        rules.extend(NEIGHBOUR_DISCOVERY.map(discovery));
+    }
+    match layout.to_host {
+        ToHost::Accept => {
+            rules.extend(map(layout, family, "src"));
+            rules.extend(drop_unknown(layout, Direction::Egress));
+            rules.push(Rule::new("", &clear(layout)));
+        }
+        ToHost::Policed => rules.extend([Rule::new("", &jump(names::FROM)), Rule::new("", &clear(layout))]),
+        ToHost::Drop => rules.push(Rule::new("", DROP)),
+    }
+    rules.into()
+}
+
+/// The tree that finds a slot's chain by the mark. Its cost does not grow with the number of slots but with its root.
+fn dispatch(
+    layout: &Layout,
+    family: Family,
+    direction: Direction,
+    slots: &[u16],
+    chains: &mut BTreeMap<String, Rules>,
+) {
+    let (root, end) = match direction {
+        Direction::Egress => (names::FROM, "src"),
+        Direction::Ingress => (names::TO, "dst"),
+    };
+    let mut rules = vec![Rule::new(INVALID, DROP)];
+    rules.extend(map(layout, family, end));
+    rules.extend(drop_unknown(layout, direction));
+    rules.push(Rule::new(&marked(layout.mark.mark(OPEN_SLOT), layout.mark.mask()), RETURN));
+    let mut branches: BTreeMap<u16, Vec<Rule>> = BTreeMap::new();
+    for slot in slots {
+        let matches = marked(layout.mark.mark(*slot), layout.mark.mask());
+        let rule = Rule::new(&matches, &format!("-g {}", SlotChain::whole(direction).name(*slot)));
+        branches.entry(layout.mark.branch(*slot)).or_default().push(rule);
+    }
+    for (branch, mut leaves) in branches {
+        let name = names::branch_chain(root, branch);
+        let (mark, mask) = layout.mark.branch_mark(branch);
+        rules.push(Rule::new(&marked(mark, mask), &format!("-g {name}")));
+        leaves.push(Rule::new("", DROP));
+        chains.insert(name, leaves.into());
+    }
+    // A slot without chains: an address of an earlier life.
+    rules.push(Rule::new("", DROP));
+    chains.insert(root.to_owned(), rules.into());
+}
+
+/// The hash of the rule that drops what has no slot.
+pub(crate) fn unknown_hash(layout: &Layout) -> u64 {
+    Rule::new(&marked(0, layout.mark.mask()), DROP).hash
+}
+
+/// The hash of the rule at the end of what is governed.
+pub(crate) fn drop_hash() -> u64 {
+    Rule::new("", DROP).hash
+}
+
+/// By which rules of which chains a slot is found.
+pub(crate) fn dispatch_of(layout: &Layout, slot: u16) -> [(String, u64); 4] {
+    let (branch, mask) = (layout.mark.branch(slot), layout.mark.mask());
+    let (branch_mark, branch_mask) = layout.mark.branch_mark(branch);
+    let of = |direction, root: &str| {
+        let name = names::branch_chain(root, branch);
+        let to_branch = Rule::new(&marked(branch_mark, branch_mask), &format!("-g {name}"));
+        let leaf = format!("-g {}", SlotChain::whole(direction).name(slot));
+        [(root.to_owned(), to_branch.hash), (name, Rule::new(&marked(layout.mark.mark(slot), mask), &leaf).hash)]
+    };
+    let [[a, b], [c, d]] = [of(Direction::Egress, names::FROM), of(Direction::Ingress, names::TO)];
+    [a, b, c, d]
+}
+
+/// Puts the slot of an end into the mark; zero for an address that is in none.
+fn map(layout: &Layout, family: Family, end: &str) -> [Rule; 2] {
+    let set = SetRef::Slots(family);
+    [Rule::new("", &clear(layout)), Rule::new("", &format!("-j SET --map-set {set} {end} --map-mark"))]
+}
+
+/// Fail closed: who has no slot has no network.
+fn drop_unknown(layout: &Layout, direction: Direction) -> Vec<Rule> {
+    let unknown = marked(0, layout.mark.mask());
+    let log = layout.log.map(|group| Rule::new(&unknown, &nflog(group, direction, 0)));
+    log.into_iter().chain([Rule::new(&unknown, DROP)]).collect()
+}
+
+fn raw(layout: &Layout, family: Family) -> Table {
+    let mut rules = Vec::new();
+    if family == Family::Ipv6 {
+        // Neighbour discovery; a packet with such a source is not forwarded (RFC 4291 section 2.5.6).
+        rules.push(Rule::new("-s fe80::/10", RETURN));
+    }
+    rules.push(Rule::new("-m rpfilter --validmark --invert", DROP));
+    let hook = Rule::new(&format!("-i {}", layout.interfaces), &jump(names::RAW));
+    Table {
+        chains: BTreeMap::from([(names::RAW.to_owned(), rules.into())]),
+        hooks: vec![Hook { chain: "PREROUTING", place: Place::First, rule: hook }],
+    }
+}
+
+fn nat(family: Family) -> Table {
+    let (from, pools) = (SetRef::Masquerade(family), SetRef::Pools(family));
+    let matches = format!("-m set --match-set {from} src -m set ! --match-set {pools} dst");
+    let rules = [Rule::new(&matches, "-j MASQUERADE --random-fully")];
+    let hook = Rule::new("", &jump(names::NAT));
+    Table {
+        chains: BTreeMap::from([(names::NAT.to_owned(), rules.into())]),
+        // Behind kube-proxy's, which knows better what to do with packets of services.
+        hooks: vec![Hook { chain: "POSTROUTING", place: Place::Last, rule: hook }],
+    }
+}
+
+fn filter(layout: &Layout) -> Table {
+    let accept = |side| Hook {
+        chain: "FORWARD",
+        place: Place::LastWherePolicyDrops,
+        rule: Rule::new(&format!("{side} {}", layout.interfaces), "-j ACCEPT"),
+    };
+    Table { chains: BTreeMap::new(), hooks: vec![accept("-i"), accept("-o")] }
+}
+
+fn jump(chain: &str) -> String {
+    format!("-j {chain}")
+}
+
+fn clear(layout: &Layout) -> String {
+    format!("-j MARK --set-xmark 0x0/{:#x}", layout.mark.mask())
+}
+
+fn marked(mark: u32, mask: u32) -> String {
+    format!("-m mark --mark {mark:#x}/{mask:#x}")
+}
+
+/// The prefix says direction and class; class zero is the unknown.
+fn nflog(group: u16, direction: Direction, class: u16) -> String {
+    let letter = match direction {
+        Direction::Ingress => 'i',
+        Direction::Egress => 'e',
+    };
+    format!("-j NFLOG --nflog-group {group} --nflog-prefix manx-{letter}{class}")
+}
+
+#[cfg(test)]
+mod tests;

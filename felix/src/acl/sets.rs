@@ -1,0 +1,322 @@
+//! Which sets there are and which changes of members may be made now. Pure: steps go out, failures come in.
+//!
+//! Members of a set that classes share say who an endpoint is, whatever the policies are: they change at once. The one
+//! exception is a member that is added to a set of which an outdated content in use still speaks: that would open what
+//! neither the old nor the new state opens, so it waits. A class's own set goes with its content: changes behind a new
+//! content wait until that is in force, deletions only as long as restores succeed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kernel::acl::{ElementChange, SetElement, SetKind, SetSpec};
+use types::Family;
+
+use super::names::SetRef;
+use crate::policy::program::{Element, SetId, SetShape};
+
+/// Members that a shared set has room for at least. Memory goes by buckets, not by room.
+const ROOM_SHARED: u32 = 1 << 20;
+
+/// The same for a set of one class or one block.
+const ROOM: u32 = 1 << 16;
+
+/// Buckets at first, at least and at most.
+const BUCKETS: (u32, u32) = (64, 1 << 20);
+
+/// One thing to be done with a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SetStep {
+    /// The set.
+    pub(crate) set: SetRef,
+    /// What.
+    pub(crate) work: SetWork,
+}
+
+/// See [`SetStep`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SetWork {
+    /// Makes it.
+    Create(SetSpec),
+    /// Changes members.
+    Change(Vec<ElementChange>),
+}
+
+/// A set of the compiler's, in all families.
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    /// Whether the compiler wants it.
+    is_wanted: bool,
+    /// Whether the kernel has it, as far as known.
+    exists: bool,
+    /// What the kernel has of it is not certain: it is to be read and compared.
+    is_unsure: bool,
+    /// How many members were expected when it was asked for.
+    expected: usize,
+    /// Members to be added (`true`) or removed, in this round.
+    changes: Vec<(Element, bool)>,
+    /// The same, but they have to wait for rules.
+    held: BTreeMap<Element, bool>,
+}
+
+/// All sets of the compiler's.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ProgramSets {
+    entries: BTreeMap<SetId, Entry>,
+    /// Entries with something to be done.
+    touched: BTreeSet<SetId>,
+    /// Entries that nobody wants, which are there still.
+    doomed: BTreeSet<SetId>,
+    /// Whether changes have to wait for a new content, by set.
+    outdated: BTreeSet<SetId>,
+}
+
+impl ProgramSets {
+    /// The kernel has this set, from an earlier life; what is in it is not known.
+    pub(crate) fn found(&mut self, set: SetId) {
+        let entry = self.entries.entry(set).or_default();
+        (entry.exists, entry.is_unsure) = (true, true);
+        self.doomed.insert(set);
+    }
+
+    /// The compiler wants the set.
+    pub(crate) fn create(&mut self, set: SetId, expected: usize) {
+        let entry = self.entries.entry(set).or_default();
+        // What it held before it was given up is not known any more.
+        entry.is_unsure |= entry.exists;
+        (entry.is_wanted, entry.expected) = (true, expected);
+        entry.held.clear();
+        self.doomed.remove(&set);
+        self.touched.insert(set);
+    }
+
+    /// A member comes or goes.
+    pub(crate) fn change(&mut self, set: SetId, element: Element, is_added: bool) {
+        let is_outdated = self.outdated.contains(&set);
+        let Some(entry) = self.entries.get_mut(&set) else { return };
+        // All that is wanted is put when the set has been read.
+        if entry.is_unsure || !entry.is_wanted {
+            return;
+        }
+        let is_own = matches!(set, SetId::Narrow(..));
+        if is_outdated && (is_added || is_own) {
+            entry.held.insert(element, is_added);
+        } else {
+            entry.held.remove(&element);
+            entry.changes.push((element, is_added));
+        }
+        self.touched.insert(set);
+    }
+
+    /// The compiler wants the set no longer.
+    pub(crate) fn give_up(&mut self, set: SetId) {
+        let Some(entry) = self.entries.get_mut(&set) else { return };
+        (entry.is_wanted, entry.is_unsure) = (false, entry.exists);
+        entry.changes.clear();
+        entry.held.clear();
+        self.doomed.insert(set);
+    }
+
+    /// These sets are spoken of by outdated contents in use. What waited for others is due now; where `fail_closed`, all
+    /// deletions are.
+    pub(crate) fn set_outdated(&mut self, outdated: BTreeSet<SetId>, fail_closed: bool) {
+        for (set, entry) in &mut self.entries {
+            if entry.held.is_empty() {
+                continue;
+            }
+            let is_outdated = outdated.contains(set);
+            let (wait, due): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut entry.held)
+                .into_iter()
+                .partition(|(_, is_added)| is_outdated && (*is_added || !fail_closed));
+            entry.held = wait;
+            if !due.is_empty() {
+                entry.changes.extend(due);
+                self.touched.insert(*set);
+            }
+        }
+        self.outdated = outdated;
+    }
+
+    /// Whether the set is there with all its members, as far as they do not wait for rules.
+    pub(crate) fn is_there(&self, set: &SetId) -> bool {
+        self.entries.get(set).is_some_and(|entry| entry.exists && !entry.is_unsure)
+    }
+
+    /// Whether a change of a member with one of these addresses waits.
+    pub(crate) fn holds(&self, mut concerns: impl FnMut(&Element) -> bool) -> bool {
+        self.entries.values().any(|entry| {
+            entry.held.keys().any(&mut concerns) || entry.changes.iter().any(|(element, _)| concerns(element))
+        })
+    }
+
+    /// Sets that have to be read and compared before more is done with them. A class's own waits until no outdated content
+    /// in use speaks of it: it may be another class's, of the same number.
+    pub(crate) fn unsure(&self) -> Vec<SetId> {
+        let is_free = |set: &SetId| !matches!(set, SetId::Narrow(..)) || !self.outdated.contains(set);
+        let unsure = self.entries.iter().filter(|(set, entry)| entry.is_unsure && entry.is_wanted && is_free(set));
+        unsure.map(|(set, _)| *set).collect()
+    }
+
+    /// Sets that wait in the way told at [`Self::unsure`].
+    pub(crate) fn stuck(&self) -> BTreeSet<SetId> {
+        let stuck = self.entries.iter().filter(|(set, entry)| {
+            entry.is_unsure && entry.is_wanted && matches!(set, SetId::Narrow(..)) && self.outdated.contains(set)
+        });
+        stuck.map(|(set, _)| *set).collect()
+    }
+
+    /// What is to be done now, in order.
+    pub(crate) fn steps(&mut self, families: &BTreeSet<Family>) -> Vec<SetStep> {
+        let mut steps = Vec::new();
+        for set in std::mem::take(&mut self.touched) {
+            let Some(entry) = self.entries.get_mut(&set) else { continue };
+            if entry.is_unsure || !entry.is_wanted {
+                continue;
+            }
+            let mut by_family: BTreeMap<Family, Vec<ElementChange>> = BTreeMap::new();
+            for (element, is_added) in std::mem::take(&mut entry.changes) {
+                let (family, member) = member(set, element);
+                let change = if is_added { ElementChange::Put(member) } else { ElementChange::Delete(member) };
+                by_family.entry(family).or_default().push(change);
+            }
+            for family in families {
+                let changes = by_family.remove(family).unwrap_or_default();
+                let set_ref = SetRef::Program(set, *family);
+                if !entry.exists {
+                    // Of the members expected, all that are known of this family; the others belong to the other.
+                    let known = if changes.is_empty() && families.len() == 1 { entry.expected } else { changes.len() };
+                    steps.push(SetStep { set: set_ref, work: SetWork::Create(spec(set, *family, known)) });
+                }
+                if !changes.is_empty() {
+                    steps.push(SetStep { set: set_ref, work: SetWork::Change(changes) });
+                }
+            }
+            entry.exists = true;
+        }
+        steps
+    }
+
+    /// Sets that may be destroyed, as nothing speaks of them; at most so many.
+    pub(crate) fn destroyable(&self, spoken_of: &BTreeSet<SetId>, limit: usize) -> Vec<SetId> {
+        self.doomed.iter().filter(|set| !spoken_of.contains(set)).take(limit).copied().collect()
+    }
+
+    /// Whether sets wait for their end.
+    pub(crate) fn has_doomed(&self) -> bool {
+        !self.doomed.is_empty()
+    }
+
+    /// The set is gone in all families.
+    pub(crate) fn destroyed(&mut self, set: SetId) {
+        self.doomed.remove(&set);
+        if self.entries.get(&set).is_some_and(|entry| !entry.is_wanted) {
+            self.entries.remove(&set);
+        }
+    }
+
+    /// It could not be destroyed: tried again with everything else that is compared.
+    pub(crate) fn not_destroyed(&mut self, set: SetId) {
+        self.doomed.remove(&set);
+    }
+
+    /// Something went wrong: what the kernel has of it is unknown.
+    pub(crate) fn doubt(&mut self, set: SetId) {
+        if let Some(entry) = self.entries.get_mut(&set) {
+            entry.is_unsure = true;
+            entry.changes.clear();
+            entry.held.clear();
+        }
+    }
+
+    /// Nothing is certain of any set; those that nobody wants are tried to be destroyed again.
+    pub(crate) fn doubt_all(&mut self) {
+        for (set, entry) in &mut self.entries {
+            entry.is_unsure = true;
+            entry.changes.clear();
+            entry.held.clear();
+            if !entry.is_wanted {
+                self.doomed.insert(*set);
+            }
+        }
+    }
+
+    /// The set has been read (none: it is not there) and compared; the answer is what is to be done about it.
+    pub(crate) fn compared(
+        &mut self,
+        set: SetId,
+        family: Family,
+        found: Option<Vec<SetElement>>,
+        wanted: &BTreeSet<SetElement>,
+    ) -> Vec<SetStep> {
+        let mut steps = Vec::new();
+        let set_ref = SetRef::Program(set, family);
+        if found.is_none() {
+            steps.push(SetStep { set: set_ref, work: SetWork::Create(spec(set, family, wanted.len())) });
+        }
+        let found: BTreeSet<_> = found.into_iter().flatten().collect();
+        let add = wanted.difference(&found).map(|element| ElementChange::Put(*element));
+        let remove = found.difference(wanted).map(|element| ElementChange::Delete(*element));
+        let changes: Vec<_> = add.chain(remove).collect();
+        if !changes.is_empty() {
+            steps.push(SetStep { set: set_ref, work: SetWork::Change(changes) });
+        }
+        steps
+    }
+
+    /// All families of the set have been compared and what was to be done about it has been done.
+    pub(crate) fn sure(&mut self, set: SetId) {
+        if let Some(entry) = self.entries.get_mut(&set) {
+            (entry.exists, entry.is_unsure) = (true, false);
+            self.touched.remove(&set);
+        }
+    }
+
+    /// How many there are that are wanted.
+    pub(crate) fn count(&self) -> usize {
+        self.entries.values().filter(|entry| entry.is_wanted).count()
+    }
+}
+
+/// A member as the kernel has it.
+pub(crate) fn member(set: SetId, element: Element) -> (Family, SetElement) {
+    match element {
+        Element::Port(address, protocol, port) => (Family::of(address), SetElement::Port(address, protocol, port)),
+        Element::Net(prefix) if set.shape() == SetShape::Addresses => {
+            (prefix.family(), SetElement::Address(prefix.addr()))
+        }
+        Element::Net(prefix) => (prefix.family(), SetElement::Net(prefix)),
+    }
+}
+
+/// What a set is made as, when so many members are known.
+pub(crate) fn spec(set: SetId, family: Family, known: usize) -> SetSpec {
+    let kind = match set.shape() {
+        SetShape::Addresses => SetKind::Addresses,
+        SetShape::Nets => SetKind::Nets,
+        SetShape::Ports => SetKind::Ports,
+    };
+    let floor = match set {
+        SetId::Selector(_) | SetId::SelectorPort(_) => ROOM_SHARED,
+        SetId::Narrow(..) | SetId::Block(_) => ROOM,
+    };
+    sized(kind, family, known, floor)
+}
+
+/// A set of other kinds of ours.
+pub(crate) fn fixed_spec(set: SetRef, known: usize) -> SetSpec {
+    let kind = if matches!(set, SetRef::Slots(_)) { SetKind::Marks } else { SetKind::Nets };
+    sized(kind, set.family(), known, ROOM)
+}
+
+/// The same set with room for more, when it is full with so many members.
+pub(crate) fn grown(spec: SetSpec, members: usize) -> SetSpec {
+    sized(spec.kind, spec.family, members.max(spec.max_elements as usize), spec.max_elements)
+}
+
+fn sized(kind: SetKind, family: Family, known: usize, floor: u32) -> SetSpec {
+    let power = u32::try_from(known).unwrap_or(u32::MAX / 8).next_power_of_two();
+    SetSpec {
+        kind,
+        family,
+        max_elements: power.saturating_mul(4).max(floor),
+        hash_size: power.clamp(BUCKETS.0, BUCKETS.1),
+    }
+}

@@ -1,0 +1,616 @@
+//! What the filter is and what it should be, put together: changes of the compiler's and the kernel's answers come in,
+//! steps to be taken go out. Pure; time is an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use kernel::acl::{ElementChange, SetElement};
+use types::{Family, Prefix};
+
+use super::config::{AclConfig, MarkSpace, NatPool};
+use super::joins::Joins;
+use super::names::SetRef;
+use super::plan;
+use super::render::{self, Layout, Table, TableName};
+use super::saved::SavedTable;
+use super::sets::{ProgramSets, SetStep, SetWork, fixed_spec};
+use super::slots::Slots;
+use crate::policy::program::{Change, Class, ClassId, ClassKey, Element, SetId};
+
+/// How long contents of no use are left before they are cleared away, so that many go at the price of one RCU wait.
+const IDLE: Duration = Duration::from_millis(300);
+
+/// With fewer free numbers than this they go at once.
+const SCARCE: usize = 8;
+
+/// Sets destroyed in one round: each may cost an RCU wait.
+const DESTROYED_AT_ONCE: usize = 4;
+
+/// How long contents of no use are left after they could not be cleared away.
+const UNREMOVABLE: Duration = Duration::from_secs(60);
+
+/// All that is known and wanted.
+#[derive(Debug)]
+pub(crate) struct State {
+    layout: Layout,
+    families: BTreeSet<Family>,
+    slots: Slots,
+    joins: Joins,
+    sets: ProgramSets,
+    pools: Pools,
+    /// What the kernel's tables hold.
+    known: BTreeMap<(Family, TableName), SavedTable>,
+    /// Families whose tables may differ from what is wanted.
+    dirty: BTreeSet<Family>,
+    /// The restore that is under way.
+    in_flight: Option<InFlight>,
+    /// Whether the compiler's program is known: until then nothing of an earlier life is changed.
+    began: bool,
+    /// The last restore failed.
+    failing: bool,
+    /// When what is of no use may be cleared away.
+    clear_at: Option<Instant>,
+    /// Addresses that left before the program was known.
+    early: BTreeSet<IpAddr>,
+    /// Whether something that was allowed may be forbidden since connections were last looked at.
+    tightened: bool,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    family: Family,
+    tables: BTreeMap<TableName, Table>,
+}
+
+/// A text for iptables-restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TableJob {
+    /// Whose iptables.
+    pub(crate) family: Family,
+    /// The text.
+    pub(crate) text: String,
+}
+
+/// All that the compiler wants, members of sets apart.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Program<'a> {
+    /// Its sets, with how many members they have.
+    pub(crate) sets: Vec<(SetId, usize)>,
+    /// Its classes.
+    pub(crate) classes: Vec<(ClassId, &'a Class)>,
+    /// Its members.
+    pub(crate) joins: Vec<(IpAddr, ClassId)>,
+}
+
+impl State {
+    /// Nothing is known of the kernel yet.
+    pub(crate) fn new(config: &AclConfig, mark: MarkSpace) -> Self {
+        let layout = Layout {
+            mark,
+            interfaces: format!("{}+", config.interface_prefix),
+            to_host: config.endpoint_to_host,
+            log: config.log_denied.then_some(config.log_group),
+            masquerade: false,
+        };
+        Self {
+            layout,
+            families: config.families.clone(),
+            slots: Slots::new(mark.highest()),
+            joins: Joins::new(mark),
+            sets: ProgramSets::default(),
+            pools: Pools::default(),
+            known: BTreeMap::new(),
+            dirty: config.families.clone(),
+            in_flight: None,
+            began: false,
+            failing: false,
+            clear_at: None,
+            early: BTreeSet::new(),
+            tightened: false,
+        }
+    }
+
+    /// The families of which there are chains.
+    pub(crate) const fn families(&self) -> &BTreeSet<Family> {
+        &self.families
+    }
+
+    /// Whether the compiler's program is known.
+    pub(crate) const fn has_begun(&self) -> bool {
+        self.began
+    }
+}
+
+/// What the kernel says.
+impl State {
+    /// A set of ours is there, from an earlier life.
+    pub(crate) fn set_found(&mut self, set: SetRef) {
+        match set {
+            SetRef::Program(id, _) => self.sets.found(id),
+            SetRef::Slots(_) | SetRef::Pools(_) | SetRef::Masquerade(_) => {}
+        }
+    }
+
+    /// The members of a fixed set; none: it is not there, but for a moment, and empty.
+    pub(crate) fn fixed_set_read(&mut self, set: SetRef, elements: &[SetElement]) {
+        match set {
+            SetRef::Slots(family) => self.joins.found(family, elements),
+            SetRef::Pools(_) | SetRef::Masquerade(_) => self.pools.found(set, elements),
+            SetRef::Program(..) => {}
+        }
+    }
+
+    /// The family's tables have been read. Answers what others have changed in them.
+    pub(crate) fn tables_read(&mut self, family: Family, tables: BTreeMap<TableName, SavedTable>) -> Disturbance {
+        let mut disturbance = Disturbance::default();
+        for (name, table) in tables {
+            let before = self.known.insert((family, name), table);
+            let now = self.known.get(&(family, name));
+            let lost = before.as_ref().zip(now).is_some_and(|(before, now)| differs(before, now));
+            disturbance.repairs |= lost;
+            disturbance.is_unprotected |= lost && matches!(name, TableName::Mangle | TableName::Raw);
+        }
+        if !self.began {
+            let mangle = |family: &Family| Some((*family, self.known.get(&(*family, TableName::Mangle))?));
+            self.slots.adopt(self.families.iter().filter_map(mangle));
+            let nat = self.families.iter().filter_map(|family| self.known.get(&(*family, TableName::Nat)));
+            self.layout.masquerade |= self.pools.are_unknown() && nat.into_iter().any(|nat| !nat.chains.is_empty());
+        }
+        self.tables_known(family);
+        self.slots.forget_unwritable();
+        self.joins.doubt();
+        disturbance
+    }
+
+    /// The classes of an earlier life.
+    pub(crate) fn adopted(&self) -> Vec<(ClassId, ClassKey)> {
+        self.slots.classes(&self.joins.in_use())
+    }
+
+    /// The restore that was under way has ended; answers its family, whose tables are to be read after a failure.
+    pub(crate) fn restored(&mut self, is_success: bool, now: Instant) -> Option<Family> {
+        let InFlight { family, tables } = self.in_flight.take()?;
+        self.failing = !is_success;
+        self.dirty.insert(family);
+        if !is_success {
+            if self.slots.has_leaving() {
+                // Perhaps somebody's rule leads to one of them; nothing else is to wait for that.
+                self.slots.stay();
+                self.clear_at = Some(now + UNREMOVABLE);
+            }
+            return Some(family);
+        }
+        for (name, wanted) in tables {
+            let known = self.known.entry((family, name)).or_default();
+            *known = plan::after(known, &wanted);
+        }
+        self.tables_known(family);
+        Some(family)
+    }
+
+    fn tables_known(&mut self, family: Family) {
+        self.dirty.insert(family);
+        let Some(mangle) = self.known.get(&(family, TableName::Mangle)) else { return };
+        let layout = &self.layout;
+        let is_dispatched = |slot| {
+            let has = |(chain, hash): &(String, u64)| {
+                mangle.chains.get(chain).is_some_and(|saved| saved.rules.contains(&Some(*hash)))
+            };
+            render::dispatch_of(layout, slot).iter().all(has)
+        };
+        let news = self.slots.known(family, mangle, is_dispatched);
+        self.joins.news(&news);
+    }
+
+    /// Changes of members of the map of slots are in the kernel, but for those that failed.
+    pub(crate) fn joined(&mut self, change: &ElementChange, is_done: bool) {
+        if is_done {
+            self.tightened |= self.joins.done(change);
+        } else {
+            self.joins.failed(change);
+        }
+    }
+
+    /// Something went wrong with a set.
+    pub(crate) fn doubt_set(&mut self, set: SetRef) {
+        match set {
+            SetRef::Program(id, _) => self.sets.doubt(id),
+            SetRef::Pools(_) | SetRef::Masquerade(_) => self.pools.doubt(set),
+            SetRef::Slots(_) => {}
+        }
+    }
+
+    /// Everything is to be compared with the kernel again.
+    pub(crate) fn doubt(&mut self) {
+        self.sets.doubt_all();
+        self.joins.doubt();
+        self.dirty.clone_from(&self.families);
+    }
+}
+
+/// Whether others have taken or moved something of ours.
+fn differs(before: &SavedTable, now: &SavedTable) -> bool {
+    let places = |table: &SavedTable| -> Vec<(String, u64, bool)> {
+        let of = |(name, chain): (&String, &super::saved::ForeignChain)| {
+            chain.ours.iter().map(|rule| (name.clone(), rule.hash, rule.index == 0)).collect::<Vec<_>>()
+        };
+        table.foreign.iter().flat_map(of).collect()
+    };
+    let chain_differs = |(name, chain): (&String, &super::saved::SavedChain)| {
+        now.chains.get(name).is_none_or(|now| now.rules != chain.rules)
+    };
+    before.chains.iter().any(chain_differs) || places(before) != places(now)
+}
+
+/// What others have done to our chains.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Disturbance {
+    /// There is something to be repaired.
+    pub(crate) repairs: bool,
+    /// It is something that protects pods.
+    pub(crate) is_unprotected: bool,
+}
+
+/// What the compiler and the agent want.
+impl State {
+    /// The program is known now: everything that is in the kernel beyond it goes.
+    pub(crate) fn begin(&mut self, program: Program<'_>) {
+        self.began = true;
+        for (set, expected) in program.sets {
+            self.sets.create(set, expected);
+        }
+        for (id, class) in program.classes {
+            self.put_class(id, class);
+        }
+        for (address, class) in program.joins {
+            self.joins.join(address, class);
+        }
+        self.joins.doubt();
+        self.dirty.clone_from(&self.families);
+        self.tightened = true;
+    }
+
+    /// These addresses are nobody's any more, though the program is not known yet.
+    pub(crate) fn leave_early(&mut self, addresses: &[IpAddr]) {
+        if !self.began {
+            addresses.iter().for_each(|address| self.joins.leave(*address));
+            self.early.extend(addresses);
+        }
+    }
+
+    /// Changes of the compiler's, in its order.
+    pub(crate) fn change(&mut self, changes: Vec<Change>, now: Instant) {
+        for change in changes {
+            match change {
+                Change::CreateSet { set, expected } => {
+                    self.sets.create(set, expected);
+                    self.dirty.clone_from(&self.families);
+                }
+                Change::Add(set, element) => self.sets.change(set, element, true),
+                Change::Remove(set, element) => {
+                    self.tightened = true;
+                    self.sets.change(set, element, false);
+                }
+                Change::PutClass(id, class) => {
+                    self.put_class(id, &class);
+                    self.look_at_outdated();
+                    self.clear_at = Some(now + IDLE);
+                }
+                Change::Join(address, class) => self.joins.join(address, class),
+                Change::Leave(address) => self.joins.leave(address),
+                Change::DropClass(id) => {
+                    self.slots.drop_class(id);
+                    self.look_at_outdated();
+                    self.clear_at = Some(now + IDLE);
+                }
+                Change::DestroySet(set) => {
+                    self.sets.give_up(set);
+                    self.clear_at.get_or_insert(now + IDLE);
+                }
+            }
+        }
+    }
+
+    fn put_class(&mut self, id: ClassId, class: &Class) {
+        if id == ClassId::OPEN {
+            return;
+        }
+        self.tightened |= self.joins.has_members(id, &self.slots);
+        let (rules, sets) = render::class_rules(id, class, &self.families);
+        self.slots.put(id, class.key, rules, sets);
+        // A content that was there before may be in force already.
+        self.joins.news(&BTreeSet::from([id]));
+        self.dirty.clone_from(&self.families);
+    }
+
+    fn look_at_outdated(&mut self) {
+        let outdated = self.slots.outdated(&self.joins.in_use());
+        self.sets.set_outdated(outdated, self.failing);
+    }
+
+    /// All pools.
+    pub(crate) fn set_pools(&mut self, pools: &[NatPool]) {
+        self.pools.want(pools, &self.families);
+        self.layout.masquerade = pools.iter().any(|pool| pool.outgoing);
+        self.dirty.clone_from(&self.families);
+    }
+
+    /// Whether what is dropped is logged.
+    pub(crate) fn set_log(&mut self, group: Option<u16>) {
+        self.layout.log = group;
+        self.dirty.clone_from(&self.families);
+    }
+}
+
+/// What is to be done.
+impl State {
+    /// Puts in order what follows from what happened: to be called before steps are asked for.
+    pub(crate) fn settle(&mut self, now: Instant) {
+        let in_use = self.joins.in_use();
+        let garbage = self.slots.garbage(&in_use);
+        if self.began && !garbage.is_empty() {
+            let is_scarce = self.slots.free_count() < SCARCE && !self.failing;
+            if is_scarce || self.clear_at.is_none_or(|at| now >= at) {
+                self.slots.leave(&garbage);
+                self.dirty.clone_from(&self.families);
+            }
+        }
+        self.slots.number();
+        if self.slots.without_number() > 0 && !self.slots.has_leaving() && garbage.is_empty() {
+            self.slots.replace_in_place();
+        }
+        self.look_at_outdated();
+        let stuck = self.sets.stuck();
+        if !stuck.is_empty() && self.is_idle() {
+            self.joins.evict(&self.slots.outdated_with(&stuck));
+        }
+    }
+
+    /// Whether no restore is under way or to be made.
+    fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.dirty.is_empty()
+    }
+
+    /// When there is something to be cleared away that is left for now.
+    pub(crate) fn clear_at(&self) -> Option<Instant> {
+        let has_some = !self.slots.garbage(&self.joins.in_use()).is_empty();
+        if has_some { self.clear_at } else { None }
+    }
+
+    /// Sets of the compiler's that are to be read and compared.
+    pub(crate) fn unsure_sets(&self) -> Vec<SetId> {
+        if self.began { self.sets.unsure() } else { Vec::new() }
+    }
+
+    /// A set was read (none: it is not there): what is to be done about it.
+    pub(crate) fn set_compared(
+        &mut self,
+        set: SetId,
+        family: Family,
+        found: Option<Vec<SetElement>>,
+        wanted: &BTreeSet<SetElement>,
+    ) -> Vec<SetStep> {
+        self.sets.compared(set, family, found, wanted)
+    }
+
+    /// That has been done in all families.
+    pub(crate) fn set_is_sure(&mut self, set: SetId) {
+        self.sets.sure(set);
+        self.dirty.clone_from(&self.families);
+    }
+
+    /// Sets to be made and members to be changed.
+    pub(crate) fn set_steps(&mut self) -> Vec<SetStep> {
+        let mut steps = self.pools.steps();
+        if self.began {
+            steps.extend(self.sets.steps(&self.families));
+        }
+        steps
+    }
+
+    /// Sets to be destroyed.
+    pub(crate) fn destroyable(&self) -> Vec<SetId> {
+        let is_due = self.began && self.in_flight.is_none() && self.sets.has_doomed();
+        if is_due { self.sets.destroyable(&self.slots.sets(), DESTROYED_AT_ONCE) } else { Vec::new() }
+    }
+
+    /// The set is gone, or could not be destroyed.
+    pub(crate) fn destroyed(&mut self, set: SetId, is_gone: bool) {
+        if is_gone { self.sets.destroyed(set) } else { self.sets.not_destroyed(set) }
+    }
+
+    /// Addresses to be mapped.
+    pub(crate) fn join_steps(&mut self) -> BTreeMap<Family, Vec<ElementChange>> {
+        if self.began {
+            return self.joins.steps(&self.slots, &self.families);
+        }
+        let early = std::mem::take(&mut self.early);
+        if early.is_empty() { BTreeMap::new() } else { self.joins.steps_of(early, &self.slots, &self.families) }
+    }
+
+    /// The next restore, if one is to be made and none is under way.
+    pub(crate) fn table_job(&mut self) -> Option<TableJob> {
+        if self.in_flight.is_some() {
+            return None;
+        }
+        while let Some(family) = self.dirty.pop_first() {
+            let mut text = String::new();
+            let mut tables = BTreeMap::new();
+            for name in TableName::ALL {
+                let wanted = self.wanted_table(family, name);
+                let known = self.known.entry((family, name)).or_default();
+                if let Some(part) = plan::restore_text(name, known, &wanted) {
+                    text.push_str(&part);
+                    tables.insert(name, wanted);
+                }
+            }
+            if !tables.is_empty() {
+                let wanted = self.slots.wanted(family, |set| self.sets.is_there(set));
+                let numbers: Vec<_> = wanted.into_iter().map(|(number, _)| number).collect();
+                self.slots.writing(family, numbers);
+                self.in_flight = Some(InFlight { family, tables });
+                return Some(TableJob { family, text });
+            }
+        }
+        None
+    }
+
+    fn wanted_table(&self, family: Family, name: TableName) -> Table {
+        let slots = match name {
+            TableName::Mangle => self.slots.wanted(family, |set| self.sets.is_there(set)),
+            TableName::Raw | TableName::Nat | TableName::Filter => Vec::new(),
+        };
+        let numbers: Vec<_> = slots.iter().map(|(number, _)| *number).collect();
+        let chains = slots.iter().flat_map(|(number, slot)| {
+            slot.rules.iter().filter(|((of, _), _)| *of == family).map(|((_, chain), rules)| {
+                // Of contents of an earlier life only hashes are known; they stay as they are.
+                let is_readable = rules.iter().all(|rule| !rule.spec.is_empty());
+                let log = self.layout.log.filter(|_| is_readable);
+                (chain.name(*number), render::for_slot(rules, *number, log, chain.direction, slot.class))
+            })
+        });
+        render::table(&self.layout, family, name, &numbers, chains)
+    }
+}
+
+/// How it stands.
+impl State {
+    /// Whether the kernel enforces what the compiler wants for these addresses: they are mapped to their class, whose chains
+    /// are in force, and no membership of theirs waits.
+    pub(crate) fn is_in_force(&self, addresses: &[IpAddr]) -> bool {
+        addresses.iter().all(|address| self.joins.is_settled(*address, &self.slots))
+            && !self.sets.holds(|element| {
+                addresses.contains(&match element {
+                    Element::Net(prefix) => prefix.addr(),
+                    Element::Port(address, ..) => *address,
+                })
+            })
+    }
+
+    /// Whether everything told so far is in force.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.began
+            && self.slots.is_settled(&self.families)
+            && self.joins.are_settled(&self.slots, &self.families)
+            && !self.sets.holds(|_| true)
+    }
+
+    /// Whether something was tightened, and is in force: asked, it is no longer.
+    pub(crate) fn take_tightened(&mut self) -> bool {
+        self.is_settled() && std::mem::take(&mut self.tightened)
+    }
+
+    /// What chains look like.
+    pub(crate) const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The class that the kernel maps an address to.
+    pub(crate) fn class_of(&self, address: IpAddr) -> Option<ClassId> {
+        self.slots.class(self.joins.slot(address)?)
+    }
+
+    /// Classes for which the mark has no room.
+    pub(crate) fn without_number(&self) -> usize {
+        self.slots.without_number()
+    }
+
+    /// The class of a slot.
+    pub(crate) fn class_of_slot(&self, slot: u16) -> Option<ClassId> {
+        self.slots.class(slot)
+    }
+
+    /// Classes, rules, sets and mapped addresses.
+    pub(crate) fn counts(&self) -> Counts {
+        let chains = self.known.values().flat_map(|table| table.chains.values().map(|chain| chain.rules.len()));
+        let hooks = self.known.values().flat_map(|table| table.foreign.values().map(|chain| chain.ours.len()));
+        Counts {
+            classes: self.slots.class_count(),
+            rules: chains.chain(hooks).sum(),
+            sets: self.sets.count(),
+            addresses: self.joins.count(),
+        }
+    }
+}
+
+/// See [`State::counts`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) classes: usize,
+    pub(crate) rules: usize,
+    pub(crate) sets: usize,
+    pub(crate) addresses: usize,
+}
+
+/// The sets of pools: few members, of which all are remembered.
+#[derive(Debug, Clone, Default)]
+struct Pools {
+    /// What they should hold; none before the agent has said so.
+    wanted: Option<BTreeMap<SetRef, BTreeSet<Prefix>>>,
+    /// What they hold; a set that is not listed is not there.
+    kernel: BTreeMap<SetRef, BTreeSet<Prefix>>,
+}
+
+impl Pools {
+    const fn are_unknown(&self) -> bool {
+        self.wanted.is_none()
+    }
+
+    fn found(&mut self, set: SetRef, elements: &[SetElement]) {
+        let prefixes = elements.iter().filter_map(|element| match element {
+            SetElement::Net(prefix) => Some(*prefix),
+            SetElement::Address(_) | SetElement::Port(..) | SetElement::Mark { .. } => None,
+        });
+        self.kernel.insert(set, prefixes.collect());
+    }
+
+    /// What the set holds is not certain: all of it is put again.
+    fn doubt(&mut self, set: SetRef) {
+        self.kernel.remove(&set);
+    }
+
+    fn want(&mut self, pools: &[NatPool], families: &BTreeSet<Family>) {
+        let mut wanted = BTreeMap::new();
+        for family in families {
+            let of_family = || pools.iter().filter(|pool| pool.cidr.family() == *family);
+            let all = of_family().flat_map(|pool| halves(pool.cidr));
+            let outgoing = of_family().filter(|pool| pool.outgoing).flat_map(|pool| halves(pool.cidr));
+            wanted.insert(SetRef::Pools(*family), all.collect::<BTreeSet<_>>());
+            wanted.insert(SetRef::Masquerade(*family), outgoing.collect());
+        }
+        self.wanted = Some(wanted);
+    }
+
+    fn steps(&mut self) -> Vec<SetStep> {
+        let mut steps = Vec::new();
+        for (set, wanted) in self.wanted.iter().flatten() {
+            let found = self.kernel.get(set);
+            if found.is_none() {
+                steps.push(SetStep { set: *set, work: SetWork::Create(fixed_spec(*set, wanted.len())) });
+            }
+            let none = BTreeSet::new();
+            let found = found.unwrap_or(&none);
+            let add = wanted.difference(found).map(|prefix| ElementChange::Put(SetElement::Net(*prefix)));
+            let remove = found.difference(wanted).map(|prefix| ElementChange::Delete(SetElement::Net(*prefix)));
+            let changes: Vec<_> = add.chain(remove).collect();
+            if !changes.is_empty() {
+                steps.push(SetStep { set: *set, work: SetWork::Change(changes) });
+            }
+            self.kernel.insert(*set, wanted.clone());
+        }
+        steps
+    }
+}
+
+/// A prefix as a set takes it: not of length zero.
+fn halves(prefix: Prefix) -> Vec<Prefix> {
+    if prefix.len() > 0 {
+        return vec![prefix];
+    }
+    let upper = match prefix.family() {
+        Family::Ipv4 => IpAddr::from([128, 0, 0, 0]),
+        Family::Ipv6 => IpAddr::from([0x8000, 0, 0, 0, 0, 0, 0, 0]),
+    };
+    [prefix.addr(), upper].into_iter().filter_map(|address| Prefix::new(address, 1).ok()).collect()
+}

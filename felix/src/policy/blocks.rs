@@ -1,0 +1,154 @@
+//! Blocks of addresses, with their holes subtracted: `nomatch` in a set would speak for every block of it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use types::Prefix;
+
+use super::hash::StableHasher;
+use super::slab::Slab;
+
+/// Blocks that somebody uses.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks {
+    by_prefixes: HashMap<Arc<[Prefix]>, u32>,
+    entries: Slab<Block>,
+    /// Hashes that are taken.
+    hashes: HashMap<u64, u32>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Block {
+    /// Ascending, without overlap, none of length zero.
+    pub(crate) prefixes: Arc<[Prefix]>,
+    pub(crate) hash: u64,
+    holders: u32,
+}
+
+impl Blocks {
+    /// The number of a block, held once more.
+    pub(crate) fn hold(&mut self, prefixes: Arc<[Prefix]>) -> u32 {
+        if let Some(id) = self.by_prefixes.get(&prefixes) {
+            if let Some(block) = self.entries.get_mut(*id) {
+                block.holders += 1;
+            }
+            return *id;
+        }
+        let mut hasher = StableHasher::of("block");
+        prefixes.iter().for_each(|prefix| hasher.text(&prefix.to_string()));
+        while self.hashes.contains_key(&hasher.finish()) {
+            hasher.text("again");
+        }
+        let hash = hasher.finish();
+        let id = self.entries.insert(Block { prefixes: Arc::clone(&prefixes), hash, holders: 1 });
+        self.hashes.insert(hash, id);
+        self.by_prefixes.insert(prefixes, id);
+        id
+    }
+
+    pub(crate) fn release(&mut self, id: u32) {
+        let Some(block) = self.entries.get_mut(id) else { return };
+        block.holders -= 1;
+        if block.holders == 0
+            && let Some(block) = self.entries.remove(id)
+        {
+            self.hashes.remove(&block.hash);
+            self.by_prefixes.remove(&block.prefixes);
+        }
+    }
+
+    pub(crate) fn get(&self, id: u32) -> Option<&Block> {
+        self.entries.get(id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+/// The addresses of `block` that are in none of `holes`, in as few prefixes as there can be; the whole of a family as its
+/// two halves, as sets take no prefix of length zero.
+pub(crate) fn subtract(block: Prefix, holes: &[Prefix]) -> Vec<Prefix> {
+    let mut left = Vec::new();
+    let holes: Vec<_> = holes.iter().filter(|hole| hole.overlaps(&block)).collect();
+    carve(block, &holes, &mut left);
+    left
+}
+
+fn carve(block: Prefix, holes: &[&Prefix], left: &mut Vec<Prefix>) {
+    if holes.iter().any(|hole| hole.covers(&block)) {
+        return;
+    }
+    let inside: Vec<_> = holes.iter().copied().filter(|hole| block.covers(hole)).collect();
+    match halves(block) {
+        Some(halves) if !inside.is_empty() || block.len() == 0 => {
+            halves.into_iter().for_each(|half| carve(half, &inside, left));
+        }
+        _ => left.push(block),
+    }
+}
+
+/// None of a single address.
+fn halves(block: Prefix) -> Option<[Prefix; 2]> {
+    let len = block.len() + 1;
+    let upper = match block.addr() {
+        IpAddr::V4(addr) => {
+            IpAddr::V4(Ipv4Addr::from_bits(addr.to_bits() | 1_u32.checked_shl(32_u32.checked_sub(len.into())?)?))
+        }
+        IpAddr::V6(addr) => {
+            IpAddr::V6(Ipv6Addr::from_bits(addr.to_bits() | 1_u128.checked_shl(128_u32.checked_sub(len.into())?)?))
+        }
+    };
+    Some([Prefix::new(block.addr(), len).ok()?, Prefix::new(upper, len).ok()?])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn prefixes(texts: &[&str]) -> Vec<Prefix> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn holes_are_subtracted_and_the_whole_of_a_family_is_two_halves() {
+        let cases: [(&str, &[&str], &[&str]); 6] = [
+            ("10.0.0.0/8", &[], &["10.0.0.0/8"]),
+            ("0.0.0.0/0", &[], &["0.0.0.0/1", "128.0.0.0/1"]),
+            ("::/0", &["8000::/1", "10.0.0.0/8"], &["::/1"]),
+            ("10.0.0.0/30", &["10.0.0.1/32", "10.0.0.2/32"], &["10.0.0.0/32", "10.0.0.3/32"]),
+            ("10.0.0.0/30", &["10.0.0.0/8"], &[]),
+            ("10.0.0.7/32", &["10.0.0.7/32"], &[]),
+        ];
+        for (block, holes, left) in cases {
+            assert_eq!(subtract(block.parse().unwrap(), &prefixes(holes)), prefixes(left), "{block}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_left_is_in_the_block_and_in_no_hole_and_nowhere_twice(
+            block in (any::<u32>(), 0..=32_u8),
+            holes in prop::collection::vec((any::<u32>(), 0..=32_u8, any::<bool>()), 0..6),
+            probes in prop::collection::vec(any::<u32>(), 32),
+        ) {
+            let prefix = |addr: u32, len| Prefix::new(IpAddr::V4(Ipv4Addr::from_bits(addr)), len).unwrap();
+            let block = prefix(block.0, block.1);
+            let first = match block.addr() { IpAddr::V4(addr) => addr.to_bits(), IpAddr::V6(_) => unreachable!() };
+            let within = |addr: u32| if block.len() == 0 { addr } else { first | (addr & (u32::MAX >> (block.len() - 1) >> 1)) };
+            let holes: Vec<_> =
+                holes.into_iter().map(|(addr, len, inside)| prefix(if inside { within(addr) } else { addr }, len)).collect();
+            let left = subtract(block, &holes);
+            for probe in probes {
+                for addr in [probe, within(probe)] {
+                    let addr = IpAddr::V4(Ipv4Addr::from_bits(addr));
+                    let fits = block.contains(addr) && !holes.iter().any(|hole| hole.contains(addr));
+                    prop_assert_eq!(left.iter().filter(|prefix| prefix.contains(addr)).count(), usize::from(fits));
+                }
+            }
+        }
+    }
+}

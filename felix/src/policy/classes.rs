@@ -1,0 +1,259 @@
+//! Classes: endpoints that the same policies govern in the same way, under one number.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use types::policy::{Direction, PortRange, Protocol};
+
+use super::encoding::Terms;
+use super::hash::StableHasher;
+use super::policies::{Compiled, Policies, PortRef};
+use super::program::{self, ClassId, ClassKey, Rules};
+use super::sets::Shared;
+use super::world::World;
+
+/// What makes endpoints alike.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
+    /// The policies that govern them, in the order in which they are judged.
+    ingress: Vec<u32>,
+    egress: Vec<u32>,
+    /// The named ports that their ingress speaks of, with the numbers that they have under them.
+    ports: Vec<(Protocol, u32, Vec<u16>)>,
+}
+
+impl Identity {
+    /// Of an endpoint, by the selectors of subjects that select it.
+    pub(crate) fn of(endpoint: u32, subjects: &BTreeSet<u32>, policies: &Policies, world: &World) -> Self {
+        let mut governing: Vec<_> = subjects
+            .iter()
+            .flat_map(|subject| policies.of_subject(*subject))
+            .filter_map(|number| Some((number, policies.get(number)?)))
+            .collect();
+        governing.sort_by(|(_, a), (_, b)| a.place().cmp(&b.place()));
+        let mut identity = Self::default();
+        let mut names = BTreeSet::new();
+        for (number, entry) in governing {
+            if entry.policy.ingress.is_some() {
+                identity.ingress.push(number);
+                names.extend(&entry.ingress_names);
+            }
+            if entry.policy.egress.is_some() {
+                identity.egress.push(number);
+            }
+        }
+        if let Some(endpoint) = world.get(endpoint) {
+            identity.ports = names
+                .into_iter()
+                .map(|(protocol, name)| {
+                    let mut numbers: Vec<_> = endpoint.numbers(protocol, name).collect();
+                    numbers.dedup();
+                    (protocol, name, numbers)
+                })
+                .collect();
+        }
+        identity
+    }
+
+    pub(crate) const fn is_open(&self) -> bool {
+        self.ingress.is_empty() && self.egress.is_empty()
+    }
+
+    pub(crate) fn policies(&self, direction: Direction) -> &[u32] {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
+        }
+    }
+
+    /// A port as the class sees it: on ingress a name is the class's own.
+    pub(crate) fn resolve(&self, port: PortRef, direction: Direction) -> Vec<PortRef> {
+        match (port, direction) {
+            (PortRef::Named(protocol, name), Direction::Ingress) => self
+                .ports
+                .iter()
+                .filter(|(other, called, _)| *other == protocol && *called == name)
+                .flat_map(|(_, _, numbers)| numbers)
+                .map(|number| PortRef::Range(protocol, PortRange::single(*number)))
+                .collect(),
+            _ => vec![port],
+        }
+    }
+
+    /// Whether two see named ports in the same way.
+    pub(crate) fn has_ports_of(&self, other: &Self) -> bool {
+        self.ports == other.ports
+    }
+
+    pub(crate) fn key(&self, policies: &Policies, world: &World) -> ClassKey {
+        let mut hasher = StableHasher::of("class");
+        for direction in Direction::ALL {
+            hasher.text(&direction.to_string());
+            for number in self.policies(direction) {
+                hasher.text(&policies.get(*number).map(|entry| entry.id.to_string()).unwrap_or_default());
+            }
+        }
+        hasher.text("ports");
+        let mut ports: Vec<_> =
+            self.ports.iter().map(|(protocol, name, numbers)| (protocol, world.texts.text(*name), numbers)).collect();
+        // The numbers of texts are another life's others.
+        ports.sort_unstable();
+        for (protocol, name, numbers) in ports {
+            hasher.number(protocol.number().into());
+            hasher.text(name);
+            numbers.iter().for_each(|number| hasher.number((*number).into()));
+            hasher.text("");
+        }
+        ClassKey(hasher.finish())
+    }
+}
+
+/// All classes but the open one.
+#[derive(Debug)]
+pub(crate) struct Classes {
+    by_identity: HashMap<Arc<Identity>, ClassId>,
+    entries: BTreeMap<ClassId, ClassState>,
+    /// How many numbers there are, from one on.
+    numbers: u16,
+    /// Numbers under which an earlier life of the agent had classes.
+    adopted: HashMap<ClassKey, ClassId>,
+    /// The same numbers: taken last by other classes.
+    reserved: BTreeSet<ClassId>,
+}
+
+#[derive(Debug)]
+pub(crate) struct ClassState {
+    pub(crate) identity: Arc<Identity>,
+    /// The same for other lives of the agent.
+    pub(crate) key: ClassKey,
+    /// The endpoints in it, expected ones too.
+    pub(crate) members: BTreeSet<u32>,
+    pub(crate) ingress: DirectionState,
+    pub(crate) egress: DirectionState,
+    /// What changes have been given out for.
+    pub(crate) installed: Option<program::Class>,
+}
+
+/// One direction of a class, as it is in force after the last flush.
+#[derive(Debug)]
+pub(crate) struct DirectionState {
+    /// The policies with their rules, in order.
+    pub(crate) governing: Vec<(u32, Arc<Compiled>)>,
+    /// What it allows, where it is only about allowing.
+    pub(crate) terms: Terms,
+    /// The rules of these policies are in the terms.
+    pub(crate) in_terms: Vec<Arc<Compiled>>,
+    /// With names of ports as here.
+    pub(crate) resolved: Arc<Identity>,
+    /// The shared sets that its rules speak of.
+    pub(crate) shared: BTreeSet<Shared>,
+    pub(crate) rules: Rules,
+}
+
+impl DirectionState {
+    fn new(identity: &Arc<Identity>) -> Self {
+        Self {
+            governing: Vec::new(),
+            terms: Terms::default(),
+            in_terms: Vec::new(),
+            resolved: Arc::clone(identity),
+            shared: BTreeSet::new(),
+            rules: Rules::Open,
+        }
+    }
+}
+
+impl ClassState {
+    fn new(identity: Arc<Identity>, key: ClassKey) -> Self {
+        let direction = || DirectionState::new(&identity);
+        let (ingress, egress) = (direction(), direction());
+        Self { identity, key, members: BTreeSet::new(), ingress, egress, installed: None }
+    }
+
+    pub(crate) const fn direction(&self, direction: Direction) -> &DirectionState {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
+        }
+    }
+
+    pub(crate) const fn direction_mut(&mut self, direction: Direction) -> &mut DirectionState {
+        match direction {
+            Direction::Ingress => &mut self.ingress,
+            Direction::Egress => &mut self.egress,
+        }
+    }
+}
+
+impl Classes {
+    pub(crate) fn new(numbers: u16) -> Self {
+        Self {
+            by_identity: HashMap::new(),
+            entries: BTreeMap::new(),
+            numbers,
+            adopted: HashMap::new(),
+            reserved: BTreeSet::new(),
+        }
+    }
+
+    pub(crate) fn adopt(&mut self, id: ClassId, key: ClassKey) {
+        if id != ClassId::OPEN && id.number() <= self.numbers {
+            self.adopted.insert(key, id);
+            self.reserved.insert(id);
+        }
+    }
+
+    pub(crate) fn get(&self, id: ClassId) -> Option<&ClassState> {
+        self.entries.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: ClassId) -> Option<&mut ClassState> {
+        self.entries.get_mut(&id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ClassId, &ClassState)> {
+        self.entries.iter().map(|(id, class)| (*id, class))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn by_identity(&self, identity: &Identity) -> Option<ClassId> {
+        self.by_identity.get(identity).copied()
+    }
+
+    /// From now on no endpoint joins the class for its identity.
+    pub(crate) fn close(&mut self, id: ClassId) {
+        if let Some(class) = self.entries.get(&id)
+            && self.by_identity.get(&class.identity) == Some(&id)
+        {
+            self.by_identity.remove(&class.identity);
+        }
+    }
+
+    /// The class is what its members have become.
+    pub(crate) fn rename(&mut self, id: ClassId, identity: Arc<Identity>, key: ClassKey) {
+        if let Some(class) = self.entries.get_mut(&id) {
+            class.identity = Arc::clone(&identity);
+            class.key = key;
+            self.by_identity.insert(identity, id);
+        }
+    }
+
+    /// A class without members yet; none if all numbers are taken.
+    pub(crate) fn create(&mut self, identity: Arc<Identity>, key: ClassKey) -> Option<ClassId> {
+        let is_free = |id: &ClassId| !self.entries.contains_key(id);
+        let adopted = self.adopted.get(&key).copied().filter(is_free);
+        let all = || (2..=self.numbers).filter_map(ClassId::new).filter(is_free);
+        let id = adopted.or_else(|| all().find(|id| !self.reserved.contains(id))).or_else(|| all().next())?;
+        self.entries.insert(id, ClassState::new(Arc::clone(&identity), key));
+        self.by_identity.insert(identity, id);
+        Some(id)
+    }
+
+    pub(crate) fn remove(&mut self, id: ClassId) -> Option<ClassState> {
+        self.close(id);
+        self.entries.remove(&id)
+    }
+}

@@ -1,0 +1,149 @@
+//! Packets that rules log: NFLOG, by nfnetlink_log (linux/netfilter/nfnetlink_log.h).
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::nfnetlink::{self, Request, attribute, be32, message, message_type, text};
+use super::packet::Packet;
+use crate::events::{Bell, Wait, Waker, wait_readable};
+use crate::linux::socket::{Reply, Socket, replies};
+use crate::netns::run_in;
+use crate::{KernelError, Netns};
+
+/// Reads what rules with `-j NFLOG --nflog-group N` log in a namespace. A group has one reader.
+#[derive(Debug)]
+pub struct DropLog {
+    socket: Socket,
+    /// The last datagram.
+    datagram: Vec<u8>,
+    /// Entries that were not asked for yet, oldest first.
+    pending: VecDeque<LogEvent>,
+    bell: Bell,
+    waker: Waker,
+}
+
+/// What was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogEvent {
+    /// A packet.
+    Packet(LoggedPacket),
+    /// Packets were logged faster than they were read; some are missing here.
+    Lost,
+}
+
+/// A packet that met a rule with NFLOG.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoggedPacket {
+    /// The rule's `--nflog-prefix`.
+    pub prefix: String,
+    /// The index of the interface by which it came.
+    pub in_interface: Option<u32>,
+    /// The index of the interface by which it would have gone.
+    pub out_interface: Option<u32>,
+    /// Its mark.
+    pub mark: u32,
+    /// What it is; none if it is not IP.
+    pub packet: Option<Packet>,
+}
+
+/// How much of a packet is copied: IPv6 with extension headers, and the ports.
+const COPIED_OCTETS: u32 = 128;
+
+/// How long the kernel gathers packets for one datagram, in hundredths of a second.
+const GATHERING: u32 = 10;
+
+const CONFIG: u16 = message_type(libc::NFNL_SUBSYS_ULOG, libc::NFULNL_MSG_CONFIG);
+const PACKET: u16 = message_type(libc::NFNL_SUBSYS_ULOG, libc::NFULNL_MSG_PACKET);
+
+impl DropLog {
+    /// Becomes the reader of a group in the calling thread's namespace. [`KernelError::Busy`] if it has one.
+    pub fn open(group: u16) -> Result<Self, KernelError> {
+        let mut socket = nfnetlink::open()?;
+        let operation = || format!("cannot read NFLOG group {group}");
+        // Its own message: the rest is about a group that exists. The kernel says EBUSY or EPERM when it has a reader.
+        let mut bind = Request::new(CONFIG, 0, 0, group);
+        bind.put(attribute_kind(libc::NFULA_CFG_CMD), &[nfnetlink::octet(libc::NFULNL_CFG_CMD_BIND)]);
+        socket.change(bind, 0, operation)?;
+        let mut configure = Request::new(CONFIG, 0, 0, group);
+        // struct nfulnl_msg_config_mode: range, mode, a pad.
+        let [a, b, c, d] = COPIED_OCTETS.to_be_bytes();
+        configure
+            .put(attribute_kind(libc::NFULA_CFG_MODE), &[a, b, c, d, nfnetlink::octet(libc::NFULNL_COPY_PACKET), 0]);
+        configure.put(attribute_kind(libc::NFULA_CFG_TIMEOUT), &GATHERING.to_be_bytes());
+        socket.change(configure, 0, operation)?;
+        let (bell, waker) = Bell::new()?;
+        Ok(Self { socket, datagram: Vec::new(), pending: VecDeque::new(), bell, waker })
+    }
+
+    /// The same in another namespace.
+    pub fn open_in(netns: &Netns, group: u16) -> Result<Self, KernelError> {
+        run_in(netns, || Self::open(group))?
+    }
+
+    /// Waits for the next entry, for a waker, or until `timeout` has passed (none: for ever). Wakes come before entries.
+    pub fn next(&mut self, timeout: Option<Duration>) -> Result<Wait<LogEvent>, KernelError> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        loop {
+            if self.bell.silence() {
+                return Ok(Wait::Woken);
+            }
+            if let Some(event) = self.pending.pop_front() {
+                return Ok(Wait::Event(event));
+            }
+            self.receive()?;
+            if !self.pending.is_empty() {
+                continue;
+            }
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if !wait_readable([self.bell.as_fd(), self.socket.as_fd()], left)? {
+                return Ok(Wait::TimedOut);
+            }
+        }
+    }
+
+    /// A handle that ends the wait from another thread.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Takes in one datagram, if there is one.
+    fn receive(&mut self) -> Result<(), KernelError> {
+        match self.socket.receive(&mut self.datagram, libc::MSG_DONTWAIT) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EMSGSIZE)) => {
+                self.pending.push_back(LogEvent::Lost);
+                return Ok(());
+            }
+            Err(error) => return Err(KernelError::io("cannot read logged packets", &error)),
+        }
+        for reply in replies(&self.datagram) {
+            let read = match reply {
+                Ok(reply) if reply.kind == PACKET => parse(&reply).map(LogEvent::Packet),
+                Ok(_) => continue,
+                Err(_) => None,
+            };
+            self.pending.push_back(read.unwrap_or(LogEvent::Lost));
+        }
+        Ok(())
+    }
+}
+
+fn parse(reply: &Reply<'_>) -> Option<LoggedPacket> {
+    let attributes = message(reply)?.attributes;
+    let number = |kind| attribute(attributes, attribute_kind(kind)).and_then(be32);
+    Some(LoggedPacket {
+        prefix: attribute(attributes, attribute_kind(libc::NFULA_PREFIX)).and_then(text).unwrap_or_default(),
+        in_interface: number(libc::NFULA_IFINDEX_INDEV),
+        out_interface: number(libc::NFULA_IFINDEX_OUTDEV),
+        mark: number(libc::NFULA_MARK).unwrap_or(0),
+        packet: attribute(attributes, attribute_kind(libc::NFULA_PAYLOAD)).and_then(Packet::parse),
+    })
+}
+
+/// The type of an attribute, which libc has as C does.
+const fn attribute_kind(kind: i32) -> u16 {
+    nfnetlink::octet(kind) as u16
+}

@@ -1,0 +1,235 @@
+//! iptables by its own programs: `ip(6)tables-{nft,legacy}-{save,restore}`.
+
+mod process;
+mod variant;
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use types::Family;
+
+use self::process::{Ended, Program};
+use super::{IptablesVariant, TABLES_PATIENCE, Tables};
+use crate::netns::run_in;
+use crate::{Failure, KernelError, Netns};
+
+/// How long a legacy program waits for `/run/xtables.lock`, which all network namespaces share: less than
+/// [`TABLES_PATIENCE`], so that its own words tell who is to blame.
+const LOCK_SECONDS: &str = "5";
+
+/// What the programs say when it is worth another try: the lock is held, or somebody else changed the rules meanwhile or
+/// still refers to something. (The exit code tells nothing: the nft programs give 4 for whatever the kernel refuses.)
+const TRY_AGAIN: [&str; 3] = ["xtables lock", "Resource temporarily unavailable", "Device or resource busy"];
+
+/// How many own restores are remembered: their notifications are read long before as many more have run.
+const RESTORES_REMEMBERED: usize = 32;
+
+/// iptables of the namespace of the calling thread, or of a given one.
+///
+/// The programs are found by `PATH` at each call.
+#[derive(Debug)]
+pub struct Iptables {
+    variant: IptablesVariant,
+    /// Where the programs are run, if not where the caller is.
+    netns: Option<Netns>,
+    /// In the place of this process's `PATH`.
+    path: Option<OsString>,
+    patience: Duration,
+    restores: OwnRestores,
+}
+
+/// The processes that restored on our behalf of late: by them, own changes are told from foreign ones. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct OwnRestores(Arc<Mutex<VecDeque<u32>>>);
+
+impl Iptables {
+    /// That variant.
+    pub fn new(variant: IptablesVariant) -> Self {
+        Self { variant, netns: None, path: None, patience: TABLES_PATIENCE, restores: OwnRestores::default() }
+    }
+
+    /// The variant that others use in the calling thread's namespace: the one with kube-proxy's or the kubelet's chains,
+    /// else the one with more rules, else the host's `iptables`. [`KernelError::Gone`] if there is no program of either.
+    pub fn detect() -> Result<Self, KernelError> {
+        variant::detect(None).map(Self::new)
+    }
+
+    /// The same with the programs in the folders of `path` (as `PATH` has them).
+    pub fn detect_with_path(path: impl Into<OsString>) -> Result<Self, KernelError> {
+        let path = path.into();
+        Ok(Self::new(variant::detect(Some(&path))?).with_path(path))
+    }
+
+    /// Runs the programs in another namespace. Costs a thread a call.
+    #[must_use]
+    pub fn in_netns(mut self, netns: Netns) -> Self {
+        self.netns = Some(netns);
+        self
+    }
+
+    /// Finds the programs in the folders of `path`, in the place of this process's `PATH`.
+    #[must_use]
+    pub fn with_path(mut self, path: impl Into<OsString>) -> Self {
+        self.path = Some(path.into());
+        self
+    }
+
+    /// Ends a program that takes longer than this, in the place of [`TABLES_PATIENCE`].
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// The processes that restored for this handle.
+    pub fn own_restores(&self) -> OwnRestores {
+        self.restores.clone()
+    }
+
+    /// Runs a program with the given input; its output if it succeeded.
+    fn run(&self, program: &Program<'_>, operation: &(dyn Fn() -> String + Sync)) -> Result<String, KernelError> {
+        let run = || program.run(self.patience, |process| self.restores.add(process));
+        let ended = match &self.netns {
+            Some(netns) => run_in(netns, run)?,
+            None => run(),
+        };
+        let ended = ended.map_err(|error| {
+            // "Not found" says nothing without what was looked for.
+            KernelError::io(format!("{}: cannot run {}", operation(), program.name), &error)
+        })?;
+        judge(&ended, program, operation)
+    }
+}
+
+impl Tables for Iptables {
+    fn variant(&self) -> IptablesVariant {
+        self.variant
+    }
+
+    fn save(&mut self, family: Family, table: &str, counters: bool) -> Result<String, KernelError> {
+        let name = variant::program(family, self.variant, "save");
+        let mut arguments = vec!["-t", table];
+        if counters {
+            arguments.push("-c");
+        }
+        let program = Program { name: &name, arguments: &arguments, input: "", path: self.path.as_deref() };
+        self.run(&program, &|| format!("cannot read {family} table {table}"))
+    }
+
+    fn restore(&mut self, family: Family, text: &str) -> Result<(), KernelError> {
+        let name = variant::program(family, self.variant, "restore");
+        let mut arguments = vec!["--noflush"];
+        if self.variant == IptablesVariant::Legacy {
+            arguments.extend(["-w", LOCK_SECONDS]);
+        }
+        let program = Program { name: &name, arguments: &arguments, input: text, path: self.path.as_deref() };
+        self.run(&program, &|| format!("cannot change {family} rules")).map(drop)
+    }
+}
+
+impl OwnRestores {
+    /// Whether a process is one of them.
+    pub(super) fn contains(&self, process: u32) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&process)
+    }
+
+    fn add(&self, process: u32) {
+        let mut processes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        processes.push_back(process);
+        if processes.len() > RESTORES_REMEMBERED {
+            processes.pop_front();
+        }
+    }
+}
+
+/// The output of a program that succeeded, or why it did not: its own words with the line that they speak of.
+fn judge(ended: &Ended, program: &Program<'_>, operation: &dyn Fn() -> String) -> Result<String, KernelError> {
+    let failure = |errno, message| Failure { operation: operation(), errno, message: Some(message) };
+    match ended.code {
+        Some(0) => Ok(String::from_utf8_lossy(&ended.output).into_owned()),
+        None => {
+            let message = format!("{} took too long", program.name);
+            Err(KernelError::Busy(failure(libc::ETIMEDOUT, message)))
+        }
+        Some(code) => {
+            let said = String::from_utf8_lossy(&ended.errors);
+            let mut message = format!("{} ended with {code}: {}", program.name, words_of(&said));
+            if let Some((number, line)) = line_blamed(&said, program.input) {
+                message.push_str(&format!(" (line {number} is {line:?})"));
+            }
+            if TRY_AGAIN.iter().any(|words| said.contains(words)) {
+                Err(KernelError::Busy(failure(libc::EAGAIN, message)))
+            } else if said.contains("Permission denied") {
+                Err(KernelError::Denied(failure(libc::EPERM, message)))
+            } else {
+                Err(KernelError::Rejected(failure(libc::EINVAL, message)))
+            }
+        }
+    }
+}
+
+/// What a program said, on one line, without its advice.
+fn words_of(said: &str) -> String {
+    let lines = said.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Try `"));
+    lines.collect::<Vec<_>>().join("; ")
+}
+
+/// The line of the input that a program complains of, counted from 1. The nft programs check some things only at the next
+/// line or at COMMIT, and then blame that; a COMMIT is not worth quoting.
+fn line_blamed<'a>(said: &str, input: &'a str) -> Option<(usize, &'a str)> {
+    let number = said.split("line").skip(1).find_map(|behind| {
+        let behind = behind.trim_start_matches([':', ' ']);
+        let digits = behind.find(|c: char| !c.is_ascii_digit()).map_or(behind, |end| behind.get(..end).unwrap_or(""));
+        digits.parse::<usize>().ok()
+    })?;
+    let line = input.lines().nth(number.checked_sub(1)?)?;
+    (line != "COMMIT").then_some((number, line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "*mangle\n:manx-a - [0:0]\n-A manx-a -j nowhere\nCOMMIT\n";
+
+    fn failed(code: Option<i32>, said: &str) -> KernelError {
+        let program = Program { name: "iptables-nft-restore", arguments: &[], input: TEXT, path: None };
+        let ended = Ended { code, output: Vec::new(), errors: said.as_bytes().to_vec() };
+        judge(&ended, &program, &|| "cannot change ipv4 rules".to_owned()).unwrap_err()
+    }
+
+    #[test]
+    fn an_error_quotes_the_line_that_the_program_complains_of() {
+        let nft = "iptables-nft-restore v1.8.9 (nf_tables): Set nosuch doesn't exist.\n\nError occurred at line: 3\n\
+                   Try `iptables-nft-restore -h' or 'iptables-nft-restore --help' for more information.\n";
+        let legacy = "iptables-legacy-restore: line 3 failed\n";
+        for said in [nft, legacy] {
+            let error = failed(Some(2), said);
+            assert!(matches!(error, KernelError::Rejected(_)));
+            let error = error.to_string();
+            assert!(error.ends_with(r#"(line 3 is "-A manx-a -j nowhere")"#), "{error}");
+            assert!(!error.contains("Try"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_lock_held_and_a_program_that_hangs_are_worth_another_try() {
+        let lock = "Another app is currently holding the xtables lock; still 0s 0us time ahead to have a chance...";
+        assert!(matches!(failed(Some(4), lock), KernelError::Busy(_)));
+        assert!(matches!(failed(None, ""), KernelError::Busy(_)));
+        let denied = "Could not fetch rule set generation id: Permission denied (you must be root)";
+        assert!(matches!(failed(Some(4), denied), KernelError::Denied(_)));
+        let wrong = "line 3: RULE_APPEND failed (Invalid argument): rule in chain manx-a";
+        assert!(matches!(failed(Some(4), wrong), KernelError::Rejected(_)));
+    }
+
+    #[test]
+    fn no_line_is_quoted_that_was_not_named() {
+        assert_eq!(line_blamed("no such table", TEXT), None);
+        assert_eq!(line_blamed("line 40 failed", TEXT), None);
+        assert_eq!(line_blamed("line 0 failed", TEXT), None);
+        assert_eq!(line_blamed("Chain 'nowhere' does not exist\nError occurred at line: 4", TEXT), None);
+    }
+}

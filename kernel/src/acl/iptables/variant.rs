@@ -1,0 +1,136 @@
+//! Which variant of iptables is in use.
+
+use std::ffi::OsStr;
+
+use types::Family;
+
+use super::super::{IptablesVariant, TABLES_PATIENCE};
+use super::process::Program;
+use crate::{Failure, KernelError};
+
+/// Chains that say in which variant kube-proxy and the kubelet work (the first is there for that purpose alone).
+const HINTS: [&str; 3] = [":KUBE-IPTABLES-HINT ", ":KUBE-KUBELET-CANARY ", ":KUBE-PROXY-CANARY "];
+
+/// `ip6tables-nft-save` and so on.
+pub(super) fn program(family: Family, variant: IptablesVariant, action: &str) -> String {
+    let family = match family {
+        Family::Ipv4 => "iptables",
+        Family::Ipv6 => "ip6tables",
+    };
+    let variant = match variant {
+        IptablesVariant::Nft => "nft",
+        IptablesVariant::Legacy => "legacy",
+    };
+    format!("{family}-{variant}-{action}")
+}
+
+/// Looks at both variants' tables, both families, and at the host's `iptables`.
+pub(super) fn detect(path: Option<&OsStr>) -> Result<IptablesVariant, KernelError> {
+    let output = |name: &str, arguments: &[&str]| {
+        let program = Program { name, arguments, input: "", path };
+        let ended = program.run(TABLES_PATIENCE, |_| {}).ok()?;
+        (ended.code == Some(0)).then(|| String::from_utf8_lossy(&ended.output).into_owned())
+    };
+    let saved = |variant| {
+        let families = Family::ALL.map(|family| output(&program(family, variant, "save"), &[]));
+        families.into_iter().flatten().reduce(|all, more| all + &more)
+    };
+    let found = Found {
+        nft: saved(IptablesVariant::Nft),
+        legacy: saved(IptablesVariant::Legacy),
+        host: output("iptables", &["--version"]),
+    };
+    found.choose().ok_or_else(|| {
+        KernelError::Gone(Failure {
+            operation: "cannot tell which iptables is in use".to_owned(),
+            errno: libc::ENOENT,
+            message: Some("neither iptables-nft-save nor iptables-legacy-save can be run".to_owned()),
+        })
+    })
+}
+
+/// What was found; a program that could not be run has said nothing.
+#[derive(Debug, Default)]
+struct Found {
+    /// What `iptables-nft-save` and its sister for IPv6 print.
+    nft: Option<String>,
+    /// The same of the legacy variant.
+    legacy: Option<String>,
+    /// What `iptables --version` prints.
+    host: Option<String>,
+}
+
+impl Found {
+    fn choose(&self) -> Option<IptablesVariant> {
+        let (nft, legacy) = match (&self.nft, &self.legacy) {
+            (Some(nft), Some(legacy)) => (nft.as_str(), legacy.as_str()),
+            (Some(_), None) => return Some(IptablesVariant::Nft),
+            (None, Some(_)) => return Some(IptablesVariant::Legacy),
+            (None, None) => return None,
+        };
+        // The surest sign first; what both have as much of says nothing.
+        let signs: [fn(&str) -> usize; 3] = [
+            |saved| saved.lines().filter(|line| HINTS.iter().any(|hint| line.starts_with(hint))).count(),
+            |saved| saved.lines().filter(|line| line.starts_with(":KUBE-")).count(),
+            |saved| saved.lines().filter(|line| line.starts_with("-A ")).count(),
+        ];
+        for sign in signs {
+            match sign(nft).cmp(&sign(legacy)) {
+                std::cmp::Ordering::Greater => return Some(IptablesVariant::Nft),
+                std::cmp::Ordering::Less => return Some(IptablesVariant::Legacy),
+                std::cmp::Ordering::Equal => {}
+            }
+        }
+        // Releases before 1.8.0 were legacy and did not say so.
+        let host_is_legacy = self.host.as_ref().is_some_and(|version| !version.contains("nf_tables"));
+        Some(if host_is_legacy { IptablesVariant::Legacy } else { IptablesVariant::Nft })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use IptablesVariant::{Legacy, Nft};
+
+    fn choose(nft: &str, legacy: &str, host: &str) -> Option<IptablesVariant> {
+        Found { nft: Some(nft.to_owned()), legacy: Some(legacy.to_owned()), host: Some(host.to_owned()) }.choose()
+    }
+
+    const NFT_HOST: &str = "iptables v1.8.9 (nf_tables)";
+    const LEGACY_HOST: &str = "iptables v1.8.9 (legacy)";
+    const MANY: &str = "-A FORWARD -j ACCEPT\n-A FORWARD -j DROP\n-A INPUT -j DROP\n";
+
+    #[test]
+    fn kubernetes_hints_count_more_than_rules_and_rules_more_than_the_host() {
+        let hint = "*mangle\n:KUBE-IPTABLES-HINT - [0:0]\nCOMMIT\n";
+        assert_eq!(choose(MANY, hint, NFT_HOST), Some(Legacy));
+        assert_eq!(choose(hint, MANY, LEGACY_HOST), Some(Nft));
+        assert_eq!(choose(MANY, ":KUBE-SERVICES - [0:0]\n", NFT_HOST), Some(Legacy));
+        assert_eq!(choose("", MANY, NFT_HOST), Some(Legacy));
+        assert_eq!(choose(MANY, "", LEGACY_HOST), Some(Nft));
+    }
+
+    #[test]
+    fn where_nobody_has_rules_the_hosts_own_iptables_decides() {
+        assert_eq!(choose("", "", NFT_HOST), Some(Nft));
+        assert_eq!(choose("", "", LEGACY_HOST), Some(Legacy));
+        assert_eq!(choose("", "", "iptables v1.6.1"), Some(Legacy));
+        assert_eq!(Found { host: None, nft: Some(String::new()), legacy: Some(String::new()) }.choose(), Some(Nft));
+    }
+
+    #[test]
+    fn a_variant_whose_programs_are_missing_is_not_chosen() {
+        let only = |nft: Option<&str>, legacy: Option<&str>| {
+            Found { nft: nft.map(str::to_owned), legacy: legacy.map(str::to_owned), host: None }.choose()
+        };
+        assert_eq!(only(Some(""), None), Some(Nft));
+        assert_eq!(only(None, Some("")), Some(Legacy));
+        assert_eq!(only(None, None), None);
+    }
+
+    #[test]
+    fn programs_are_named_by_family_and_variant() {
+        assert_eq!(program(Family::Ipv6, Nft, "restore"), "ip6tables-nft-restore");
+        assert_eq!(program(Family::Ipv4, Legacy, "save"), "iptables-legacy-save");
+    }
+}

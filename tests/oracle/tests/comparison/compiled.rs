@@ -1,0 +1,235 @@
+//! The judge against the compiler.
+
+use std::cell::Cell;
+
+use felix::policy::program::Change;
+use felix::policy::{Compiler, CompilerConfig};
+use oracle::generate::{self, Order};
+use oracle::{Direction, Exemptions, Packet, Probe, World, judge};
+
+use crate::history::{History, LIMITS, histories};
+use crate::node::{News, Node};
+use crate::program::Program;
+
+/// How a node hears of a world at first: all of it listed.
+const LISTED: Order = Order { shuffle: 0, relist: true, noise: false, eager: false };
+
+#[test]
+fn compiled_policies_do_to_every_packet_what_the_specification_says() {
+    let probes = Cell::new(0_usize);
+    generate::check("whole worlds", 120, &generate::world(8), |world| {
+        for limit in LIMITS {
+            let nodes = Nodes::of(world, limit)?;
+            probes.set(probes.get() + nodes.compare(world)?);
+        }
+        Ok(())
+    });
+    assert!(probes.get() >= 100_000, "only {} packets", probes.get());
+}
+
+#[test]
+fn what_is_compiled_does_not_depend_on_how_it_came_to_that() {
+    generate::check("histories", 150, &histories(4, 6), |History { world, steps, limit }| {
+        let mut nodes = Nodes::of(world, *limit)?;
+        let mut old = world.clone();
+        for (index, step) in steps.iter().enumerate() {
+            let mut new = old.clone();
+            for change in &step.changes {
+                let before = new.clone();
+                change.apply(&mut new);
+                if step.order.noise {
+                    nodes.hear(&before, &new, step.order)?;
+                }
+            }
+            nodes.hear(if step.order.noise { &new } else { &old }, &new, step.order)?;
+            let at = |what: String| format!("after step {index}: {what}");
+            nodes.compare(&new).map_err(at)?;
+            nodes.equal(&nodes.anew(&new, *limit)?).map_err(at)?;
+            old = new;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn no_step_on_the_way_opens_or_closes_what_neither_end_of_it_does() {
+    generate::check("ways", 60, &histories(3, 4), |History { world, steps, limit }| {
+        let mut nodes = Nodes::of(world, *limit)?;
+        let mut old = world.clone();
+        for (index, step) in steps.iter().enumerate() {
+            let mut new = old.clone();
+            step.changes.iter().for_each(|change| change.apply(&mut new));
+            let order = Order { relist: false, noise: false, eager: true, ..step.order };
+            nodes.watch(&old, &new, order).map_err(|what| format!("in step {index}: {what}"))?;
+            old = new;
+        }
+        Ok(())
+    });
+}
+
+/// The agents of all nodes, as far as policies concern them.
+struct Nodes(Vec<(Node, Compiler, Program)>);
+
+impl Nodes {
+    /// Agents that have just begun, in this world.
+    fn of(world: &World, narrow_limit: usize) -> Result<Self, String> {
+        Self::begin(generate::NODES.iter().map(|(name, _)| Node::new(name)), world, narrow_limit)
+    }
+
+    /// The same nodes, with agents that know nothing.
+    fn anew(&self, world: &World, narrow_limit: usize) -> Result<Self, String> {
+        Self::begin(self.0.iter().map(|(node, ..)| node.anew()), world, narrow_limit)
+    }
+
+    fn begin(nodes: impl Iterator<Item = Node>, world: &World, narrow_limit: usize) -> Result<Self, String> {
+        let config = CompilerConfig { classes: 200, narrow_limit };
+        let mut nodes = Self(nodes.map(|node| (node, Compiler::new(config), Program::default())).collect());
+        nodes.hear(&World::default(), world, LISTED)?;
+        Ok(nodes)
+    }
+
+    /// The world has become another.
+    fn hear(&mut self, old: &World, new: &World, order: Order) -> Result<(), String> {
+        for (node, compiler, program) in &mut self.0 {
+            for news in node.news(old, new, order) {
+                tell(compiler, news)?;
+                if order.eager {
+                    carry_out(program, compiler.take_changes())?;
+                }
+            }
+            carry_out(program, compiler.take_changes())?;
+            program.check()?;
+            if !compiler.in_sync() {
+                return Err("not in sync".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// The same, holding every step on the way against the states before and after each report.
+    fn watch(&mut self, old: &World, new: &World, order: Order) -> Result<(), String> {
+        let probes = probes(old);
+        for (node, compiler, program) in &mut self.0 {
+            for news in node.news(old, new, order).into_iter().flatten() {
+                let shown = format!("{news:?}");
+                let before = program.clone();
+                tell(compiler, vec![news])?;
+                let changes = compiler.take_changes();
+                let mut after = program.clone();
+                carry_out(&mut after, changes.clone())?;
+                for change in &changes {
+                    program.apply(change)?;
+                    for (packet, direction) in probes
+                        .iter()
+                        .flat_map(|probe| [Direction::Ingress, Direction::Egress].map(|d| (&probe.packet, d)))
+                    {
+                        let now = program.allows(packet, direction).unwrap_or(false);
+                        let ends = [&before, &after].map(|end| end.allows(packet, direction).unwrap_or(false));
+                        if !ends.contains(&now) {
+                            return Err(format!(
+                                "{packet}, {direction}: {now} after {change:?}, though neither before nor after\n{shown}\n{changes:#?}"
+                            ));
+                        }
+                    }
+                }
+            }
+            program.check()?;
+        }
+        Ok(())
+    }
+
+    /// Whether every packet of a world meets the fate that the specification says. How many were asked about.
+    fn compare(&self, world: &World) -> Result<usize, String> {
+        let probes = probes(world);
+        for probe in &probes {
+            let expected = judge(world, &probe.packet, NO_EXEMPTION);
+            let egress = self.side(world, &probe.packet, Direction::Egress)?;
+            let ingress = self.side(world, &probe.packet, Direction::Ingress)?;
+            for (actual, side, name) in [
+                (egress, &expected.egress, "egress at the source"),
+                (ingress, &expected.ingress, "ingress at the destination"),
+            ] {
+                if actual != side.allowed {
+                    let word = if actual { "allowed" } else { "denied" };
+                    return Err(format!(
+                        "{} -> {}: {}: {name} is {word}, should not be: {}",
+                        probe.from, probe.to, probe.packet, side.why
+                    ));
+                }
+            }
+        }
+        Ok(probes.len())
+    }
+
+    /// What the node of an end's pod says; anything passes where there is no pod.
+    fn side(&self, world: &World, packet: &Packet, direction: Direction) -> Result<bool, String> {
+        let own = match direction {
+            Direction::Ingress => packet.destination,
+            Direction::Egress => packet.source,
+        };
+        let Some((name, pod)) = world.pod_at(own) else { return Ok(true) };
+        let index = generate::NODES.iter().position(|(node, _)| *node == pod.node);
+        let (_, _, program) = index.and_then(|index| self.0.get(index)).ok_or("no such node")?;
+        program.allows(packet, direction).ok_or_else(|| format!("{own} of {name} is in no class"))
+    }
+
+    /// Whether others have come to as much as this, and what each says it wants is what it has.
+    fn equal(&self, fresh: &Self) -> Result<(), String> {
+        for ((_, compiler, program), (_, _, fresh)) in self.0.iter().zip(&fresh.0) {
+            let size = |program: &Program| {
+                let members: usize = program.sets.values().map(std::collections::BTreeSet::len).sum();
+                (program.sets.len(), members, program.classes.len(), program.joins.len())
+            };
+            if size(program) != size(fresh) {
+                return Err(format!(
+                    "sets, members, classes, joins are {:?} and from scratch {:?}\n{program:#?}\n{fresh:#?}",
+                    size(program),
+                    size(fresh)
+                ));
+            }
+            let (desired, counted) = desired(compiler);
+            if desired != *program || counted != size(program).1 {
+                return Err(format!("desired is\n{desired:#?} of {counted} members\nand in force\n{program:#?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the compiler lets backends decide: whom nobody can stop.
+const NO_EXEMPTION: Exemptions = Exemptions { from_own_node: false, to_own_node: false, itself: false };
+
+fn probes(world: &World) -> Vec<Probe> {
+    Probe::all(world, &generate::PORTS)
+}
+
+fn tell(compiler: &mut Compiler, news: Vec<News>) -> Result<(), String> {
+    for news in news {
+        match news {
+            News::Source(update) => compiler.apply(update),
+            News::Attach(id, facts) => {
+                compiler.set_local(id, facts).map_err(|error| error.to_string())?;
+            }
+            News::Detach(id) => compiler.remove_local(&id),
+        }
+    }
+    Ok(())
+}
+
+fn carry_out(program: &mut Program, changes: Vec<Change>) -> Result<(), String> {
+    for change in &changes {
+        program.apply(change).map_err(|what| format!("{what}\nof {changes:#?}"))?;
+    }
+    Ok(())
+}
+
+/// What the compiler says should be in force, and how many members it counts.
+fn desired(compiler: &Compiler) -> (Program, usize) {
+    let desired = compiler.desired();
+    let program = Program {
+        sets: desired.sets().map(|(set, _)| (set, desired.elements(set).collect())).collect(),
+        classes: desired.classes().map(|(id, class)| (id, class.clone())).collect(),
+        joins: desired.joins().collect(),
+    };
+    (program, desired.sets().map(|(_, count)| count).sum())
+}

@@ -1,0 +1,31 @@
+//! Worlds in which things happen.
+
+use std::fmt;
+
+use oracle::World;
+use oracle::generate::{self, Step};
+use proptest::strategy::Strategy;
+
+/// How many members times ports are written narrowly: all, some, none.
+pub(crate) const LIMITS: [usize; 3] = [100_000, 4, 0];
+
+/// A world, what happens to it, and how narrowly it is compiled.
+#[derive(Debug, Clone)]
+pub(crate) struct History {
+    pub(crate) world: World,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) limit: usize,
+}
+
+pub(crate) fn histories(policies: usize, steps: usize) -> proptest::strategy::BoxedStrategy<History> {
+    (generate::world(policies), generate::steps(steps), proptest::sample::select(&LIMITS[..]))
+        .prop_map(|(world, steps, limit)| History { world, steps, limit })
+        .boxed()
+}
+
+impl fmt::Display for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}compiled with a narrow limit of {}, then", self.world, self.limit)?;
+        self.steps.iter().try_for_each(|step| step.fmt(f))
+    }
+}

@@ -1,0 +1,380 @@
+//! What the policies in force say of a flow and of an endpoint, in a form that can be sent, printed and read by people.
+//!
+//! The compiler fills these in from the same state that it compiles; nothing here judges anything.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Action, Direction, EndpointSelector, Labels, NamespaceSelector, Peer, Peers, PolicyId, PortMatch, Ports, Protocol,
+    Rule,
+};
+use crate::NodeName;
+
+/// A connection, or the first packet of one, from the end that begins it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Flow {
+    /// The address that it comes from.
+    pub source: IpAddr,
+    /// The address that it goes to: a pod's own, as services are translated before policies judge.
+    pub destination: IpAddr,
+    /// The protocol; none for ICMP and whatever else policies have no word for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// The destination port; without meaning where there is no protocol.
+    #[serde(default)]
+    pub port: u16,
+}
+
+impl fmt::Display for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.protocol {
+            Some(protocol) => write!(f, "{} -> {} {protocol} {}", self.source, self.destination, self.port),
+            None => write!(f, "{} -> {} without ports", self.source, self.destination),
+        }
+    }
+}
+
+/// Whether a flow passes, and who says so at either end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Explanation {
+    /// What was asked.
+    pub flow: Flow,
+    /// Allowed where both ends allow it.
+    pub verdict: Judgement,
+    /// The end that begins, judged by its egress.
+    pub source: End,
+    /// The other end, judged by its ingress.
+    pub destination: End,
+}
+
+impl Explanation {
+    /// Puts the two ends together.
+    pub fn new(flow: Flow, source: End, destination: End) -> Self {
+        let both = source.verdict() == Judgement::Allowed && destination.verdict() == Judgement::Allowed;
+        Self { flow, verdict: if both { Judgement::Allowed } else { Judgement::Denied }, source, destination }
+    }
+}
+
+/// What becomes of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Judgement {
+    /// It passes.
+    Allowed,
+    /// It is dropped.
+    Denied,
+}
+
+impl fmt::Display for Judgement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+        })
+    }
+}
+
+/// One end of a flow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct End {
+    /// Who is at this end.
+    pub party: Party,
+    /// The directions in which policies govern it, of either direction and not only the one that this flow takes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub governed: Vec<Direction>,
+    /// Why the flow passes here or does not.
+    pub reason: Reason,
+}
+
+impl End {
+    /// What this end alone says.
+    pub const fn verdict(&self) -> Judgement {
+        self.reason.verdict()
+    }
+}
+
+/// Who is at an end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "is")]
+pub enum Party {
+    /// A pod.
+    Endpoint {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// The node it is on; none: the one that answers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<NodeName>,
+        /// The address by which it was found.
+        address: IpAddr,
+    },
+    /// An address that is no pod's.
+    Outside {
+        /// The address.
+        address: IpAddr,
+    },
+}
+
+impl fmt::Display for Party {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint { namespace, name, node: None, address } => write!(f, "pod {namespace}/{name} ({address})"),
+            Self::Endpoint { namespace, name, node: Some(node), address } => {
+                write!(f, "pod {namespace}/{name} ({address}) on {node}")
+            }
+            Self::Outside { address } => write!(f, "{address}, which is no pod's"),
+        }
+    }
+}
+
+/// Why one end lets a flow pass, or does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "because")]
+pub enum Reason {
+    /// No endpoint has the address, so no policy governs this end.
+    NotAnEndpoint,
+    /// No policy selects the endpoint in this direction.
+    NotGoverned,
+    /// Both ends are the same endpoint, and nothing keeps one from talking to itself.
+    Itself,
+    /// The node that the endpoint is on always reaches it.
+    OwnNode,
+    /// A rule decided.
+    Rule(Decision),
+    /// Policies govern the endpoint in this direction and no rule of theirs allows the flow.
+    Isolated {
+        /// They, in the order in which they are judged.
+        policies: Vec<PolicyId>,
+    },
+}
+
+impl Reason {
+    /// What it comes to. A rule that passes to the next tier decides nothing and is never a reason.
+    pub const fn verdict(&self) -> Judgement {
+        match self {
+            Self::NotAnEndpoint | Self::NotGoverned | Self::Itself | Self::OwnNode => Judgement::Allowed,
+            Self::Rule(Decision { action: Action::Allow, .. }) => Judgement::Allowed,
+            Self::Rule(Decision { action: Action::Deny | Action::Pass, .. }) | Self::Isolated { .. } => {
+                Judgement::Denied
+            }
+        }
+    }
+}
+
+/// The rule that decided, and what of it fitted. All indices count from zero, as in the policy's own lists.
+///
+/// They are indices of the model's lists, from which a part that could not be read is left out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision {
+    /// The policy.
+    pub policy: PolicyId,
+    /// The tier that it is in.
+    pub tier: String,
+    /// The index of the rule in its direction.
+    pub rule: usize,
+    /// What the rule does.
+    pub action: Action,
+    /// The first peer of the rule that fits; none where the rule is for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Part>,
+    /// The first port of the rule that fits; none where the rule is for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Part>,
+}
+
+/// A peer or port of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Part {
+    /// Its index in the rule.
+    pub index: usize,
+    /// What it is, in words.
+    pub text: String,
+}
+
+impl Part {
+    /// A [`Peer`] or [`PortMatch`] at its place.
+    pub fn new(index: usize, what: &impl fmt::Display) -> Self {
+        Self { index, text: what.to_string() }
+    }
+}
+
+/// All that governs one endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectivePolicy {
+    /// The endpoint's namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its labels, as policies see them.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
+    /// What may come to it.
+    pub ingress: EffectiveDirection,
+    /// What may go from it.
+    pub egress: EffectiveDirection,
+}
+
+impl EffectivePolicy {
+    /// The policies of a direction.
+    pub const fn direction(&self, direction: Direction) -> &EffectiveDirection {
+        match direction {
+            Direction::Ingress => &self.ingress,
+            Direction::Egress => &self.egress,
+        }
+    }
+}
+
+/// What governs an endpoint in one direction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "is")]
+pub enum EffectiveDirection {
+    /// No policy: everything passes.
+    Open,
+    /// These policies; what no rule of theirs allows is dropped.
+    Governed {
+        /// In the order in which they are judged.
+        policies: Vec<EffectiveRules>,
+    },
+}
+
+/// The rules of one policy for one direction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveRules {
+    /// The policy.
+    pub policy: PolicyId,
+    /// The tier that it is in.
+    pub tier: String,
+    /// In order. Empty: it allows nothing.
+    pub rules: Vec<EffectiveRule>,
+}
+
+/// A rule, and what its selectors come to now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveRule {
+    /// What it does.
+    pub action: Action,
+    /// The other ends; none: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Vec<EffectivePeer>>,
+    /// The destination ports; none: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Vec<EffectivePort>>,
+}
+
+impl EffectiveRule {
+    /// The rule in words, with `members` for how many endpoints a selector selects now, and `numbers` for the ports that a
+    /// name stands for now (ascending, each once).
+    pub fn new(
+        rule: &Rule,
+        mut members: impl FnMut(&EndpointSelector) -> usize,
+        mut numbers: impl FnMut(Protocol, &str) -> Vec<u16>,
+    ) -> Self {
+        let peers = match &rule.peers {
+            Peers::Any => None,
+            Peers::Only(peers) => Some(
+                peers
+                    .iter()
+                    .map(|peer| EffectivePeer {
+                        text: peer.to_string(),
+                        members: match peer {
+                            Peer::Endpoints(selector) => Some(members(selector)),
+                            Peer::Block { .. } => None,
+                        },
+                    })
+                    .collect(),
+            ),
+        };
+        let ports = match &rule.ports {
+            Ports::Any => None,
+            Ports::Only(ports) => Some(
+                ports
+                    .iter()
+                    .map(|port| EffectivePort {
+                        text: port.to_string(),
+                        numbers: match port {
+                            PortMatch::Named(protocol, name) => Some(numbers(*protocol, name)),
+                            PortMatch::All(_) | PortMatch::Range(..) => None,
+                        },
+                    })
+                    .collect(),
+            ),
+        };
+        Self { action: rule.action, peers, ports }
+    }
+}
+
+/// A peer of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectivePeer {
+    /// What it is, in words.
+    pub text: String,
+    /// How many endpoints it selects now; none for a block of addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<usize>,
+}
+
+/// A port of a rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectivePort {
+    /// What it is, in words.
+    pub text: String,
+    /// The numbers that a named port stands for now; none for other ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numbers: Option<Vec<u16>>,
+}
+
+impl fmt::Display for Peer {
+    /// `pods app=web in namespace shop`, `10.0.0.0/8 except 10.1.0.0/16`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoints(selector) => selector.fmt(f),
+            Self::Block { cidr, except } if except.is_empty() => cidr.fmt(f),
+            Self::Block { cidr, except } => {
+                let except: Vec<_> = except.iter().map(ToString::to_string).collect();
+                write!(f, "{cidr} except {}", except.join(", "))
+            }
+        }
+    }
+}
+
+impl fmt::Display for EndpointSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.endpoints.is_empty() {
+            f.write_str("all pods")?;
+        } else {
+            write!(f, "pods {}", self.endpoints)?;
+        }
+        match &self.namespaces {
+            NamespaceSelector::Named(name) => write!(f, " in namespace {name}"),
+            NamespaceSelector::Labelled(labels) if labels.is_empty() => f.write_str(" in all namespaces"),
+            NamespaceSelector::Labelled(labels) => write!(f, " in namespaces {labels}"),
+        }
+    }
+}
+
+impl fmt::Display for PortMatch {
+    /// `TCP 80`, `TCP 8000-8080`, `UDP dns`, `all SCTP`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All(protocol) => write!(f, "all {protocol}"),
+            Self::Range(protocol, range) => write!(f, "{protocol} {range}"),
+            Self::Named(protocol, name) => write!(f, "{protocol} {name}"),
+        }
+    }
+}

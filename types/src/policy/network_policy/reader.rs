@@ -1,0 +1,103 @@
+//! Reading JSON of unknown worth: what is wrong is noted, with its place, and reading goes on.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+/// A part of a policy that makes no sense. It allows nothing; the rest of the policy is in force.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {what}")]
+pub struct Problem {
+    /// Where: `spec.ingress[0].from[1].ipBlock.cidr`.
+    pub place: String,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// A place in a document. It is turned into text only when something is wrong there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// What it lies in.
+    parent: Option<&'a Self>,
+    step: Step<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step<'a> {
+    Field(&'a str),
+    Index(usize),
+}
+
+/// Collects what is wrong.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    pub(super) problems: Vec<Problem>,
+}
+
+impl<'a> Place<'a> {
+    pub(super) const fn root(name: &'a str) -> Self {
+        Self { parent: None, step: Step::Field(name) }
+    }
+
+    pub(super) const fn field<'b>(&'b self, name: &'b str) -> Place<'b> {
+        Place { parent: Some(self), step: Step::Field(name) }
+    }
+
+    pub(super) const fn index(&self, index: usize) -> Place<'_> {
+        Place { parent: Some(self), step: Step::Index(index) }
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.step {
+            Step::Index(index) => write!(f, "[{index}]"),
+            Step::Field(name) if self.parent.is_none() => f.write_str(name),
+            Step::Field(name) if name.bytes().all(|byte| byte.is_ascii_alphanumeric()) => write!(f, ".{name}"),
+            // A label, or a field's name that somebody made up.
+            Step::Field(name) => write!(f, "[{name:?}]"),
+        }
+    }
+}
+
+impl Reader {
+    pub(super) fn problem(&mut self, place: Place<'_>, what: impl Into<String>) {
+        self.problems.push(Problem { place: place.to_string(), what: what.into() });
+    }
+
+    /// The fields of a mapping. Here `null` is no mapping: an item of a list has to say what it means.
+    pub(super) fn object<'v>(&mut self, place: Place<'_>, value: &'v Value) -> Option<&'v Map<String, Value>> {
+        let fields = value.as_object();
+        if fields.is_none() {
+            self.problem(place, "is not a mapping");
+        }
+        fields
+    }
+
+    /// Whether there is no field but these.
+    pub(super) fn knows(&mut self, place: Place<'_>, fields: &Map<String, Value>, known: &[&str]) -> bool {
+        let before = self.problems.len();
+        for field in fields.keys().filter(|field| !known.contains(&field.as_str())) {
+            self.problem(place.field(field), "is not a known field");
+        }
+        self.problems.len() == before
+    }
+
+    /// The items of a list that may be absent.
+    pub(super) fn list<'v>(&mut self, place: Place<'_>, value: Option<&'v Value>) -> Option<&'v [Value]> {
+        let Some(value) = value else { return Some(&[]) };
+        let items = value.as_array();
+        if items.is_none() {
+            self.problem(place, "is not a list");
+        }
+        items.map(Vec::as_slice)
+    }
+}
+
+/// A field that says something.
+pub(super) fn present<'v>(fields: &'v Map<String, Value>, field: &str) -> Option<&'v Value> {
+    fields.get(field).filter(|value| !value.is_null())
+}

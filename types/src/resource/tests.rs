@@ -1,0 +1,147 @@
+//! What documents come to, and what is refused of them.
+
+use super::*;
+use serde_json::json;
+
+fn resource(kind: &str, name: &str, spec: Value) -> Result<Resource, String> {
+    let document =
+        json!({"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name, "uid": "x"}, "spec": spec});
+    Resource::from_value(document).map_err(|error| error.to_string())
+}
+
+#[test]
+fn yaml_written_for_calico_applies_unchanged_and_comes_back_the_same() {
+    let pool = resource(
+        "IPPool",
+        "pods",
+        json!({"cidr": "10.65.0.0/16", "blockSize": 26, "ipipMode": "Never", "vxlanMode": "Never",
+               "nodeSelector": "all()", "natOutgoing": true, "disabled": false, "allowedUses": ["Workload"]}),
+    )
+    .unwrap();
+    assert_eq!(Resource::from_value(pool.to_value().unwrap()).unwrap(), pool);
+    let peer = resource(
+        "BGPPeer",
+        "tor",
+        json!({"peerIP": "192.0.2.1:1790", "asNumber": "64601", "nodeSelector": "rack == 'a'"}),
+    )
+    .unwrap();
+    assert_eq!(Resource::from_value(peer.to_value().unwrap()).unwrap(), peer);
+}
+
+#[test]
+fn every_refused_field_is_named_at_once() {
+    let error = resource(
+        "IPPool",
+        "pods",
+        json!({"cidr": "10.65.0.0/16", "ipipMode": "Always", "vxlanMode": "Always", "assignmentMode": "Manual"}),
+    )
+    .unwrap_err();
+    for field in ["ipipMode: Always", "vxlanMode: Always", "assignmentMode"] {
+        assert!(error.contains(field), "{field} in {error}");
+    }
+    let error =
+        resource("BGPPeer", "tor", json!({"peerIP": "192.0.2.1", "asNumber": 1, "password": {}, "ttlSecurity": 1}));
+    let error = error.unwrap_err();
+    assert!(error.contains("password") && error.contains("ttlSecurity"), "{error}");
+}
+
+#[test]
+fn an_unimplemented_kind_is_an_error_naming_it() {
+    let error = resource("BGPFilter", "f", json!({})).unwrap_err();
+    assert!(error.contains("kind BGPFilter of projectcalico.org/v3 is not implemented"), "{error}");
+}
+
+#[test]
+fn values_that_make_no_sense_are_errors_naming_the_resource_and_the_value() {
+    for (kind, name, spec, part) in [
+        ("IPPool", "p", json!({"cidr": "10.65.0.1/16"}), "10.65.0.1/16 has host bits set"),
+        ("IPPool", "p", json!({"cidr": "10.65.0.0/28", "blockSize": 26}), "blockSize 26 does not fit 10.65.0.0/28"),
+        ("IPPool", "p", json!({"cidr": "10.65.0.0/16", "blockSize": 19}), "blockSize 19"),
+        ("IPPool", "p", json!({"cidr": "fd00::/48", "blockSize": 115}), "blockSize 115"),
+        ("BGPPeer", "p", json!({"peerIP": "192.0.2.1"}), "asNumber"),
+        ("BGPPeer", "p", json!({"peerIP": "tor", "asNumber": 1}), "\"tor\""),
+        ("BGPPeer", "p", json!({"peerIP": "192.0.2.1", "asNumber": 0}), "AS number 0"),
+        ("BGPPeer", "p", json!({"asNumber": 1}), "peerIP or peerSelector"),
+        ("BGPConfiguration", "other", json!({}), "named default"),
+        ("Node", "n", json!({"bgp": {"ipv4Address": "fd00::1"}}), "ipv4Address"),
+    ] {
+        let error = resource(kind, name, spec).unwrap_err();
+        assert!(error.contains(part) && error.contains(name), "{part} in {error}");
+    }
+}
+
+#[test]
+fn kinds_are_found_under_the_names_people_type() {
+    for text in ["IPPool", "ippool", "ippools", "ip-pools"] {
+        assert_eq!(text.parse::<Kind>().unwrap(), Kind::IpPool);
+    }
+    for text in ["NetworkPolicy", "networkpolicies", "netpol"] {
+        assert_eq!(text.parse::<Kind>().unwrap(), Kind::NetworkPolicy);
+    }
+    assert_eq!("ns".parse::<Kind>().unwrap(), Kind::Namespace);
+    assert!("pods".parse::<Kind>().is_err());
+}
+
+fn policy(metadata: Value, spec: Value) -> Value {
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec})
+}
+
+#[test]
+fn a_network_policy_is_taken_as_kubectl_takes_it_and_comes_back_the_same() {
+    let spec = json!({"podSelector": {}, "ingress": [{"from": [{"podSelector": {"matchLabels": {"a": "b"}}}]}]});
+    let served = json!({"name": "web", "uid": "x", "creationTimestamp": null, "managedFields": [], "labels": null});
+    let policy = Resource::from_value(policy(served, spec)).unwrap();
+    assert_eq!(policy.reference().to_string(), "NetworkPolicy default/web");
+    let (id, meaning) = policy.policy().unwrap();
+    assert_eq!(id.to_string(), "NetworkPolicy default/web");
+    assert_eq!(meaning.ingress.as_ref().unwrap().len(), 1);
+    assert_eq!(Resource::from_value(policy.to_value().unwrap()).unwrap(), policy);
+}
+
+#[test]
+fn everything_wrong_with_a_policy_is_named_at_once_by_its_place() {
+    let metadata = json!({"name": "web", "namespace": "shop", "ownerReferences": []});
+    let spec = json!({"podSelectors": {}, "egress": [{"to": [{}], "ports": [{"port": 0}]}]});
+    let error = Resource::from_value(policy(metadata, spec)).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "NetworkPolicy shop/web: metadata.ownerReferences: is not implemented; spec.podSelectors: is not a known field; \
+         spec.egress[0].ports[0].port: 0 is not a port number, 1 to 65535; \
+         spec.egress[0].to[0]: needs podSelector, namespaceSelector or ipBlock"
+    );
+}
+
+#[test]
+fn a_stored_policy_that_would_be_refused_is_in_force_with_what_can_be_read_of_it() {
+    let metadata = json!({"name": "web", "namespace": "shop", "newField": 1});
+    let document = policy(metadata, json!({"podSelector": {}, "ingress": [{"newField": 1}, {}]}));
+    let stored: Resource = serde_json::from_value(document).unwrap();
+    let Spec::NetworkPolicy(spec) = &stored.spec else { panic!("{stored:?}") };
+    assert_eq!(spec.problems().len(), 1);
+    assert_eq!(spec.policy().ingress.as_ref().unwrap().len(), 2);
+}
+
+#[test]
+fn a_namespace_always_has_the_label_of_its_name() {
+    let namespace = |metadata: Value| {
+        let spec = json!({"finalizers": ["kubernetes"]});
+        let document =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata, "spec": spec, "status": {}});
+        Resource::from_value(document).map_err(|error| error.to_string())
+    };
+    let shop = namespace(json!({"name": "shop", "labels": {"team": "a", NAME_LABEL: "other"}})).unwrap();
+    assert_eq!((shop.metadata.labels[NAME_LABEL].as_str(), shop.metadata.labels.len()), ("shop", 2));
+    assert_eq!(Resource::from_value(shop.to_value().unwrap()).unwrap(), shop);
+    let error = namespace(json!({"name": "a.b", "labels": {"team": "a b"}})).unwrap_err();
+    assert!(error.contains("a.b") && error.contains("\"a b\""), "{error}");
+    assert!(namespace(json!({"name": "a", "namespace": "b"})).unwrap_err().contains("metadata.namespace"));
+}
+
+#[test]
+fn a_peer_may_be_told_of_the_blocks_of_other_nodes() {
+    let spec = json!({"peerIP": "192.0.2.1", "asNumber": 64601, "exportOtherNodes": true});
+    let peer = resource("BGPPeer", "tor", spec).unwrap();
+    let Spec::BgpPeer(spec) = &peer.spec else { panic!("{peer:?}") };
+    assert!(spec.export_other_nodes);
+    assert_eq!(Resource::from_value(peer.to_value().unwrap()).unwrap(), peer);
+}

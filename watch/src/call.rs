@@ -1,0 +1,218 @@
+//! The requests: our words to the API server's, and its errors to ours.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use kube::Client;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::core::{Request, Status as Answer};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use crate::access::client;
+use crate::error::chain;
+use crate::object::{Kind, Object};
+use crate::{WatchConfig, WatchError};
+
+/// So long an answer may take, the opening of a watch too: the API server waits up to 3 s for itself to become fresh enough.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// Requests of one watch.
+#[derive(Clone)]
+pub(crate) struct Calls {
+    /// The settings.
+    pub(crate) config: Arc<WatchConfig>,
+    /// The API server's URL, for messages.
+    server: String,
+    /// None: to be made anew from the files.
+    client: Option<Client>,
+}
+
+/// A request failed.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// The history, or the listing, that was to be continued is not kept any more (410 Gone).
+    Gone,
+    /// Anything else.
+    Failed(WatchError),
+}
+
+/// One page of a listing.
+#[derive(Deserialize)]
+#[serde(bound = "I: Deserialize<'de>")]
+pub(crate) struct Page<I> {
+    /// About the whole listing.
+    pub(crate) metadata: PageMetadata,
+    /// Objects.
+    items: Option<Vec<I>>,
+}
+
+/// What a page says of its listing.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct PageMetadata {
+    /// The state that all pages of the listing show.
+    #[serde(default)]
+    pub(crate) resource_version: String,
+    /// Asks for the next page; empty: this is the last.
+    #[serde(default, rename = "continue")]
+    pub(crate) next: String,
+}
+
+impl<I> Page<I> {
+    /// The objects of the page.
+    pub(crate) fn items(self) -> impl Iterator<Item = I> {
+        self.items.into_iter().flatten()
+    }
+}
+
+impl Calls {
+    /// Reads the settings' files, so that what is wrong with them is found at once.
+    pub(crate) async fn new(config: Arc<WatchConfig>) -> Result<Self, WatchError> {
+        let (client, server) = client(&config).await?;
+        Ok(Self { config, server, client: Some(client) })
+    }
+
+    /// A page of the listing of a kind; `next` is what the page before has named.
+    ///
+    /// The first page names no version, which asks for the newest there is ("Most Recent", a consistent read), never for
+    /// what an API server that lags remembers: <https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list>.
+    pub(crate) async fn page<K: Kind>(&mut self, next: Option<String>) -> Result<Page<Object<K>>, CallError> {
+        let limit = self.config.page_size;
+        self.list::<K, _>(limit, next).await
+    }
+
+    /// The version that a list of the kind would have now.
+    pub(crate) async fn newest_version<K: Kind>(&mut self) -> Result<String, CallError> {
+        let page: Page<IgnoredAny> = self.list::<K, _>(1, None).await?;
+        Ok(page.metadata.resource_version)
+    }
+
+    /// Follows a kind from a version on, for at most `duration`.
+    pub(crate) async fn watch<K: Kind>(
+        &mut self,
+        version: &str,
+        duration: Duration,
+    ) -> Result<impl Stream<Item = Result<WatchEvent<Object<K>>, kube::Error>> + Send + use<K>, CallError> {
+        let seconds = u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1);
+        let params = WatchParams {
+            field_selector: self.fields::<K>(),
+            timeout: Some(seconds),
+            bookmarks: true,
+            ..WatchParams::default()
+        };
+        let request = Request::new(K::path()).watch(&params, version).map_err(|error| self.config_error(&error))?;
+        let client = self.client().await?;
+        match tokio::time::timeout(ANSWER_TIME, client.request_events(request)).await {
+            Ok(Ok(events)) => Ok(events),
+            Ok(Err(error)) => Err(self.error(error)),
+            Err(_) => Err(self.unanswered()),
+        }
+    }
+
+    async fn list<K: Kind, I: DeserializeOwned>(
+        &mut self,
+        limit: u32,
+        next: Option<String>,
+    ) -> Result<Page<I>, CallError> {
+        let params = ListParams {
+            field_selector: self.fields::<K>(),
+            limit: Some(limit),
+            continue_token: next,
+            ..ListParams::default()
+        };
+        let request = Request::new(K::path()).list(&params).map_err(|error| self.config_error(&error))?;
+        let client = self.client().await?;
+        let text = match tokio::time::timeout(ANSWER_TIME, client.request_text(request)).await {
+            Ok(Ok(text)) => text,
+            Ok(Err(error)) => return Err(self.error(error)),
+            Err(_) => return Err(self.unanswered()),
+        };
+        let page: Page<I> = serde_json::from_str(&text).map_err(|error| self.malformed(&chain(&error)))?;
+        if page.metadata.resource_version.is_empty() {
+            return Err(self.malformed("a list without metadata.resourceVersion"));
+        }
+        Ok(page)
+    }
+
+    fn fields<K: Kind>(&self) -> Option<String> {
+        K::fields(self.config.node_name.as_str())
+    }
+
+    async fn client(&mut self) -> Result<Client, WatchError> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        let (client, server) = client(&self.config).await?;
+        self.server = server;
+        Ok(self.client.insert(client).clone())
+    }
+
+    /// What a failed request, or a stream that broke, means.
+    pub(crate) fn error(&mut self, error: kube::Error) -> CallError {
+        match error {
+            kube::Error::Api(answer) => self.refusal(&answer),
+            kube::Error::SerdeError(error) => self.malformed(&chain(&error)),
+            error => {
+                // Among them are an address, a CA or a token that is out of date: the files are read again.
+                self.reconnect();
+                self.unavailable(chain(&error), None)
+            }
+        }
+    }
+
+    /// What the API server's word for a failure means; it comes as an answer, or as an event of a watch.
+    pub(crate) fn refusal(&mut self, answer: &Answer) -> CallError {
+        let what = format!("{} ({} {})", answer.message, answer.code, answer.reason);
+        match answer.code {
+            410 => CallError::Gone,
+            401 | 403 => {
+                // kube reads a token file again every minute; one that is refused is out of date now.
+                self.reconnect();
+                let unknown = answer.code == 401;
+                CallError::Failed(WatchError::Refused { server: self.server.clone(), what, unknown })
+            }
+            _ => {
+                let seconds = answer.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+                self.unavailable(what, (seconds > 0).then(|| Duration::from_secs(seconds.into())))
+            }
+        }
+    }
+
+    /// The next request goes over a new connection, with what the files say then.
+    pub(crate) fn reconnect(&mut self) {
+        self.client = None;
+    }
+
+    fn unanswered(&mut self) -> CallError {
+        self.reconnect();
+        self.unavailable("no answer".to_owned(), None)
+    }
+
+    pub(crate) fn malformed(&self, what: &str) -> CallError {
+        CallError::Failed(WatchError::Malformed { server: self.server.clone(), what: what.to_owned() })
+    }
+
+    pub(crate) fn unavailable(&self, what: String, retry_after: Option<Duration>) -> CallError {
+        CallError::Failed(WatchError::Unavailable { server: self.server.clone(), what, retry_after })
+    }
+
+    /// The request itself cannot be written: a name in it.
+    fn config_error(&self, error: &kube::core::request::Error) -> CallError {
+        CallError::Failed(WatchError::Config { key: self.config.node_name.to_string(), what: chain(error) })
+    }
+}
+
+impl fmt::Debug for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Calls").field("config", &self.config).field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+impl From<WatchError> for CallError {
+    fn from(error: WatchError) -> Self {
+        Self::Failed(error)
+    }
+}

@@ -1,0 +1,276 @@
+//! One watch: lists, follows, and comes back after every failure.
+
+use std::convert::Infallible;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use kube::api::WatchEvent;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use types::Update;
+use types::backoff::Backoff;
+
+use crate::WatchError;
+use crate::call::{CallError, Calls};
+use crate::history::{History, Judgement};
+use crate::incarnations::Incarnations;
+use crate::object::{Content, Kind, Object};
+use crate::status::Report;
+
+/// Delays between attempts.
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(5);
+
+/// The API server may ask for a longer delay, up to this.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// A watch that has lasted so long was a success, whatever ended it.
+const SUCCESS: Duration = Duration::from_secs(5);
+
+/// Follows a kind of object until the receiver is dropped or the watches are closed.
+pub(crate) async fn follow<K: Kind>(
+    calls: Calls,
+    to: mpsc::Sender<Update<K::Key, K::Value>>,
+    report: Report,
+    closed: CancellationToken,
+) {
+    let receiver_gone = to.clone();
+    let seed = RandomState::new().build_hasher().finish();
+    let durations = Backoff::new(calls.config.watch_timeout, calls.config.watch_timeout, seed);
+    let mut watch = Watch::<K> {
+        calls,
+        to,
+        report,
+        position: None,
+        in_doubt: false,
+        history: History::default(),
+        incarnations: Incarnations::new(),
+        opened: None,
+        // Differs from process to process, so that agents which lost an API server together do not return together.
+        backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY, seed),
+        durations,
+    };
+    tokio::select! {
+        Gone = watch.run() => {}
+        () = receiver_gone.closed() => {}
+        () = closed.cancelled() => {}
+    }
+}
+
+struct Watch<K: Kind> {
+    calls: Calls,
+    /// To the owner of the watch.
+    to: mpsc::Sender<Update<K::Key, K::Value>>,
+    /// Where it says how it fares.
+    report: Report,
+    /// The version up to which everything was reported; none: it has to list.
+    position: Option<String>,
+    /// The server that is reached next may be another one, or one whose history went back.
+    in_doubt: bool,
+    /// What is known of the server's history.
+    history: History,
+    /// Who bears the names that were reported.
+    incarnations: Incarnations<K::Key>,
+    /// When the stream of events began.
+    opened: Option<Instant>,
+    /// Delays between attempts.
+    backoff: Backoff,
+    /// How long each stream is to last.
+    durations: Backoff,
+}
+
+/// The receiver is gone.
+struct Gone;
+
+/// Why following stopped.
+enum Interruption {
+    /// For good.
+    Gone,
+    /// The API server ended the watch, as it was asked to.
+    Ended,
+    /// Nothing was heard on it for too long.
+    Silent,
+    /// What happened in between can no longer be had: list again.
+    HistoryLost,
+    /// For now.
+    Failed(WatchError),
+}
+
+impl<K: Kind> Watch<K> {
+    async fn run(&mut self) -> Gone {
+        loop {
+            let Err(interruption) = self.attempt().await;
+            let lasted = self.opened.take().is_some_and(|opened| opened.elapsed() >= SUCCESS);
+            if lasted {
+                self.backoff.reset();
+            }
+            let mut least = Duration::ZERO;
+            match interruption {
+                Interruption::Gone => return Gone,
+                Interruption::Ended | Interruption::Silent if lasted => {
+                    self.in_doubt |= matches!(interruption, Interruption::Silent);
+                    continue;
+                }
+                Interruption::Ended => {}
+                Interruption::Silent => self.in_doubt = true,
+                Interruption::HistoryLost => self.position = None,
+                Interruption::Failed(error) => {
+                    self.in_doubt = true;
+                    if let WatchError::Unavailable { retry_after: Some(after), .. } = &error {
+                        least = (*after).min(LONGEST_RETRY_AFTER);
+                    }
+                    self.report.failed(error);
+                }
+            }
+            tokio::time::sleep(self.backoff.delay().max(least)).await;
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<Infallible, Interruption> {
+        let version = match self.position.clone() {
+            Some(version) => {
+                if self.in_doubt {
+                    self.check_history().await?;
+                }
+                version
+            }
+            None => self.list().await?,
+        };
+        self.in_doubt = false;
+        self.follow(&version).await
+    }
+
+    /// An API server lets a watch begin at a version that is still to come, and then says nothing, not even bookmarks, until
+    /// it has come. So one that lags, or whose etcd was restored from a backup, must be found out first.
+    async fn check_history(&mut self) -> Result<(), Interruption> {
+        let newest = self.calls.newest_version::<K>().await?;
+        if self.history.continues_at(&newest) { Ok(()) } else { Err(Interruption::HistoryLost) }
+    }
+
+    /// Reports everything there is; gives the version that it shows.
+    async fn list(&mut self) -> Result<String, Interruption> {
+        let mut page = self.calls.page::<K>(None).await?;
+        let version = page.metadata.resource_version.clone();
+        match self.history.judge(&version) {
+            Judgement::Newer => {}
+            Judgement::Older => {
+                let what = format!("it is behind: at version {version}, which is older than what it said before");
+                return Err(self.calls.unavailable(what, None).into());
+            }
+            Judgement::WentBack => {
+                tracing::warn!(resource = %K::RESOURCE, version, "the API server's history went back; taking it as it is now");
+            }
+        }
+        self.incarnations.restart();
+        self.send(Update::Restart).await?;
+        loop {
+            if page.metadata.resource_version != version {
+                return Err(self.calls.malformed("the pages of a list are of different versions").into());
+            }
+            let next = std::mem::take(&mut page.metadata.next);
+            for object in page.items() {
+                self.set(object.content).await?;
+            }
+            if next.is_empty() {
+                break;
+            }
+            page = self.calls.page::<K>(Some(next)).await?;
+        }
+        self.incarnations.in_sync();
+        self.report.listed();
+        self.send(Update::InSync).await?;
+        self.position = Some(version.clone());
+        Ok(version)
+    }
+
+    async fn follow(&mut self, version: &str) -> Result<Infallible, Interruption> {
+        let events = self.calls.watch::<K>(version, self.durations.delay()).await?;
+        let mut events = pin!(events);
+        self.opened = Some(Instant::now());
+        self.report.connected();
+        loop {
+            match tokio::time::timeout(self.calls.config.silence, events.try_next()).await {
+                Ok(Ok(Some(event))) => self.take(event).await?,
+                Ok(Ok(None)) => return Err(Interruption::Ended),
+                Ok(Err(error)) => return Err(self.calls.error(error).into()),
+                Err(_) => {
+                    tracing::debug!(resource = %K::RESOURCE, "nothing heard for too long; connecting anew");
+                    self.calls.reconnect();
+                    return Err(Interruption::Silent);
+                }
+            }
+            self.backoff.reset();
+        }
+    }
+
+    async fn take(&mut self, event: WatchEvent<Object<K>>) -> Result<(), Interruption> {
+        let version = match event {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                self.set(object.content).await?;
+                object.version
+            }
+            WatchEvent::Deleted(object) => {
+                match object.content {
+                    Content::Read(key, _) | Content::Unreadable { key, .. } => self.delete(key).await?,
+                    Content::Nameless => self.nameless(),
+                }
+                object.version
+            }
+            WatchEvent::Bookmark(bookmark) => bookmark.metadata.resource_version,
+            WatchEvent::Error(answer) => return Err(self.calls.refusal(&answer).into()),
+        };
+        if version.is_empty() {
+            return Err(self.calls.malformed("an event without metadata.resourceVersion").into());
+        }
+        self.history.saw(&version);
+        self.position = Some(version);
+        Ok(())
+    }
+
+    async fn set(&mut self, content: Content<K>) -> Result<(), Interruption> {
+        match content {
+            Content::Read(key, value) => {
+                if let Some(uid) = K::incarnation(&value)
+                    && self.incarnations.set(&key, uid)
+                {
+                    self.send(Update::Delete(key.clone())).await?;
+                }
+                self.send(Update::Set(key, value)).await
+            }
+            // As if it were not there: no labels, no addresses and no ports are its own, so nothing is allowed for them.
+            Content::Unreadable { key, name, what } => {
+                tracing::error!(resource = %K::RESOURCE, name, what, "unreadable object; taken as absent");
+                self.delete(key).await
+            }
+            Content::Nameless => {
+                self.nameless();
+                Ok(())
+            }
+        }
+    }
+
+    async fn delete(&mut self, key: K::Key) -> Result<(), Interruption> {
+        self.incarnations.delete(&key);
+        self.send(Update::Delete(key)).await
+    }
+
+    fn nameless(&self) {
+        tracing::error!(resource = %K::RESOURCE, "an object without a name; passed over");
+    }
+
+    async fn send(&self, update: Update<K::Key, K::Value>) -> Result<(), Interruption> {
+        self.to.send(update).await.map_err(|_| Interruption::Gone)
+    }
+}
+
+impl From<CallError> for Interruption {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Gone => Self::HistoryLost,
+            CallError::Failed(error) => Self::Failed(error),
+        }
+    }
+}

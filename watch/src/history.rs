@@ -1,0 +1,91 @@
+//! What is known of the API server's history: the newest version seen.
+//!
+//! Versions of one resource can be compared as numbers (KEP-5504); one that is no number is taken as it comes.
+
+/// So many lists in a row that are older than what was seen are taken for a server that lags. If they keep saying so, the
+/// history itself went back: the cluster's etcd was restored from a backup.
+const REFUSALS: u32 = 3;
+
+/// The newest version seen of one resource.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    /// It.
+    newest: Option<u64>,
+    /// So many older lists were refused since.
+    refused: u32,
+}
+
+/// What to make of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// It continues what was seen.
+    Newer,
+    /// It is older; ask again.
+    Older,
+    /// It is older and stays so: the history went back.
+    WentBack,
+}
+
+impl History {
+    /// An event or a bookmark of this version came.
+    pub(crate) fn saw(&mut self, version: &str) {
+        self.newest = self.newest.max(number(version));
+        self.refused = 0;
+    }
+
+    /// Whether a server that is at this version has all that was seen.
+    pub(crate) fn continues_at(&self, version: &str) -> bool {
+        match (self.newest, number(version)) {
+            (Some(newest), Some(version)) => version >= newest,
+            _ => true,
+        }
+    }
+
+    /// Judges a list; unless it is [`Judgement::Older`], it is what was seen from now on.
+    pub(crate) fn judge(&mut self, version: &str) -> Judgement {
+        if self.continues_at(version) {
+            self.saw(version);
+            return Judgement::Newer;
+        }
+        if self.refused < REFUSALS {
+            self.refused += 1;
+            return Judgement::Older;
+        }
+        *self = Self { newest: number(version), refused: 0 };
+        Judgement::WentBack
+    }
+}
+
+fn number(version: &str) -> Option<u64> {
+    version.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_older_than_what_was_seen_is_refused_until_it_is_clear_that_history_went_back() {
+        let mut history = History::default();
+        assert_eq!(history.judge("100"), Judgement::Newer, "nothing was seen before");
+        history.saw("120");
+        history.saw("110");
+        assert_eq!(history.judge("119"), Judgement::Older);
+        assert_eq!(history.judge("120"), Judgement::Newer, "the server has caught up");
+        for _ in 0..REFUSALS {
+            assert_eq!(history.judge("7"), Judgement::Older);
+        }
+        assert_eq!(history.judge("7"), Judgement::WentBack);
+        assert_eq!(history.judge("8"), Judgement::Newer, "the restored history is the one that counts");
+    }
+
+    #[test]
+    fn a_watch_resumes_only_at_a_server_that_has_all_that_was_seen() {
+        let mut history = History::default();
+        assert!(history.continues_at("1"));
+        history.saw("50");
+        assert!(history.continues_at("50") && history.continues_at("51"));
+        assert!(!history.continues_at("49"));
+        assert!(history.continues_at("opaque"), "what cannot be compared is not held against the server");
+    }
+}

@@ -1,0 +1,354 @@
+//! The four kinds that are watched, and what is kept of each.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::networking::v1 as networking;
+use serde::Deserialize;
+use serde_json::Value;
+use types::policy::{Labels, Policy, PolicyId, PolicyKind, Problem, Protocol, network_policy};
+use types::{EndpointPort, Pod, PodRef};
+
+use crate::Resource;
+use crate::object::Kind;
+
+/// What identifies a Pod at a time; another may take its name later.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PodName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What Manx needs of a Node object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// NetworkPolicies of all namespaces.
+#[derive(Debug, Clone)]
+pub(crate) enum NetworkPolicies {}
+
+/// All Namespaces.
+#[derive(Debug, Clone)]
+pub(crate) enum Namespaces {}
+
+/// The Pods bound to this node.
+#[derive(Debug, Clone)]
+pub(crate) enum Pods {}
+
+/// This node's Node.
+#[derive(Debug, Clone)]
+pub(crate) enum Nodes {}
+
+/// The path of all objects of a type.
+fn path_of<T: kube::Resource<DynamicType = ()>>() -> String {
+    T::url_path(&(), None)
+}
+
+impl Kind for NetworkPolicies {
+    type Key = PolicyId;
+    type Value = (Policy, Vec<Problem>);
+    const RESOURCE: Resource = Resource::NetworkPolicies;
+
+    fn path() -> String {
+        path_of::<networking::NetworkPolicy>()
+    }
+
+    fn fields(_: &str) -> Option<String> {
+        None
+    }
+
+    fn key(namespace: &str, name: &str) -> PolicyId {
+        PolicyId { kind: PolicyKind::NetworkPolicy, namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    /// Never fails: what cannot be read of a policy allows nothing, but the policy is there.
+    fn read(key: &PolicyId, object: Value) -> Result<Self::Value, serde_json::Error> {
+        Ok(network_policy(&key.namespace, object.get("spec").unwrap_or(&Value::Null)))
+    }
+
+    fn incarnation(_: &Self::Value) -> Option<&str> {
+        None
+    }
+}
+
+/// An object of which the labels matter.
+#[derive(Deserialize)]
+struct Labelled {
+    metadata: LabelledMetadata,
+}
+
+#[derive(Deserialize)]
+struct LabelledMetadata {
+    labels: Option<Labels>,
+}
+
+fn labels(object: Value) -> Result<Labels, serde_json::Error> {
+    serde_json::from_value(object).map(|object: Labelled| object.metadata.labels.unwrap_or_default())
+}
+
+impl Kind for Namespaces {
+    type Key = String;
+    type Value = Labels;
+    const RESOURCE: Resource = Resource::Namespaces;
+
+    fn path() -> String {
+        path_of::<core::Namespace>()
+    }
+
+    fn fields(_: &str) -> Option<String> {
+        None
+    }
+
+    fn key(_: &str, name: &str) -> String {
+        name.to_owned()
+    }
+
+    fn read(_: &String, object: Value) -> Result<Labels, serde_json::Error> {
+        labels(object)
+    }
+
+    fn incarnation(_: &Labels) -> Option<&str> {
+        None
+    }
+}
+
+impl Kind for Nodes {
+    type Key = String;
+    type Value = Node;
+    const RESOURCE: Resource = Resource::Nodes;
+
+    fn path() -> String {
+        path_of::<core::Node>()
+    }
+
+    fn fields(node_name: &str) -> Option<String> {
+        Some(format!("metadata.name={node_name}"))
+    }
+
+    fn key(_: &str, name: &str) -> String {
+        name.to_owned()
+    }
+
+    fn read(_: &String, object: Value) -> Result<Node, serde_json::Error> {
+        Ok(Node { labels: labels(object)? })
+    }
+
+    fn incarnation(_: &Node) -> Option<&str> {
+        None
+    }
+}
+
+/// A Pod as the API server has it, without all that is not used. The API leaves out empty fields or says null.
+#[derive(Deserialize)]
+struct PodObject {
+    metadata: PodMetadata,
+    spec: PodSpec,
+    status: Option<PodStatus>,
+}
+
+#[derive(Deserialize)]
+struct PodMetadata {
+    uid: Option<String>,
+    labels: Option<Labels>,
+    annotations: Option<PodAnnotations>,
+}
+
+#[derive(Deserialize)]
+struct PodAnnotations {
+    #[serde(rename = "kubernetes.io/config.hash")]
+    config_hash: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodSpec {
+    host_network: Option<bool>,
+    containers: Option<Vec<Container>>,
+    init_containers: Option<Vec<Container>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Container {
+    restart_policy: Option<String>,
+    ports: Option<Vec<ContainerPort>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerPort {
+    name: Option<String>,
+    protocol: Option<Protocol>,
+    container_port: u16,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodStatus {
+    phase: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Option<Vec<PodIp>>,
+}
+
+#[derive(Deserialize)]
+struct PodIp {
+    ip: IpAddr,
+}
+
+impl Kind for Pods {
+    type Key = PodName;
+    type Value = Pod;
+    const RESOURCE: Resource = Resource::Pods;
+
+    fn path() -> String {
+        path_of::<core::Pod>()
+    }
+
+    fn fields(node_name: &str) -> Option<String> {
+        Some(format!("spec.nodeName={node_name}"))
+    }
+
+    fn key(namespace: &str, name: &str) -> PodName {
+        PodName { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    fn read(key: &PodName, object: Value) -> Result<Pod, serde_json::Error> {
+        let PodObject { metadata, spec, status } = serde_json::from_value(object)?;
+        let PodStatus { phase, pod_ips } = status.unwrap_or(PodStatus { phase: None, pod_ips: None });
+        Ok(Pod {
+            reference: PodRef { namespace: key.namespace.clone(), name: key.name.clone(), uid: metadata.uid },
+            config_hash: metadata.annotations.and_then(|annotations| annotations.config_hash),
+            labels: metadata.labels.unwrap_or_default(),
+            ports: ports(spec.containers.unwrap_or_default(), spec.init_containers.unwrap_or_default()),
+            host_network: spec.host_network.unwrap_or_default(),
+            finished: matches!(phase.as_deref(), Some("Succeeded" | "Failed")),
+            addresses: pod_ips.into_iter().flatten().map(|address| address.ip).collect(),
+        })
+    }
+
+    fn incarnation(pod: &Pod) -> Option<&str> {
+        pod.reference.uid.as_deref()
+    }
+}
+
+/// The named ports of the containers that run beside each other: those of `containers`, and init containers that restart
+/// (sidecars). A plain init container has ended before they listen.
+fn ports(containers: Vec<Container>, init_containers: Vec<Container>) -> Vec<EndpointPort> {
+    let sidecars = init_containers.into_iter().filter(|it| it.restart_policy.as_deref() == Some("Always"));
+    let ports = containers.into_iter().chain(sidecars).flat_map(|container| container.ports.unwrap_or_default());
+    ports
+        .filter_map(|port| {
+            let name = port.name?;
+            let protocol = port.protocol.unwrap_or(Protocol::Tcp);
+            Some(EndpointPort { name, protocol, port: port.container_port })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::object::{Content, Object};
+
+    fn object<K: Kind>(object: Value) -> Object<K> {
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn pod(fields: Value) -> Pod {
+        let mut whole = json!({
+            "metadata": { "name": "web-0", "namespace": "shop", "uid": "u1", "resourceVersion": "7" },
+            "spec": { "containers": [{ "name": "web", "image": "web" }] },
+        });
+        for (section, fields) in fields.as_object().unwrap() {
+            for (field, value) in fields.as_object().unwrap() {
+                whole[section][field] = value.clone();
+            }
+        }
+        match object::<Pods>(whole).content {
+            Content::Read(_, pod) => pod,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_pod_has_the_named_ports_of_its_containers_and_of_sidecars_but_not_of_init_containers() {
+        let port = |name: &str, number: u16| json!({ "name": name, "containerPort": number });
+        let read = pod(json!({ "spec": {
+            "containers": [
+                { "ports": [port("http", 80), { "containerPort": 81 }] },
+                { "ports": [{ "name": "dns", "containerPort": 53, "protocol": "UDP" }] },
+            ],
+            "initContainers": [
+                { "ports": [port("setup", 90)] },
+                { "ports": [port("mesh", 91)], "restartPolicy": "Always" },
+            ],
+        }}));
+        let named = |name: &str, protocol, port| EndpointPort { name: name.to_owned(), protocol, port };
+        assert_eq!(
+            read.ports,
+            [named("http", Protocol::Tcp, 80), named("dns", Protocol::Udp, 53), named("mesh", Protocol::Tcp, 91)]
+        );
+    }
+
+    #[test]
+    fn a_pod_has_ended_when_its_phase_is_succeeded_or_failed() {
+        for (phase, finished) in [("Pending", false), ("Running", false), ("Succeeded", true), ("Failed", true)] {
+            assert_eq!(pod(json!({ "status": { "phase": phase } })).finished, finished, "{phase}");
+        }
+    }
+
+    #[test]
+    fn a_static_pod_is_known_by_the_hash_that_the_runtime_calls_its_uid() {
+        let read = pod(json!({ "metadata": {
+            "annotations": { "kubernetes.io/config.hash": "h1", "kubernetes.io/config.source": "file" },
+        }}));
+        let asked = |uid: &str| PodRef { uid: Some(uid.to_owned()), ..read.reference.clone() };
+        assert!(read.is_meant_by(&asked("h1")) && read.is_meant_by(&asked("u1")) && !read.is_meant_by(&asked("h2")));
+    }
+
+    #[test]
+    fn labels_addresses_and_the_host_network_are_read_and_null_is_none() {
+        let read = pod(json!({
+            "metadata": { "labels": { "app": "web" }, "annotations": null },
+            "spec": { "hostNetwork": true, "initContainers": null },
+            "status": { "podIPs": [{ "ip": "10.0.0.1" }, { "ip": "fd00::1" }] },
+        }));
+        assert_eq!(read.labels, Labels::from([("app".to_owned(), "web".to_owned())]));
+        assert!(read.host_network);
+        assert_eq!(read.addresses, ["10.0.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
+        assert_eq!(pod(json!({ "metadata": { "labels": null } })).labels, Labels::new());
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_is_named_and_keeps_its_version() {
+        let read = object::<Pods>(json!({
+            "metadata": { "name": "web-0", "namespace": "shop", "resourceVersion": "7" },
+            "spec": { "containers": "none" },
+        }));
+        assert_eq!(read.version, "7");
+        assert!(matches!(read.content, Content::Unreadable { name, .. } if name == "shop/web-0"));
+        assert!(matches!(object::<Pods>(json!({ "metadata": 1 })).content, Content::Nameless));
+    }
+
+    #[test]
+    fn a_policy_without_a_readable_spec_governs_its_namespace_and_allows_nothing() {
+        let read = object::<NetworkPolicies>(json!({ "metadata": { "name": "p", "namespace": "shop" }, "spec": [] }));
+        let Content::Read(id, (policy, problems)) = read.content else { panic!("{read:?}") };
+        assert_eq!(id.to_string(), "NetworkPolicy shop/p");
+        assert_eq!((policy.ingress, policy.egress), (Some(Vec::new()), Some(Vec::new())));
+        assert!(!problems.is_empty());
+    }
+
+    #[test]
+    fn a_namespace_whose_labels_cannot_be_read_is_unreadable_not_unlabelled() {
+        let read = object::<Namespaces>(json!({ "metadata": { "name": "shop", "labels": { "team": 1 } } }));
+        assert!(matches!(read.content, Content::Unreadable { key, .. } if key == "shop"));
+    }
+}

@@ -1,0 +1,62 @@
+//! The tasks of this crate; nothing else spawns.
+//!
+//! ```text
+//!              API server
+//!                  │ list, watch: one connection per task
+//!   ┌──────────────┼──────────────┬──────────────┐
+//!   │ follow       │ follow       │ follow       │ follow
+//!   │ policies     │ namespaces   │ pods         │ node       one task per watch; it ends with its
+//!   └──────┬───────┴──────┬───────┴──────┬───────┴─────┬──    receiver, or when Tasks::close says so
+//!          │ Update       │ Update       │ Update      │ Update
+//!          ▼              ▼              ▼             ▼        (bounded: a slow reader slows its watch down)
+//!                            caller ◄─────────────────────── Status (tokio::sync::watch)
+//! ```
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use types::Update;
+
+use crate::Status;
+use crate::call::Calls;
+use crate::follow::follow;
+use crate::object::Kind;
+use crate::status::Report;
+
+/// So many updates wait in a watch's channel before the watch stops reading from the API server.
+const WATCH_BUFFER: usize = 256;
+
+/// The tasks behind the watches. Dropping this ends none of them: a watch ends when its receiver is dropped.
+#[derive(Debug)]
+pub struct Tasks {
+    /// Counts the tasks, so that closing can wait for them.
+    tracker: TaskTracker,
+    /// Ends them.
+    closed: CancellationToken,
+    /// What each task begins with a copy of.
+    calls: Calls,
+    /// Where they say how they fare.
+    status: Arc<watch::Sender<Status>>,
+}
+
+impl Tasks {
+    pub(crate) fn new(calls: Calls, status: watch::Sender<Status>) -> Self {
+        Self { tracker: TaskTracker::new(), closed: CancellationToken::new(), calls, status: Arc::new(status) }
+    }
+
+    pub(crate) fn watch<K: Kind>(&self) -> mpsc::Receiver<Update<K::Key, K::Value>> {
+        let (to, updates) = mpsc::channel(WATCH_BUFFER);
+        let report = Report::new(K::RESOURCE, Arc::clone(&self.status));
+        self.tracker.spawn(follow::<K>(self.calls.clone(), to, report, self.closed.clone()));
+        updates
+    }
+
+    /// Ends all watches and waits until they have.
+    pub async fn close(&self) {
+        self.closed.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+}
