@@ -24,7 +24,7 @@ const UPDATES: usize = 256;
 /// The watches, remembered.
 pub(crate) struct Remembered {
     /// Under `resources/NetworkPolicy/`.
-    pub(crate) policies: mpsc::Receiver<Update<PolicyId, (types::policy::Policy, Vec<types::policy::Problem>)>>,
+    pub(crate) policies: mpsc::Receiver<Update<Key, Entry>>,
     /// Under `resources/Namespace/`.
     pub(crate) namespaces: mpsc::Receiver<Update<Key, Entry>>,
     /// Under `pods/`.
@@ -35,7 +35,7 @@ pub(crate) struct Remembered {
 pub(crate) fn remember(watches: Watches, cache: &Cache, tracker: &TaskTracker) -> Remembered {
     let Watches { policies, namespaces, pods, .. } = watches;
     Remembered {
-        policies: policies,
+        policies: remembered(keys::resources(Kind::NetworkPolicy), policies, policy_entry, cache, tracker),
         namespaces: remembered(keys::resources(Kind::Namespace), namespaces, namespace_entry, cache, tracker),
         pods: remembered(keys::pods(), pods, pod_entry, cache, tracker),
     }

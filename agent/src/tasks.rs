@@ -170,7 +170,7 @@ impl PolicyWiring {
         tracker: &TaskTracker,
     ) {
         let (updates, carried) = mpsc::channel(policies::UPDATES);
-        let namespaces = match self.kubernetes {
+        let (policies, namespaces) = match self.kubernetes {
             None => {
                 let watched = |kind| store.watch(keys::resources(kind));
                 // Without an API server no pod is expected before its ADD.
@@ -182,28 +182,16 @@ impl PolicyWiring {
                         let _ = out.send(update).await;
                     }
                 });
-                tracker.spawn(sources::follow(watched(Kind::NetworkPolicy), policies::policy, updates.clone()));
-                watched(Kind::Namespace)
+                (watched(Kind::NetworkPolicy), watched(Kind::Namespace))
             }
-            Some((Remembered { mut policies, namespaces, pods: entries }, questions)) => {
-                let out = updates.clone();
-                tracker.spawn(async move {
-                    while let Some(update) = policies.recv().await {
-                        let update = match update {
-                            Update::Restart => Update::Restart,
-                            Update::InSync => Update::InSync,
-                            Update::Set(id, (policy, _)) => Update::Set(id, Arc::new(policy)),
-                            Update::Delete(id) => Update::Delete(id),
-                        };
-                        let _ = out.send(PolicyUpdate::Policy(update)).await;
-                    }
-                });
+            Some((Remembered { policies, namespaces, pods: entries }, questions)) => {
                 let (pods, known) = mpsc::channel(pods::QUESTIONS);
                 tracker.spawn(kubernetes::follow_pods(entries, pods));
                 tracker.spawn(pods::follow(known, questions, ipam.clone(), self.acl.clone()));
-                namespaces
+                (policies, namespaces)
             }
         };
+        tracker.spawn(sources::follow(policies, policies::policy, updates.clone()));
         tracker.spawn(sources::follow(namespaces, policies::namespace, updates.clone()));
 
         let (peers, published) = mpsc::channel(policies::UPDATES);

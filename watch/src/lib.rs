@@ -35,7 +35,7 @@ mod tasks;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
-use types::policy::{Labels, Policy, PolicyId, Problem};
+use types::policy::{Labels, PolicyId};
 use types::{Pod, Update};
 
 pub use config::WatchConfig;
@@ -50,8 +50,8 @@ use kinds::{Namespaces, NetworkPolicies, Nodes, Pods};
 /// What is watched. A watch ends when its receiver is dropped; all of them when [`Tasks::close`] is called.
 #[derive(Debug)]
 pub struct Watches {
-    /// The NetworkPolicies of all namespaces, each with what in it makes no sense (and therefore allows nothing).
-    pub policies: mpsc::Receiver<Update<PolicyId, (Policy, Vec<Problem>)>>,
+    /// The `spec` of the NetworkPolicies of all namespaces, as written; null where there is none.
+    pub policies: mpsc::Receiver<Update<PolicyId, serde_json::Value>>,
     /// The labels of all namespaces, by name.
     pub namespaces: mpsc::Receiver<Update<String, Labels>>,
     /// The Pods that are bound to this node. A pod that takes the name of another is told as `Delete`, then `Set`.

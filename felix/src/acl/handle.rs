@@ -57,6 +57,7 @@ type Reply = oneshot::Sender<Result<(), AclError>>;
 pub(crate) enum Command {
     Update(Vec<PolicyUpdate>),
     Attach { id: EndpointId, facts: EndpointFacts, reply: Reply },
+    Relabel { id: EndpointId, facts: EndpointFacts, reply: Reply },
     Detach { id: EndpointId, reply: Reply },
     LocalInSync,
     NatPools(Vec<NatPool>),
@@ -84,9 +85,9 @@ impl Acl {
     }
 
     /// The endpoint's labels, ports or addresses are these now. Returns as [`Acl::attach`] does; until then its earlier
-    /// policies hold.
+    /// policies hold. One that is not attached (any more) stays so, and is success.
     pub async fn relabel(&self, id: EndpointId, facts: EndpointFacts) -> Result<(), AclError> {
-        self.attach(id, facts).await
+        self.ask(|reply| Command::Relabel { id, facts, reply }).await.ok_or(AclError::Ended)?
     }
 
     /// Takes the endpoint out of its class and out of all sets, then deletes the tracked connections of its addresses;

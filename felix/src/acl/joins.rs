@@ -169,9 +169,19 @@ impl Joins {
         self.kernel.values().any(|slot| slots.class(*slot) == Some(class))
     }
 
+    /// The same with the families of the addresses.
+    pub(crate) fn in_use_of_families(&self) -> BTreeSet<(Family, u16)> {
+        self.kernel.iter().map(|(address, slot)| (Family::of(*address), *slot)).collect()
+    }
+
     /// How many addresses the kernel maps.
     pub(crate) fn count(&self) -> usize {
         self.kernel.len()
+    }
+
+    /// How many of a family.
+    pub(crate) fn count_of(&self, family: Family) -> usize {
+        self.kernel.keys().filter(|address| Family::of(**address) == family).count()
     }
 
     const fn element(&self, address: IpAddr, slot: u16) -> SetElement {

@@ -45,6 +45,9 @@ const CUT: Duration = Duration::from_millis(50);
 /// Connections that are judged in one round.
 const JUDGED_AT_ONCE: usize = 512;
 
+/// Changes whose way to the kernel is measured at a time.
+const TOLD: usize = 1_024;
+
 /// How often one round begins anew because what it did has made more possible.
 const PASSES: usize = 6;
 
@@ -121,8 +124,13 @@ pub(crate) struct Owner {
     look_at: Option<Instant>,
     /// Since when chains that protect are known not to be as they should.
     unprotected_since: Option<Instant>,
-    /// When legacy tables were last seen to be as they should.
-    last_seen: Instant,
+    /// Tables that are read now and then, one at a time, when nothing else is to be done.
+    routine: Vec<(Family, TableName)>,
+    /// Since when others may have changed them unheard.
+    routine_since: Option<Instant>,
+    last_poll: Instant,
+    /// Members of sets are to be counted.
+    count_due: bool,
     next_poll: Instant,
     next_resync: Instant,
     /// When refused things are tried again, and the delays between.
@@ -177,7 +185,10 @@ impl Owner {
             read_since: None,
             look_at: None,
             unprotected_since: None,
-            last_seen: now,
+            routine: Vec::new(),
+            routine_since: None,
+            last_poll: now,
+            count_due: false,
             next_poll: now + config.legacy_poll,
             next_resync: now + config.resync,
             retry_at: None,
@@ -236,15 +247,18 @@ impl Owner {
     }
 
     fn timers(&mut self, now: Instant) {
+        let is_polled = !self.hears_rules && now >= self.next_poll;
         if now >= self.next_resync {
             self.next_resync = now + self.config.resync;
-            self.look_at_all(now);
-            self.state.doubt();
+            self.count_due = true;
+            self.routine = self.tables_with(TableName::ALL);
+        } else if is_polled {
+            self.routine = self.tables_with(TableName::ALL);
         }
-        if !self.hears_rules && now >= self.next_poll {
+        if is_polled {
             self.next_poll = now + self.config.legacy_poll;
-            self.unread_since.get_or_insert(self.last_seen);
-            self.look_at_all(now);
+            // Whatever is found may have been so since it was looked at before.
+            self.routine_since = Some(std::mem::replace(&mut self.last_poll, now));
         }
         if self.retry_at.take_if(|retry| now >= *retry).is_some() {
             self.set_troubles.clear();
@@ -254,10 +268,15 @@ impl Owner {
     fn command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Update(updates) => {
-                self.told.push(now);
+                if self.state.has_begun() && self.told.len() < TOLD {
+                    self.told.push(now);
+                }
                 updates.into_iter().for_each(|update| self.compiler.apply(update));
             }
             Command::Attach { id, facts, reply } => self.attach(id, facts, reply),
+            Command::Relabel { id, facts, reply } if self.locals.contains_key(&id) => self.attach(id, facts, reply),
+            // Its detachment was faster. Who asked may have left.
+            Command::Relabel { reply, .. } => drop(reply.send(Ok(()))),
             Command::Detach { id, reply } => {
                 self.compiler.remove_local(&id);
                 let addresses = self.locals.remove(&id).unwrap_or_default();
@@ -315,6 +334,12 @@ impl Owner {
             if !sets && !joins {
                 break;
             }
+        }
+        if self.count_due && self.state.is_settled() {
+            self.count_due = false;
+            self.count_members(now);
+            self.change_sets(now);
+            self.change_joins(now);
         }
         self.destroy_sets(now);
         if self.set_troubles.is_empty() {
@@ -433,6 +458,7 @@ impl Owner {
     fn send_views(&mut self) {
         let counts = self.state.counts();
         let mut view = AclView {
+            is_settled: self.state.is_settled(),
             classes: counts.classes,
             rules: counts.rules,
             addresses: counts.addresses,

@@ -52,8 +52,7 @@ pub(crate) fn restore_text(name: TableName, saved: &SavedTable, wanted: &Table) 
 pub(crate) fn after(saved: &SavedTable, wanted: &Table) -> SavedTable {
     let chains = wanted.chains.iter().map(|(name, rules)| {
         let rules = rules.iter().map(|rule| Some(rule.hash)).collect();
-        let class = saved.chains.get(name).and_then(|chain| chain.class);
-        (name.clone(), SavedChain { rules, packets: Vec::new(), class })
+        (name.clone(), SavedChain { rules, ..SavedChain::default() })
     });
     let mut foreign = saved.foreign.clone();
     for chain in foreign.values_mut() {

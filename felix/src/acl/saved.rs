@@ -1,7 +1,7 @@
 //! What `iptables-save` says of us: chains with the stamps of their rules, and where our rules stand in others' chains.
 //! Rules are known by their stamps and never parsed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::names::PREFIX;
 use super::rule::Stamp;
@@ -23,6 +23,8 @@ pub(crate) struct SavedChain {
     pub(crate) rules: Vec<Option<u64>>,
     /// Packets that each has matched, if that was asked for.
     pub(crate) packets: Vec<u64>,
+    /// The sets that its rules match.
+    pub(crate) sets: BTreeSet<String>,
     /// The class that it belongs to.
     pub(crate) class: Option<(ClassId, ClassKey)>,
 }
@@ -78,11 +80,12 @@ impl SavedTable {
         }
         let (packets, rule) = counters(line);
         let Some((chain, spec)) = rule.strip_prefix("-A ").and_then(|rule| rule.split_once(' ')) else { return };
-        let stamp = comment(spec).and_then(|comment| Stamp::parse(&comment));
+        let stamp = value_of("--comment", spec).and_then(|comment| Stamp::parse(&comment));
         if chain.starts_with(PREFIX) {
             let saved = self.chains.entry(chain.to_owned()).or_default();
             saved.rules.push(stamp.map(|stamp| stamp.hash));
             saved.packets.extend(packets);
+            saved.sets.extend(value_of("--match-set", spec));
             saved.class = saved.class.or(stamp.and_then(|stamp| stamp.class));
         } else {
             let foreign = self.foreign.entry(chain.to_owned()).or_default();
@@ -105,12 +108,15 @@ fn counters(line: &str) -> (Option<u64>, &str) {
     }
 }
 
-/// The comment of a rule.
-fn comment(spec: &str) -> Option<String> {
+/// What stands behind an option of a rule.
+fn value_of(option: &str, spec: &str) -> Option<String> {
     let mut words = Words(spec);
     while let Some(word) = words.next() {
-        if word == "--comment" {
-            return words.next();
+        match word.as_str() {
+            word if word == option => return words.next(),
+            // Whatever it says, it is no option.
+            "--comment" => drop(words.next()),
+            _ => {}
         }
     }
     None
@@ -160,7 +166,7 @@ COMMIT
 :manx-empty - [0:0]
 -A FORWARD -m comment --comment "they say \"--comment manx:1\"" -j ACCEPT
 -A FORWARD -m comment --comment "manx:2a" -j manx-forward
-[7:420] -A manx-i-12 -p tcp -m comment --comment "manx:ff:12:beef" -j DROP
+[7:420] -A manx-i-12 -p tcp -m set --match-set manx-4i12 src,dst -m comment --comment "manx:ff:12:beef" -j DROP
 [0:0] -A manx-i-12 -j RETURN
 COMMIT
 "#;
@@ -170,6 +176,7 @@ COMMIT
         let saved = SavedTable::parse(SAVED, "mangle");
         let chain = &saved.chains["manx-i-12"];
         assert_eq!((chain.rules.as_slice(), chain.packets.as_slice()), (&[Some(0xff), None][..], &[7, 0][..]));
+        assert_eq!(chain.sets, BTreeSet::from(["manx-4i12".to_owned()]));
         assert_eq!(chain.class, Some((ClassId::new(12).unwrap(), ClassKey(0xbeef))));
         assert_eq!(saved.chains["manx-empty"], SavedChain::default());
         let forward = &saved.foreign["FORWARD"];

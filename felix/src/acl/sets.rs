@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kernel::acl::{ElementChange, SetElement, SetKind, SetSpec};
-use types::Family;
+use types::{Family, Prefix};
 
 use super::names::SetRef;
 use crate::policy::program::{Element, SetId, SetShape};
@@ -49,6 +49,8 @@ struct Entry {
     exists: bool,
     /// What the kernel has of it is not certain: it is to be read and compared.
     is_unsure: bool,
+    /// It was another class's: before it is filled, no outdated content in use may speak of it.
+    is_reborn: bool,
     /// How many members were expected when it was asked for.
     expected: usize,
     /// Members to be added (`true`) or removed, in this round.
@@ -63,10 +65,14 @@ pub(crate) struct ProgramSets {
     entries: BTreeMap<SetId, Entry>,
     /// Entries with something to be done.
     touched: BTreeSet<SetId>,
+    /// Entries that are wanted and unsure.
+    unsure: BTreeSet<SetId>,
+    /// Entries of which changes are held.
+    holding: BTreeSet<SetId>,
     /// Entries that nobody wants, which are there still.
     doomed: BTreeSet<SetId>,
-    /// Whether changes have to wait for a new content, by set.
-    outdated: BTreeSet<SetId>,
+    /// Sets whose changes have to wait for a new content, in which family.
+    outdated: BTreeSet<(SetId, Family)>,
 }
 
 impl ProgramSets {
@@ -82,15 +88,33 @@ impl ProgramSets {
         let entry = self.entries.entry(set).or_default();
         // What it held before it was given up is not known any more.
         entry.is_unsure |= entry.exists;
+        entry.is_reborn |= entry.exists && matches!(set, SetId::Narrow(..));
         (entry.is_wanted, entry.expected) = (true, expected);
-        entry.held.clear();
+        if entry.is_unsure {
+            self.unsure.insert(set);
+        }
         self.doomed.remove(&set);
         self.touched.insert(set);
     }
 
+    /// The compiler wants the set, whose members are not told one by one but compared.
+    pub(crate) fn want(&mut self, set: SetId) {
+        let entry = self.entries.entry(set).or_default();
+        (entry.is_wanted, entry.is_unsure) = (true, true);
+        self.unsure.insert(set);
+        self.doomed.remove(&set);
+    }
+
+    /// What the kernel has under this name belongs to another class.
+    pub(crate) fn renew(&mut self, set: SetId) {
+        if let Some(entry) = self.entries.get_mut(&set) {
+            entry.is_reborn = true;
+        }
+    }
+
     /// A member comes or goes.
     pub(crate) fn change(&mut self, set: SetId, element: Element, is_added: bool) {
-        let is_outdated = self.outdated.contains(&set);
+        let is_outdated = self.outdated.contains(&(set, family_of(&element)));
         let Some(entry) = self.entries.get_mut(&set) else { return };
         // All that is wanted is put when the set has been read.
         if entry.is_unsure || !entry.is_wanted {
@@ -99,6 +123,7 @@ impl ProgramSets {
         let is_own = matches!(set, SetId::Narrow(..));
         if is_outdated && (is_added || is_own) {
             entry.held.insert(element, is_added);
+            self.holding.insert(set);
         } else {
             entry.held.remove(&element);
             entry.changes.push((element, is_added));
@@ -112,24 +137,28 @@ impl ProgramSets {
         (entry.is_wanted, entry.is_unsure) = (false, entry.exists);
         entry.changes.clear();
         entry.held.clear();
+        self.holding.remove(&set);
+        self.unsure.remove(&set);
         self.doomed.insert(set);
     }
 
     /// These sets are spoken of by outdated contents in use. What waited for others is due now; where `fail_closed`, all
     /// deletions are.
-    pub(crate) fn set_outdated(&mut self, outdated: BTreeSet<SetId>, fail_closed: bool) {
-        for (set, entry) in &mut self.entries {
-            if entry.held.is_empty() {
-                continue;
+    pub(crate) fn set_outdated(&mut self, outdated: BTreeSet<(SetId, Family)>, fail_closed: bool) {
+        for set in std::mem::take(&mut self.holding) {
+            let Some(entry) = self.entries.get_mut(&set) else { continue };
+            let waits = |element: &Element, is_added: bool| {
+                outdated.contains(&(set, family_of(element))) && (is_added || !fail_closed)
+            };
+            let (wait, due): (BTreeMap<_, _>, BTreeMap<_, _>) =
+                std::mem::take(&mut entry.held).into_iter().partition(|(element, is_added)| waits(element, *is_added));
+            if !wait.is_empty() {
+                entry.held = wait;
+                self.holding.insert(set);
             }
-            let is_outdated = outdated.contains(set);
-            let (wait, due): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut entry.held)
-                .into_iter()
-                .partition(|(_, is_added)| is_outdated && (*is_added || !fail_closed));
-            entry.held = wait;
             if !due.is_empty() {
                 entry.changes.extend(due);
-                self.touched.insert(*set);
+                self.touched.insert(set);
             }
         }
         self.outdated = outdated;
@@ -140,27 +169,30 @@ impl ProgramSets {
         self.entries.get(set).is_some_and(|entry| entry.exists && !entry.is_unsure)
     }
 
-    /// Whether a change of a member with one of these addresses waits.
+    /// Whether the change of a member that this is true of waits.
     pub(crate) fn holds(&self, mut concerns: impl FnMut(&Element) -> bool) -> bool {
-        self.entries.values().any(|entry| {
-            entry.held.keys().any(&mut concerns) || entry.changes.iter().any(|(element, _)| concerns(element))
-        })
+        let waiting = self.holding.iter().chain(&self.touched).filter_map(|set| self.entries.get(set));
+        waiting
+            .into_iter()
+            .any(|entry| entry.held.keys().chain(entry.changes.iter().map(|(element, _)| element)).any(&mut concerns))
     }
 
-    /// Sets that have to be read and compared before more is done with them. A class's own waits until no outdated content
-    /// in use speaks of it: it may be another class's, of the same number.
+    /// Sets that have to be read and compared before more is done with them.
     pub(crate) fn unsure(&self) -> Vec<SetId> {
-        let is_free = |set: &SetId| !matches!(set, SetId::Narrow(..)) || !self.outdated.contains(set);
-        let unsure = self.entries.iter().filter(|(set, entry)| entry.is_unsure && entry.is_wanted && is_free(set));
-        unsure.map(|(set, _)| *set).collect()
+        self.unsure.iter().filter(|set| !self.is_stuck(**set)).copied().collect()
     }
 
-    /// Sets that wait in the way told at [`Self::unsure`].
+    /// Sets with which nothing can be done as long as somebody uses what was under their names before.
     pub(crate) fn stuck(&self) -> BTreeSet<SetId> {
-        let stuck = self.entries.iter().filter(|(set, entry)| {
-            entry.is_unsure && entry.is_wanted && matches!(set, SetId::Narrow(..)) && self.outdated.contains(set)
-        });
-        stuck.map(|(set, _)| *set).collect()
+        self.unsure.iter().filter(|set| self.is_stuck(**set)).copied().collect()
+    }
+
+    fn is_stuck(&self, set: SetId) -> bool {
+        self.is_outdated(set) && self.entries.get(&set).is_some_and(|entry| entry.is_reborn)
+    }
+
+    fn is_outdated(&self, set: SetId) -> bool {
+        Family::ALL.into_iter().any(|family| self.outdated.contains(&(set, family)))
     }
 
     /// What is to be done now, in order.
@@ -195,13 +227,8 @@ impl ProgramSets {
     }
 
     /// Sets that may be destroyed, as nothing speaks of them; at most so many.
-    pub(crate) fn destroyable(&self, spoken_of: &BTreeSet<SetId>, limit: usize) -> Vec<SetId> {
-        self.doomed.iter().filter(|set| !spoken_of.contains(set)).take(limit).copied().collect()
-    }
-
-    /// Whether sets wait for their end.
-    pub(crate) fn has_doomed(&self) -> bool {
-        !self.doomed.is_empty()
+    pub(crate) fn destroyable(&self, spoken_of: impl Fn(&SetId) -> bool, limit: usize) -> Vec<SetId> {
+        self.doomed.iter().filter(|set| !spoken_of(set)).take(limit).copied().collect()
     }
 
     /// The set is gone in all families.
@@ -217,25 +244,22 @@ impl ProgramSets {
         self.doomed.remove(&set);
     }
 
-    /// Something went wrong: what the kernel has of it is unknown.
+    /// What the kernel has of it is not certain.
     pub(crate) fn doubt(&mut self, set: SetId) {
         if let Some(entry) = self.entries.get_mut(&set) {
             entry.is_unsure = true;
             entry.changes.clear();
             entry.held.clear();
+            self.holding.remove(&set);
+            if entry.is_wanted {
+                self.unsure.insert(set);
+            }
         }
     }
 
-    /// Nothing is certain of any set; those that nobody wants are tried to be destroyed again.
-    pub(crate) fn doubt_all(&mut self) {
-        for (set, entry) in &mut self.entries {
-            entry.is_unsure = true;
-            entry.changes.clear();
-            entry.held.clear();
-            if !entry.is_wanted {
-                self.doomed.insert(*set);
-            }
-        }
+    /// Those that could not be destroyed are tried again.
+    pub(crate) fn doom_again(&mut self) {
+        self.doomed.extend(self.entries.iter().filter(|(_, entry)| !entry.is_wanted).map(|(set, _)| *set));
     }
 
     /// The set has been read (none: it is not there) and compared; the answer is what is to be done about it.
@@ -252,11 +276,23 @@ impl ProgramSets {
             steps.push(SetStep { set: set_ref, work: SetWork::Create(spec(set, family, wanted.len())) });
         }
         let found: BTreeSet<_> = found.into_iter().flatten().collect();
-        let add = wanted.difference(&found).map(|element| ElementChange::Put(*element));
-        let remove = found.difference(wanted).map(|element| ElementChange::Delete(*element));
-        let changes: Vec<_> = add.chain(remove).collect();
-        if !changes.is_empty() {
-            steps.push(SetStep { set: set_ref, work: SetWork::Change(changes) });
+        let add = wanted.difference(&found).map(|member| (*member, true));
+        let remove = found.difference(wanted).map(|member| (*member, false));
+        let is_outdated = self.outdated.contains(&(set, family));
+        let waits = |is_added| is_outdated && is_added != matches!(set, SetId::Narrow(..));
+        let (wait, now): (Vec<_>, Vec<_>) = add.chain(remove).partition(|(_, is_added)| waits(*is_added));
+        if let Some(entry) = self.entries.get_mut(&set) {
+            entry.held.extend(wait.into_iter().filter_map(|(member, is_added)| Some((element(member)?, is_added))));
+            if !entry.held.is_empty() {
+                self.holding.insert(set);
+            }
+        }
+        if !now.is_empty() {
+            let change = |(member, is_added)| match is_added {
+                true => ElementChange::Put(member),
+                false => ElementChange::Delete(member),
+            };
+            steps.push(SetStep { set: set_ref, work: SetWork::Change(now.into_iter().map(change).collect()) });
         }
         steps
     }
@@ -264,14 +300,10 @@ impl ProgramSets {
     /// All families of the set have been compared and what was to be done about it has been done.
     pub(crate) fn sure(&mut self, set: SetId) {
         if let Some(entry) = self.entries.get_mut(&set) {
-            (entry.exists, entry.is_unsure) = (true, false);
+            (entry.exists, entry.is_unsure, entry.is_reborn) = (true, false, false);
+            self.unsure.remove(&set);
             self.touched.remove(&set);
         }
-    }
-
-    /// How many there are that are wanted.
-    pub(crate) fn count(&self) -> usize {
-        self.entries.values().filter(|entry| entry.is_wanted).count()
     }
 }
 
@@ -283,6 +315,23 @@ pub(crate) fn member(set: SetId, element: Element) -> (Family, SetElement) {
             (prefix.family(), SetElement::Address(prefix.addr()))
         }
         Element::Net(prefix) => (prefix.family(), SetElement::Net(prefix)),
+    }
+}
+
+fn family_of(element: &Element) -> Family {
+    match element {
+        Element::Net(prefix) => prefix.family(),
+        Element::Port(address, ..) => Family::of(*address),
+    }
+}
+
+/// A member as the compiler has it.
+fn element(member: SetElement) -> Option<Element> {
+    match member {
+        SetElement::Address(address) => Some(Element::Net(Prefix::host(address))),
+        SetElement::Net(prefix) => Some(Element::Net(prefix)),
+        SetElement::Port(address, protocol, port) => Some(Element::Port(address, protocol, port)),
+        SetElement::Mark { .. } => None,
     }
 }
 

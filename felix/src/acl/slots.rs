@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use types::Family;
 use types::policy::Direction;
 
-use super::names::SlotChain;
+use super::names::{SetRef, SlotChain};
 use super::render::{OPEN_SLOT, SlotRules};
 use super::rule::{Rule, Rules};
 use super::saved::SavedTable;
@@ -69,6 +69,7 @@ impl Slots {
                 let known = self.slots.entry(number).or_insert_with(|| slot.clone());
                 if (known.class, known.key) == (slot.class, slot.key) {
                     known.rules.extend(slot.rules);
+                    known.sets.extend(slot.sets);
                     known.in_force.insert(family);
                     known.written.insert(family);
                 }
@@ -153,12 +154,22 @@ impl Slots {
         self.waiting.len()
     }
 
-    /// The sets that outdated contents speak of to which addresses are still mapped.
-    pub(crate) fn outdated(&self, in_use: &BTreeSet<u16>) -> BTreeSet<SetId> {
-        let is_outdated =
-            |number: &u16, slot: &Slot| self.current.get(&slot.class) != Some(number) && in_use.contains(number);
-        let outdated = self.slots.iter().filter(|(number, slot)| is_outdated(number, slot));
-        outdated.flat_map(|(_, slot)| slot.sets.iter().copied()).collect()
+    /// The sets that outdated contents speak of to which addresses of a family are still mapped.
+    pub(crate) fn outdated(&self, in_use: &BTreeSet<(Family, u16)>) -> BTreeSet<(SetId, Family)> {
+        let mut sets = BTreeSet::new();
+        for (family, number) in in_use {
+            let Some(slot) = self.slots.get(number) else { continue };
+            if self.current.get(&slot.class) != Some(number) {
+                sets.extend(slot.sets.iter().map(|set| (*set, *family)));
+            }
+        }
+        sets
+    }
+
+    /// Whether somebody is mapped to a content of another class that has the same number.
+    pub(crate) fn is_number_taken(&self, class: ClassId, key: ClassKey, in_use: &BTreeSet<u16>) -> bool {
+        let mut others = self.slots.iter().filter(|(_, slot)| slot.class == class && slot.key != key);
+        others.any(|(number, _)| in_use.contains(number))
     }
 
     /// Outdated slots that speak of one of these sets.
@@ -267,15 +278,10 @@ impl Slots {
         self.current.retain(|_, number| slots.contains_key(number));
     }
 
-    /// Every set that rules in the kernel may speak of.
-    pub(crate) fn sets(&self) -> BTreeSet<SetId> {
+    /// Whether rules that are or will be in the kernel speak of the set.
+    pub(crate) fn speak_of(&self, set: &SetId) -> bool {
         let leaving = self.leaving.values().map(|(slot, _)| slot);
-        self.slots
-            .values()
-            .chain(self.waiting.values())
-            .chain(leaving)
-            .flat_map(|slot| slot.sets.iter().copied())
-            .collect()
+        self.slots.values().chain(self.waiting.values()).chain(leaving).any(|slot| slot.sets.contains(set))
     }
 
     /// The class of a slot that is there or leaving.
@@ -341,7 +347,7 @@ fn found(family: Family, table: &SavedTable) -> BTreeMap<u16, Slot> {
                 class,
                 key,
                 rules: SlotRules::new(),
-                sets: Direction::ALL.map(|direction| SetId::Narrow(class, direction)).into(),
+                sets: BTreeSet::new(),
                 in_force: BTreeSet::from([family]),
                 written: BTreeSet::from([family]),
             });
@@ -351,6 +357,10 @@ fn found(family: Family, table: &SavedTable) -> BTreeMap<u16, Slot> {
         }
         if let Some(slot) = slots.get_mut(&number) {
             slot.rules.insert((family, slot_chain), rules.into());
+            slot.sets.extend(chain.sets.iter().filter_map(|name| match SetRef::parse(name)? {
+                SetRef::Program(set, _) => Some(set),
+                SetRef::Slots(_) | SetRef::Pools(_) | SetRef::Masquerade(_) => None,
+            }));
         }
     }
     let is_whole = |slot: &Slot| {

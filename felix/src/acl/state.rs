@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use kernel::acl::{ElementChange, SetElement};
+use types::policy::Direction;
 use types::{Family, Prefix};
 
 use super::config::{AclConfig, MarkSpace, NatPool};
@@ -51,6 +52,8 @@ pub(crate) struct State {
     failing: bool,
     /// When what is of no use may be cleared away.
     clear_at: Option<Instant>,
+    /// There may be sets that nothing speaks of any more.
+    may_destroy: bool,
     /// Addresses that left before the program was known.
     early: BTreeSet<IpAddr>,
     /// Whether something that was allowed may be forbidden since connections were last looked at.
@@ -75,8 +78,8 @@ pub(crate) struct TableJob {
 /// All that the compiler wants, members of sets apart.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Program<'a> {
-    /// Its sets, with how many members they have.
-    pub(crate) sets: Vec<(SetId, usize)>,
+    /// Its sets.
+    pub(crate) sets: Vec<SetId>,
     /// Its classes.
     pub(crate) classes: Vec<(ClassId, &'a Class)>,
     /// Its members.
@@ -106,6 +109,7 @@ impl State {
             began: false,
             failing: false,
             clear_at: None,
+            may_destroy: false,
             early: BTreeSet::new(),
             tightened: false,
         }
@@ -186,6 +190,7 @@ impl State {
             *known = plan::after(known, &wanted);
         }
         self.tables_known(family);
+        self.may_destroy = true;
         Some(family)
     }
 
@@ -221,11 +226,21 @@ impl State {
         }
     }
 
-    /// Everything is to be compared with the kernel again.
-    pub(crate) fn doubt(&mut self) {
-        self.sets.doubt_all();
-        self.joins.doubt();
-        self.dirty.clone_from(&self.families);
+    /// The sets have been listed, with how many members the kernel has of each of the compiler's in all families, and how
+    /// many it should have; and how many addresses are mapped. Those that differ are to be read.
+    pub(crate) fn listed(&mut self, sets: impl IntoIterator<Item = (SetId, Option<usize>, usize)>) {
+        for (set, found, wanted) in sets {
+            if found != Some(wanted) {
+                self.sets.doubt(set);
+            }
+        }
+        self.sets.doom_again();
+        self.may_destroy = true;
+    }
+
+    /// How many addresses of a family the kernel should map.
+    pub(crate) fn mapped(&self, family: Family) -> usize {
+        self.joins.count_of(family)
     }
 }
 
@@ -257,10 +272,12 @@ impl State {
     /// The program is known now: everything that is in the kernel beyond it goes.
     pub(crate) fn begin(&mut self, program: Program<'_>) {
         self.began = true;
-        for (set, expected) in program.sets {
-            self.sets.create(set, expected);
-        }
+        program.sets.into_iter().for_each(|set| self.sets.want(set));
+        let in_use = self.joins.in_use();
         for (id, class) in program.classes {
+            if self.slots.is_number_taken(id, class.key, &in_use) {
+                Direction::ALL.into_iter().for_each(|direction| self.sets.renew(SetId::Narrow(id, direction)));
+            }
             self.put_class(id, class);
         }
         for (address, class) in program.joins {
@@ -268,7 +285,7 @@ impl State {
         }
         self.joins.doubt();
         self.dirty.clone_from(&self.families);
-        self.tightened = true;
+        (self.tightened, self.may_destroy) = (true, true);
     }
 
     /// These addresses are nobody's any more, though the program is not known yet.
@@ -306,6 +323,7 @@ impl State {
                 }
                 Change::DestroySet(set) => {
                     self.sets.give_up(set);
+                    self.may_destroy = true;
                     self.clear_at.get_or_insert(now + IDLE);
                 }
             }
@@ -325,7 +343,7 @@ impl State {
     }
 
     fn look_at_outdated(&mut self) {
-        let outdated = self.slots.outdated(&self.joins.in_use());
+        let outdated = self.slots.outdated(&self.joins.in_use_of_families());
         self.sets.set_outdated(outdated, self.failing);
     }
 
@@ -411,8 +429,13 @@ impl State {
 
     /// Sets to be destroyed.
     pub(crate) fn destroyable(&self) -> Vec<SetId> {
-        let is_due = self.began && self.in_flight.is_none() && self.sets.has_doomed();
-        if is_due { self.sets.destroyable(&self.slots.sets(), DESTROYED_AT_ONCE) } else { Vec::new() }
+        let is_due = self.began && self.may_destroy && self.in_flight.is_none();
+        if is_due { self.sets.destroyable(|set| self.slots.speak_of(set), DESTROYED_AT_ONCE) } else { Vec::new() }
+    }
+
+    /// Nothing more can be destroyed before rules change.
+    pub(crate) fn destroyed_all(&mut self) {
+        self.may_destroy = false;
     }
 
     /// The set is gone, or could not be destroyed.
@@ -521,16 +544,11 @@ impl State {
         self.slots.class(slot)
     }
 
-    /// Classes, rules, sets and mapped addresses.
+    /// Classes, rules and mapped addresses.
     pub(crate) fn counts(&self) -> Counts {
         let chains = self.known.values().flat_map(|table| table.chains.values().map(|chain| chain.rules.len()));
         let hooks = self.known.values().flat_map(|table| table.foreign.values().map(|chain| chain.ours.len()));
-        Counts {
-            classes: self.slots.class_count(),
-            rules: chains.chain(hooks).sum(),
-            sets: self.sets.count(),
-            addresses: self.joins.count(),
-        }
+        Counts { classes: self.slots.class_count(), rules: chains.chain(hooks).sum(), addresses: self.joins.count() }
     }
 }
 
@@ -539,7 +557,6 @@ impl State {
 pub(crate) struct Counts {
     pub(crate) classes: usize,
     pub(crate) rules: usize,
-    pub(crate) sets: usize,
     pub(crate) addresses: usize,
 }
 

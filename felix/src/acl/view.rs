@@ -59,6 +59,8 @@ impl Histogram {
 pub struct AclView {
     /// Whether policies are in force: every source has said all it has, and it has been compared with the kernel.
     pub in_sync: bool,
+    /// Whether everything told so far is in force in the kernel.
+    pub is_settled: bool,
     /// Figures about the compiler.
     pub compiler: CompilerStats,
     /// Classes with rules of their own.

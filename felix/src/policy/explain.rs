@@ -248,7 +248,7 @@ impl Compiler {
     }
 }
 
-fn tier<'a>(entry: &'a Entry) -> (u32, &'a str) {
+fn tier(entry: &Entry) -> (u32, &str) {
     (entry.policy.tier.order, &entry.policy.tier.name)
 }
 

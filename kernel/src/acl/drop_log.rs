@@ -10,7 +10,7 @@ use super::packet::Packet;
 use crate::events::{Bell, Wait, Waker, wait_readable};
 use crate::linux::socket::{Reply, Socket, replies};
 use crate::netns::run_in;
-use crate::{KernelError, Netns};
+use crate::{Failure, KernelError, Netns};
 
 /// Reads what rules with `-j NFLOG --nflog-group N` log in a namespace. A group has one reader.
 #[derive(Debug)]
@@ -58,14 +58,21 @@ const CONFIG: u16 = message_type(libc::NFNL_SUBSYS_ULOG, libc::NFULNL_MSG_CONFIG
 const PACKET: u16 = message_type(libc::NFNL_SUBSYS_ULOG, libc::NFULNL_MSG_PACKET);
 
 impl DropLog {
-    /// Becomes the reader of a group in the calling thread's namespace. [`KernelError::Busy`] if it has one.
+    /// Becomes the reader of a group in the calling thread's namespace. [`KernelError::Denied`] if it has one: the kernel
+    /// says the same as to a process that may not read at all.
     pub fn open(group: u16) -> Result<Self, KernelError> {
         let mut socket = nfnetlink::open()?;
         let operation = || format!("cannot read NFLOG group {group}");
-        // Its own message: the rest is about a group that exists. The kernel says EBUSY or EPERM when it has a reader.
+        // A message of its own: the rest is about a group that is there.
         let mut bind = Request::new(CONFIG, 0, 0, group);
         bind.put(attribute_kind(libc::NFULA_CFG_CMD), &[nfnetlink::octet(libc::NFULNL_CFG_CMD_BIND)]);
-        socket.change(bind, 0, operation)?;
+        socket.change(bind, 0, operation).map_err(|error| match error {
+            KernelError::Denied(failure) => {
+                let message = Some("perhaps another program reads it".to_owned());
+                KernelError::Denied(Failure { message, ..failure })
+            }
+            other => other,
+        })?;
         let mut configure = Request::new(CONFIG, 0, 0, group);
         // struct nfulnl_msg_config_mode: range, mode, a pad.
         let [a, b, c, d] = COPIED_OCTETS.to_be_bytes();

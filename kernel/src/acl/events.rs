@@ -24,7 +24,7 @@ pub enum RuleEvent {
     Changed {
         /// The process that did it, as the kernel's first process namespace numbers it.
         process: u32,
-        /// Its name: `iptables-nft-restore`, `nft`.
+        /// The first 15 octets of its name: `iptables-nft-re`, `nft`.
         program: String,
         /// What it touched, as far as it is a table of iptables. Empty: only other tables.
         changes: BTreeSet<RuleChange>,
@@ -96,6 +96,9 @@ const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const GEN_PROCESS: u16 = 2;
 const GEN_PROGRAM: u16 = 3;
+
+/// What the kernel keeps of the names of the programs that restore: 15 octets.
+const RESTORE_PROGRAMS: [&str; 2] = ["iptables-nft-re", "ip6tables-nft-r"];
 
 /// The tables of iptables; others of the same families are nft users' own.
 const TABLES: [&str; 5] = ["raw", "mangle", "nat", "filter", "security"];
@@ -211,12 +214,14 @@ fn transaction(reply: &Reply<'_>, changes: &mut BTreeSet<RuleChange>, own: Optio
     }
     let changes = std::mem::take(changes);
     let process = attribute(message.attributes, GEN_PROCESS).and_then(be32).unwrap_or(0);
+    let program = attribute(message.attributes, GEN_PROGRAM).and_then(text).unwrap_or_default();
     // A socket's port is its process's number in that process's own namespace, which is also what we know it by; the
-    // number in the message is that of the first namespace.
-    if own.is_some_and(|own| own.contains(reply.port) || own.contains(process)) {
+    // number in the message is that of the first namespace. Numbers of several namespaces may coincide, so that the name
+    // must fit, too.
+    let restores = RESTORE_PROGRAMS.contains(&program.as_str());
+    if restores && own.is_some_and(|own| own.contains(reply.port) || own.contains(process)) {
         return None;
     }
-    let program = attribute(message.attributes, GEN_PROGRAM).and_then(text).unwrap_or_default();
     Some(RuleEvent::Changed { process, program, changes })
 }
 

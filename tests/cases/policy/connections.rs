@@ -63,26 +63,27 @@ impl Flow {
         Ok(flow)
     }
 
-    /// Datagrams from one pod to another, and back.
+    /// Datagrams from one pod to another, of which the first is answered, so that the flow is established. No more are: an
+    /// answer on its way while the flow is cut would open it again from the other end, which is allowed to send.
     fn udp(client: &Pod, server: &Pod, address: IpAddr) -> Result<Self, Box<dyn Error>> {
-        let echo = run_in(&server.netns()?, || UdpSocket::bind(SocketAddr::new(address, 0)))?;
-        let target = echo.local_addr()?;
+        let server = run_in(&server.netns()?, || UdpSocket::bind(SocketAddr::new(address, 0)))?;
+        let target = server.local_addr()?;
         let socket = run_in(&client.netns()?, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))?;
-        for end in [&echo, &socket] {
+        for end in [&server, &socket] {
             end.set_read_timeout(Some(Duration::from_millis(50)))?;
         }
         let mut flow = Self::new(Talker::Client);
         flow.spawn(move || {
-            let mut bytes = [0; 100];
-            if let Ok((length, source)) = echo.recv_from(&mut bytes) {
-                let _ = echo.send_to(bytes.get(..length).unwrap_or_default(), source);
+            let _ = socket.send_to(&[1; 100], target);
+        });
+        let answered = AtomicBool::new(false);
+        flow.count(move |bytes| {
+            let (length, source) = server.recv_from(bytes)?;
+            if !answered.swap(true, Ordering::Relaxed) {
+                let _ = server.send_to(&[1], source);
             }
+            Ok(length)
         });
-        let sender = socket.try_clone()?;
-        flow.spawn(move || {
-            let _ = sender.send_to(&[1; 100], target);
-        });
-        flow.count(move |bytes| socket.recv(bytes));
         Ok(flow)
     }
 

@@ -17,7 +17,7 @@ const ALLOWED: u16 = 9001;
 /// How many datagrams must have been sent in vain before nobody passed.
 const IN_VAIN: u64 = 3_000;
 
-/// Pods of the namespace `x` take and send nothing but what goes between them and friends on one port.
+/// Pods of the namespace `x` take and send nothing but what goes between friends among them on one port.
 fn isolated(test: &str) -> Result<World, Box<dyn std::error::Error>> {
     let mut world = World::up(test)?;
     world.namespace("x", &[])?;
@@ -82,7 +82,7 @@ fn a_pod_under_default_deny_gets_and_sends_no_forbidden_packet_from_the_moment_i
         let allowed = Flood::start(&friend, &at(&guesses, ALLOWED), 200)?;
 
         let node = world.node("node1");
-        let sandbox = node.sandbox(PodSpec::in_namespace("x", &format!("new{round}")))?;
+        let sandbox = node.sandbox(PodSpec::in_namespace("x", &format!("new{round}")).label("friend", "yes"))?;
         let (forbidden, welcome) = (Sink::start(&sandbox, FORBIDDEN)?, Sink::start(&sandbox, ALLOWED)?);
         // Its process sends before there is an interface.
         let escape = Flood::start(&sandbox, &goals, 1_000)?;
@@ -218,7 +218,7 @@ fn while_etcd_is_away_the_last_policy_stays_in_force_for_old_and_for_new_pods_an
             node.agent().start()?;
             node.agent().wait_ready(CONVERGENCE)?;
         }
-        let new = world.plug("node1", PodSpec::in_namespace("x", round))?;
+        let new = world.plug("node1", PodSpec::in_namespace("x", round).label("friend", "yes"))?;
         let welcome = Sink::start(&new, ALLOWED)?;
         let closed = Sink::start(&new, FORBIDDEN)?;
         let floods = [

@@ -77,7 +77,10 @@ impl World {
         let (deadline, mut agreed) = (Instant::now() + CONVERGENCE, 0);
         while agreed < 3 {
             let table = self.measure(rows.clone())?;
-            if table.differences().next().is_none() {
+            let leaks = table.differences().any(|row| !row.expected.allowed);
+            if table.differences().next().is_none()
+                || (agreed > 0 && !leaks && self.passes_after_all(&table, deadline)?)
+            {
                 agreed += 1;
             } else if agreed > 0 {
                 return Err(format!("{step}: it was right and did not stay so\n{table}{told}").into());
@@ -86,6 +89,16 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether what did not pass and should does so when it is asked again: on a busy machine a probe can come too late. What
+    /// passed and should not has no such excuse.
+    fn passes_after_all(&self, table: &Table, deadline: Instant) -> Result<bool, Box<dyn std::error::Error>> {
+        let mut late: Vec<Row> = table.differences().cloned().collect();
+        while !late.is_empty() && Instant::now() < deadline {
+            late = self.measure(late)?.differences().cloned().collect();
+        }
+        Ok(late.is_empty())
     }
 
     /// One look at everything.

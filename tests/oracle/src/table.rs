@@ -62,6 +62,9 @@ pub fn truth_table(world: &World, probes: impl IntoIterator<Item = Probe>, exemp
     probes.into_iter().map(row).collect()
 }
 
+/// What to show of a probe, by who sends and who should receive.
+type Grid<'t> = BTreeMap<(&'t str, &'t str), char>;
+
 /// Expected and actual verdicts, side by side. Shows only what differs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
@@ -95,7 +98,7 @@ impl fmt::Display for Table {
     /// but should not, `-` did not pass but should. Then the reason of each expectation that was not met, at most twenty.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = 20;
-        let mut grids: BTreeMap<(Protocol, u16, bool), BTreeMap<(&str, &str), char>> = BTreeMap::new();
+        let mut grids: BTreeMap<(Protocol, u16, bool), Grid<'_>> = BTreeMap::new();
         for (Row { probe, expected }, passed) in &self.rows {
             let packet = probe.packet;
             let cell = match (expected.allowed, *passed) {

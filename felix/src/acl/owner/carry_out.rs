@@ -179,7 +179,11 @@ impl Owner {
 
     /// Destroys sets of which no rule speaks any more.
     pub(super) fn destroy_sets(&mut self, now: Instant) {
-        for set in self.state.destroyable() {
+        let doomed = self.state.destroyable();
+        if doomed.is_empty() {
+            self.state.destroyed_all();
+        }
+        for set in doomed {
             let mut is_gone = true;
             for family in Family::ALL {
                 match self.ends.sets.destroy_set(&SetRef::Program(set, family).kernel_name()) {
@@ -203,6 +207,43 @@ impl Owner {
         }
     }
 
+    /// Compares how many members the sets have with how many they should have: that finds what others emptied or destroyed
+    /// without reading a hundred thousand members. To be called when everything is in force.
+    pub(super) fn count_members(&mut self, now: Instant) {
+        let headers = match self.ends.sets.sets() {
+            Ok(headers) => headers,
+            Err(error) => return warn!(%error, "sets cannot be listed"),
+        };
+        let families = self.state.families().clone();
+        let mut found: BTreeMap<SetId, (usize, usize)> = BTreeMap::new();
+        let mut mapped: BTreeMap<Family, usize> = BTreeMap::new();
+        for header in headers {
+            match SetRef::parse(header.name.as_str()) {
+                Some(SetRef::Program(set, family)) if families.contains(&family) => {
+                    let (members, seen) = found.entry(set).or_default();
+                    *members += header.elements as usize;
+                    *seen += 1;
+                }
+                Some(SetRef::Slots(family)) => drop(mapped.insert(family, header.elements as usize)),
+                _ => {}
+            }
+        }
+        let whole =
+            |set: &SetId| found.get(set).filter(|(_, seen)| *seen == families.len()).map(|(members, _)| *members);
+        let sets: Vec<_> = self.compiler.desired().sets().map(|(set, wanted)| (set, whole(&set), wanted)).collect();
+        self.state.listed(sets);
+        for family in families {
+            if mapped.get(&family) != Some(&self.state.mapped(family)) {
+                let set = SetRef::Slots(family);
+                let read = self.make_slots_set(family).and_then(|()| self.ends.sets.elements(&set.kernel_name()));
+                match read {
+                    Ok(elements) => self.state.fixed_set_read(set, &elements),
+                    Err(error) => self.set_trouble(set, error, now),
+                }
+            }
+        }
+    }
+
     fn set_trouble(&mut self, set: SetRef, error: KernelError, now: Instant) {
         if self.set_troubles.get(&set) != Some(&error) {
             warn!(%set, %error, "a set is not as it should be; tried again");
@@ -217,7 +258,8 @@ impl Owner {
 /// All that the compiler wants, members of sets apart. To be asked after its changes were taken.
 pub(super) fn program(compiler: &Compiler) -> Program<'_> {
     let desired = compiler.desired();
-    Program { sets: desired.sets().collect(), classes: desired.classes().collect(), joins: desired.joins().collect() }
+    let sets = desired.sets().map(|(set, _)| set);
+    Program { sets: sets.collect(), classes: desired.classes().collect(), joins: desired.joins().collect() }
 }
 
 /// The members that a set should have, per family.

@@ -20,10 +20,14 @@ impl Owner {
     /// Reads all that is ours, takes over the classes of an earlier life, and makes sure that unknown addresses are dropped.
     /// Nothing else is changed yet. Blocks; `tables` is the caller's still.
     pub(crate) fn open(&mut self, tables: &mut dyn Tables, now: Instant) -> Result<(), KernelError> {
+        let mut missing = self.state.families().clone();
         for header in self.ends.sets.sets()? {
             match SetRef::parse(header.name.as_str()) {
                 Some(set @ SetRef::Program(..)) => self.state.set_found(set),
                 Some(set) => {
+                    if let SetRef::Slots(family) = set {
+                        missing.remove(&family);
+                    }
                     let elements = self.ends.sets.elements(&header.name)?;
                     self.state.fixed_set_read(set, &elements);
                 }
@@ -31,7 +35,7 @@ impl Owner {
                 None => {}
             }
         }
-        for family in self.state.families().clone() {
+        for family in missing {
             self.make_slots_set(family)?;
         }
         let all = self.tables_with(TableName::ALL);
@@ -96,6 +100,10 @@ impl Owner {
 
     /// Others changed rules. Most of that does not concern us: kube-proxy does so all the time.
     pub(super) fn rules_changed(&mut self, event: &RuleEvent, now: Instant) {
+        if !self.hears_rules {
+            // It is about the tables of the other variant.
+            return;
+        }
         match event {
             RuleEvent::Changed { changes, .. } => {
                 for change in changes {
@@ -128,6 +136,9 @@ impl Owner {
         }
         if let Some(job) = self.state.table_job() {
             self.give_tables(TablesTask::Restore(job));
+        } else if let Some(table) = self.routine.pop() {
+            self.read_since = self.routine_since;
+            self.give_tables(TablesTask::Read(vec![table]));
         } else if let Some(since) = self.unprotected_since.take() {
             let window = now.saturating_duration_since(since);
             self.view.unprotected += window;
@@ -198,7 +209,6 @@ impl Owner {
     }
 
     fn tables_read(&mut self, read: ReadTables, now: Instant) {
-        self.last_seen = now;
         let mut families: BTreeMap<Family, BTreeMap<_, _>> = BTreeMap::new();
         for ((family, name), table) in read {
             families.entry(family).or_default().insert(name, table);

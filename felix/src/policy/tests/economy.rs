@@ -1,5 +1,7 @@
 //! How little is written, and how numbers of classes and sets are used.
 
+use std::sync::Arc;
+
 use types::Update;
 use types::policy::{Policy, PortMatch, PortRange, Protocol};
 
@@ -71,6 +73,20 @@ fn a_class_whose_members_all_get_another_policy_keeps_its_number_and_one_that_sp
     assert!(matches!(changes.as_slice(), [Change::PutClass(..), Change::Join(..)]), "{changes:?}");
     assert_eq!(node.kernel.joins[&address("10.0.0.1")], class);
     assert_ne!(node.kernel.joins[&address("10.0.0.2")], class);
+}
+
+#[test]
+fn who_is_no_longer_governed_by_a_policy_never_lives_by_what_it_becomes() {
+    let mut node = shop();
+    node.local(1, pod("shop", &[("app", "a")], &["10.0.0.1"]));
+    node.local(2, pod("shop", &[("app", "b")], &["10.0.0.2"]));
+    node.policy("deny", policy(Some(vec![]), None));
+    node.policy("p", policy(Some(vec![]), None));
+    let rule = allow(Some(vec![pods(&[("app", "db")])]), Some(vec![port(Protocol::Tcp, 80)]));
+    let narrower = Policy { subject: in_shop(&[("app", "a")]), ..policy(Some(vec![rule]), None) };
+    let update = PolicyUpdate::Policy(Update::Set(id("p"), Arc::new(narrower)));
+    node.apply_asking(update, |node| assert!(!node.lets_in("10.0.0.2", DB, TCP, 80)));
+    assert!(node.lets_in("10.0.0.1", DB, TCP, 80));
 }
 
 #[test]

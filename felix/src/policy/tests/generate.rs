@@ -18,8 +18,20 @@ use crate::policy::{EndpointFacts, PodKey, PolicyUpdate, RemoteKey};
 pub(super) enum Kinds {
     /// As `NetworkPolicy` can be.
     NetworkPolicies,
+    /// The same in one namespace, so that endpoints share classes and part again.
+    OneNamespace,
     /// Whatever the model can say.
     All,
+}
+
+impl Kinds {
+    /// How many namespaces endpoints are in.
+    const fn namespaces(self) -> u8 {
+        match self {
+            Self::OneNamespace => 1,
+            Self::NetworkPolicies | Self::All => 3,
+        }
+    }
 }
 
 const PREFIXES: [&str; 9] = [
@@ -98,17 +110,17 @@ fn event(kinds: Kinds) -> impl Strategy<Value = Event> {
             update(PolicyUpdate::Namespace(Update::Set(format!("n{number}"), labels)))
         }),
         1 => (0..3_u8).prop_map(move |number| update(PolicyUpdate::Namespace(Update::Delete(format!("n{number}"))))),
-        6 => (0..5_u8, facts(1..6)).prop_map(move |(number, facts)| {
+        6 => (0..5_u8, facts(kinds, 1..6)).prop_map(move |(number, facts)| {
             update(PolicyUpdate::Remote(Update::Set(remote_key(number), facts)))
         }),
         2 => (0..5_u8).prop_map(move |number| update(PolicyUpdate::Remote(Update::Delete(remote_key(number))))),
-        6 => (0..3_u8, facts(0..1), any::<bool>()).prop_map(move |(number, facts, dual)| {
+        6 => (0..3_u8, facts(kinds, 0..1), any::<bool>()).prop_map(move |(number, facts, dual)| {
             // Own addresses are nobody else's of this node; now and then another node claims one still.
             let addresses = both(number).into_iter().take(if dual { 2 } else { 1 }).collect();
             Event::SetLocal(local_id(number), EndpointFacts { addresses, ..facts })
         }),
         1 => (0..3_u8).prop_map(|number| Event::RemoveLocal(local_id(number))),
-        1 => (0..2_u8, facts(0..1)).prop_map(move |(number, facts)| {
+        1 => (0..2_u8, facts(kinds, 0..1)).prop_map(move |(number, facts)| {
             let key = PodKey { namespace: "n0".to_owned(), name: format!("e{number}") };
             update(PolicyUpdate::Expected(Update::Set(key, facts)))
         }),
@@ -119,10 +131,10 @@ fn event(kinds: Kinds) -> impl Strategy<Value = Event> {
     ]
 }
 
-fn facts(addresses: std::ops::Range<u8>) -> impl Strategy<Value = EndpointFacts> {
+fn facts(kinds: Kinds, addresses: std::ops::Range<u8>) -> impl Strategy<Value = EndpointFacts> {
     let ports = prop::collection::vec((0..2_u8, 0..2_u8, prop::sample::select(vec![80_u16, 81, 53])), 0..3);
     let addresses = prop::collection::vec((addresses, any::<bool>()), 1..3);
-    (0..3_u8, labels(), ports, addresses, prop::bool::weighted(0.1)).prop_map(
+    (0..kinds.namespaces(), labels(), ports, addresses, prop::bool::weighted(0.1)).prop_map(
         |(namespace, labels, ports, addresses, finished)| EndpointFacts {
             namespace: format!("n{namespace}"),
             name: "pod".to_owned(),
@@ -199,7 +211,7 @@ fn port() -> impl Strategy<Value = PortMatch> {
 
 fn rule(kinds: Kinds) -> impl Strategy<Value = Rule> {
     let actions = match kinds {
-        Kinds::NetworkPolicies => vec![Action::Allow],
+        Kinds::NetworkPolicies | Kinds::OneNamespace => vec![Action::Allow],
         Kinds::All => vec![Action::Allow, Action::Deny, Action::Pass],
     };
     let peers = prop_oneof![
@@ -216,7 +228,7 @@ fn rule(kinds: Kinds) -> impl Strategy<Value = Rule> {
 fn policy(kinds: Kinds) -> impl Strategy<Value = Policy> {
     let rules = || prop::option::weighted(0.7, prop::collection::vec(rule(kinds), 0..3));
     let subject = match kinds {
-        Kinds::NetworkPolicies => (0..3_u8, label_selector())
+        Kinds::NetworkPolicies | Kinds::OneNamespace => (0..kinds.namespaces(), label_selector())
             .prop_map(|(number, endpoints)| EndpointSelector {
                 namespaces: NamespaceSelector::Named(format!("n{number}")),
                 endpoints,
@@ -225,7 +237,7 @@ fn policy(kinds: Kinds) -> impl Strategy<Value = Policy> {
         Kinds::All => selector().boxed(),
     };
     let tier = match kinds {
-        Kinds::NetworkPolicies => Just((Tier::network_policy(), 0)).boxed(),
+        Kinds::NetworkPolicies | Kinds::OneNamespace => Just((Tier::network_policy(), 0)).boxed(),
         Kinds::All => (0..3_u32, any::<bool>(), 0..2_u32)
             .prop_map(|(tier, pass, order)| {
                 let end = if pass { TierEnd::Pass } else { TierEnd::Deny };

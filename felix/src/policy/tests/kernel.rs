@@ -131,7 +131,7 @@ impl Kernel {
     }
 
     /// The same with classes by what they are instead of by number, which depends on history.
-    pub(super) fn by_key(&self) -> (BTreeMap<String, BTreeSet<Element>>, BTreeMap<u64, String>, BTreeMap<IpAddr, u64>) {
+    pub(super) fn by_key(&self) -> ByKey {
         let key = |id: &ClassId| self.classes[id].key.0;
         let name = |set: &SetId| match set {
             SetId::Narrow(class, direction) => format!("{direction} of {}", key(class)),
@@ -144,13 +144,19 @@ impl Kernel {
             }
             text
         };
-        (
-            self.sets.iter().map(|(set, members)| (name(set), members.clone())).collect(),
-            self.classes
-                .iter()
-                .map(|(id, class)| (key(id), format!("{} {}", rules(&class.ingress), rules(&class.egress))))
-                .collect(),
-            self.joins.iter().map(|(address, class)| (*address, key(class))).collect(),
-        )
+        let class = |(id, class): (_, &Class)| (key(id), [rules(&class.ingress), rules(&class.egress)]);
+        ByKey {
+            sets: self.sets.iter().map(|(set, members)| (name(set), members.clone())).collect(),
+            classes: self.classes.iter().map(class).collect(),
+            joins: self.joins.iter().map(|(address, class)| (*address, key(class))).collect(),
+        }
     }
+}
+
+/// See [`Kernel::by_key`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ByKey {
+    sets: BTreeMap<String, BTreeSet<Element>>,
+    classes: BTreeMap<u64, [String; 2]>,
+    joins: BTreeMap<IpAddr, u64>,
 }

@@ -42,6 +42,15 @@ impl Node {
         changes
     }
 
+    /// Applies, and asks after each step.
+    pub(super) fn apply_asking(&mut self, update: PolicyUpdate, mut ask: impl FnMut(&Self)) {
+        self.compiler.apply(update);
+        for change in self.compiler.take_changes() {
+            self.kernel.take(&change);
+            ask(self);
+        }
+    }
+
     pub(super) fn local(&mut self, number: u8, facts: EndpointFacts) -> Vec<Change> {
         self.compiler.set_local(local(number), facts).unwrap();
         self.settle()

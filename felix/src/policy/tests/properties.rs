@@ -97,6 +97,16 @@ proptest! {
     }
 
     #[test]
+    fn endpoints_that_part_from_a_class_never_live_by_what_it_becomes(
+        first in events(Kinds::OneNamespace, 24),
+        batches in prop::collection::vec(events(Kinds::OneNamespace, 2), 1..12),
+        limit in limits(),
+    ) {
+        let batches = std::iter::once(first).chain(batches).collect();
+        follow(batches, limit, true)?;
+    }
+
+    #[test]
     fn tiers_with_allow_deny_and_pass_are_compiled_to_what_they_say(
         batches in prop::collection::vec(events(Kinds::All, 6), 1..8),
         limit in limits(),

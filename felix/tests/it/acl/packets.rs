@@ -109,11 +109,12 @@ fn sources_that_are_not_the_pods_own_and_unknown_interfaces_are_dropped() {
         sh(node.pod(1), "ip addr add 10.65.0.3/32 dev eth0; ip addr add fd65::3/128 dev eth0 nodad");
         for (socket, from, to) in [(&v4, addresses(3)[0], addresses(2)[0]), (&v6, addresses(3)[1], addresses(2)[1])] {
             let send = |from| udp(node.pod(1), SocketAddr::new(from, 0)).send_to(&[1], SocketAddr::new(to, 9)).unwrap();
-            send(from);
-            assert!(socket.recv(&mut [0]).is_err(), "{from} is not pod 1's");
+            // First so that the pod knows its gateway: it asks for it under the address that it sends from.
             let own = addresses(1)[usize::from(from.is_ipv6())];
             send(own);
-            assert!(socket.recv(&mut [0]).is_ok(), "{own} is");
+            assert!(socket.recv(&mut [0]).is_ok(), "{own} is pod 1's");
+            send(from);
+            assert!(socket.recv(&mut [0]).is_err(), "{from} is not");
         }
         let view = block_on(acl.view()).unwrap();
         assert!(view.spoofed_drops >= 2, "{view:?}");
@@ -171,8 +172,9 @@ fn pods_of_pools_with_outgoing_nat_leave_under_the_nodes_address() {
             let to = ip(to);
             let there = udp(&node.outside, SocketAddr::new(to, 9));
             let own = addresses(from)[usize::from(to.is_ipv6())];
-            let here = udp(node.pod(from), SocketAddr::new(own, 0));
             crate::wait_until("the masquerade", || {
+                // A flow is translated from its first packet on, or never.
+                let here = udp(node.pod(from), SocketAddr::new(own, 0));
                 here.send_to(&[1], SocketAddr::new(to, 9)).unwrap();
                 there.recv_from(&mut [0]).is_ok_and(|(_, sender)| sender.ip() != own)
             });
@@ -241,5 +243,115 @@ fn a_restart_loses_no_allowed_packet_and_passes_no_forbidden_one() {
             assert!(flow.join().unwrap() > 3);
             forbidden.join().unwrap();
         });
+    }
+}
+
+#[test]
+fn a_server_that_pushes_does_not_get_its_connection_back_after_a_cut() {
+    use std::io::{Read, Write};
+    let Some((node, acl)) = started(IptablesVariant::Nft) else { return };
+    let listener = kernel::netns::run_in(node.pod(2), || std::net::TcpListener::bind("0.0.0.0:82").unwrap()).unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        while stream.write_all(&[7; 512]).is_ok() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    });
+    let web = |from: &[&str]| admits("server", Ingress, from, 82);
+    block_on(async {
+        acl.local_in_sync().await;
+        acl.update(sources(vec![("web", web(&["client"]))])).await;
+        attach_all(&acl).await;
+    });
+    let address = SocketAddr::new(addresses(2)[0], 82);
+    let client = || std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).unwrap();
+    let mut client = kernel::netns::run_in(node.pod(1), client).unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut buffer = [0; 4096];
+    assert!(client.read(&mut buffer).unwrap() > 0);
+    block_on(acl.update(vec![set_policy("web", web(&[]))]));
+    // What was on its way is read; then nothing comes, though the server goes on.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while client.read(&mut buffer).is_ok() {
+        assert!(Instant::now() < deadline, "the download goes on");
+    }
+    assert!(client.read(&mut buffer).is_err());
+    assert_eq!(block_on(acl.view()).unwrap().connections_cut, 1);
+}
+
+#[test]
+#[ignore = "prints figures"]
+fn zz_latencies() {
+    for variant in VARIANTS {
+        let Some((node, acl)) = started(variant) else { return };
+        let names: Vec<_> = (0..100).map(|n| format!("app{n}")).collect();
+        let policies: Vec<_> = names.iter().map(|n| (n.as_str(), admits(n, Ingress, &["client"], 80))).collect();
+        block_on(async {
+            acl.local_in_sync().await;
+            acl.update(sources(policies)).await;
+            let mut figures: Vec<(&str, Vec<Duration>)> = Vec::new();
+            let time = |v: &mut Vec<Duration>, t: Instant| v.push(t.elapsed());
+            let mut first = vec![];
+            for n in 0..60u8 {
+                let t = Instant::now();
+                acl.attach(id(n + 10), facts(n + 10, &names[usize::from(n)])).await.unwrap();
+                time(&mut first, t);
+            }
+            figures.push(("attach, first of its class", first));
+            let mut next = vec![];
+            for n in 0..100u8 {
+                let t = Instant::now();
+                acl.attach(id(n + 100), facts(n + 100, &names[3])).await.unwrap();
+                time(&mut next, t);
+            }
+            figures.push(("attach, class rendered", next));
+            let mut member = vec![];
+            for n in 0..200u32 {
+                let t = Instant::now();
+                acl.relabel(id(100), facts(100, if n % 2 == 0 { "client" } else { &names[3] })).await.unwrap();
+                time(&mut member, t);
+            }
+            figures.push(("relabel to a rendered class", member));
+            let mut rule = vec![];
+            for n in 0..100u16 {
+                let t = Instant::now();
+                let mut p = admits(&names[3], Ingress, &["client"], 80);
+                p.ingress.as_mut().unwrap()[0].ports =
+                    types::policy::Ports::Only(vec![types::policy::PortMatch::Range(
+                        types::policy::Protocol::Tcp,
+                        types::policy::PortRange::new(80, 9000 + n).unwrap(),
+                    )]);
+                acl.update(vec![set_policy(&names[3], p)]).await;
+                acl.relabel(id(101), facts(101, &names[3])).await.unwrap();
+                time(&mut rule, t);
+                if n % 10 == 9 {
+                    std::thread::sleep(Duration::from_millis(400));
+                }
+            }
+            figures.push(("rule change in force (both families)", rule));
+            let mut gone = vec![];
+            for n in 101..200u8 {
+                let t = Instant::now();
+                acl.detach(id(n)).await.unwrap();
+                time(&mut gone, t);
+            }
+            figures.push(("detach", gone));
+            for (what, mut v) in figures {
+                v.sort();
+                eprintln!("{variant:?} {what}: p50 {:?} p99 {:?}", v[v.len() / 2], v[v.len() * 99 / 100]);
+            }
+            let view = acl.view().await.unwrap();
+            eprintln!(
+                "{variant:?} {:?}\nrestores {:?} avg {:?}",
+                view.change_to_kernel,
+                view.restore.count(),
+                view.restore.sum / view.restore.count() as u32
+            );
+        });
+        drop(acl);
+        let t = Instant::now();
+        let acl = node.start();
+        eprintln!("{variant:?} start {:?}", t.elapsed());
+        drop(acl);
     }
 }

@@ -21,8 +21,8 @@ pub struct LinuxSets {
     revisions: Vec<(SetKind, Family, u8)>,
 }
 
-/// From so many changes of one sort in a row on, they travel in one message: 0.5 us an element against 1.5 us in messages
-/// of their own.
+/// From so many changes of one sort in a row on, they travel in one message: 0.6 to 0.9 us of processor time an element,
+/// against 1.3 to 1.6 us in messages of their own (64 in one `send`) and 5.5 us one by one.
 const PACK_FROM: usize = 4;
 
 /// How many changes are packed into one message. Each takes at most 60 octets, and the kernel's error repeats the message

@@ -108,7 +108,7 @@ struct World {
     connections: Vec<Connection>,
     subscribers: Vec<Subscriber<RuleEvent>>,
     failures: CallFailures<AclOperation>,
-    /// What each call did besides, by what callers asked for.
+    /// The calls that were made, in order, those that failed too.
     calls: Vec<AclCall>,
 }
 
@@ -134,7 +134,7 @@ impl FakeAcl {
     }
 
     /// What others do to its rules from now on. Of [`FakeTables::restore`](crate::acl::Tables::restore) nothing is told,
-    /// as if the restores were excepted; of the helpers here that play others, all.
+    /// as if the restores were excepted; of what is done here in the part of others, all.
     pub fn events(&self) -> Result<FakeRuleEvents, KernelError> {
         let (events, subscriber) = queue()?;
         self.lock().subscribers.push(subscriber);

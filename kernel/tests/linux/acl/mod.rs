@@ -32,10 +32,16 @@ impl Forwarder {
     fn new() -> Self {
         let mut host = Linux::open().unwrap();
         let mut events = Events::subscribe_to(&[Group::Routes]).unwrap();
-        for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-            std::fs::write(format!("/proc/sys/{key}"), "1").unwrap();
-        }
+        let set = |key: &str, value: &str| std::fs::write(format!("/proc/sys/net/{key}"), value).unwrap();
+        // Nobody has the addresses already, and a second is long.
+        let trust_addresses = || set("ipv6/conf/default/accept_dad", "0");
         let [client, server] = [Netns::create().unwrap(), Netns::create().unwrap()];
+        for pod in [&client, &server] {
+            kernel::netns::run_in(pod, trust_addresses).unwrap();
+        }
+        trust_addresses();
+        set("ipv4/ip_forward", "1");
+        set("ipv6/conf/all/forwarding", "1");
         let mut links = [0, 0];
         let pods = [(&client, CLIENT, "mx0"), (&server, SERVER, "mx1")];
         for (link, (netns, addresses, host_end)) in links.iter_mut().zip(pods) {

@@ -19,7 +19,10 @@ fn member(kind: SetKind, family: Family, number: u32) -> SetElement {
     match kind {
         SetKind::Addresses => SetElement::Address(address),
         SetKind::Nets => SetElement::Net(types::Prefix::host(address)),
-        SetKind::Ports => SetElement::Port(address, Protocol::ALL[number as usize % 3], 1000),
+        SetKind::Ports => {
+            let protocol = Protocol::ALL.into_iter().cycle().nth((number % 3) as usize).unwrap();
+            SetElement::Port(address, protocol, 1000)
+        }
         SetKind::Marks => SetElement::Mark { address, mark: (number & 0xff) << 16, mask: 0x00ff_0000 },
     }
 }
@@ -171,7 +174,7 @@ fn ipset_sees_what_was_put_and_what_ipset_puts_is_seen() {
         sets.change_elements(&marks, &[ElementChange::Put(mark)]).unwrap();
         let listed = run("ipset", &["save", "manx-ep4"]);
         assert!(listed.contains("hash:ip family inet hashsize 4096 maxelem 500000 skbinfo"), "{listed}");
-        assert!(listed.contains(&format!("add manx-ep4 {}", mark.to_string())), "{listed}");
+        assert!(listed.contains(&format!("add manx-ep4 {mark}")), "{listed}");
 
         run("ipset", &["create", "theirs", "hash:ip,port", "family", "inet6"]);
         run("ipset", &["add", "theirs", "fd00::7,sctp:9999"]);

@@ -19,7 +19,7 @@ impl Stopwatch {
     }
 
     fn print(&self, what: &str, divisor: u32) {
-        println!("{what}: {:?} wall, {:?} processor", self.0.elapsed() / divisor, (worked() - self.1) / divisor);
+        eprintln!("{what}: {:?} wall, {:?} processor", self.0.elapsed() / divisor, (worked() - self.1) / divisor);
     }
 }
 

@@ -125,7 +125,7 @@ impl Reader<'_> {
                 Target::Log
             }
             "MASQUERADE" => {
-                while let Some(word) = self.words.next() {
+                for word in self.words.by_ref() {
                     if word != "--random-fully" {
                         return Err(format!("MASQUERADE with {word}"));
                     }

@@ -43,14 +43,14 @@ impl Node {
     /// What it is told when the world becomes another, in the order asked for; each report apart. `relist`: its sources begin
     /// again instead of telling what has changed.
     pub(crate) fn news(&mut self, old: &World, new: &World, order: Order) -> Vec<Vec<News>> {
-        let mut all: Vec<Vec<News>> = Vec::new();
+        let mut all: Vec<Vec<News>> = vec![self.take_down(new)];
         if order.relist {
             all.push(every_source(Update::Restart, Update::Restart, Update::Restart, Update::Restart));
             // What has gone is not told of: only that it is not in the list. The runtime does tell.
             for report in reports(old, new, order.shuffle) {
                 if let Report::Pod(name, now) = report {
                     let of_runtime = |news: &News| !matches!(news, News::Source(_));
-                    all.push(self.pod(&name, now.as_ref(), new).into_iter().filter(of_runtime).collect());
+                    all.push(self.pod(&name, now.as_ref()).into_iter().filter(of_runtime).collect());
                 }
             }
             self.published.clear();
@@ -64,7 +64,7 @@ impl Node {
                     Some(labels) => Update::Set(name, labels),
                     None => Update::Delete(name),
                 }))],
-                Report::Pod(name, now) => self.pod(&name, now.as_ref(), new),
+                Report::Pod(name, now) => self.pod(&name, now.as_ref()),
             };
             if order.noise {
                 all.push(told.clone());
@@ -77,20 +77,22 @@ impl Node {
         all
     }
 
-    fn pod(&mut self, name: &PodName, now: Option<&Pod>, new: &World) -> Vec<News> {
+    /// The network of a pod that has ended is taken down before its address is given on.
+    fn take_down(&mut self, new: &World) -> Vec<News> {
+        self.bereft.retain(|name| new.pods.get(name).is_some_and(|pod| pod.phase.has_ended()));
+        let given_on = |name: &PodName, pod: &Pod| {
+            let shares = |has: &Pod| has.addresses.iter().any(|address| pod.addresses.contains(address));
+            new.pods.iter().any(|(other, has)| other != name && !has.host_network && shares(has))
+        };
+        let ended = new.pods.iter().filter(|(name, pod)| pod.phase.has_ended() && given_on(name, pod));
+        self.bereft.extend(ended.map(|(name, _)| name.clone()));
+        let gone: Vec<_> = self.bereft.iter().filter_map(|name| self.attached.remove(name)).collect();
+        gone.into_iter().map(|(id, _)| News::Detach(id)).collect()
+    }
+
+    fn pod(&mut self, name: &PodName, now: Option<&Pod>) -> Vec<News> {
         let now = now.filter(|pod| !pod.host_network);
         let mut news = Vec::new();
-        // The network of a pod that has ended is taken down before its address is given on.
-        let given_on = |pod: &Pod| {
-            let shares = |other: &Pod| other.addresses.iter().any(|address| pod.addresses.contains(address));
-            pod.phase.has_ended()
-                && new.pods.iter().any(|(other, has)| other != name && !has.host_network && shares(has))
-        };
-        match now {
-            Some(pod) if given_on(pod) => drop(self.bereft.insert(name.clone())),
-            Some(pod) if pod.phase.has_ended() => {}
-            _ => drop(self.bereft.remove(name)),
-        }
         let live = now.filter(|pod| !pod.addresses.is_empty() && !self.bereft.contains(name));
         let here = live.filter(|pod| pod.node == self.name);
         let same = |before: &Pod, pod: &Pod| before.addresses == pod.addresses && before.node == pod.node;

@@ -55,6 +55,35 @@ fn rendered_rules_follow_what_happens() {
     });
 }
 
+#[test]
+fn no_call_on_the_way_opens_or_closes_what_is_so_neither_before_nor_after() {
+    generate::check("rendered ways", 25, &histories(3, 3), |History { world, steps, limit }| {
+        let mut hosts = Hosts::of(world, *limit, false)?;
+        let mut old = world.clone();
+        for (index, step) in steps.iter().enumerate() {
+            let mut new = old.clone();
+            step.changes.iter().for_each(|change| change.apply(&mut new));
+            let order = Order { relist: false, noise: false, eager: true, ..step.order };
+            hosts.watch(&old, &new, order).map_err(|what| format!("in step {index}: {what}"))?;
+            old = new;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_that_starts_again_opens_and_closes_nothing_on_the_way_to_what_is_so_now() {
+    generate::check("rendered restarts", 25, &histories(4, 1), |History { world, steps, limit }| {
+        let mut hosts = Hosts::of(world, *limit, false)?;
+        hosts.restart(world, *limit).map_err(|what| format!("restarted in the same world: {what}"))?;
+        hosts.compare(world)?;
+        let mut new = world.clone();
+        steps.iter().flat_map(|step| &step.changes).for_each(|change| change.apply(&mut new));
+        hosts.restart(&new, *limit)?;
+        hosts.compare(&new).map(drop)
+    });
+}
+
 /// All nodes.
 struct Hosts(Vec<Host>);
 
@@ -63,7 +92,6 @@ struct Host {
     node: Node,
     acl: Acl,
     fake: FakeAcl,
-    told: u64,
     /// What waits for the sources to be in sync.
     attaching: Vec<JoinHandle<Result<(), String>>>,
     kernel: Kernel,
@@ -78,19 +106,7 @@ struct Kernel {
 
 impl Hosts {
     fn of(world: &World, narrow_limit: usize, early: bool) -> Result<Self, String> {
-        let host = |name: &str| {
-            let fake = FakeAcl::new();
-            let backend = AclBackend {
-                sets: Box::new(fake.sets()),
-                tables: Box::new(fake.tables(IptablesVariant::Nft)),
-                connections: Box::new(fake.connections()),
-                events: Box::new(fake.events().map_err(|error| error.to_string())?),
-                host: Box::new(kernel::fake::FakeKernel::new()),
-            };
-            let config = AclConfig { narrow_limit, ..AclConfig::default() };
-            let acl = felix::acl::start(config, backend).map_err(|error| error.to_string())?;
-            Ok(Host { node: Node::new(name), acl, fake, told: 0, attaching: Vec::new(), kernel: Kernel::default() })
-        };
+        let host = |name: &str| Host::start(Node::new(name), FakeAcl::new(), Kernel::default(), narrow_limit);
         let mut hosts = Self(generate::NODES.iter().map(|(name, _)| host(name)).collect::<Result<_, String>>()?);
         hosts.0.iter().for_each(|host| block_on(host.acl.local_in_sync()));
         if !early {
@@ -112,6 +128,44 @@ impl Hosts {
             for call in host.fake.take_calls() {
                 host.kernel.apply(&call)?;
             }
+        }
+        Ok(())
+    }
+
+    /// The same, holding what both ends say after every call against what they say before and after each report.
+    fn watch(&mut self, old: &World, new: &World, order: Order) -> Result<(), String> {
+        let ports = [(Protocol::Tcp, 80), (Protocol::Tcp, 81), (Protocol::Udp, 80)];
+        let probes: Vec<_> = Probe::all(old, &ports).into_iter().chain(Probe::all(new, &ports)).collect();
+        for host in &mut self.0 {
+            for news in host.node.news(old, new, order).into_iter().flatten() {
+                let shown = format!("{news:?}");
+                host.tell(news, true)?;
+                host.look_back(&probes).map_err(|what| format!("{what}\n{shown}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every agent ends, and another begins in this world, with endpoints that were there before it.
+    fn restart(&mut self, world: &World, narrow_limit: usize) -> Result<(), String> {
+        let ports = [(Protocol::Tcp, 80), (Protocol::Tcp, 81), (Protocol::Udp, 80)];
+        let probes = Probe::all(world, &ports);
+        for host in &mut self.0 {
+            let (fake, kernel) = (host.fake.clone(), std::mem::take(&mut host.kernel));
+            *host = Host::start(host.node.anew(), fake, kernel, narrow_limit)?;
+            let news = host.node.news(&World::default(), world, LISTED);
+            // The journal is read before anything else is heard.
+            let (local, sources): (Vec<_>, Vec<_>) =
+                news.into_iter().flatten().partition(|news| !matches!(news, News::Source(_)));
+            for news in local {
+                if let News::Attach(id, facts) = news {
+                    block_on(host.acl.attach(id, facts)).map_err(|error| error.to_string())?;
+                }
+            }
+            block_on(host.acl.local_in_sync());
+            sources.into_iter().try_for_each(|news| host.tell(news, false))?;
+            host.wait()?;
+            host.look_back(&probes)?;
         }
         Ok(())
     }
@@ -194,11 +248,24 @@ impl Place {
 }
 
 impl Host {
+    /// An agent that finds this in the kernel.
+    fn start(node: Node, fake: FakeAcl, kernel: Kernel, narrow_limit: usize) -> Result<Self, String> {
+        let backend = AclBackend {
+            sets: Box::new(fake.sets()),
+            tables: Box::new(fake.tables(IptablesVariant::Nft)),
+            connections: Box::new(fake.connections()),
+            events: Box::new(fake.events().map_err(|error| error.to_string())?),
+            host: Box::new(kernel::fake::FakeKernel::new()),
+        };
+        let config = AclConfig { narrow_limit, ..AclConfig::default() };
+        let acl = felix::acl::start(config, backend).map_err(|error| error.to_string())?;
+        Ok(Self { node, acl, fake, attaching: Vec::new(), kernel })
+    }
+
     fn tell(&mut self, news: News, and_wait: bool) -> Result<(), String> {
         match news {
             News::Source(update) => {
                 block_on(self.acl.update(vec![update]));
-                self.told += 1;
                 if and_wait && self.is_in_sync() { self.wait() } else { Ok(()) }
             }
             // Those of an earlier life are told before the sources are in sync, and wait for that.
@@ -212,6 +279,32 @@ impl Host {
         }
     }
 
+    /// Carries out the calls since the last time, holding what both ends of probes say after each against what they say
+    /// before and after all of them.
+    fn look_back(&mut self, probes: &[Probe]) -> Result<(), String> {
+        let calls = self.fake.take_calls();
+        let before = self.kernel.ends(probes)?;
+        let mut states = Vec::new();
+        for call in &calls {
+            self.kernel.apply(call)?;
+            if matches!(call, AclCall::Restore(..) | AclCall::ChangeElements(..) | AclCall::SwapSets(..)) {
+                states.push((call, self.kernel.ends(probes)?));
+            }
+        }
+        let Some((_, after)) = states.last() else { return Ok(()) };
+        for (call, now) in &states {
+            let wrong = now.iter().zip(before.iter().zip(after)).position(|(now, (old, new))| now != old && now != new);
+            if let Some(place) = wrong {
+                let (packet, end) = (&probes[place / 2].packet, ["egress", "ingress"][place % 2]);
+                return Err(format!(
+                    "{packet}, {end}: passes is {} after {call:?}, though neither before nor after\n{calls:#?}",
+                    now[place]
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn is_in_sync(&self) -> bool {
         block_on(self.acl.view()).is_some_and(|view| view.in_sync)
     }
@@ -221,7 +314,7 @@ impl Host {
         for attaching in self.attaching.drain(..) {
             attaching.join().map_err(|_| "a thread has panicked".to_owned())??;
         }
-        let is_behind = |view: felix::acl::AclView| view.in_sync && view.change_to_kernel.count() < self.told;
+        let is_behind = |view: felix::acl::AclView| view.in_sync && !view.is_settled;
         while block_on(self.acl.view()).is_some_and(is_behind) {
             std::thread::yield_now();
         }
@@ -266,6 +359,14 @@ impl Kernel {
             | AclCall::DeleteConnection(_) => {}
         }
         Ok(())
+    }
+
+    /// Whether packets pass as if from a pod to elsewhere, and as if from elsewhere to a pod.
+    fn ends(&self, probes: &[Probe]) -> Result<Vec<bool>, String> {
+        let ways = [("mxpod", "eth1"), ("eth1", "mxpod")];
+        let all =
+            probes.iter().flat_map(|probe| ways.map(|(input, output)| Arrival::new(&probe.packet, input, output)));
+        all.map(|arrival| self.run(Path::Forward, &arrival).map(|outcome| outcome.passed)).collect()
     }
 
     fn run(&self, path: Path, arrival: &Arrival) -> Result<oracle::iptables::Outcome, String> {
