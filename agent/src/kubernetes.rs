@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use ::watch::{PodName, Watches};
 use felix::policy::PodKey;
 use serde_json::json;
 use store::{Cache, Entry, Key, Version, keys};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
-use watch::{PodName, Watches};
 
 use types::policy::{Labels, PolicyId};
 use types::resource::Kind;
@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Updates that wait for whoever types them.
 const UPDATES: usize = 256;
 
+/// The key under which an object is remembered, and its value, empty where it is gone; nothing where its names make no key.
+type EntryOf<K, V> = fn(&K, Option<V>) -> Option<(Key, Vec<u8>)>;
+
 /// The watches, remembered.
 pub(crate) struct Remembered {
     /// Under `resources/NetworkPolicy/`.
@@ -29,15 +32,18 @@ pub(crate) struct Remembered {
     pub(crate) namespaces: mpsc::Receiver<Update<Key, Entry>>,
     /// Under `pods/`.
     pub(crate) pods: mpsc::Receiver<Update<Key, Entry>>,
+    /// How the watches fare.
+    pub(crate) status: watch::Receiver<::watch::Status>,
 }
 
 /// Puts the cache behind the watches.
 pub(crate) fn remember(watches: Watches, cache: &Cache, tracker: &TaskTracker) -> Remembered {
-    let Watches { policies, namespaces, pods, .. } = watches;
+    let Watches { policies, namespaces, pods, status, .. } = watches;
     Remembered {
         policies: remembered(keys::resources(Kind::NetworkPolicy), policies, policy_entry, cache, tracker),
         namespaces: remembered(keys::resources(Kind::Namespace), namespaces, namespace_entry, cache, tracker),
         pods: remembered(keys::pods(), pods, pod_entry, cache, tracker),
+        status,
     }
 }
 
@@ -68,7 +74,7 @@ pub(crate) async fn follow_pods(
 fn remembered<K: Send + 'static, V: Send + 'static>(
     prefix: Key,
     from: mpsc::Receiver<Update<K, V>>,
-    entry: fn(&K, Option<V>) -> Option<(Key, Vec<u8>)>,
+    entry: EntryOf<K, V>,
     cache: &Cache,
     tracker: &TaskTracker,
 ) -> mpsc::Receiver<Update<Key, Entry>> {
@@ -82,7 +88,7 @@ fn remembered<K: Send + 'static, V: Send + 'static>(
 /// Turns objects into entries. One whose names make no key is left out and said.
 async fn write_down<K, V>(
     mut from: mpsc::Receiver<Update<K, V>>,
-    entry: fn(&K, Option<V>) -> Option<(Key, Vec<u8>)>,
+    entry: EntryOf<K, V>,
     out: mpsc::Sender<Update<Key, Entry>>,
 ) {
     while let Some(update) = from.recv().await {

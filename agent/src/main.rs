@@ -45,8 +45,8 @@ struct Arguments {
     /// The configuration file; every key is also an environment variable.
     #[arg(long, env = "MANX_CONFIG", default_value = types::config::FILE)]
     config: PathBuf,
-    /// Levels of the log: `info`, or `bgp=debug,info`.
-    #[arg(long, env = "MANX_LOG", default_value = "info")]
+    /// Levels of the log: `info`, or `bgp=debug,info`. The client's own words about the API server come by the watches.
+    #[arg(long, env = "MANX_LOG", default_value = "info,kube_client=off")]
     log: Targets,
     /// Form of the log.
     #[arg(long, env = "MANX_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"])]

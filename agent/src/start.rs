@@ -98,6 +98,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let identity = Identity { asn: types::Asn::DEFAULT, router_id, addresses };
     let (identity, known_identity) = watch::channel(identity);
     let (refused, refused_endpoints) = watch::channel(0);
+    let (identities, kubernetes) = watch_kubernetes(&config, &cache, &tracker).await?;
     let status = Status {
         node: config.node_name.clone(),
         datastore,
@@ -109,9 +110,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         identity: known_identity,
         readiness: readiness.clone(),
         refused_endpoints,
+        kubernetes: kubernetes.as_ref().map(|(remembered, _)| remembered.status.clone()),
         host_problems: Arc::new(remains::host_problems(kernel.as_mut())),
     };
-    let (identities, kubernetes) = watch_kubernetes(&config, &cache, &tracker).await?;
     let (parked, parked_links) = mpsc::channel(1);
     let attachments = Attachments {
         ipam: ipam.clone(),

@@ -40,6 +40,8 @@ pub(crate) struct Status {
     pub(crate) readiness: Readiness,
     /// Published endpoints that do not count.
     pub(crate) refused_endpoints: watch::Receiver<usize>,
+    /// How the watches of the API server fare, where there is one.
+    pub(crate) kubernetes: Option<watch::Receiver<::watch::Status>>,
     /// What is wrong with the host's settings, in words.
     pub(crate) host_problems: Arc<Vec<String>>,
 }
@@ -77,6 +79,9 @@ impl Status {
         problems.extend(self.host_problems.iter().cloned());
         if !datastore_connected {
             problems.push(format!("{} does not answer; the last known state stays in force", self.datastore));
+        }
+        if let Some(watches) = &self.kubernetes {
+            problems.extend(watches.borrow().troubles());
         }
         let mut counts = RouteCounts::default();
         if let Some(routes) = routes {

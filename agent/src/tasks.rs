@@ -26,12 +26,10 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bgp::{Bgp, ImportPolicy, Outputs, PeerConfig};
 use felix::Felix;
-use felix::acl::{Acl, AclBackend, AclConfig, NatPool, ToHost};
-use felix::policy::PolicyUpdate;
+use felix::acl::{Acl, NatPool};
 use ipam::Ipam;
-use kernel::acl::{ConnectionTable, DropLog, Iptables, LinuxSets, NftEvents};
-use kernel::events::{Events, Waker};
-use kernel::{Kernel, KernelError, Linux};
+use kernel::events::Events;
+use kernel::{Kernel, Linux};
 use store::{Session, Store, keys};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
@@ -39,20 +37,22 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use types::config::{Config, EndpointToHost, IptablesVariant};
+use types::config::Config;
 use types::resource::Kind;
-use types::{InterfaceName, NodeName, Prefix, Registration, ResourceName, Update};
+use types::{InterfaceName, Prefix, Registration, ResourceName, Update};
 
 use crate::api::{self, Api};
 use crate::attach::Attachments;
 use crate::cluster::{Cluster, Desired};
 use crate::drop_log::Denied;
-use crate::kubernetes::Remembered;
-use crate::peers::Peers;
 use crate::presence::Presence;
 use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
-use crate::{drop_log, health, kubernetes, pods, policies, reaper, remains, sources};
+use crate::{drop_log, health, reaper, remains, sources};
+
+pub(crate) use policy::{PolicyWiring, acl, read_drop_log};
+
+mod policy;
 
 /// Updates that wait for the cluster task.
 const UPDATES: usize = 1_024;
@@ -148,115 +148,6 @@ impl Wiring {
             error.unwrap_or_else(|| anyhow::anyhow!("every task has ended"))
         })
     }
-}
-
-/// What the tasks of policy are made of.
-pub(crate) struct PolicyWiring {
-    pub(crate) node: NodeName,
-    pub(crate) acl: Acl,
-    /// Policies, namespaces and pods from the API server; none: the first two are in the store.
-    pub(crate) kubernetes: Option<(Remembered, mpsc::Receiver<pods::Question>)>,
-    /// How many published endpoints do not count.
-    pub(crate) refused: watch::Sender<usize>,
-    pub(crate) readiness: Readiness,
-}
-
-impl PolicyWiring {
-    fn start(
-        self,
-        store: &Arc<dyn Store>,
-        cluster: mpsc::Sender<sources::ClusterUpdate>,
-        ipam: &Ipam,
-        tracker: &TaskTracker,
-    ) {
-        let (updates, carried) = mpsc::channel(policies::UPDATES);
-        let (policies, namespaces) = match self.kubernetes {
-            None => {
-                let watched = |kind| store.watch(keys::resources(kind));
-                // Without an API server no pod is expected before its ADD.
-                let none = [Update::Restart, Update::InSync].map(PolicyUpdate::Expected);
-                let out = updates.clone();
-                tracker.spawn(async move {
-                    for update in none {
-                        // felix ends only with the agent.
-                        let _ = out.send(update).await;
-                    }
-                });
-                (watched(Kind::NetworkPolicy), watched(Kind::Namespace))
-            }
-            Some((Remembered { policies, namespaces, pods: entries }, questions)) => {
-                let (pods, known) = mpsc::channel(pods::QUESTIONS);
-                tracker.spawn(kubernetes::follow_pods(entries, pods));
-                tracker.spawn(pods::follow(known, questions, ipam.clone(), self.acl.clone()));
-                (policies, namespaces)
-            }
-        };
-        tracker.spawn(sources::follow(policies, policies::policy, updates.clone()));
-        tracker.spawn(sources::follow(namespaces, policies::namespace, updates.clone()));
-
-        let (peers, published) = mpsc::channel(policies::UPDATES);
-        let (relist, relisted) = mpsc::channel(1);
-        tracker.spawn(sources::follow(store.watch(keys::blocks()), policies::block, peers.clone()));
-        tracker.spawn(policies::follow_nodes(Arc::clone(store), cluster, peers, relisted));
-        tracker.spawn(policies::judge_peers(Peers::new(self.node), published, updates, relist, self.refused));
-        tracker.spawn(policies::carry(carried, self.acl.clone()));
-        tracker.spawn(follow_policy_readiness(self.acl, self.readiness));
-    }
-}
-
-/// Policy is ready when felix has no reason against it.
-async fn follow_policy_readiness(acl: Acl, readiness: Readiness) {
-    let mut reasons = acl.readiness();
-    loop {
-        let now = reasons.borrow_and_update().clone();
-        if now.is_empty() {
-            readiness.ready(Part::Policy);
-        } else {
-            readiness.unready(Part::Policy, now.join("; "));
-        }
-        if reasons.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// A thread that reads denied packets until it is woken.
-pub(crate) async fn read_drop_log(group: u16, packets: mpsc::Sender<drop_log::Logged>) -> Result<Waker, KernelError> {
-    let log = DropLog::open(group)?;
-    let waker = log.waker();
-    // The runtime's threads for blocking work: one such reader at a time.
-    tokio::task::spawn_blocking(move || drop_log::read(log, &packets));
-    Ok(waker)
-}
-
-/// Policy on threads of its own.
-pub(crate) fn acl(config: &Config) -> anyhow::Result<Acl> {
-    let policy = &config.policy;
-    let acl = AclConfig {
-        mark_mask: config.kernel.mark_mask,
-        endpoint_to_host: match policy.endpoint_to_host {
-            EndpointToHost::Accept => ToHost::Accept,
-            EndpointToHost::Policed => ToHost::Policed,
-            EndpointToHost::Drop => ToHost::Drop,
-        },
-        cut_connections: policy.cut_connections,
-        log_group: policy.log_group,
-        ..AclConfig::default()
-    };
-    let tables = match policy.iptables {
-        None => Iptables::detect()?,
-        Some(IptablesVariant::Nft) => Iptables::new(kernel::acl::IptablesVariant::Nft),
-        Some(IptablesVariant::Legacy) => Iptables::new(kernel::acl::IptablesVariant::Legacy),
-    };
-    let events = NftEvents::subscribe()?.except(tables.own_restores());
-    let backend = AclBackend {
-        sets: Box::new(LinuxSets::open()?),
-        tables: Box::new(tables),
-        connections: Box::new(ConnectionTable::open()?),
-        events: Box::new(events),
-        host: Box::new(Linux::open()?),
-    };
-    Ok(felix::start_acl(acl, backend)?)
 }
 
 /// felix on its own threads, with a netlink socket and a subscription of its own.

@@ -278,11 +278,11 @@ fn manxctl_says_what_it_tried_where_nobody_answers_and_refuses_what_is_not_imple
     let ctl = |words: &[&str]| node.agent().ctl(words);
     fs::write(
         node.path("/etc/manx/bad.yaml"),
-        "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: p}, spec: {cidr: 10.9.0.0/16, ipipMode: Always, natOutgoing: true}}\n---\n\
+        "{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: p}, spec: {cidr: 10.9.0.0/16, ipipMode: Always, vxlanMode: Always}}\n---\n\
          {apiVersion: projectcalico.org/v3, kind: BGPFilter, metadata: {name: f}, spec: {}}\n",
     )?;
     let error = ctl(&["apply", "-f", "/etc/manx/bad.yaml"]).expect_err("unimplemented fields").to_string();
-    for part in ["ipipMode: Always", "natOutgoing: true", "BGPFilter"] {
+    for part in ["ipipMode: Always", "vxlanMode: Always", "BGPFilter"] {
         assert!(error.contains(part), "{part} in {error}");
     }
     let pools: Value = serde_json::from_str(&ctl(&["get", "ippools", "-o", "json"])?)?;

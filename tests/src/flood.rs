@@ -13,6 +13,9 @@ use crate::LabError;
 use crate::namespace::run_in;
 use crate::place::Place;
 
+/// So long a program may take from its start until it is itself.
+const STARTING: Duration = Duration::from_secs(5);
+
 /// A flood under way.
 #[derive(Debug)]
 pub struct Flood {
@@ -88,7 +91,17 @@ impl Sink {
     pub fn start(place: &dyn Place, port: u16) -> Result<Self, LabError> {
         let failed = || LabError::io(format!("a sink in {}", place.name()));
         let netns = place.netns().map_err(failed())?;
-        let socket = run_in(&netns, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))).map_err(failed())?;
+        let bind = || run_in(&netns, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)));
+        // A program that is just being started elsewhere holds, until it runs, whatever this process had open.
+        let deadline = Instant::now() + STARTING;
+        let socket = loop {
+            match bind() {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                bound => break bound.map_err(failed())?,
+            }
+        };
         let port = socket.local_addr().map_err(failed())?.port();
         socket.set_read_timeout(Some(Duration::from_millis(50))).map_err(failed())?;
         let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeMap::new())));

@@ -71,6 +71,13 @@ impl Status {
         Self { watches: Resource::ALL.into_iter().map(|resource| (resource, WatchStatus::default())).collect() }
     }
 
+    /// What is not followed at present, and why: what was said of it last stays in force.
+    pub fn troubles(&self) -> Vec<String> {
+        let lost = self.watches.iter().filter(|(_, watch)| watch.connected_since.is_none());
+        let told = lost.filter_map(|(resource, watch)| Some((resource, watch.last_failure.as_ref()?)));
+        told.map(|(resource, failure)| format!("{resource} are not followed: {}", failure.error)).collect()
+    }
+
     /// What has never been known whole yet, and why, as far as that is known: reasons not to be ready. An API server that
     /// goes away later is no such reason: what it said stays in force.
     pub fn unlisted(&self) -> Vec<String> {

@@ -86,7 +86,7 @@ impl SavedTable {
             saved.rules.push(stamp.map(|stamp| stamp.hash));
             saved.packets.extend(packets);
             saved.sets.extend(value_of("--match-set", spec));
-            saved.class = saved.class.or(stamp.and_then(|stamp| stamp.class));
+            saved.class = saved.class.or_else(|| stamp.and_then(|stamp| stamp.class));
         } else {
             let foreign = self.foreign.entry(chain.to_owned()).or_default();
             let index = foreign.length;

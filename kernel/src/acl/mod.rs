@@ -24,6 +24,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+pub use types::config::IptablesVariant;
 use types::policy::Protocol;
 use types::{Family, Prefix};
 
@@ -219,15 +220,6 @@ pub trait Sets: Send {
     /// failed and that nothing is known.
     fn change_elements(&mut self, set: &SetName, changes: &[ElementChange])
     -> Result<Vec<ElementFailure>, KernelError>;
-}
-
-/// Which of the two implementations of iptables is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum IptablesVariant {
-    /// `iptables-nft`: over nftables.
-    Nft,
-    /// `iptables-legacy`: the older tables, changed as a whole under a lock.
-    Legacy,
 }
 
 /// iptables of a network namespace.

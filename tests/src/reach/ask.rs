@@ -1,10 +1,11 @@
 //! The end that asks.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::PollTimeout;
@@ -14,6 +15,9 @@ use types::policy::Protocol;
 use super::listen::{RawSenders, packets, wait};
 use super::packet::{Init, echo_reply, echo_request, ip};
 use super::{Question, Verdict};
+
+/// How many source ports are used in turn.
+const PORTS: u32 = 50_000;
 
 /// Asks from the network namespace of the calling thread; one verdict for each question, after at most twice `patience`.
 pub fn ask_here(questions: &[Question], patience: Duration) -> io::Result<Vec<Verdict>> {
@@ -89,7 +93,7 @@ impl Round {
             let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
             *slot = Some(UdpSocket::from(socket(family, SockType::Raw, flags, protocol)?));
         }
-        let number = (next_port(), 1);
+        let number = (next_port(SocketAddr::new(address, 0)), 1);
         if let Some(socket) = slot {
             socket.send_to(&echo_request(address, number.0, number.1), SocketAddr::new(address, 0))?;
         }
@@ -190,7 +194,7 @@ fn stream(target: SocketAddr) -> io::Result<TcpStream> {
 
 fn datagram(target: SocketAddr) -> io::Result<UdpSocket> {
     let any = unspecified(target.ip());
-    let fresh = || UdpSocket::bind(SocketAddr::new(any, next_port()));
+    let fresh = || UdpSocket::bind(SocketAddr::new(any, next_port(target)));
     // A port that somebody else has is passed over.
     let socket = fresh().or_else(|_| fresh()).or_else(|_| UdpSocket::bind(SocketAddr::new(any, 0)))?;
     socket.set_nonblocking(true)?;
@@ -206,10 +210,10 @@ fn init(raw: &RawSenders, target: SocketAddr) -> io::Result<Waiting> {
     let init = Init {
         source: guide.local_addr()?.ip(),
         destination: target.ip(),
-        source_port: next_port(),
+        source_port: next_port(target),
         destination_port: target.port(),
         verification_tag: 0,
-        initiate_tag: u32::from(next_port()),
+        initiate_tag: u32::from(next_port(target)),
         acknowledges: false,
     };
     raw.send(&init)?;
@@ -223,11 +227,13 @@ const fn unspecified(like: IpAddr) -> IpAddr {
     }
 }
 
-/// A source port that this process has not used for long: 10,000 to 59,999 in turn.
-fn next_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
+/// A source port that this process has not used for long toward this target: 10,000 to 59,999 in turn, for each target. One
+/// row of ports for all targets would come round while the kernel still tracks flows of the round before.
+fn next_port(target: SocketAddr) -> u16 {
+    static USED: Mutex<BTreeMap<SocketAddr, u32>> = Mutex::new(BTreeMap::new());
+    let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
     // Another process begins elsewhere.
-    let offset = std::process::id().wrapping_mul(7_919);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(offset) % 50_000;
-    u16::try_from(10_000 + number).unwrap_or(10_000)
+    let number = used.entry(target).or_insert_with(|| std::process::id().wrapping_mul(7_919) % PORTS);
+    *number = (*number + 1) % PORTS;
+    u16::try_from(10_000 + *number).unwrap_or(10_000)
 }

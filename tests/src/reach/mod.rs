@@ -1,6 +1,6 @@
 //! What can reach what: many questions asked at once from inside a network namespace, with a deadline.
 //!
-//! A [`Listener`] answers in one place: TCP, UDP and SCTP on given ports, in both families. [`ask`] asks from another
+//! A [`Listener`] answers in one place: TCP, UDP and SCTP on given ports, in both families. [`ask()`] asks from another
 //! place: each [`Question`] opens a flow of its own, from a source port that no earlier question used, so that no answer
 //! comes from what the kernel remembers of an earlier flow. A question that is not answered is asked once more, as a new
 //! flow: one packet lost on a busy machine is not a drop.

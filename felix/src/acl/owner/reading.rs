@@ -222,7 +222,8 @@ impl Owner {
             self.view.repairs += 1;
             warn!(%family, "another program changed our chains; they are repaired");
             if disturbance.is_unprotected {
-                self.unprotected_since.get_or_insert(self.read_since.unwrap_or(now));
+                let since = self.read_since.unwrap_or(now);
+                self.unprotected_since.get_or_insert(since);
             }
         }
         self.read_since = None;

@@ -407,7 +407,7 @@ fn with_few_numbers_contents_are_replaced_in_place() {
     let mut acl = Acl::start_with(&kernel, config, IptablesVariant::Nft);
     let names: Vec<_> = (0..14).map(|number| format!("app-{number}")).collect();
     let policies = |to| names.iter().map(move |name| policy(name, name, "client", (80, to))).collect::<Vec<_>>();
-    let pods: Vec<_> = names.iter().enumerate().map(|(pod, name)| (pod as u8 + 10, name.as_str())).collect();
+    let pods: Vec<_> = (10..).zip(names.iter().map(String::as_str)).collect();
     acl.begin(policies(9000), &pods);
     acl.attach(1, "client");
     acl.settle();

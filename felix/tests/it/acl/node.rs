@@ -115,7 +115,7 @@ impl Node {
     }
 
     pub(super) fn pod(&self, pod: u8) -> &Netns {
-        &self.pods[usize::from(pod) - 1]
+        self.pods.get(usize::from(pod) - 1).unwrap()
     }
 
     /// Whether a pod can connect to another by TCP, by either family; both must agree.
@@ -176,7 +176,7 @@ pub(super) fn serve(netns: &Netns, port: u16) {
             std::thread::spawn(move || {
                 let mut buffer = [0; 64];
                 while let Ok(read @ 1..) = stream.read(&mut buffer) {
-                    if stream.write_all(&buffer[..read]).is_err() {
+                    if stream.write_all(buffer.split_at(read).0).is_err() {
                         return;
                     }
                 }
