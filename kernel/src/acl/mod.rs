@@ -8,7 +8,7 @@
 //!   agent ──────────► DropLog                                 packets that rules logged with NFLOG
 //! ```
 //!
-//! Each has a fake (feature "fake", [`crate::fake::acl`]); those of one [`crate::fake::acl::FakeAcl`] share a world, in
+//! Each has a fake (feature "fake", `kernel::fake::acl`); those of one `FakeAcl` share a world, in
 //! which a rule holds the sets that it names.
 
 mod connections;
