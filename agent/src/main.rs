@@ -19,12 +19,15 @@ mod policies;
 mod presence;
 mod readiness;
 mod reaper;
+mod released;
 mod remains;
 mod sources;
 mod start;
 mod status;
 mod table;
 mod tasks;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -70,11 +70,15 @@ pub(crate) fn namespace(update: Update<Subject, Entry>) -> Option<PolicyUpdate> 
     Some(PolicyUpdate::Namespace(match update {
         Update::Restart => Update::Restart,
         Update::InSync => Update::InSync,
-        Update::Set(Subject::Resource(Kind::Namespace, name), entry) => {
-            let mut labels = decode::<Resource>(&entry)?.metadata.labels;
-            labels.insert(NAME_LABEL.to_owned(), name.to_string());
-            Update::Set(name.to_string(), labels)
-        }
+        Update::Set(Subject::Resource(Kind::Namespace, name), entry) => match decode::<Resource>(&entry) {
+            Some(resource) => {
+                let mut labels = resource.metadata.labels;
+                labels.insert(NAME_LABEL.to_owned(), name.to_string());
+                Update::Set(name.to_string(), labels)
+            }
+            // Its pods keep no rights by labels that may have been taken from it.
+            None => Update::Delete(name.to_string()),
+        },
         Update::Delete(Subject::Resource(Kind::Namespace, name)) => Update::Delete(name.to_string()),
         Update::Set(..) | Update::Delete(..) => return None,
     }))
@@ -179,5 +183,39 @@ pub(crate) async fn carry(mut updates: mpsc::Receiver<PolicyUpdate>, acl: Acl) {
     let mut batch = Vec::new();
     while updates.recv_many(&mut batch, UPDATES).await > 0 {
         acl.update(std::mem::take(&mut batch)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use store::Version;
+
+    use super::*;
+
+    fn set(value: Vec<u8>) -> Update<Subject, Entry> {
+        let name: types::ResourceName = "shop".parse().unwrap();
+        let (key, version) = (keys::resource(Kind::Namespace, &name), Version::new(1));
+        Update::Set(Subject::Resource(Kind::Namespace, name), Entry { key, value, version, created: version })
+    }
+
+    fn told(update: Update<Subject, Entry>) -> Update<String, types::policy::Labels> {
+        let Some(PolicyUpdate::Namespace(update)) = namespace(update) else { panic!("not told as a namespace") };
+        update
+    }
+
+    #[test]
+    fn a_namespace_that_cannot_be_read_has_no_labels_any_more() {
+        let document = json!({
+            "apiVersion": Kind::Namespace.api_version(),
+            "kind": "Namespace",
+            "metadata": { "name": "shop", "labels": { "team": "a" } },
+        });
+        let labels = [("team", "a"), (NAME_LABEL, "shop")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(told(set(store::encode(&document))), Update::Set("shop".to_owned(), labels.into()));
+        for unreadable in [b"no document".to_vec(), store::encode(&json!({})), br#"{"version":99,"spec":{}}"#.to_vec()]
+        {
+            assert_eq!(told(set(unreadable)), Update::Delete("shop".to_owned()));
+        }
     }
 }

@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{Check, Outcome, Session, Store, StoreError, Write, keys};
+use store::{Check, Outcome, SchemaError, Session, Store, StoreError, Write, keys};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use types::backoff::Backoff;
-use types::{Alive, NodeName, Registration};
+use types::resource::{IpPoolSpec, Kind, Metadata, Resource, Spec};
+use types::{Alive, NameError, NodeName, Registration, ResourceName};
 
 /// How long the name stays taken after its agent has gone.
 const LEASE: Duration = Duration::from_secs(30);
@@ -36,6 +37,21 @@ pub(crate) enum PresenceError {
     /// What lies at the key is not ours to read.
     #[error(transparent)]
     Decode(#[from] store::DecodeError),
+    /// The store is laid out in a way that this build does not know.
+    #[error(transparent)]
+    Schema(SchemaError),
+    /// A pool cannot be called so.
+    #[error(transparent)]
+    PoolName(#[from] NameError),
+}
+
+impl From<SchemaError> for PresenceError {
+    fn from(error: SchemaError) -> Self {
+        match error {
+            SchemaError::Store(error) => Self::Store(error),
+            error => Self::Schema(error),
+        }
+    }
 }
 
 /// Who we are.
@@ -44,11 +60,22 @@ pub(crate) struct Presence {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) node: NodeName,
     pub(crate) instance: String,
+    /// The pools that a cluster begins with.
+    pub(crate) initial_pools: Vec<IpPoolSpec>,
 }
 
 impl Presence {
+    /// Enters the cluster: checks that its store is of a kind that this build knows, takes the name, and makes the first
+    /// pools where there is none at all.
+    pub(crate) async fn enter(&self) -> Result<Session, PresenceError> {
+        store::check_schema(self.store.as_ref()).await?;
+        let session = self.claim().await?;
+        self.make_first_pools().await?;
+        Ok(session)
+    }
+
     /// Takes the name, once.
-    pub(crate) async fn claim(&self) -> Result<Session, PresenceError> {
+    async fn claim(&self) -> Result<Session, PresenceError> {
         let key = keys::alive(&self.node);
         let session = self.store.session(LEASE).await?;
         let value = store::encode(&Alive { instance: self.instance.clone() });
@@ -70,14 +97,39 @@ impl Presence {
         }
     }
 
+    async fn make_first_pools(&self) -> Result<(), PresenceError> {
+        let there = self.store.list(&keys::resources(Kind::IpPool));
+        if self.initial_pools.is_empty() || !there.await?.entries.is_empty() {
+            return Ok(());
+        }
+        let (mut checks, mut writes) = (Vec::new(), Vec::new());
+        for (index, pool) in self.initial_pools.iter().enumerate() {
+            let family = pool.cidr.family();
+            let earlier = self.initial_pools.iter().take(index).filter(|other| other.cidr.family() == family).count();
+            let name = match earlier {
+                0 => format!("default-{family}-ippool"),
+                _ => format!("default-{family}-ippool-{}", earlier + 1),
+            };
+            let name = ResourceName::new(name)?;
+            let metadata = Metadata { name, labels: Default::default(), annotations: Default::default() };
+            let key = keys::resource(Kind::IpPool, &metadata.name);
+            let resource = Resource { metadata, spec: Spec::IpPool(pool.clone()) };
+            checks.push(Check::absent(key.clone()));
+            writes.push(Write::put(key, store::encode(&resource)));
+        }
+        // A conflict means that another node was first, with the same pools.
+        self.store.transact(checks, writes).await?;
+        Ok(())
+    }
+
     /// Writes what this node says of itself.
-    pub(crate) async fn register(&self, registration: &Registration) -> Result<(), PresenceError> {
+    async fn register(&self, registration: &Registration) -> Result<(), PresenceError> {
         let write = Write::put(keys::registration(&self.node), store::encode(registration));
         self.store.transact(Vec::new(), vec![write]).await?;
         Ok(())
     }
 
-    /// Keeps the name and the registration for as long as the agent runs; ends only with `Taken`, or when cancelled.
+    /// Keeps the name and the registration for as long as the agent runs; ends only with `Taken` or `Schema`, or when cancelled.
     pub(crate) async fn keep(
         self,
         mut session: Option<Session>,
@@ -90,7 +142,7 @@ impl Presence {
         loop {
             let attempt = async {
                 if session.is_none() {
-                    session = Some(self.claim().await?);
+                    session = Some(self.enter().await?);
                     info!(node = %self.node, "the node's name is ours");
                 }
                 if !registered {
@@ -101,7 +153,7 @@ impl Presence {
                 Ok(())
             };
             match attempt.await {
-                Err(error @ PresenceError::Taken { .. }) => return Err(error),
+                Err(error @ (PresenceError::Taken { .. } | PresenceError::Schema(_))) => return Err(error),
                 Err(error) => {
                     warn!(%error, "not registered; trying again");
                     tokio::select! {

@@ -16,13 +16,23 @@ const MOST: usize = 32;
 /// Links of one drain arrive together; the first waits this long for the others.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// What could not be deleted is tried again after this long.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// Follows `parked` until its senders are gone. Blocking: runs on its own thread.
 pub(crate) fn run(mut kernel: Box<dyn Kernel>, group: u32, mut parked: mpsc::Receiver<()>) {
     loop {
         match reap(kernel.as_mut(), group) {
             Ok(0) => {}
             Ok(count) => debug!(count, "parked links deleted"),
-            Err(error) => warn!(%error, group, "parked links stay until the next attempt"),
+            Err(error) => {
+                warn!(%error, group, "parked links stay until the next attempt");
+                std::thread::sleep(AGAIN);
+                if parked.is_closed() {
+                    return;
+                }
+                continue;
+            }
         }
         if parked.blocking_recv().is_none() {
             return;

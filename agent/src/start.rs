@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bgp::{ByFamily, Families, ImportPolicy, SpeakerConfig};
 use kernel::{Kernel, Linux, RouteFilter};
-use store::{Cache, Cached, Etcd, Journal, JournalWrite, Local, StateDir, Store, Table as JournalTable, keys};
+use store::{Cache, Cached, Etcd, Journal, JournalWrite, Local, StateDir, Store, Table as JournalTable};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -60,11 +60,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 
     let cache = Cache::open(state_dir.cache())?;
     let (store, datastore) = open_store(&config, &state_dir, &cache).await?;
-    let presence = Presence { store: Arc::clone(&store), node: config.node_name.clone(), instance };
+    let presence = Presence {
+        store: Arc::clone(&store),
+        node: config.node_name.clone(),
+        instance,
+        initial_pools: config.initial_pools.clone(),
+    };
     let session = take_name(&presence).await?;
-    if session.is_some() {
-        initial_pools(store.as_ref(), &config).await?;
-    }
 
     let felix = tasks::felix(&config, &addresses)?;
     let acl = tasks::acl(&config)?;
@@ -122,6 +124,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         mtu: tasks::mtu(&config, &felix, kernel.as_mut(), &tracker),
         parked_group: config.kernel.link_group,
         parked,
+        released: config.run_dir.join(types::cni::RELEASED),
         readiness: readiness.clone(),
     };
     let policy =
@@ -283,15 +286,7 @@ async fn open_store(config: &Config, state_dir: &StateDir, cache: &Cache) -> any
 
 /// Takes the node's name. A store that is away does not keep the node from starting; a live agent of the same name does.
 async fn take_name(presence: &Presence) -> anyhow::Result<Option<store::Session>> {
-    match store::check_schema(presence.store.as_ref()).await {
-        Ok(()) => {}
-        Err(store::SchemaError::Store(error)) => {
-            warn!(%error, "the datastore does not answer; going on with what this node remembers");
-            return Ok(None);
-        }
-        Err(error) => return Err(error.into()),
-    }
-    match presence.claim().await {
+    match presence.enter().await {
         Ok(session) => Ok(Some(session)),
         Err(PresenceError::Store(error)) => {
             warn!(%error, "the datastore does not answer; going on with what this node remembers");
@@ -299,32 +294,6 @@ async fn take_name(presence: &Presence) -> anyhow::Result<Option<store::Session>
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// Creates the configured pools where there is none at all.
-async fn initial_pools(store: &dyn Store, config: &Config) -> anyhow::Result<()> {
-    use store::{Check, Write};
-    use types::resource::{Kind, Metadata, Resource, Spec};
-    if config.initial_pools.is_empty() || !store.list(&keys::resources(Kind::IpPool)).await?.entries.is_empty() {
-        return Ok(());
-    }
-    let (mut checks, mut writes) = (Vec::new(), Vec::new());
-    for (index, pool) in config.initial_pools.iter().enumerate() {
-        let family = pool.cidr.family();
-        let earlier = config.initial_pools.iter().take(index).filter(|other| other.cidr.family() == family).count();
-        let name = match earlier {
-            0 => format!("default-{family}-ippool"),
-            _ => format!("default-{family}-ippool-{}", earlier + 1),
-        };
-        let metadata = Metadata { name: name.parse()?, labels: Default::default(), annotations: Default::default() };
-        let key = keys::resource(Kind::IpPool, &metadata.name);
-        let resource = Resource { metadata, spec: Spec::IpPool(pool.clone()) };
-        checks.push(Check::absent(key.clone()));
-        writes.push(Write::put(key, store::encode(&resource)));
-    }
-    // A conflict means that another node was first, with the same pools.
-    store.transact(checks, writes).await?;
-    Ok(())
 }
 
 /// Brings journal and kernel together: what was released while no agent ran is released, what serves a pod is wanted.
@@ -363,6 +332,8 @@ async fn recover(
         }
     }
     acl.local_in_sync().await;
+    // An earlier life may have ended between a release and this, and a tombstone never came to it.
+    acl.forget(ipam.view().await.resting).await;
     info!(endpoints = endpoints.len(), orphans, "journal and kernel agree");
     Ok(())
 }

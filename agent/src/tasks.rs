@@ -6,6 +6,7 @@
 //!   ipam ──own blocks──► blocks (1) ──originate──► bgp,  ──unreachable routes──► felix
 //!   bgp ──FibUpdate──► fib (1) ──► felix          bgp ──NextHopWatch──► watches (1) ──► felix
 //!   felix ──NextHopState──► next_hops (1) ──► bgp
+//!   tombstones ──► released (1) ──► ipam, felix: DELs that were not answered
 //!   cni.sock ──► attach (1 per connection) ──► ipam, felix ──parked──► reaper (1 thread)
 //!   policies, namespaces (1 source each) ──PolicyUpdate──► carry (1) ──► felix (acl)
 //!   nodes (1) ──registrations──► cluster   ──endpoints──► peers (1) ◄──blocks (1 source)
@@ -48,7 +49,7 @@ use crate::drop_log::Denied;
 use crate::presence::Presence;
 use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
-use crate::{drop_log, health, reaper, remains, sources};
+use crate::{drop_log, health, reaper, released, remains, sources};
 
 pub(crate) use policy::{PolicyWiring, acl, read_drop_log};
 
@@ -130,6 +131,7 @@ impl Wiring {
             }
         });
 
+        tracker.spawn(released::follow(self.attachments.clone()));
         tracker.spawn(serve_cni(cni, self.attachments, tracker.clone()));
         let (looks, looked) = mpsc::channel(1);
         let (acl, ipam) = (self.status.acl.clone(), self.status.ipam.clone());
@@ -240,7 +242,7 @@ impl ClusterTask {
                 continue;
             }
             if let Err(error) = self.put_in_force(&desired, in_force.is_none()).await {
-                // The first listener failing is the environment's fault and fatal; the agent says so and ends.
+                // The first listener failing is the environment's fault, a part that has ended is ours: both end the agent.
                 let _ = self.fatal.try_send(error);
                 return;
             }
@@ -288,7 +290,7 @@ impl ClusterTask {
         let cluster_id = desired.node.as_ref().and_then(|node| node.cluster_id);
         let mut sessions = desired.sessions.clone();
         if sessions.iter().any(|session| session.export_all) {
-            share_subnets(&mut sessions).await?;
+            share_subnets(&mut sessions).await;
         }
         self.bgp.configure(sessions, cluster_id).await?;
         self.readiness.ready(Part::Cluster);
@@ -297,15 +299,19 @@ impl ClusterTask {
     }
 }
 
-/// Says of peers on a subnet of this node that they are: a next hop there needs no replacement by ours.
-async fn share_subnets(sessions: &mut [PeerConfig]) -> anyhow::Result<()> {
-    let addresses = tokio::task::spawn_blocking(|| Linux::open()?.addresses()).await??;
+/// Says of peers on a subnet of this node that they are: a next hop there needs no replacement by ours. Where the kernel
+/// does not say which those are, ours replaces all, which is a detour and not a loss.
+async fn share_subnets(sessions: &mut [PeerConfig]) {
+    let addresses = match tokio::task::spawn_blocking(|| Linux::open()?.addresses()).await {
+        Ok(Ok(addresses)) => addresses,
+        Ok(Err(error)) => return warn!(%error, "peers get this node as next hop of every route"),
+        Err(error) => return warn!(%error, "peers get this node as next hop of every route"),
+    };
     let subnets = addresses.iter().filter_map(|own| Prefix::new(own.address, own.prefix_len).ok());
     let subnets: Vec<Prefix> = subnets.filter(|subnet| subnet.len() < subnet.family().bits()).collect();
     for session in sessions.iter_mut().filter(|session| session.export_all) {
         session.shared_subnet = subnets.iter().find(|subnet| subnet.contains(session.address)).copied();
     }
-    Ok(())
 }
 
 /// Own blocks: unreachable routes and originated prefixes.

@@ -130,7 +130,13 @@ fn del(config: &NetworkConfig, attachment: &Attachment, machine: &dyn Machine) -
     let id = endpoint_id(config, attachment);
     let mut host = machine.host().map_err(|error| WiringError::Host(error).into_cni())?;
     match detach(config, &id, host.as_mut()) {
-        Ok(()) => Ok(Outcome::success(String::new())),
+        Ok(()) => {
+            // An earlier DEL may have left one, which would take a later attachment of this id down.
+            let folder = config.tombstones();
+            let stays = tombstone::remove(&folder, &id).err();
+            let notes = stays.map(|error| format!("the tombstone of {id} in {} stays: {error}", folder.display()));
+            Ok(Outcome { notes: notes.into_iter().collect(), ..Outcome::success(String::new()) })
+        }
         Err(DetachError::Wiring(error)) => Err(error.into_cni()),
         Err(DetachError::Agent(error)) => {
             wiring::park(host.as_mut(), &id.host_interface(), ours::LINK_GROUP).map_err(WiringError::into_cni)?;

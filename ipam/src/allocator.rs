@@ -288,6 +288,11 @@ impl Allocator {
         self.releasing.keys()
     }
 
+    /// Addresses released and not free yet.
+    pub(crate) const fn resting(&self) -> &BTreeSet<IpAddr> {
+        &self.resting
+    }
+
     /// Own blocks.
     pub(crate) const fn blocks(&self) -> &BTreeMap<Prefix, Block> {
         &self.blocks

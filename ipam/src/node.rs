@@ -246,6 +246,7 @@ impl Node {
             pools: pools.iter().map(|(name, pool)| (name.clone(), pool.cidr)).collect(),
             blocks: claimed.chain(own).collect(),
             addresses: endpoints.values().flatten().copied().collect(),
+            resting: self.allocator.resting().clone(),
             own: pools.values().map(own_pool).collect(),
             endpoints,
             unpublished: self.publications.behind(),

@@ -19,6 +19,8 @@ pub struct View {
     pub blocks: BTreeMap<Prefix, NodeName>,
     /// The addresses of this node's endpoints.
     pub addresses: BTreeSet<IpAddr>,
+    /// Addresses that this node released and does not give out yet.
+    pub resting: BTreeSet<IpAddr>,
     /// What this node has of each pool.
     pub own: Vec<OwnPool>,
     /// This node's endpoints.

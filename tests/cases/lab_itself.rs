@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -19,6 +19,7 @@ use types::Family;
 use types::config::Config;
 use types::resource::Resource;
 
+use crate::network::{RATE, all_established, mesh};
 use crate::{TestResult, topology};
 
 /// How long what the kernel does by itself may take on a busy machine.
@@ -184,6 +185,26 @@ fn labs_of_one_topology_run_side_by_side_and_know_nothing_of_each_other() -> Tes
 }
 
 #[test]
+fn of_two_meshes_with_the_same_addresses_one_goes_down_and_the_other_loses_no_packet() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let (gone, _, _) = mesh("twin")?;
+    let (lab, one, two) = mesh("twin")?;
+    let footprint = Footprint::of(gone.folder());
+    let start = |family| Probe::start(&one, &two, two.address(family), RATE);
+    let probes = Family::ALL.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
+    gone.down()?;
+    footprint.assert_gone()?;
+    wait_until("the sessions of the other one", SOON, || all_established(lab.node("node1")) == Some(6))?;
+    for probe in probes {
+        let report = probe.finish();
+        assert_eq!((report.lost, report.sent > 0), (0, true), "{report:?}");
+    }
+    Ok(lab.down()?)
+}
+
+#[test]
 fn a_name_that_is_taken_is_refused() -> TestResult {
     if !can_run_labs() {
         return Ok(());
@@ -197,7 +218,7 @@ fn a_name_that_is_taken_is_refused() -> TestResult {
 }
 
 /// Starts `manx-lab up` and waits until it is in the middle of it.
-fn half_up(name: &str, file: &Path) -> Result<(std::process::Child, Footprint), Box<dyn std::error::Error>> {
+fn half_up(name: &str, file: &Path) -> Result<(Child, Footprint), Box<dyn std::error::Error>> {
     let child = manx_lab().args(["up", "--without-agents", "--name", name]).arg(file).spawn()?;
     let folder = Path::new("/run/manx-lab").join(name);
     let mut footprint = None;
@@ -248,6 +269,60 @@ fn ctrl_c_takes_everything_down() -> TestResult {
     process.signal(Signal::SIGINT)?;
     let status = child.wait()?;
     assert_eq!((status.code(), status.signal()), (Some(130), None));
+    footprint.assert_gone()
+}
+
+/// What a program says.
+type Said = Lines<BufReader<ChildStdout>>;
+
+/// Starts `manx-lab demo`, and gives what it says and what the lab consists of once it has said `until`.
+fn demo(name: &str, until: &str) -> Result<(Child, Said, Footprint), Box<dyn std::error::Error>> {
+    let mut child = manx_lab().args(["demo", "--name", name]).stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
+    let said = lines.by_ref().map_while(Result::ok).any(|line| line.starts_with(until));
+    let footprint = Footprint::of(&Path::new("/run/manx-lab").join(name));
+    assert!(said && !footprint.processes.is_empty(), "the demo did not come to {until:?}");
+    Ok((child, lines, footprint))
+}
+
+#[test]
+fn the_demo_shows_all_that_it_announces_and_leaves_nothing() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let (mut child, lines, footprint) = demo(&format!("demo-{}", std::process::id()), "== Plugging in")?;
+    let lines = lines.collect::<Result<Vec<_>, _>>()?;
+    assert!(child.wait()?.success(), "{}", lines.join("\n"));
+    let titles: Vec<_> = lines.iter().filter_map(|line| line.strip_prefix("== ")).collect();
+    let expected = [
+        "Waiting for BGP",
+        "The BGP peers of each node",
+        "The blocks",
+        "The router's own view",
+        "Who reaches whom",
+        "One packet from node1/a to node2/a",
+        "Killing the agent of node1",
+        "Policies",
+        "Why does node2/b not reach node1/a?",
+        "Taking everything down",
+    ];
+    assert_eq!(titles.len(), expected.len(), "{titles:?}");
+    assert!(titles.iter().zip(expected).all(|(title, begin)| title.starts_with(begin)), "{titles:?}");
+    footprint.assert_gone()
+}
+
+#[test]
+fn ctrl_c_in_the_middle_of_the_demo_leaves_nothing() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    // Probes are under way then, and an agent is being started again.
+    let (mut child, lines, footprint) = demo(&format!("demo-ctrlc-{}", std::process::id()), "  killed")?;
+    let process = i32::try_from(child.id()).ok().and_then(ProcessId::of).ok_or("manx-lab is gone")?;
+    process.signal(Signal::SIGINT)?;
+    let rest = lines.collect::<Result<Vec<_>, _>>()?.join("\n");
+    assert_eq!(child.wait()?.code(), Some(130), "{rest}");
+    assert!(rest.contains("SIGINT: taking down"), "{rest}");
     footprint.assert_gone()
 }
 

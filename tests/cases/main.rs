@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod fabric;
+#[cfg(test)]
 mod lab_itself;
 #[cfg(test)]
 mod network;

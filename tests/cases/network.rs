@@ -1,6 +1,10 @@
 //! The routed network as a user has it: pods reach each other and the world behind the router, through restarts and
 //! failures of everything that is not the kernel.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 use tests::{Capture, Lab, Node, Options, Place, Pod, Probe, can_run_labs, wait_until};
 use types::Family;
@@ -8,10 +12,18 @@ use types::Family;
 use crate::{CONVERGENCE, TestResult, topology};
 
 /// Datagrams a second while something is killed.
-const RATE: u32 = 200;
+pub(crate) const RATE: u32 = 200;
+
+/// The address of the host behind the router.
+pub(crate) fn host_address(family: Family) -> IpAddr {
+    match family {
+        Family::Ipv4 => [192, 0, 2, 10].into(),
+        Family::Ipv6 => [0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x10].into(),
+    }
+}
 
 /// A mesh with one pod on each of two nodes, converged.
-fn mesh(name: &str) -> Result<(Lab, Pod, Pod), Box<dyn std::error::Error>> {
+pub(crate) fn mesh(name: &str) -> Result<(Lab, Pod, Pod), Box<dyn std::error::Error>> {
     let lab = Lab::up(&topology("mesh.clab.yml"), &Options::unique(name))?;
     let (one, two) = (lab.node("node1").plug("a")?, lab.node("node2").plug("a")?);
     for (from, to) in [(&one, &two), (&two, &one)] {
@@ -20,7 +32,7 @@ fn mesh(name: &str) -> Result<(Lab, Pod, Pod), Box<dyn std::error::Error>> {
     Ok((lab, one, two))
 }
 
-fn reaches(from: &Pod, to: &Pod) -> TestResult {
+pub(crate) fn reaches(from: &Pod, to: &Pod) -> TestResult {
     for family in Family::ALL {
         let what = format!("{} reaching {} by {family}", from.name(), to.name());
         wait_until(&what, CONVERGENCE, || from.ping(to.address(family)))?;
@@ -28,19 +40,85 @@ fn reaches(from: &Pod, to: &Pod) -> TestResult {
     Ok(())
 }
 
-fn status(node: &Node) -> Result<Value, Box<dyn std::error::Error>> {
+pub(crate) fn status(node: &Node) -> Result<Value, Box<dyn std::error::Error>> {
     Ok(serde_json::from_str(&node.agent().ctl(&["node", "status", "-o", "json"])?)?)
 }
 
-fn peer<'a>(status: &'a Value, address: &str) -> Option<&'a Value> {
+pub(crate) fn peer<'a>(status: &'a Value, address: &str) -> Option<&'a Value> {
     status["peers"].as_array()?.iter().find(|peer| peer["address"] == address)
 }
 
 /// The number of a node's sessions, if every one of them is established.
-fn all_established(node: &Node) -> Option<usize> {
+pub(crate) fn all_established(node: &Node) -> Option<usize> {
     let status = status(node).ok()?;
     let peers = status["peers"].as_array()?;
     peers.iter().all(|peer| peer["state"] == "established").then_some(peers.len())
+}
+
+/// Whether all of a node's sessions have been established for this long.
+fn settled(node: &Node, seconds: u64) -> bool {
+    let peers = status(node).ok().and_then(|mut status| status["peers"].as_array_mut().map(std::mem::take));
+    let since = |peer: &Value| peer["sinceSecs"].as_u64().filter(|_| peer["state"] == "established");
+    peers.is_some_and(|peers| !peers.is_empty() && peers.iter().all(|peer| since(peer) >= Some(seconds)))
+}
+
+/// Whether nobody, the router neither, keeps paths of a peer that restarts. An agent that does not answer may.
+fn nothing_is_stale(lab: &Lab) -> bool {
+    !lab.manx_nodes().any(node_keeps) && !Family::ALL.into_iter().any(|family| router_keeps(lab, family))
+}
+
+/// Whether a node keeps paths of a peer that restarts.
+fn node_keeps(node: &Node) -> bool {
+    let said = node.agent().ctl(&["bgp", "routes", "-o", "json"]);
+    said.map_or(true, |json| json.contains("\"stale\": true"))
+}
+
+/// Whether the router keeps paths of a peer that restarts.
+fn router_keeps(lab: &Lab, family: Family) -> bool {
+    let family = if family == Family::Ipv4 { "ipv4" } else { "ipv6" };
+    let said = lab.node("tor").frr().vtysh(&format!("show bgp {family} unicast json"));
+    said.map_or(true, |json| json.contains("\"stale\":true"))
+}
+
+/// Waits until a node's sessions have been up for a while, and until for a second nobody has kept paths of before: late
+/// enough for what goes wrong when the restart is taken to be over.
+pub(crate) fn restart_is_over(lab: &Lab, node: &Node) -> TestResult {
+    wait_until("the sessions being up for a while", CONVERGENCE, || settled(node, 3))?;
+    let mut since = None;
+    wait_until("nobody keeping paths of before", CONVERGENCE, || {
+        since = nothing_is_stale(lab).then(|| since.unwrap_or_else(Instant::now));
+        since.is_some_and(|since| since.elapsed() > Duration::from_secs(1))
+    })?;
+    Ok(())
+}
+
+/// Applies resources from a node.
+pub(crate) fn apply(node: &Node, text: &str) -> TestResult {
+    std::fs::write(node.path("/etc/manx/change.yaml"), text)?;
+    node.agent().ctl(&["apply", "-f", "/etc/manx/change.yaml"])?;
+    Ok(())
+}
+
+/// What a node's speaker knows.
+pub(crate) fn routes(node: &Node) -> Vec<Value> {
+    let said = node.agent().ctl(&["bgp", "routes", "-o", "json"]).unwrap_or_default();
+    serde_json::from_str(&said).unwrap_or_default()
+}
+
+/// The blocks that a node announces, of one family.
+pub(crate) fn own_blocks(node: &Node, family: Family) -> BTreeSet<String> {
+    let own = routes(node).into_iter().filter(|route| route["own"] == true);
+    let blocks = own.filter_map(|route| route["prefix"].as_str().map(str::to_owned));
+    blocks.filter(|block| block.contains(':') == (family == Family::Ipv6)).collect()
+}
+
+/// The paths that a node has to a block, as who told it of them and their next hop. Those kept while their peer restarts
+/// do not count.
+pub(crate) fn paths(node: &Node, block: &str) -> BTreeSet<(String, String)> {
+    let route = routes(node).into_iter().find(|route| route["prefix"] == block).unwrap_or_default();
+    let fresh = route["paths"].as_array().into_iter().flatten().filter(|path| path["stale"] == false);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    fresh.map(|path| (text(&path["peer"]), text(&path["nextHop"]))).collect()
 }
 
 #[test]
@@ -52,8 +130,7 @@ fn pods_of_different_nodes_and_the_host_behind_the_router_reach_each_other_witho
     let host = lab.node("host");
     for family in Family::ALL {
         wait_until("the host reaching a pod", CONVERGENCE, || host.ping(one.address(family)))?;
-        let host_address = if family == Family::Ipv4 { "192.0.2.10" } else { "2001:db8:2::10" };
-        wait_until("a pod reaching the host", CONVERGENCE, || one.ping(host_address.parse().unwrap()))?;
+        wait_until("a pod reaching the host", CONVERGENCE, || one.ping(host_address(family)))?;
         assert!(lab.node("node1").ping(one.address(family)), "a node reaches its own pods");
     }
     // On the wire is what the pod sent: its own address, nothing around it.
@@ -89,12 +166,12 @@ fn killing_or_stopping_an_agent_and_starting_it_again_loses_no_packet() -> TestR
         } else {
             agent.terminate()?
         }
+        wait_until("the others keeping its paths", CONVERGENCE, || {
+            node_keeps(lab.node("node2")) && Family::ALL.into_iter().all(|family| router_keeps(&lab, family))
+        })?;
         agent.start()?;
         agent.wait_ready(CONVERGENCE)?;
-        let node = lab.node("node1");
-        wait_until("the sessions being up again", CONVERGENCE, || {
-            all_established(node).is_some_and(|sessions| sessions > 0)
-        })?;
+        restart_is_over(&lab, lab.node("node1"))?;
         for probe in probes {
             let report = probe.finish();
             assert_eq!(report.lost, 0, "SIGKILL: {kill}: {report:?}");
@@ -147,15 +224,10 @@ fn peers_follow_resources_live_and_a_peer_with_the_wrong_as_is_said_and_disturbs
     }
     let (lab, one, two) = mesh("peers")?;
     let node = lab.node("node1");
-    let apply = |text: &str| -> TestResult {
-        std::fs::write(node.path("/etc/manx/change.yaml"), text)?;
-        node.agent().ctl(&["apply", "-f", "/etc/manx/change.yaml"])?;
-        Ok(())
-    };
     let probe = Probe::start(&two, &one, one.address(Family::Ipv6), RATE)?;
     let wrong = "{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {name: node1-tor-v4}, \
                  spec: {node: node1, peerIP: 172.31.1.2, asNumber: 64999}}";
-    apply(wrong)?;
+    apply(node, wrong)?;
     wait_until("the wrong AS being said", CONVERGENCE, || {
         status(node).is_ok_and(|status| {
             let error = peer(&status, "172.31.1.2").and_then(|peer| peer["lastError"].as_str());
@@ -163,12 +235,13 @@ fn peers_follow_resources_live_and_a_peer_with_the_wrong_as_is_said_and_disturbs
         })
     })?;
     assert_eq!(probe.finish().lost, 0, "the other sessions go on");
-    apply(&wrong.replace("64999", "64601"))?;
+    apply(node, &wrong.replace("64999", "64601"))?;
     wait_until("the right AS being established", CONVERGENCE, || {
         status(node).is_ok_and(|status| peer(&status, "172.31.1.2").is_some_and(|p| p["state"] == "established"))
     })?;
     // The mesh switch: the router still connects everybody, the nodes have no sessions among themselves.
     apply(
+        node,
         "{apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {name: default}, spec: {nodeToNodeMeshEnabled: false}}",
     )?;
     wait_until("the mesh being off", CONVERGENCE, || {
@@ -213,8 +286,20 @@ fn garbage_on_the_bgp_port_is_answered_and_disturbs_nobody() -> TestResult {
     Ok(())
 }
 
+/// A pool of each family: 10.NUMBER.0.0/16 and fd00:NUMBER::/64.
+fn pools(number: u8, disabled: bool) -> String {
+    let pool = |family: &str, cidr: &str| {
+        let name = if number == 42 { format!("default-{family}-ippool") } else { format!("{family}-{number}") };
+        format!(
+            "{{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {{name: {name}}}, \
+             spec: {{cidr: '{cidr}', disabled: {disabled}}}}}\n---\n"
+        )
+    };
+    pool("ipv4", &format!("10.{number}.0.0/16")) + &pool("ipv6", &format!("fd00:{number}::/64"))
+}
+
 #[test]
-fn reflectors_of_two_makes_connect_nodes_that_have_no_mesh() -> TestResult {
+fn reflectors_of_two_makes_connect_nodes_that_have_no_mesh_and_each_alone_is_enough() -> TestResult {
     if !can_run_labs() {
         return Ok(());
     }
@@ -226,11 +311,50 @@ fn reflectors_of_two_makes_connect_nodes_that_have_no_mesh() -> TestResult {
             reaches(from, to)?;
         }
     }
-    // Each reflector alone is enough.
-    let probe = Probe::start(&pods[0], &pods[1], pods[1].address(Family::Ipv4), RATE)?;
-    lab.node("rr2").frr().kill()?;
-    reaches(&pods[2], &pods[3])?;
-    assert_eq!(probe.finish().lost, 0);
+    // Of a block of node2, node1 hears from these reflectors, and packets go to node2 itself.
+    let (near, far) = (nodes[0], nodes[1]);
+    let told_by = |reflectors: &[u8], family: Family| -> BTreeSet<_> {
+        let network = if family == Family::Ipv4 { "172.31.0." } else { "fd00:31::" };
+        reflectors.iter().map(|host| (format!("{network}{host}"), format!("{network}12"))).collect()
+    };
+    for block in Family::ALL.map(|family| (family, own_blocks(far, family))) {
+        let (family, block) = (block.0, block.1.first().ok_or("node2 has no block")?);
+        wait_until("both reflectors telling of the block", CONVERGENCE, || {
+            paths(near, block) == told_by(&[2, 3], family)
+        })?;
+    }
+    // Each reflector alone is enough: without the other one a pod that needs a new block is reached.
+    let peers = std::fs::read_to_string(lab.node("rr1").path("/etc/manx/resources.yaml"))?;
+    let probes = Family::ALL.map(|family| Probe::start(&pods[0], &pods[1], pods[1].address(family), RATE));
+    for (number, without, left) in [(43, &["to-rr1"][..], 3), (44, &["to-rr2-v4", "to-rr2-v6"][..], 2)] {
+        for peer in without {
+            near.agent().ctl(&["delete", "bgppeer", peer])?;
+        }
+        wait_until("one reflector being left", CONVERGENCE, || {
+            nodes.iter().all(|node| all_established(node) == Some(2))
+        })?;
+        let before = Family::ALL.map(|family| own_blocks(far, family));
+        apply(near, &format!("{}{}", pools(number - 1, true), pools(number, false)))?;
+        wait_until("node2 having new blocks", CONVERGENCE, || {
+            Family::ALL.map(|family| own_blocks(far, family).len()) == before.each_ref().map(|blocks| blocks.len() + 1)
+        })?;
+        let late = far.plug(&format!("late{number}"))?;
+        reaches(&pods[0], &late)?;
+        for (family, before) in Family::ALL.into_iter().zip(&before) {
+            let now = own_blocks(far, family);
+            let block = now.difference(before).next().ok_or("node2 has no new block")?;
+            let address = late.address(family);
+            assert!(block.parse::<types::Prefix>()?.contains(address), "{address} is not of {block}");
+            assert_eq!(paths(near, block), told_by(&[left], family));
+        }
+        apply(near, &peers)?;
+        wait_until("both reflectors being back", CONVERGENCE, || {
+            nodes.iter().all(|node| all_established(node) == Some(4))
+        })?;
+    }
+    for probe in probes {
+        assert_eq!(probe?.finish().lost, 0);
+    }
     lab.down()?;
     Ok(())
 }

@@ -143,6 +143,34 @@ fn del_works_without_the_agent_and_the_agent_makes_it_good_when_it_is_back() -> 
 }
 
 #[test]
+fn a_del_that_a_stalled_agent_did_not_hear_is_made_good_when_it_runs_again() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let lab = up("stalled", &format!("{ETCD}{POOLS}"))?;
+    let node = lab.node("node1");
+    let (runtime, gone) = (node.runtime()?, container(node, "gone")?);
+    let address = first_address(&runtime.add(&gone)?);
+    node.agent().freeze()?;
+    runtime.del(&gone)?;
+    node.agent().thaw()?;
+    let show = || node.agent().ctl(&["ipam", "show", "--ip", address.split('/').next().unwrap_or(&address)]);
+    wait_until("the release", CONVERGENCE, || show().is_err())?;
+    wait_until("the tombstone being consumed", CONVERGENCE, || {
+        fs::read_dir(node.path("/run/manx/released")).is_ok_and(|mut files| files.next().is_none())
+    })?;
+    // The same attachment again is a new one, which nothing of the old takes down.
+    let again = first_address(&runtime.add(&gone)?);
+    node.agent().kill9()?;
+    node.agent().start()?;
+    node.agent().wait_ready(CONVERGENCE)?;
+    assert!(node.agent().ctl(&["ipam", "show", "--ip", again.split('/').next().unwrap_or(&again)]).is_ok());
+    assert_eq!(links(node).len(), 1);
+    lab.down()?;
+    Ok(())
+}
+
+#[test]
 fn an_exhausted_pool_is_code_11_naming_it_and_a_failed_add_leaks_nothing() -> TestResult {
     if !can_run_labs() {
         return Ok(());
@@ -296,6 +324,33 @@ fn manxctl_says_what_it_tried_where_nobody_answers_and_refuses_what_is_not_imple
     lab.etcd().stop()?;
     let error = ctl(&["get", "ippools"]).expect_err("no etcd").to_string();
     assert!(error.contains("172.20.40.10:2379"), "{error}");
+    lab.down()?;
+    Ok(())
+}
+
+#[test]
+fn agents_that_start_before_etcd_does_are_a_cluster_once_it_is_there() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let file = pair("beforeetcd", &format!("{ETCD}{POOLS}"))?;
+    let lab = Lab::up(&file, &Options::unique("beforeetcd").without_agents())?;
+    lab.etcd().stop()?;
+    for node in lab.manx_nodes() {
+        node.agent().start()?;
+    }
+    let node = lab.node("node1");
+    wait_until("the agent saying what it waits for", CONVERGENCE, || {
+        node.agent().ctl(&["node", "status"]).is_ok_and(|status| status.contains("172.20.40.10"))
+    })?;
+    lab.etcd().start()?;
+    for node in lab.manx_nodes() {
+        node.agent().wait_ready(CONVERGENCE)?;
+    }
+    let (here, there) = (node.plug("a")?, lab.node("node2").plug("b")?);
+    for family in Family::ALL {
+        wait_until("the pods reaching each other", CONVERGENCE, || here.ping(there.address(family)))?;
+    }
     lab.down()?;
     Ok(())
 }

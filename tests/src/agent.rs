@@ -62,6 +62,16 @@ impl Agent<'_> {
         self.node.end_service(SERVICE, Signal::SIGTERM)
     }
 
+    /// Stops it in its tracks (SIGSTOP): its sockets take connections and nobody answers.
+    pub fn freeze(self) -> Result<(), LabError> {
+        self.node.signal_service(SERVICE, Signal::SIGSTOP)
+    }
+
+    /// Lets a frozen one go on.
+    pub fn thaw(self) -> Result<(), LabError> {
+        self.node.signal_service(SERVICE, Signal::SIGCONT)
+    }
+
     /// Whether it runs; the error quotes its last words.
     pub fn check(self) -> Result<(), LabError> {
         self.node.check_service(SERVICE)

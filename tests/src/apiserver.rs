@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use types::Family;
+use types::{EndpointPort, Family};
 
-use crate::LabError;
 use crate::binaries::installed;
 use crate::node::Node;
 use crate::place::Place;
 use crate::wait::wait_for;
+use crate::{LabError, PodSpec};
 
 const SERVICE: &str = "kube-apiserver";
 
@@ -30,6 +30,9 @@ const TOKEN: &str = "lab";
 
 /// Where its own files are, in its node.
 const FOLDER: &str = "/var/lib/kubernetes";
+
+/// Where nodes that were introduced to it find their kubeconfig.
+const KUBECONFIG: &str = "/etc/manx/kubeconfig";
 
 /// How long it may take to be ready: it fills an empty etcd first.
 const READY: Duration = Duration::from_secs(60);
@@ -55,6 +58,11 @@ impl<'a> Apiserver<'a> {
         let mut folders: Vec<PathBuf> = folders.filter_map(|entry| Some(entry.ok()?.path())).collect();
         folders.sort();
         folders.into_iter().rev().find_map(is_there)
+    }
+
+    /// The one of etcd's node, started before.
+    pub const fn on(node: &'a Node) -> Self {
+        Self { node }
     }
 
     /// Starts it on etcd's node, and waits until it is ready.
@@ -99,6 +107,14 @@ impl<'a> Apiserver<'a> {
         self.node.end_service(SERVICE, Signal::SIGKILL)
     }
 
+    /// Makes a node known to it, and it to the node: by a kubeconfig, of which this is the path.
+    pub fn introduce(self, node: &Node) -> Result<&'static str, LabError> {
+        fs::write(node.path(KUBECONFIG), self.kubeconfig()).map_err(LabError::io("the kubeconfig"))?;
+        let object = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": node.name() } });
+        self.client()?.call("POST", "/api/v1/nodes", Some(&object)).map_err(LabError::io("making the Node"))?;
+        Ok(KUBECONFIG)
+    }
+
     /// A kubeconfig for everybody on the management network, as the one user.
     pub fn kubeconfig(self) -> String {
         let address = self.node.management_address(Family::Ipv4);
@@ -141,6 +157,23 @@ impl ApiClient {
         let pipes = openssl.stdin.take().zip(openssl.stdout.take());
         let (stdin, stdout) = pipes.ok_or_else(|| failed()(io::ErrorKind::BrokenPipe.into()))?;
         Ok(Self { openssl, stdin, stdout })
+    }
+
+    /// Makes the Pod object, bound to a node, with the labels and named ports of `spec`. What is given back is what the
+    /// kubelet has the runtime say of the pod: its UID, and neither labels nor ports.
+    pub fn create_pod(&mut self, node: &str, spec: &PodSpec) -> io::Result<PodSpec> {
+        let PodSpec { namespace, name, labels, ports, .. } = spec;
+        let port =
+            |port: &EndpointPort| json!({ "name": port.name, "protocol": port.protocol, "containerPort": port.port });
+        let ports: Vec<_> = ports.iter().map(port).collect();
+        let object = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "labels": labels },
+            "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "i", "ports": ports }] },
+        });
+        let (_, made) = self.call("POST", &format!("/api/v1/namespaces/{namespace}/pods"), Some(&object))?;
+        let uid = made.pointer("/metadata/uid").and_then(Value::as_str);
+        let uid = uid.ok_or_else(|| io::Error::other(format!("the Pod has no UID: {made}")))?;
+        Ok(PodSpec::in_namespace(namespace, name).uid(uid))
     }
 
     /// Asks, and gives the answer with the moment at which it was there in full. A PATCH is a JSON merge patch (RFC

@@ -33,16 +33,32 @@ impl Frr<'_> {
     pub fn start(self) -> Result<(), LabError> {
         self.node.exec(&["install", "-d", "-o", "frr", "-g", "frr", "-m", "755", "/run/frr", "/var/lib/frr"])?;
         for daemon in self.daemons()? {
-            let program = installed(daemon.name, "frr")?;
-            let mut command = self.node.command(&program.display().to_string());
-            command.args(&daemon.options).args(["--log", "stdout", "--log-level", "informational"]);
-            self.node.start_service(daemon.name, command)?;
-            let socket = self.node.path(&format!("/run/frr/{}.vty", daemon.name));
-            wait_for(&format!("{} of {}", daemon.name, self.node.name()), Duration::from_secs(20), || {
-                self.node.check_service(daemon.name).map_err(|error| error.to_string())?;
-                if socket.exists() { Ok(()) } else { Err("it has not opened its socket".to_owned()) }
-            })?;
+            self.launch(&daemon)?;
         }
+        self.read_configuration()
+    }
+
+    /// Starts one daemon again, such as `bgpd` after [`Frr::kill_daemon`], and gives it `/etc/frr/frr.conf`.
+    pub fn start_daemon(self, name: &str) -> Result<(), LabError> {
+        let daemon = self.daemons()?.into_iter().find(|daemon| daemon.name == name);
+        self.launch(&daemon.ok_or_else(|| LabError::NoSuchNode { what: "daemon", name: name.to_owned() })?)?;
+        self.read_configuration()
+    }
+
+    /// Runs a daemon until it can be spoken to.
+    fn launch(self, daemon: &Daemon) -> Result<(), LabError> {
+        let program = installed(daemon.name, "frr")?;
+        let mut command = self.node.command(&program.display().to_string());
+        command.args(&daemon.options).args(["--log", "stdout", "--log-level", "informational"]);
+        self.node.start_service(daemon.name, command)?;
+        let socket = self.node.path(&format!("/run/frr/{}.vty", daemon.name));
+        wait_for(&format!("{} of {}", daemon.name, self.node.name()), Duration::from_secs(20), || {
+            self.node.check_service(daemon.name).map_err(|error| error.to_string())?;
+            if socket.exists() { Ok(()) } else { Err("it has not opened its socket".to_owned()) }
+        })
+    }
+
+    fn read_configuration(self) -> Result<(), LabError> {
         self.node.exec(&["vtysh", "-b"]).map(drop)
     }
 

@@ -144,6 +144,11 @@ impl Sandbox {
     pub fn spec(&self) -> &PodSpec {
         &self.spec
     }
+
+    /// What a runtime calls ADD with for it, of a new container each time: for tests that look between ADD and DEL.
+    pub fn attachment(&self) -> Attachment {
+        self.spec.attachment()
+    }
 }
 
 impl Place for Sandbox {

@@ -1,12 +1,11 @@
 //! The whole way of a label: from the answer of the API server to a change of a pod's label on one node, until the kernel
 //! of another node acts on it.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use ::tests::{ApiClient, Apiserver, Lab, Place, Pod, PodSpec, wait_for};
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde_json::{Value, json};
 use types::Family;
 
@@ -39,9 +38,7 @@ fn prepare(lab: &Lab) -> anyhow::Result<()> {
     let server = Apiserver::start(lab.node("etcd"))?;
     let mut client = server.client()?;
     for node in lab.manx_nodes() {
-        fs::write(node.path("/etc/manx/kubeconfig"), server.kubeconfig()).context("the kubeconfig")?;
-        let object = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": node.name() } });
-        client.call("POST", "/api/v1/nodes", Some(&object))?;
+        server.introduce(node)?;
     }
     let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } });
     client.call("POST", "/api/v1/namespaces", Some(&namespace))?;
@@ -94,11 +91,6 @@ fn measure(lab: &Lab, samples: usize) -> anyhow::Result<Vec<f64>> {
 
 /// Makes a Pod object on a node and plugs the pod in.
 fn plug(lab: &Lab, client: &mut ApiClient, node: &str, name: &str) -> anyhow::Result<Pod> {
-    let object = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "labels": { "role": name } },
-        "spec": { "nodeName": node, "containers": [{ "name": "c", "image": "i" }] },
-    });
-    let (_, made) = client.call("POST", &format!("/api/v1/namespaces/{NAMESPACE}/pods"), Some(&object))?;
-    let uid = made.pointer("/metadata/uid").and_then(Value::as_str).context("the pod has no uid")?;
-    Ok(lab.node(node).plug_pod(PodSpec::in_namespace(NAMESPACE, name).uid(uid))?)
+    let spec = client.create_pod(node, &PodSpec::in_namespace(NAMESPACE, name).label("role", name))?;
+    Ok(lab.node(node).plug_pod(spec)?)
 }

@@ -9,17 +9,14 @@ use std::time::{Duration, Instant};
 use kernel::acl::{Connection, Connections};
 use kernel::events::Waker;
 use kernel::{Kernel, KernelError};
-use tokio::sync::oneshot;
 use types::Family;
 use types::policy::{Flow, Protocol};
-
-use super::handle::AclError;
 
 /// What is asked of it; one at a time.
 #[derive(Debug)]
 pub(crate) enum ConnectionsTask {
     /// Delete all of these addresses, which are nobody's now.
-    Forget(BTreeSet<IpAddr>, Vec<oneshot::Sender<Result<(), AclError>>>),
+    Forget(BTreeSet<IpAddr>),
     /// Say which begin or end at one of these local addresses, but for those of the node itself.
     Look(BTreeSet<IpAddr>),
     /// Delete these.
@@ -29,8 +26,8 @@ pub(crate) enum ConnectionsTask {
 /// The answer.
 #[derive(Debug)]
 pub(crate) enum ConnectionsAnswer {
-    /// Done, and who asked was told.
-    Forgotten,
+    /// Done, or what went wrong.
+    Forgotten(Result<(), KernelError>),
     /// The connections, and how long it took.
     Looked(Result<Vec<Connection>, KernelError>, Duration),
     /// How many were deleted, and what went wrong with another.
@@ -64,14 +61,7 @@ impl Tracker {
     /// Carries out one task.
     pub(crate) fn answer(&mut self, task: ConnectionsTask) -> ConnectionsAnswer {
         match task {
-            ConnectionsTask::Forget(addresses, replies) => {
-                let result = self.forget(&addresses);
-                for reply in replies {
-                    // Who asked may have left.
-                    let _ = reply.send(result.clone().map_err(AclError::Kernel));
-                }
-                ConnectionsAnswer::Forgotten
-            }
+            ConnectionsTask::Forget(addresses) => ConnectionsAnswer::Forgotten(self.forget(&addresses)),
             ConnectionsTask::Look(local) => {
                 let began = Instant::now();
                 let found = self.look(&local);

@@ -1,5 +1,6 @@
 //! The handle through which the agent speaks to the filter.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -59,6 +60,7 @@ pub(crate) enum Command {
     Attach { id: EndpointId, facts: EndpointFacts, reply: Reply },
     Relabel { id: EndpointId, facts: EndpointFacts, reply: Reply },
     Detach { id: EndpointId, reply: Reply },
+    Forget(BTreeSet<IpAddr>),
     LocalInSync,
     NatPools(Vec<NatPool>),
     NodeAddresses(Vec<IpAddr>),
@@ -78,6 +80,8 @@ impl Acl {
     /// kernel, the addresses are mapped to it, and the endpoint is in the sets of others' policies. As long as that is not
     /// so its addresses have no network; an error says why, and the filter goes on trying until the endpoint is detached.
     ///
+    /// Nor does it answer before tracked connections of a former holder of the addresses are deleted.
+    ///
     /// An endpoint that is told before [`Acl::local_in_sync`] is one of an earlier life: the kernel keeps what it has of
     /// it, and the answer comes at once.
     pub async fn attach(&self, id: EndpointId, facts: EndpointFacts) -> Result<(), AclError> {
@@ -90,10 +94,16 @@ impl Acl {
         self.ask(|reply| Command::Relabel { id, facts, reply }).await.ok_or(AclError::Ended)?
     }
 
-    /// Takes the endpoint out of its class and out of all sets, then deletes the tracked connections of its addresses;
-    /// returns when that is done. One that is unknown is success.
+    /// Takes the endpoint out of its class and out of all sets; returns when that is done. One that is unknown is success.
+    /// The tracked connections of its addresses are deleted as [`Acl::forget`] says.
     pub async fn detach(&self, id: EndpointId) -> Result<(), AclError> {
         self.ask(|reply| Command::Detach { id, reply }).await.ok_or(AclError::Ended)?
+    }
+
+    /// Deletes the tracked connections of addresses that are nobody's now. Returns at once: it takes a walk through the whole
+    /// table, so some are collected first; the attachment of an endpoint with such an address waits until that is done.
+    pub async fn forget(&self, addresses: BTreeSet<IpAddr>) {
+        self.tell(Command::Forget(addresses)).await;
     }
 
     /// Every endpoint of this node has been attached: what else the kernel has of ours may go, once all other sources are

@@ -27,6 +27,7 @@ use super::render::TableName;
 use super::state::State;
 use super::tables::{TablesAnswer, TablesTask};
 use super::view::{AclView, DropCount, Drops, Reason};
+use crate::policy::program::{Change, ClassId};
 use crate::policy::{Compiler, CompilerConfig, EndpointFacts};
 
 /// Commands that one round takes before it carries out what follows. More than their channel holds: what was sent before
@@ -41,6 +42,10 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// How long after a tightening connections are looked at.
 const CUT: Duration = Duration::from_millis(50);
+
+/// So long addresses are collected before their connections are deleted: the walk through the table costs tens of
+/// milliseconds, however many they are.
+const FORGET: Duration = Duration::from_secs(1);
 
 /// Connections that are judged in one round.
 const JUDGED_AT_ONCE: usize = 512;
@@ -95,8 +100,10 @@ pub(crate) struct Owner {
     hears_rules: bool,
     /// Who waits for endpoints to be in force or gone.
     waiting: Vec<Waiting>,
-    /// Who waits for tracked connections of former addresses to be deleted.
-    forgetting: (BTreeSet<IpAddr>, Vec<oneshot::Sender<Result<(), AclError>>>),
+    /// Addresses that were given up, whose tracked connections are to be deleted, and when; those under way.
+    forgetting: BTreeSet<IpAddr>,
+    forget_at: Option<Instant>,
+    being_forgotten: BTreeSet<IpAddr>,
     /// Who wants to see counters.
     asked: Vec<oneshot::Sender<AclView>>,
     /// The thread that runs iptables has a task.
@@ -152,7 +159,7 @@ pub(crate) struct Owner {
 struct Waiting {
     addresses: Vec<IpAddr>,
     reply: oneshot::Sender<Result<(), AclError>>,
-    /// Tracked connections of the addresses are to be deleted afterwards.
+    /// Tracked connections of the addresses are to be deleted afterwards; otherwise they must be before.
     is_detach: bool,
 }
 
@@ -169,7 +176,9 @@ impl Owner {
             locals_known: false,
             hears_rules: variant == IptablesVariant::Nft,
             waiting: Vec::new(),
-            forgetting: (BTreeSet::new(), Vec::new()),
+            forgetting: BTreeSet::new(),
+            forget_at: None,
+            being_forgotten: BTreeSet::new(),
             asked: Vec::new(),
             tables_busy: false,
             count_drops: false,
@@ -242,7 +251,8 @@ impl Owner {
         let timers = [self.look_at, self.retry_at, self.restore_at, self.state.clear_at(), poll];
         // Looked at only when nothing else is under way.
         let cut = self.cut_at.filter(|_| !self.connections_busy).map(|at| at.max(self.cut_not_before));
-        let next = timers.into_iter().chain([cut]).flatten().fold(self.next_resync, Instant::min);
+        let forget = self.forget_at.filter(|_| !self.connections_busy);
+        let next = timers.into_iter().chain([cut, forget]).flatten().fold(self.next_resync, Instant::min);
         next.saturating_duration_since(now)
     }
 
@@ -283,6 +293,7 @@ impl Owner {
                 self.state.leave_early(&addresses);
                 self.waiting.push(Waiting { addresses, reply, is_detach: true });
             }
+            Command::Forget(addresses) => self.forget(addresses, now),
             Command::LocalInSync => self.locals_known = true,
             Command::NatPools(pools) => self.state.set_pools(&pools),
             Command::NodeAddresses(addresses) => self.compiler.set_node_addresses(addresses),
@@ -322,7 +333,13 @@ impl Owner {
             self.begin();
         }
         if self.state.has_begun() {
-            self.state.change(self.compiler.take_changes(), now);
+            let changes = self.compiler.take_changes();
+            for change in &changes {
+                if let Change::DropClass(class) = change {
+                    self.drops.forget(*class);
+                }
+            }
+            self.state.change(changes, now);
         }
         let began = Instant::now();
         let mut has_changed = false;
@@ -349,7 +366,7 @@ impl Owner {
         if has_changed {
             self.view.apply.observe(began.elapsed());
         }
-        self.answer();
+        self.answer(now);
         self.cut(now);
         self.show();
         self.tell_readiness();
@@ -363,13 +380,19 @@ impl Owner {
         info!("policies are known; what the kernel has beyond them goes");
     }
 
-    fn answer(&mut self) {
+    fn answer(&mut self, now: Instant) {
         for waiting in std::mem::take(&mut self.waiting) {
+            let is_remembered =
+                |address: &IpAddr| self.forgetting.contains(address) || self.being_forgotten.contains(address);
             if !(waiting.is_detach || self.state.has_begun()) || !self.state.is_in_force(&waiting.addresses) {
                 self.waiting.push(waiting);
             } else if waiting.is_detach {
-                self.forgetting.0.extend(waiting.addresses);
-                self.forgetting.1.push(waiting.reply);
+                self.forget(waiting.addresses, now);
+                let _ = waiting.reply.send(Ok(()));
+            } else if waiting.addresses.iter().any(is_remembered) {
+                // Somebody waits for it: no more are collected.
+                self.forget_at = self.forget_at.map(|at| at.min(now));
+                self.waiting.push(waiting);
             } else {
                 // The binary may have given up; its agent task undoes.
                 let _ = waiting.reply.send(Ok(()));
@@ -377,10 +400,16 @@ impl Owner {
         }
         self.waiting.retain(|waiting| !waiting.reply.is_closed() || waiting.is_detach);
         if !self.told.is_empty() && self.state.is_settled() {
-            let now = Instant::now();
             for told in self.told.drain(..) {
                 self.view.change_to_kernel.observe(now.saturating_duration_since(told));
             }
+        }
+    }
+
+    fn forget(&mut self, addresses: impl IntoIterator<Item = IpAddr>, now: Instant) {
+        self.forgetting.extend(addresses);
+        if !self.forgetting.is_empty() {
+            self.forget_at.get_or_insert(now + FORGET);
         }
     }
 
@@ -392,9 +421,9 @@ impl Owner {
         if self.connections_busy {
             return;
         }
-        if !self.forgetting.1.is_empty() {
-            let (addresses, replies) = std::mem::take(&mut self.forgetting);
-            return self.give_connections_task(ConnectionsTask::Forget(addresses, replies));
+        if self.forget_at.take_if(|at| now >= *at).is_some() {
+            self.being_forgotten = std::mem::take(&mut self.forgetting);
+            return self.give_connections_task(ConnectionsTask::Forget(self.being_forgotten.clone()));
         }
         if !self.suspects.is_empty() {
             let rest = self.suspects.len().saturating_sub(JUDGED_AT_ONCE);
@@ -420,7 +449,14 @@ impl Owner {
     fn connections_answer(&mut self, answer: ConnectionsAnswer, now: Instant) {
         self.connections_busy = false;
         match answer {
-            ConnectionsAnswer::Forgotten => {}
+            ConnectionsAnswer::Forgotten(result) => {
+                let addresses = std::mem::take(&mut self.being_forgotten);
+                if let Err(error) = result {
+                    warn!(%error, "tracked connections of former addresses cannot be deleted; tried again");
+                    self.forgetting.extend(addresses);
+                    self.forget_at = Some(now + RETRY.1);
+                }
+            }
             ConnectionsAnswer::Looked(Ok(found), took) => {
                 self.suspects = found;
                 // Looking costs at most a tenth of that thread's time.
@@ -489,7 +525,7 @@ impl Owner {
         }
     }
 
-    fn members(&self, class: crate::policy::program::ClassId) -> Vec<EndpointId> {
+    fn members(&self, class: ClassId) -> Vec<EndpointId> {
         let is_in =
             |addresses: &Vec<IpAddr>| addresses.iter().any(|address| self.state.class_of(*address) == Some(class));
         self.locals.iter().filter(|(_, addresses)| is_in(addresses)).map(|(id, _)| id.clone()).collect()

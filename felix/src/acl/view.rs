@@ -171,6 +171,11 @@ impl Drops {
         *self.totals.entry(reason).or_default() += news;
     }
 
+    /// The class is nobody's: its number may be another's next.
+    pub(crate) fn forget(&mut self, class: ClassId) {
+        self.totals.retain(|reason, _| !matches!(reason, Reason::Class(of, _) if *of == class));
+    }
+
     /// The first reading is complete.
     pub(crate) const fn prime(&mut self) {
         self.is_primed = true;

@@ -19,14 +19,14 @@ use crate::{CONVERGENCE, TestResult};
 
 /// Who of a connection sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Talker {
+pub(crate) enum Talker {
     Client,
     Server,
     Nobody,
 }
 
 /// A flow between two pods, and how much of it has arrived.
-struct Flow {
+pub(crate) struct Flow {
     talker: Talker,
     stop: Arc<AtomicBool>,
     arrived: Arc<AtomicU64>,
@@ -40,6 +40,16 @@ impl Flow {
     fn tcp(client: &Pod, server: &Pod, address: IpAddr, talker: Talker) -> Result<Self, Box<dyn Error>> {
         let listener = run_in(&server.netns()?, || TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)))?;
         let target = SocketAddr::new(address, listener.local_addr()?.port());
+        Self::tcp_to(client, target, &listener, talker)
+    }
+
+    /// A TCP connection to an address that leads to this listener.
+    pub(crate) fn tcp_to(
+        client: &Pod,
+        target: SocketAddr,
+        listener: &TcpListener,
+        talker: Talker,
+    ) -> Result<Self, Box<dyn Error>> {
         let client = run_in(&client.netns()?, || TcpStream::connect_timeout(&target, Duration::from_secs(5)))?;
         let (server, _) = listener.accept()?;
         for end in [&client, &server] {
@@ -68,6 +78,11 @@ impl Flow {
     fn udp(client: &Pod, server: &Pod, address: IpAddr) -> Result<Self, Box<dyn Error>> {
         let server = run_in(&server.netns()?, || UdpSocket::bind(SocketAddr::new(address, 0)))?;
         let target = server.local_addr()?;
+        Self::udp_to(client, target, server)
+    }
+
+    /// [`Flow::udp`], to an address that leads to this socket.
+    pub(crate) fn udp_to(client: &Pod, target: SocketAddr, server: UdpSocket) -> Result<Self, Box<dyn Error>> {
         let socket = run_in(&client.netns()?, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))?;
         for end in [&server, &socket] {
             end.set_read_timeout(Some(Duration::from_millis(50)))?;
@@ -120,7 +135,7 @@ impl Flow {
     }
 
     /// Waits until more arrives.
-    fn lives(&self, what: &str) -> TestResult {
+    pub(crate) fn lives(&self, what: &str) -> TestResult {
         let before = self.arrived();
         wait_until(&format!("{what} going on"), CONVERGENCE, || self.arrived() > before)?;
         Ok(())
@@ -128,7 +143,7 @@ impl Flow {
 
     /// Waits until nothing has arrived for longer than any retransmission of a living connection takes, from either end
     /// of one that was idle.
-    fn is_dead(&self, what: &str) -> TestResult {
+    pub(crate) fn is_dead(&self, what: &str) -> TestResult {
         if let Some([client, server]) = &self.idle {
             for (mut from, mut to) in [(client, server), (server, client)] {
                 let _ = from.write(b"still there?");

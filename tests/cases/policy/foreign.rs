@@ -157,14 +157,7 @@ fn pods_of_a_pool_with_nat_outgoing_are_seen_outside_by_their_node_s_address_and
         return Ok(());
     }
     let mut world = World::up("masquerade")?;
-    for cidr in ["10.42.0.0/16", "fd00:42::/64"] {
-        let pools: serde_json::Value =
-            serde_json::from_str(&world.node("node1").agent().ctl(&["get", "ippools", "-o", "json"])?)?;
-        let items = pools["items"].as_array().cloned().unwrap_or_else(|| pools.as_array().cloned().unwrap_or_default());
-        let mut pool = items.into_iter().find(|pool| pool["spec"]["cidr"] == cidr).ok_or("there is no such pool")?;
-        pool["spec"]["natOutgoing"] = true.into();
-        world.apply(&pool)?;
-    }
+    world.masquerade()?;
     let (pod, other) = (world.plug("node1", PodSpec::new("a"))?, world.plug("node2", PodSpec::new("b"))?);
     let (outside, inside) = (Sink::start(world.node("host"), 9000)?, Sink::start(&other, 9000)?);
     let at = |addresses: &[IpAddr]| addresses.iter().map(|own| (*own, 9000).into()).collect::<Vec<SocketAddr>>();

@@ -38,7 +38,8 @@ impl Guarded {
         Self::of(World::of(lab)?)
     }
 
-    fn of(mut world: World) -> Result<Self, Box<dyn std::error::Error>> {
+    /// In a cluster that is up.
+    pub(crate) fn of(mut world: World) -> Result<Self, Box<dyn std::error::Error>> {
         world.namespace("x", &[])?;
         world.policy("x", "deny", default_deny(&["Ingress"]))?;
         world.policy(

@@ -3,8 +3,11 @@
 mod connections;
 mod foreign;
 mod guarded;
+mod kubernetes;
 mod no_window;
 mod probers;
 mod repair;
+mod services;
+mod shown;
 mod table;
 mod world;

@@ -39,7 +39,7 @@ fn isolated(test: &str) -> Result<World, Box<dyn std::error::Error>> {
 }
 
 /// The addresses that a node gives out next: it goes through its blocks in order.
-fn next_addresses(last: &Pod, count: u8) -> Vec<IpAddr> {
+pub(crate) fn next_addresses(last: &Pod, count: u8) -> Vec<IpAddr> {
     let after = |address: &IpAddr, step: u8| match address {
         IpAddr::V4(address) => IpAddr::V4((address.to_bits() + u32::from(step)).into()),
         IpAddr::V6(address) => IpAddr::V6((address.to_bits() + u128::from(step)).into()),
@@ -47,7 +47,8 @@ fn next_addresses(last: &Pod, count: u8) -> Vec<IpAddr> {
     (1..=count).flat_map(|step| last.addresses().iter().map(move |address| after(address, step))).collect()
 }
 
-fn at(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+/// A port of each of these addresses.
+pub(crate) fn at(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
     addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()
 }
 

@@ -166,6 +166,20 @@ impl World {
         Ok(())
     }
 
+    /// Gives the pools masquerade (`natOutgoing`).
+    pub(crate) fn masquerade(&self) -> TestResult {
+        let pools = self.node("node1").agent().ctl(&["get", "ippools", "-o", "json"])?;
+        let pools: Value = serde_json::from_str(&pools)?;
+        for cidr in ["10.42.0.0/16", "fd00:42::/64"] {
+            let items = pools["items"].as_array().or_else(|| pools.as_array()).into_iter().flatten();
+            let pool = items.cloned().find(|pool| pool["spec"]["cidr"] == cidr);
+            let mut pool = pool.ok_or("there is no such pool")?;
+            pool["spec"]["natOutgoing"] = true.into();
+            self.apply(&pool)?;
+        }
+        Ok(())
+    }
+
     /// Waits until a question is answered as it should be.
     pub(crate) fn converges(&self, from: &dyn Place, question: Question, passes: bool) -> TestResult {
         let what = format!("{question} from {} {}", from.name(), if passes { "passing" } else { "being dropped" });

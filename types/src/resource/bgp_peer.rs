@@ -34,7 +34,8 @@ pub struct BgpPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_restart_time: Option<String>,
     /// An external peer (one of another AS number) is told of the blocks of other nodes as well, with this node as next
-    /// hop; without it, of this node's own blocks alone. For a router that has sessions with some of the nodes and is to
+    /// hop, or the other node itself where it is on a subnet that this node shares with the peer (RFC 4271 section 5.1.3);
+    /// without it, of this node's own blocks alone. For a router that has sessions with some of the nodes and is to
     /// reach all of them. Only what a pool covers is told, and nothing of pools with `disableBGPExport`; for internal
     /// peers RFC 4271 section 9.2 and RFC 4456 decide, and this says nothing.
     ///

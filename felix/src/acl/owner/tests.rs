@@ -485,7 +485,7 @@ fn legacy_rules_are_looked_at_every_five_seconds() {
 }
 
 #[test]
-fn a_detach_waits_for_connections_to_be_forgotten_and_works_before_sources_are_in_sync() {
+fn connections_of_former_addresses_are_forgotten_before_somebody_else_has_them_and_nobody_waits_for_it_before() {
     let kernel = FakeAcl::new();
     let acl = Acl::running(&kernel, vec![], &[(1, "client"), (2, "server")]);
     assert!(acl.slot(1).is_some());
@@ -504,16 +504,28 @@ fn a_detach_waits_for_connections_to_be_forgotten_and_works_before_sources_are_i
         id: Some(7),
     };
     kernel.put_connection(connection("192.0.2.1"));
+    // It works before sources are in sync.
     let mut acl = Acl::start(&kernel);
     acl.attach(1, "client");
     let mut answer = acl.detach(1);
     acl.round();
-    assert_eq!(acl.slot(1), None);
-    assert!(answer.try_recv().is_err());
-    acl.settle();
     assert_eq!(answer.try_recv().unwrap(), Ok(()));
-    assert_eq!(kernel.all_connections(), []);
+    assert_eq!(acl.slot(1), None);
     assert!(acl.slot(2).is_some(), "of others nothing is changed");
+    assert_eq!(kernel.all_connections().len(), 1, "some are collected first");
+    acl.after(Duration::from_secs(1));
+    assert_eq!(kernel.all_connections(), []);
+
+    // Somebody else has it at once: he waits, and the collecting ends.
+    acl.begin(vec![], &[(2, "server")]);
+    kernel.put_connection(connection("192.0.2.2"));
+    acl.tell(Command::Forget(BTreeSet::from([ip("10.65.0.1")])));
+    let mut attached = acl.attach(1, "other");
+    acl.round();
+    assert!(attached.try_recv().is_err());
+    acl.settle();
+    assert_eq!(attached.try_recv().unwrap(), Ok(()));
+    assert_eq!(kernel.all_connections(), []);
 }
 
 #[test]

@@ -1,0 +1,122 @@
+//! What nodes and the fabric's router have of each other.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tests::{Lab, Node, Options, Place, Probe, can_run_labs, wait_until};
+use types::Family;
+
+use crate::network::{
+    RATE, all_established, apply, host_address, mesh, own_blocks, peer, reaches, restart_is_over, routes, status,
+};
+use crate::{CONVERGENCE, TestResult, node_life};
+
+/// The paths that the router has to a block: who told it of them, and their next hop.
+fn paths_of_router(router: &Node, family: Family, block: &str) -> BTreeSet<(String, String)> {
+    let keyword = if family == Family::Ipv4 { "ipv4" } else { "ipv6" };
+    let said = router.frr().vtysh(&format!("show bgp {keyword} unicast {block} json")).unwrap_or_default();
+    let route: Value = serde_json::from_str(&said).unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let paths = route["paths"].as_array().into_iter().flatten();
+    paths.map(|path| (text(&path["peer"]["peerId"]), text(&path["nexthops"][0]["ip"]))).collect()
+}
+
+#[test]
+fn a_router_is_told_of_other_nodes_blocks_while_its_peer_says_so_and_of_own_ones_alone_otherwise() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let (lab, _, _) = mesh("export")?;
+    let (node, router) = (lab.node("node1"), lab.node("tor"));
+    let [block, other] = Family::ALL.map(|family| own_blocks(lab.node("node2"), family).pop_first());
+    let (block, other) = (block.ok_or("no IPv4 block")?, other.ok_or("no IPv6 block")?);
+    let direct = ("172.31.2.3".to_owned(), "172.31.2.3".to_owned());
+    let through = ("172.31.1.3".to_owned(), "172.31.1.3".to_owned());
+    for exported in [false, true, false] {
+        apply(
+            node,
+            &format!(
+                "{{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {{name: node1-tor-v4}}, \
+                 spec: {{node: node1, peerIP: 172.31.1.2, asNumber: 64601, exportOtherNodes: {exported}}}}}"
+            ),
+        )?;
+        let mut expected = BTreeSet::from([direct.clone()]);
+        expected.extend(exported.then(|| through.clone()));
+        wait_until(&format!("the router having {expected:?}"), CONVERGENCE, || {
+            all_established(node) == Some(6) && paths_of_router(router, Family::Ipv4, &block) == expected
+        })?;
+        // The router hears of node1's own block in any case, and by the other session of nobody else's.
+        let own = own_blocks(node, Family::Ipv4).pop_first().ok_or("node1 has no block")?;
+        wait_until("node1's own block", CONVERGENCE, || {
+            paths_of_router(router, Family::Ipv4, &own).contains(&through)
+        })?;
+        let by_ipv6 = paths_of_router(router, Family::Ipv6, &other);
+        assert_eq!(by_ipv6.into_iter().map(|(peer, _)| peer).collect::<Vec<_>>(), ["fd00:31:2::3"]);
+    }
+    lab.down()?;
+    Ok(())
+}
+
+#[test]
+fn the_routers_bgp_daemon_crashing_and_starting_again_loses_no_packet() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let (lab, one, _) = mesh("helper")?;
+    let (node, router, host) = (lab.node("node1"), lab.node("tor"), lab.node("host"));
+    for family in Family::ALL {
+        wait_until("a pod reaching the host", CONVERGENCE, || one.ping(host_address(family)))?;
+    }
+    let start = |family| Probe::start(&one, host, host_address(family), RATE);
+    let probes = Family::ALL.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
+    router.frr().kill_daemon("bgpd")?;
+    wait_until("node1 keeping the router's routes", CONVERGENCE, || {
+        let Ok(status) = status(node) else { return false };
+        let keeps = |address| peer(&status, address).is_some_and(|peer| peer["stale"].as_u64() > Some(0));
+        keeps("172.31.1.2") && keeps("fd00:31:1::2")
+    })?;
+    router.frr().start_daemon("bgpd")?;
+    restart_is_over(&lab, node)?;
+    for probe in probes {
+        let report = probe.finish();
+        assert_eq!(report.lost, 0, "{report:?}");
+    }
+    lab.down()?;
+    Ok(())
+}
+
+#[test]
+fn a_nodes_own_as_number_is_changed_while_it_runs_and_back() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let etcd = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
+    let file = node_life::pair("ownas", &format!("{etcd}{}", node_life::POOLS))?;
+    let lab = Lab::up(&file, &Options::unique("ownas"))?;
+    let (one, two) = (lab.node("node1"), lab.node("node2"));
+    let (near, far) = (one.plug("a")?, two.plug("a")?);
+    let blocks: BTreeSet<_> = Family::ALL.into_iter().flat_map(|family| own_blocks(one, family)).collect();
+    assert_eq!(blocks.len(), 2);
+    let known_by = |asn: u32, as_path: &str| -> TestResult {
+        wait_until(&format!("node1 being of AS {asn}, and known by it"), CONVERGENCE, || {
+            let known = status(two).is_ok_and(|status| peer(&status, "192.0.2.1").is_some_and(|p| p["asn"] == asn));
+            known && status(one).is_ok_and(|status| status["asn"] == asn) && all_established(two) == Some(2)
+        })?;
+        wait_until(&format!("node1's blocks coming by the AS path {as_path:?}"), CONVERGENCE, || {
+            let of_node1 = |route: &Value| route["prefix"].as_str().is_some_and(|prefix| blocks.contains(prefix));
+            let told = routes(two).into_iter().filter(of_node1);
+            told.filter(|route| route["paths"][0]["asPath"] == as_path).count() == blocks.len()
+        })?;
+        reaches(&near, &far)?;
+        reaches(&far, &near)
+    };
+    known_by(64512, "")?;
+    let change = "{apiVersion: projectcalico.org/v3, kind: Node, metadata: {name: node1}, \
+                  spec: {bgp: {asNumber: 64513}}}";
+    apply(two, change)?;
+    known_by(64513, "64513")?;
+    two.agent().ctl(&["delete", "node", "node1"])?;
+    known_by(64512, "")?;
+    lab.down()?;
+    Ok(())
+}
