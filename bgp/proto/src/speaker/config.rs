@@ -96,8 +96,11 @@ impl PeerConfig {
     }
 
     /// Whether a session under the old terms has to end for these to hold.
+    /// What a peer was told beyond what it is to be told now is not remembered one by one; more can be told at any time.
     pub(super) fn needs_new_session(&self, old: &Self) -> bool {
         let alike = Self {
+            export_all: self.export_all || old.export_all,
+            shared_subnet: self.shared_subnet,
             description: self.description.clone(),
             max_prefixes: self.max_prefixes,
             graceful_restart: self.graceful_restart,

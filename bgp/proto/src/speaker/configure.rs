@@ -105,11 +105,16 @@ impl Speaker {
         let Some(peer) = self.peer_mut(index) else { return };
         peer.session.set_graceful_restart(terms);
         let former = std::mem::replace(&mut peer.config, config);
+        let is_told_more =
+            (former.export_all, former.shared_subnet) != (peer.config.export_all, peer.config.shared_subnet);
         let resumes = former.max_prefixes != peer.config.max_prefixes && peer.resume.take().is_some();
         if resumes {
             self.session_input(index, SessionInput::Start);
         } else {
             self.limit_prefixes(index);
+        }
+        if is_told_more {
+            self.regroup(index);
         }
     }
 

@@ -104,16 +104,21 @@ impl Speaker {
     /// Puts internal peers into the groups that they belong to now that we reflect routes.
     pub(super) fn regroup_internal(&mut self) {
         for place in self.by_address.values().copied().collect::<Vec<_>>() {
-            let Some(peer) = self.peer(place).filter(|peer| peer.config.is_internal()) else { continue };
-            let (Some(conn), Some(terms)) = (peer.session.connection(), peer.session.negotiated().cloned()) else {
-                continue;
-            };
-            for family in terms.families.iter() {
-                self.leave(place, family);
-                self.join(place, conn, family, &terms, true);
+            if self.peer(place).is_some_and(|peer| peer.config.is_internal()) {
+                self.regroup(place);
             }
-            self.wake(conn);
         }
+    }
+
+    /// Puts a peer into the groups that it belongs to now, and tells it all that they are told.
+    pub(super) fn regroup(&mut self, index: PeerIndex) {
+        let Some(peer) = self.peer(index) else { return };
+        let (Some(conn), Some(terms)) = (peer.session.connection(), peer.session.negotiated().cloned()) else { return };
+        for family in terms.families.iter() {
+            self.leave(index, family);
+            self.join(index, conn, family, &terms, true);
+        }
+        self.wake(conn);
     }
 
     fn leave(&mut self, index: PeerIndex, family: Family) {

@@ -66,6 +66,26 @@ fn a_router_that_wants_them_learns_other_nodes_blocks_with_next_hops_on_the_shar
 }
 
 #[test]
+fn a_router_is_told_of_the_rest_on_the_same_session_when_it_comes_to_want_it() {
+    let mut net = with_router(|_| {});
+    let before = downs(&net, 1, 9);
+    let mut peers = net.peers(1);
+    peers.iter_mut().filter(|peer| peer.asn == asn(ROUTER)).for_each(|peer| peer.export_all = true);
+    net.configure(1, peers, None);
+    net.run(SECOND);
+    let speaker = net.node(9).speaker.as_ref().unwrap();
+    let paths = |number| speaker.routes(Family::Ipv4, Some(block(number, Family::Ipv4))).next().unwrap().paths.len();
+    assert_eq!([1, 2, 3].map(paths), [1, 2, 2]);
+    assert_eq!(downs(&net, 1, 9), before);
+    // What it was told too much is taken back with the session.
+    net.configure(1, with_router(|_| {}).peers(1), None);
+    net.run(MINUTE);
+    assert_eq!(net.node(9).kernel, routes_to(1..=3));
+    let speaker = net.node(9).speaker.as_ref().unwrap();
+    assert_eq!(speaker.routes(Family::Ipv4, Some(block(2, Family::Ipv4))).next().unwrap().paths.len(), 1);
+}
+
+#[test]
 fn without_a_shared_subnet_a_node_is_the_next_hop_of_what_it_passes_on() {
     let net = with_router(|peer| peer.export_all = true);
     let speaker = net.node(9).speaker.as_ref().unwrap();

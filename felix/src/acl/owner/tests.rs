@@ -18,7 +18,7 @@ use types::policy::{
 use super::*;
 use crate::acl::connections::Tracker;
 use crate::acl::tables::answer;
-use crate::policy::PolicyUpdate;
+use crate::policy::{PodKey, PolicyUpdate};
 
 /// EBUSY, as a held lock is told.
 const BUSY: i32 = 16;
@@ -569,6 +569,50 @@ fn connections_that_are_forbidden_now_are_cut_once_the_rules_are_in_force() {
 }
 
 #[test]
+fn where_cutting_is_switched_off_connections_that_policies_forbid_now_live_on() {
+    let kernel = FakeAcl::new();
+    let config = AclConfig { cut_connections: false, ..AclConfig::default() };
+    let mut acl = Acl::start_with(&kernel, config, IptablesVariant::Nft);
+    acl.begin(vec![policy("web", "server", "client", (80, 9000))], &[(1, "client"), (2, "server")]);
+    let tuple = |source: &str, source_port, destination: &str, destination_port| Tuple {
+        source: ip(source),
+        destination: ip(destination),
+        protocol: 6,
+        source_port,
+        destination_port,
+    };
+    let connection = Connection {
+        original: tuple("10.65.0.1", 4_000, "10.65.0.2", 80),
+        reply: tuple("10.65.0.2", 80, "10.65.0.1", 4_000),
+        zone: 0,
+        id: None,
+    };
+    kernel.put_connection(connection);
+    acl.update(policy("web", "server", "client", (85, 9000)));
+    acl.settle();
+    acl.after(Duration::from_secs(2));
+    assert!(!acl.admits(1, 2, 80), "new ones are not admitted");
+    assert_eq!((kernel.all_connections().len(), acl.view().connections_cut), (1, 0));
+}
+
+#[test]
+fn a_pod_that_was_expected_is_plugged_in_by_set_elements_alone() {
+    let kernel = FakeAcl::new();
+    let mut acl = Acl::running(&kernel, vec![policy("web", "server", "client", (80, 9000))], &[(1, "client")]);
+    let key = PodKey { namespace: "shop".to_owned(), name: "pod-2".to_owned() };
+    let expected = EndpointFacts { addresses: Vec::new(), ..facts(2, "server") };
+    acl.update(PolicyUpdate::Expected(Update::Set(key, expected)));
+    acl.settle();
+    kernel.take_calls();
+    let mut attached = acl.attach(2, "server");
+    // No worker does anything: whatever needs iptables would not be done.
+    acl.round();
+    assert_eq!(attached.try_recv().unwrap(), Ok(()));
+    assert_eq!(kernel.count(AclOperation::Restore), 0);
+    assert!(acl.admits(1, 2, 80) && !acl.admits(1, 2, 79));
+}
+
+#[test]
 fn drops_are_counted_by_class_and_direction_over_the_lives_of_chains() {
     let kernel = FakeAcl::new();
     let mut acl = Acl::running(&kernel, vec![policy("web", "server", "client", (80, 9000))], &[(2, "server")]);
@@ -585,6 +629,13 @@ fn drops_are_counted_by_class_and_direction_over_the_lives_of_chains() {
     acl.settle();
     acl.after(Duration::from_secs(1));
     assert_eq!(dropped(acl.view()), Some((vec![id(2)], 7)));
+    // The class goes with its last member; the next of its number begins anew.
+    acl.detach(2);
+    acl.settle();
+    acl.after(Duration::from_secs(2));
+    acl.attach(3, "server");
+    acl.settle();
+    assert_eq!(dropped(acl.view()), None);
 }
 
 #[test]
