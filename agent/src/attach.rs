@@ -425,7 +425,9 @@ mod tests {
     }
 
     /// The channels of the task that knows pods.
-    fn channels() -> (Sender<Update<PodKey, Pod>>, Receiver<Update<PodKey, Pod>>, Identities, Receiver<Question>) {
+    type Known = Update<PodKey, Pod>;
+
+    fn channels() -> (Sender<Known>, Receiver<Known>, Identities, Receiver<Question>) {
         let (updates, told) = mpsc::channel(pods::QUESTIONS);
         let (questions, asked) = mpsc::channel(pods::QUESTIONS);
         (updates, told, Identities::Kubernetes(questions), asked)

@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use ::watch::{PodName, Watches};
+use ::watch::PodName;
 use felix::policy::PodKey;
 use serde_json::json;
-use store::{Cache, Entry, Key, Version, keys};
+use store::{Entry, Key, Version, keys};
 use tokio::sync::{mpsc, watch};
-use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use types::policy::{Labels, PolicyId};
@@ -16,13 +15,13 @@ use types::resource::Kind;
 use types::{Pod, ResourceName, Update};
 
 /// So long the API server may be silent at the start before what is remembered counts.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Updates that wait for whoever types them.
-const UPDATES: usize = 256;
+pub(crate) const UPDATES: usize = 256;
 
 /// The key under which an object is remembered, and its value, empty where it is gone; nothing where its names make no key.
-type EntryOf<K, V> = fn(&K, Option<V>) -> Option<(Key, Vec<u8>)>;
+pub(crate) type EntryOf<K, V> = fn(&K, Option<V>) -> Option<(Key, Vec<u8>)>;
 
 /// The watches, remembered.
 pub(crate) struct Remembered {
@@ -34,17 +33,6 @@ pub(crate) struct Remembered {
     pub(crate) pods: mpsc::Receiver<Update<Key, Entry>>,
     /// How the watches fare.
     pub(crate) status: watch::Receiver<::watch::Status>,
-}
-
-/// Puts the cache behind the watches.
-pub(crate) fn remember(watches: Watches, cache: &Cache, tracker: &TaskTracker) -> Remembered {
-    let Watches { policies, namespaces, pods, status, .. } = watches;
-    Remembered {
-        policies: remembered(keys::resources(Kind::NetworkPolicy), policies, policy_entry, cache, tracker),
-        namespaces: remembered(keys::resources(Kind::Namespace), namespaces, namespace_entry, cache, tracker),
-        pods: remembered(keys::pods(), pods, pod_entry, cache, tracker),
-        status,
-    }
 }
 
 /// A pod of this node, from its entry.
@@ -71,22 +59,8 @@ pub(crate) async fn follow_pods(
     }
 }
 
-fn remembered<K: Send + 'static, V: Send + 'static>(
-    prefix: Key,
-    from: mpsc::Receiver<Update<K, V>>,
-    entry: EntryOf<K, V>,
-    cache: &Cache,
-    tracker: &TaskTracker,
-) -> mpsc::Receiver<Update<Key, Entry>> {
-    let (raw, entries) = mpsc::channel(UPDATES);
-    let (out, remembered) = mpsc::channel(UPDATES);
-    tracker.spawn(write_down(from, entry, raw));
-    tracker.spawn(store::remembered(prefix, entries, cache.clone(), PATIENCE, out));
-    remembered
-}
-
 /// Turns objects into entries. One whose names make no key is left out and said.
-async fn write_down<K, V>(
+pub(crate) async fn write_down<K, V>(
     mut from: mpsc::Receiver<Update<K, V>>,
     entry: EntryOf<K, V>,
     out: mpsc::Sender<Update<Key, Entry>>,
@@ -109,7 +83,7 @@ async fn write_down<K, V>(
     }
 }
 
-fn policy_entry(id: &PolicyId, spec: Option<serde_json::Value>) -> Option<(Key, Vec<u8>)> {
+pub(crate) fn policy_entry(id: &PolicyId, spec: Option<serde_json::Value>) -> Option<(Key, Vec<u8>)> {
     let (namespace, name) = (named(&id.namespace)?, named(&id.name)?);
     let document = json!({
         "apiVersion": Kind::NetworkPolicy.api_version(),
@@ -120,7 +94,7 @@ fn policy_entry(id: &PolicyId, spec: Option<serde_json::Value>) -> Option<(Key, 
     Some((keys::namespaced_resource(Kind::NetworkPolicy, &namespace, &name), store::encode(&document)))
 }
 
-fn namespace_entry(name: &String, labels: Option<Labels>) -> Option<(Key, Vec<u8>)> {
+pub(crate) fn namespace_entry(name: &String, labels: Option<Labels>) -> Option<(Key, Vec<u8>)> {
     let document = json!({
         "apiVersion": Kind::Namespace.api_version(),
         "kind": Kind::Namespace.as_str(),
@@ -129,7 +103,7 @@ fn namespace_entry(name: &String, labels: Option<Labels>) -> Option<(Key, Vec<u8
     Some((keys::resource(Kind::Namespace, &named(name)?), store::encode(&document)))
 }
 
-fn pod_entry(name: &PodName, pod: Option<Pod>) -> Option<(Key, Vec<u8>)> {
+pub(crate) fn pod_entry(name: &PodName, pod: Option<Pod>) -> Option<(Key, Vec<u8>)> {
     let text = format!("{}{}/{}", keys::pods().as_str(), named(&name.namespace)?, named(&name.name)?);
     Some((Key::new(text).ok()?, pod.map(|pod| store::encode(&pod)).unwrap_or_default()))
 }

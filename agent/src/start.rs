@@ -36,7 +36,7 @@ use crate::presence::{Presence, PresenceError};
 use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
 use crate::tasks::{self, PolicyWiring, Sockets, Wiring};
-use crate::{instance, kubernetes, pods, remains};
+use crate::{instance, pods, remains};
 
 /// The journal's key for its own id.
 const JOURNAL_ID: &str = "journal-id";
@@ -172,7 +172,7 @@ async fn watch_kubernetes(
     };
     let watches = ::watch::start(WatchConfig::new(kubeconfig, config.node_name.clone())).await?;
     let (questions, asked) = mpsc::channel(pods::QUESTIONS);
-    let remembered = kubernetes::remember(watches, cache, tracker);
+    let remembered = tasks::remember(watches, cache, tracker);
     Ok((Identities::Kubernetes(questions), Some((remembered, asked))))
 }
 

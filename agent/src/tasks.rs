@@ -51,7 +51,7 @@ use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
 use crate::{drop_log, health, reaper, released, remains, sources};
 
-pub(crate) use policy::{PolicyWiring, acl, read_drop_log};
+pub(crate) use policy::{PolicyWiring, acl, read_drop_log, remember};
 
 mod policy;
 

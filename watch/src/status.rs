@@ -42,7 +42,7 @@ impl fmt::Display for Resource {
 /// How all watches fare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// Each of them.
+    /// Each of them that somebody reads.
     pub watches: BTreeMap<Resource, WatchStatus>,
 }
 
@@ -98,6 +98,13 @@ pub(crate) struct Report {
     status: Arc<watch::Sender<Status>>,
     /// The failure that was logged last and is not over.
     failing: Option<WatchError>,
+}
+
+/// A watch that ended, as nobody reads it any more, has nothing to say.
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.status.send_modify(|status| drop(status.watches.remove(&self.resource)));
+    }
 }
 
 impl Report {

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use ::watch::Watches;
 use felix::acl::{Acl, AclBackend, AclConfig, ToHost};
 use felix::policy::PolicyUpdate;
 use ipam::Ipam;
 use kernel::acl::{ConnectionTable, DropLog, Iptables, LinuxSets, NftEvents};
 use kernel::events::Waker;
 use kernel::{KernelError, Linux};
-use store::{Store, keys};
+use store::{Cache, Entry, Key, Store, keys};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 use types::config::{Config, EndpointToHost};
@@ -72,6 +73,37 @@ impl PolicyWiring {
         tracker.spawn(policies::carry(carried, self.acl.clone()));
         tracker.spawn(follow_policy_readiness(self.acl, self.readiness));
     }
+}
+
+/// Puts the cache behind the watches.
+pub(crate) fn remember(watches: Watches, cache: &Cache, tracker: &TaskTracker) -> Remembered {
+    let Watches { policies, namespaces, pods, status, .. } = watches;
+    Remembered {
+        policies: remembered(keys::resources(Kind::NetworkPolicy), policies, kubernetes::policy_entry, cache, tracker),
+        namespaces: remembered(
+            keys::resources(Kind::Namespace),
+            namespaces,
+            kubernetes::namespace_entry,
+            cache,
+            tracker,
+        ),
+        pods: remembered(keys::pods(), pods, kubernetes::pod_entry, cache, tracker),
+        status,
+    }
+}
+
+fn remembered<K: Send + 'static, V: Send + 'static>(
+    prefix: Key,
+    from: mpsc::Receiver<Update<K, V>>,
+    entry: kubernetes::EntryOf<K, V>,
+    cache: &Cache,
+    tracker: &TaskTracker,
+) -> mpsc::Receiver<Update<Key, Entry>> {
+    let (raw, entries) = mpsc::channel(kubernetes::UPDATES);
+    let (out, remembered) = mpsc::channel(kubernetes::UPDATES);
+    tracker.spawn(kubernetes::write_down(from, entry, raw));
+    tracker.spawn(store::remembered(prefix, entries, cache.clone(), kubernetes::PATIENCE, out));
+    remembered
 }
 
 /// Policy is ready when felix has no reason against it.

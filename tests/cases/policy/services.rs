@@ -169,24 +169,6 @@ fn by_a_service_a_pod_is_reached_as_policy_has_it_for_the_pod_s_own_port_whateve
     Ok(())
 }
 
-#[test]
-#[ignore = "a packet of a pod to itself is judged by its own ingress, though explain says that nothing keeps it from itself"]
-fn a_pod_that_no_policy_admits_reaches_itself_by_its_own_service() -> TestResult {
-    if !can_run_labs() {
-        return Ok(());
-    }
-    let guarded = up("hairpin")?;
-    for (family, port) in Family::ALL.into_iter().flat_map(|family| [(family, 8080), (family, 80)]) {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            let question = Question::new(protocol, service(family), port);
-            guarded.world.converges(&guarded.server, question, true)?;
-            guarded.world.converges(&guarded.strangers[0], question, false)?;
-        }
-    }
-    guarded.world.lab.down()?;
-    Ok(())
-}
-
 /// Flows from a pod by a port of the service, in both families.
 fn flows(client: &Pod, server: &Pod, (port, own): (u16, u16)) -> Result<Vec<(String, Flow)>, Box<dyn Error>> {
     let listener = run_in(&server.netns()?, || TcpListener::bind((Ipv6Addr::UNSPECIFIED, own)))?;

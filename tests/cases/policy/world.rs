@@ -171,8 +171,8 @@ impl World {
         let pools = self.node("node1").agent().ctl(&["get", "ippools", "-o", "json"])?;
         let pools: Value = serde_json::from_str(&pools)?;
         for cidr in ["10.42.0.0/16", "fd00:42::/64"] {
-            let items = pools["items"].as_array().or_else(|| pools.as_array()).into_iter().flatten();
-            let pool = items.cloned().find(|pool| pool["spec"]["cidr"] == cidr);
+            let mut items = pools["items"].as_array().or_else(|| pools.as_array()).into_iter().flatten();
+            let pool = items.find(|pool| pool["spec"]["cidr"] == cidr).cloned();
             let mut pool = pool.ok_or("there is no such pool")?;
             pool["spec"]["natOutgoing"] = true.into();
             self.apply(&pool)?;
