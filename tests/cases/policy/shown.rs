@@ -124,7 +124,8 @@ fn denied_packets_are_shown_with_pod_and_policies_while_somebody_looks_and_no_ru
     // The other node's pods are another's to show.
     assert!(shown.iter().all(|record| record["pod"]["name"] != "stranger-node2"), "{shown:?}");
 
-    node.end_service(VIEWER, Signal::SIGINT)?;
+    // SIGINT is ignored in all that a shell without job control has started behind its back.
+    node.end_service(VIEWER, Signal::SIGTERM)?;
     wait_logging(node, false)?;
     assert!(floods.into_iter().map(Flood::finish).sum::<u64>() > 0);
     assert_eq!(sink.by_source(), [].into(), "looking at it let a forbidden packet through");
