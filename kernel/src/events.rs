@@ -3,7 +3,6 @@
 //! Events are a hint, not a record: the kernel drops them when the reader is slow ([`Event::Lost`]), and tells nothing
 //! at all of IPv4 routes that vanish because their link went down or away. Who needs certainty reads the table again.
 
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -17,6 +16,7 @@ use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
 use rtnetlink::packet_core::DecodeError;
 use rtnetlink::sys::{self, SocketAddr, protocols::NETLINK_ROUTE};
 
+use crate::inbox::Inbox;
 use crate::linux::socket::{Reply, receive, replies};
 use crate::linux::{parse_address, parse_link, parse_route};
 use crate::netns::run_in;
@@ -76,14 +76,9 @@ pub enum Group {
 #[derive(Debug)]
 pub struct Events {
     socket: sys::Socket,
-    /// The last datagram.
-    datagram: Vec<u8>,
-    /// Events of the last datagrams that were not asked for yet, oldest first.
-    pending: VecDeque<Event>,
+    inbox: Inbox<Event>,
     /// Changes by these sockets are not reported.
     own: Vec<PortId>,
-    bell: Bell,
-    waker: Waker,
 }
 
 /// The receive buffer asked for, which the kernel doubles: some 20,000 events, each counted with its overhead.
@@ -113,8 +108,7 @@ impl Events {
             Ok(socket)
         };
         let socket = open().map_err(|error: io::Error| KernelError::io("cannot subscribe to kernel events", &error))?;
-        let (bell, waker) = Bell::new()?;
-        Ok(Self { socket, datagram: Vec::new(), pending: VecDeque::new(), own: Vec::new(), bell, waker })
+        Ok(Self { socket, inbox: Inbox::new(DATAGRAMS_AT_ONCE, || Event::Lost)?, own: Vec::new() })
     }
 
     /// The same in another namespace.
@@ -129,56 +123,32 @@ impl Events {
         self.own.push(port);
         self
     }
-
-    /// Takes in what has arrived, without waiting.
-    fn receive(&mut self) -> Result<(), KernelError> {
-        for _ in 0..DATAGRAMS_AT_ONCE {
-            match receive(&self.socket, &mut self.datagram, libc::MSG_DONTWAIT) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EMSGSIZE)) => {
-                    self.pending.push_back(Event::Lost);
-                    continue;
-                }
-                Err(error) => return Err(KernelError::io("cannot receive kernel events", &error)),
-            }
-            for reply in replies(&self.datagram) {
-                let event = match reply {
-                    Ok(reply) if self.own.contains(&PortId(reply.port)) => Ok(None),
-                    Ok(reply) => event_of(&reply),
-                    Err(why) => Err(DecodeError::from(why)),
-                };
-                // If the tables cannot be read either, whoever reads them again learns why.
-                self.pending.extend(event.unwrap_or(Some(Event::Lost)));
-            }
-        }
-        Ok(())
-    }
 }
 
 impl EventSource for Events {
     fn next(&mut self, timeout: Option<Duration>) -> Result<Wait, KernelError> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        loop {
-            if self.bell.silence() {
-                return Ok(Wait::Woken);
-            }
-            if let Some(event) = self.pending.pop_front() {
-                return Ok(Wait::Event(event));
-            }
-            self.receive()?;
-            if !self.pending.is_empty() {
-                continue;
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if !wait_readable([self.bell.as_fd(), self.socket.as_fd()], left)? {
-                return Ok(Wait::TimedOut);
-            }
-        }
+        let (socket, own) = (&self.socket, &self.own);
+        self.inbox.next(
+            socket.as_fd(),
+            timeout,
+            "cannot receive kernel events",
+            |datagram| receive(socket, datagram, libc::MSG_DONTWAIT),
+            |datagram, events| {
+                for reply in replies(datagram) {
+                    let event = match reply {
+                        Ok(reply) if own.contains(&PortId(reply.port)) => Ok(None),
+                        Ok(reply) => event_of(&reply),
+                        Err(why) => Err(DecodeError::from(why)),
+                    };
+                    // If the tables cannot be read either, whoever reads them again learns why.
+                    events.extend(event.unwrap_or(Some(Event::Lost)));
+                }
+            },
+        )
     }
 
     fn waker(&self) -> Waker {
-        self.waker.clone()
+        self.inbox.waker()
     }
 }
 

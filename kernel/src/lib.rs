@@ -16,6 +16,7 @@
 
 mod address;
 mod error;
+mod inbox;
 mod link;
 mod linux;
 mod neighbour;

@@ -1,13 +1,12 @@
 //! Packets that rules log: NFLOG, by nfnetlink_log (linux/netfilter/nfnetlink_log.h).
 
-use std::collections::VecDeque;
-use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::nfnetlink::{self, Request, attribute, be32, message, message_type, text};
 use super::packet::Packet;
-use crate::events::{Bell, Wait, Waker, wait_readable};
+use crate::events::{Wait, Waker};
+use crate::inbox::Inbox;
 use crate::linux::socket::{Reply, Socket, replies};
 use crate::netns::run_in;
 use crate::{Failure, KernelError, Netns};
@@ -16,12 +15,7 @@ use crate::{Failure, KernelError, Netns};
 #[derive(Debug)]
 pub struct DropLog {
     socket: Socket,
-    /// The last datagram.
-    datagram: Vec<u8>,
-    /// Entries that were not asked for yet, oldest first.
-    pending: VecDeque<LogEvent>,
-    bell: Bell,
-    waker: Waker,
+    inbox: Inbox<LogEvent>,
 }
 
 /// What was read.
@@ -80,8 +74,8 @@ impl DropLog {
             .put(attribute_kind(libc::NFULA_CFG_MODE), &[a, b, c, d, nfnetlink::octet(libc::NFULNL_COPY_PACKET), 0]);
         configure.put(attribute_kind(libc::NFULA_CFG_TIMEOUT), &GATHERING.to_be_bytes());
         socket.change(configure, 0, operation)?;
-        let (bell, waker) = Bell::new()?;
-        Ok(Self { socket, datagram: Vec::new(), pending: VecDeque::new(), bell, waker })
+        // One datagram holds many packets.
+        Ok(Self { socket, inbox: Inbox::new(1, || LogEvent::Lost)? })
     }
 
     /// The same in another namespace.
@@ -91,50 +85,28 @@ impl DropLog {
 
     /// Waits for the next entry, for a waker, or until `timeout` has passed (none: for ever). Wakes come before entries.
     pub fn next(&mut self, timeout: Option<Duration>) -> Result<Wait<LogEvent>, KernelError> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        loop {
-            if self.bell.silence() {
-                return Ok(Wait::Woken);
-            }
-            if let Some(event) = self.pending.pop_front() {
-                return Ok(Wait::Event(event));
-            }
-            self.receive()?;
-            if !self.pending.is_empty() {
-                continue;
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if !wait_readable([self.bell.as_fd(), self.socket.as_fd()], left)? {
-                return Ok(Wait::TimedOut);
-            }
-        }
+        let socket = &self.socket;
+        self.inbox.next(
+            socket.as_fd(),
+            timeout,
+            "cannot read logged packets",
+            |datagram| socket.receive(datagram, libc::MSG_DONTWAIT),
+            |datagram, events| {
+                for reply in replies(datagram) {
+                    let read = match reply {
+                        Ok(reply) if reply.kind == PACKET => parse(&reply).map(LogEvent::Packet),
+                        Ok(_) => continue,
+                        Err(_) => None,
+                    };
+                    events.push_back(read.unwrap_or(LogEvent::Lost));
+                }
+            },
+        )
     }
 
     /// A handle that ends the wait from another thread.
     pub fn waker(&self) -> Waker {
-        self.waker.clone()
-    }
-
-    /// Takes in one datagram, if there is one.
-    fn receive(&mut self) -> Result<(), KernelError> {
-        match self.socket.receive(&mut self.datagram, libc::MSG_DONTWAIT) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EMSGSIZE)) => {
-                self.pending.push_back(LogEvent::Lost);
-                return Ok(());
-            }
-            Err(error) => return Err(KernelError::io("cannot read logged packets", &error)),
-        }
-        for reply in replies(&self.datagram) {
-            let read = match reply {
-                Ok(reply) if reply.kind == PACKET => parse(&reply).map(LogEvent::Packet),
-                Ok(_) => continue,
-                Err(_) => None,
-            };
-            self.pending.push_back(read.unwrap_or(LogEvent::Lost));
-        }
-        Ok(())
+        self.inbox.waker()
     }
 }
 

@@ -1,9 +1,9 @@
 //! What others do to the rules.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{RcvBuf, RcvBufForce};
@@ -12,7 +12,8 @@ use types::Family;
 
 use super::OwnRestores;
 use super::nfnetlink::{self, Message, attribute, be32, family_of_number, message, message_type, text};
-use crate::events::{Bell, Wait, Waker, wait_readable};
+use crate::events::{Wait, Waker};
+use crate::inbox::Inbox;
 use crate::linux::socket::{Reply, receive, replies};
 use crate::netns::run_in;
 use crate::{KernelError, Netns};
@@ -69,16 +70,11 @@ pub trait RuleEvents: Send {
 #[derive(Debug)]
 pub struct NftEvents {
     socket: sys::Socket,
-    /// The last datagram.
-    datagram: Vec<u8>,
     /// Changes of the transaction whose end was not announced yet.
     changes: BTreeSet<RuleChange>,
-    /// Events that were not asked for yet, oldest first.
-    pending: VecDeque<RuleEvent>,
+    inbox: Inbox<RuleEvent>,
     /// Transactions of these processes are not reported.
     own: Option<OwnRestores>,
-    bell: Bell,
-    waker: Waker,
 }
 
 /// The receive buffer asked for: kube-proxy may replace tens of thousands of rules in one transaction, each of which is
@@ -118,16 +114,8 @@ impl NftEvents {
             Ok(socket)
         };
         let socket = open().map_err(|error: io::Error| KernelError::io("cannot subscribe to rule events", &error))?;
-        let (bell, waker) = Bell::new()?;
-        Ok(Self {
-            socket,
-            datagram: Vec::new(),
-            changes: BTreeSet::new(),
-            pending: VecDeque::new(),
-            own: None,
-            bell,
-            waker,
-        })
+        let inbox = Inbox::new(DATAGRAMS_AT_ONCE, || RuleEvent::Lost)?;
+        Ok(Self { socket, inbox, changes: BTreeSet::new(), own: None })
     }
 
     /// The same in another namespace.
@@ -141,54 +129,29 @@ impl NftEvents {
         self.own = Some(own);
         self
     }
-
-    /// Takes in what has arrived, without waiting.
-    fn receive(&mut self) -> Result<(), KernelError> {
-        for _ in 0..DATAGRAMS_AT_ONCE {
-            match receive(&self.socket, &mut self.datagram, libc::MSG_DONTWAIT) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EMSGSIZE)) => {
-                    self.pending.push_back(RuleEvent::Lost);
-                    continue;
-                }
-                Err(error) => return Err(KernelError::io("cannot receive rule events", &error)),
-            }
-            for reply in replies(&self.datagram) {
-                let told = match reply {
-                    Ok(reply) => transaction(&reply, &mut self.changes, self.own.as_ref()),
-                    Err(_) => Some(RuleEvent::Lost),
-                };
-                self.pending.extend(told);
-            }
-        }
-        Ok(())
-    }
 }
 
 impl RuleEvents for NftEvents {
     fn next(&mut self, timeout: Option<Duration>) -> Result<Wait<RuleEvent>, KernelError> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        loop {
-            if self.bell.silence() {
-                return Ok(Wait::Woken);
-            }
-            if let Some(event) = self.pending.pop_front() {
-                return Ok(Wait::Event(event));
-            }
-            self.receive()?;
-            if !self.pending.is_empty() {
-                continue;
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            if !wait_readable([self.bell.as_fd(), self.socket.as_fd()], left)? {
-                return Ok(Wait::TimedOut);
-            }
-        }
+        let (socket, changes, own) = (&self.socket, &mut self.changes, self.own.as_ref());
+        self.inbox.next(
+            socket.as_fd(),
+            timeout,
+            "cannot receive rule events",
+            |datagram| receive(socket, datagram, libc::MSG_DONTWAIT),
+            |datagram, events| {
+                for reply in replies(datagram) {
+                    events.extend(match reply {
+                        Ok(reply) => transaction(&reply, changes, own),
+                        Err(_) => Some(RuleEvent::Lost),
+                    });
+                }
+            },
+        )
     }
 
     fn waker(&self) -> Waker {
-        self.waker.clone()
+        self.inbox.waker()
     }
 }
 
