@@ -11,6 +11,7 @@ mod names;
 mod node;
 mod pod;
 mod prefix;
+mod service;
 mod update;
 
 pub mod api;
@@ -28,4 +29,5 @@ pub use names::{ContainerId, InterfaceName, NameError, NetworkName, NodeName, Re
 pub use node::{Alive, BlockClaim, ClusterNode, Registration};
 pub use pod::Pod;
 pub use prefix::{Family, Prefix, PrefixError};
+pub use service::{AddressCondition, EndpointSlice, Namespaced, Requested, Service, ServiceRanges};
 pub use update::Update;

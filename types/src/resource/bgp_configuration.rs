@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Asn;
+use crate::{Asn, Prefix, ServiceRanges};
 
 /// What holds for every node's speaker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,35 @@ pub struct BgpConfigurationSpec {
     /// How long mesh peers keep a restarting node's routes, such as `120s` (default: the agent's restartTime).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_mesh_max_restart_time: Option<String>,
+    /// Ranges of Services' cluster addresses, announced by every node.
+    #[serde(default, rename = "serviceClusterIPs", skip_serializing_if = "Option::is_none")]
+    pub service_cluster_ips: Option<Vec<ServiceBlock>>,
+    /// Ranges of the external addresses of Services that are announced.
+    #[serde(default, rename = "serviceExternalIPs", skip_serializing_if = "Option::is_none")]
+    pub service_external_ips: Option<Vec<ServiceBlock>>,
+    /// Ranges of the addresses of Services of type LoadBalancer that are announced.
+    #[serde(default, rename = "serviceLoadBalancerIPs", skip_serializing_if = "Option::is_none")]
+    pub service_load_balancer_ips: Option<Vec<ServiceBlock>>,
+    /// Whether ranges of `serviceLoadBalancerIPs` are announced as such (default), or only addresses that Services have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_load_balancer_aggregation: Option<Aggregation>,
+}
+
+/// A range of Services' addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceBlock {
+    /// The range.
+    pub cidr: Prefix,
+}
+
+/// Whether ranges are announced instead of the addresses in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Aggregation {
+    /// They are.
+    Enabled,
+    /// They are not.
+    Disabled,
 }
 
 impl BgpConfigurationSpec {
@@ -30,9 +59,23 @@ impl BgpConfigurationSpec {
         self.node_mesh_max_restart_time.as_deref().and_then(duration)
     }
 
+    /// The ranges of Services' addresses that are announced.
+    pub fn service_ranges(&self) -> ServiceRanges {
+        let ranges = |blocks: &Option<Vec<ServiceBlock>>| blocks.iter().flatten().map(|block| block.cidr).collect();
+        ServiceRanges {
+            cluster: ranges(&self.service_cluster_ips),
+            external: ranges(&self.service_external_ips),
+            load_balancer: ranges(&self.service_load_balancer_ips),
+            load_balancer_apart: self.service_load_balancer_aggregation == Some(Aggregation::Disabled),
+        }
+    }
+
     pub(super) fn problem(&self) -> Option<String> {
         if self.listen_port == Some(0) {
             return Some("listenPort 0 is not a port".to_owned());
+        }
+        if let Some(range) = self.service_ranges().all().find(|range| range.len() == 0) {
+            return Some(format!("{range} is every address, not a range of Services' addresses"));
         }
         let text = self.node_mesh_max_restart_time.as_ref()?;
         duration(text).is_none().then(|| bad_restart_time("nodeMeshMaxRestartTime", text))

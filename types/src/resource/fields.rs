@@ -25,7 +25,7 @@ const IP_POOL: &[(&str, Field)] = &[
     ("ipipMode", Only(&["Never"])),
     ("vxlanMode", Only(&["Never"])),
     ("natOutgoing", Any),
-    ("allowedUses", Only(&["[\"Workload\"]", "[\"Workload\",\"Tunnel\"]"])),
+    ("allowedUses", Any),
 ];
 
 const NODE: &[(&str, Field)] = &[(
@@ -33,8 +33,16 @@ const NODE: &[(&str, Field)] = &[(
     Nested(&[("asNumber", Any), ("ipv4Address", Any), ("ipv6Address", Any), ("routeReflectorClusterID", Any)]),
 )];
 
-const BGP_CONFIGURATION: &[(&str, Field)] =
-    &[("asNumber", Any), ("nodeToNodeMeshEnabled", Any), ("listenPort", Any), ("nodeMeshMaxRestartTime", Any)];
+const BGP_CONFIGURATION: &[(&str, Field)] = &[
+    ("asNumber", Any),
+    ("nodeToNodeMeshEnabled", Any),
+    ("listenPort", Any),
+    ("nodeMeshMaxRestartTime", Any),
+    ("serviceClusterIPs", Any),
+    ("serviceExternalIPs", Any),
+    ("serviceLoadBalancerIPs", Any),
+    ("serviceLoadBalancerAggregation", Any),
+];
 
 const BGP_PEER: &[(&str, Field)] = &[
     ("node", Any),

@@ -32,9 +32,20 @@ pub struct IpPoolSpec {
     /// Always `Never`: Manx does not encapsulate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     vxlan_mode: Option<String>,
-    /// Always `Workload` so far (`Tunnel` is accepted beside it, as there are no tunnels to number).
+    /// What its addresses are for (default: pods). See [`IpPoolSpec::is_for_pods`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    allowed_uses: Option<Vec<String>>,
+    pub allowed_uses: Option<Vec<AllowedUse>>,
+}
+
+/// What a pool's addresses are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AllowedUse {
+    /// Pods.
+    Workload,
+    /// Accepted beside `Workload`: there are no tunnels to number.
+    Tunnel,
+    /// Services of type LoadBalancer, and nothing else.
+    LoadBalancer,
 }
 
 impl IpPoolSpec {
@@ -58,7 +69,23 @@ impl IpPoolSpec {
         BlockSize::new(self.cidr, self.block_size)
     }
 
+    /// Whether pods may have addresses of it.
+    pub fn is_for_pods(&self) -> bool {
+        self.allowed_uses.as_ref().is_none_or(|uses| uses.contains(&AllowedUse::Workload))
+    }
+
+    /// Whether Services of type LoadBalancer may have addresses of it.
+    pub fn is_for_load_balancers(&self) -> bool {
+        self.allowed_uses.as_ref().is_some_and(|uses| uses.contains(&AllowedUse::LoadBalancer))
+    }
+
     pub(super) fn problem(&self) -> Option<String> {
+        if self.is_for_load_balancers() == self.is_for_pods() {
+            return Some("allowedUses: has to have Workload or LoadBalancer, and not both".to_owned());
+        }
+        if self.is_for_load_balancers() && self.node_selector.is_some() {
+            return Some("nodeSelector: addresses of Services belong to no node".to_owned());
+        }
         self.block_len().err().map(|error| error.to_string())
     }
 }

@@ -26,9 +26,9 @@ use serde_json::{Map, Value};
 use crate::ResourceName;
 use crate::policy::{Policy, PolicyId, PolicyKind};
 
-pub use bgp_configuration::BgpConfigurationSpec;
+pub use bgp_configuration::{Aggregation, BgpConfigurationSpec, ServiceBlock};
 pub use bgp_peer::{BgpPeerSpec, PeerAddress, PeerAddressError, PeerTarget};
-pub use ip_pool::{BlockSize, BlockSizeError, IpPoolSpec};
+pub use ip_pool::{AllowedUse, BlockSize, BlockSizeError, IpPoolSpec};
 pub use namespace::NAME_LABEL;
 pub use network_policy::NetworkPolicySpec;
 pub use node::{NodeBgp, NodeSpec};

@@ -58,6 +58,10 @@ fn values_that_make_no_sense_are_errors_naming_the_resource_and_the_value() {
         ("IPPool", "p", json!({"cidr": "10.65.0.0/28", "blockSize": 26}), "blockSize 26 does not fit 10.65.0.0/28"),
         ("IPPool", "p", json!({"cidr": "10.65.0.0/16", "blockSize": 19}), "blockSize 19"),
         ("IPPool", "p", json!({"cidr": "fd00::/48", "blockSize": 115}), "blockSize 115"),
+        ("IPPool", "p", json!({"cidr": "10.65.0.0/16", "allowedUses": ["Workload", "LoadBalancer"]}), "and not both"),
+        ("IPPool", "p", json!({"cidr": "10.65.0.0/16", "allowedUses": ["Tunnel"]}), "has to have Workload"),
+        ("IPPool", "p", json!({"cidr": "10.65.0.0/16", "allowedUses": ["Service"]}), "Service"),
+        ("BGPConfiguration", "default", json!({"serviceClusterIPs": [{"cidr": "0.0.0.0/0"}]}), "0.0.0.0/0"),
         ("BGPPeer", "p", json!({"peerIP": "192.0.2.1"}), "asNumber"),
         ("BGPPeer", "p", json!({"peerIP": "tor", "asNumber": 1}), "\"tor\""),
         ("BGPPeer", "p", json!({"peerIP": "192.0.2.1", "asNumber": 0}), "AS number 0"),
@@ -144,4 +148,35 @@ fn a_peer_may_be_told_of_the_blocks_of_other_nodes() {
     let Spec::BgpPeer(spec) = &peer.spec else { panic!("{peer:?}") };
     assert!(spec.export_other_nodes);
     assert_eq!(Resource::from_value(peer.to_value().unwrap()).unwrap(), peer);
+}
+
+#[test]
+fn a_pool_is_for_pods_unless_it_says_that_it_is_for_services() {
+    let uses = |uses: Value| {
+        let pool = resource("IPPool", "p", json!({"cidr": "10.65.0.0/16", "allowedUses": uses})).unwrap();
+        let Spec::IpPool(spec) = &pool.spec else { panic!("{pool:?}") };
+        assert_eq!(Resource::from_value(pool.to_value().unwrap()).unwrap(), pool);
+        (spec.is_for_pods(), spec.is_for_load_balancers())
+    };
+    for pods in [json!(null), json!(["Workload"]), json!(["Workload", "Tunnel"]), json!(["Tunnel", "Workload"])] {
+        assert_eq!(uses(pods.clone()), (true, false), "{pods}");
+    }
+    assert_eq!(uses(json!(["LoadBalancer"])), (false, true));
+}
+
+#[test]
+fn the_ranges_of_services_are_read_as_calico_has_them() {
+    let spec = json!({
+        "serviceClusterIPs": [{"cidr": "10.96.0.0/16"}, {"cidr": "fd00:96::/112"}],
+        "serviceExternalIPs": [{"cidr": "198.51.100.7/32"}],
+        "serviceLoadBalancerIPs": [{"cidr": "203.0.113.0/24"}],
+        "serviceLoadBalancerAggregation": "Disabled",
+    });
+    let configuration = resource("BGPConfiguration", "default", spec).unwrap();
+    let Spec::BgpConfiguration(spec) = &configuration.spec else { panic!("{configuration:?}") };
+    let ranges = spec.service_ranges();
+    let texts: Vec<_> = ranges.all().map(ToString::to_string).collect();
+    assert_eq!(texts, ["10.96.0.0/16", "fd00:96::/112", "198.51.100.7/32", "203.0.113.0/24"]);
+    assert!(ranges.load_balancer_apart);
+    assert_eq!(Resource::from_value(configuration.to_value().unwrap()).unwrap(), configuration);
 }

@@ -1,0 +1,124 @@
+//! What Manx needs of Services and of what stands behind them.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Family, Prefix};
+
+/// A name in a namespace: of a Service, or of one of its EndpointSlices.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Namespaced {
+    /// The namespace.
+    pub namespace: String,
+    /// The name in it.
+    pub name: String,
+}
+
+impl Namespaced {
+    /// A name in a namespace.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Namespaced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The part of a Service that its addresses and their announcement follow from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Service {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`: which state of the object this is.
+    pub version: String,
+    /// `metadata.creationTimestamp`, RFC 3339 in UTC: the order of texts is that of times.
+    pub created: String,
+    /// Its type is `LoadBalancer`, and it is not being deleted.
+    pub is_load_balancer: bool,
+    /// `spec.loadBalancerClass`.
+    pub class: Option<String>,
+    /// The families that it is to have addresses of.
+    pub families: Vec<Family>,
+    /// `spec.clusterIPs`, without `None`.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<IpAddr>,
+    /// The addresses of `status.loadBalancer.ingress`.
+    pub ingress: Vec<IpAddr>,
+    /// Somebody has entered a host name there.
+    pub has_ingress_hostname: bool,
+    /// `externalTrafficPolicy: Local`: who comes from outside is served on the node where it comes in, or not at all.
+    pub is_local: bool,
+    /// What it asks for of its addresses.
+    pub requested: Requested,
+    /// What was said of its addresses in its status, where that was us.
+    pub said: Option<AddressCondition>,
+}
+
+/// What a Service asks for of its addresses for load balancing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Requested {
+    /// These addresses: `spec.loadBalancerIP` and the annotation `projectcalico.org/loadBalancerIPs`.
+    pub addresses: Vec<IpAddr>,
+    /// Names or ranges of pools of a family, by the annotations `projectcalico.org/ipv4pools` and `ipv6pools`.
+    pub pools: Vec<(Family, Vec<String>)>,
+    /// What cannot be read of it, in words.
+    pub problem: Option<String>,
+}
+
+/// The condition by which a Service's status says how it stands with its addresses, and that they are ours to change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressCondition {
+    /// Whether it has all the addresses that it is to have.
+    pub is_met: bool,
+    /// One word for it.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+}
+
+impl AddressCondition {
+    /// `type` of the condition.
+    pub const TYPE: &str = "manx.io/LoadBalancerAddresses";
+}
+
+/// The part of an EndpointSlice that announcements follow from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// The Service that it belongs to; none for one that belongs to none.
+    pub service: Option<Namespaced>,
+    /// The family of its addresses; none where they are names.
+    pub family: Option<Family>,
+    /// The nodes that have a ready endpoint of it, each once, in order.
+    pub ready_nodes: Vec<String>,
+}
+
+/// The ranges of Services' addresses that all nodes announce (BGPConfiguration).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceRanges {
+    /// `serviceClusterIPs`.
+    pub cluster: Vec<Prefix>,
+    /// `serviceExternalIPs`.
+    pub external: Vec<Prefix>,
+    /// `serviceLoadBalancerIPs`.
+    pub load_balancer: Vec<Prefix>,
+    /// `serviceLoadBalancerAggregation: Disabled`: of `load_balancer` no range is announced, but each address of a Service.
+    pub load_balancer_apart: bool,
+}
+
+impl ServiceRanges {
+    /// Every range.
+    pub fn all(&self) -> impl Iterator<Item = &Prefix> {
+        self.cluster.iter().chain(&self.external).chain(&self.load_balancer)
+    }
+
+    /// Whether nothing is to be announced.
+    pub const fn is_empty(&self) -> bool {
+        self.cluster.is_empty() && self.external.is_empty() && self.load_balancer.is_empty()
+    }
+}
