@@ -1,14 +1,21 @@
 #!/usr/bin/env bash
-# Builds the Kubernetes components that the tests start, once, and prints the folder that holds them.
+# Builds the Kubernetes components that the tests start, and what a cluster runs beside them, once, and prints the folder
+# that holds them.
 #
 #   build.sh [FOLDER]     default: ${XDG_CACHE_HOME:-~/.cache}/manx/kubernetes/VERSION
 #
-# Does nothing where KUBEBUILDER_ASSETS names a folder with a kube-apiserver, or where what FOLDER holds was built from
-# these sources. The first build needs Go, the Go module proxy, about 5 minutes of two cores, and 3.2 GB in Go's caches.
+# Does nothing where KUBEBUILDER_ASSETS names a folder with a kube-apiserver (which is enough for the tests that need no
+# more; it says what the cluster of the lab lacks), or where what FOLDER holds was built from these sources. The first
+# build needs Go, the Go module proxy, about 6 minutes of two cores, and 5 GB in Go's caches.
 set -euo pipefail
 
 if [ -n "${KUBEBUILDER_ASSETS:-}" ]; then
     [ -x "$KUBEBUILDER_ASSETS/kube-apiserver" ] || { echo "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS: no kube-apiserver in it" >&2; exit 1; }
+    for name in kubectl kube-controller-manager kube-scheduler kubelet kube-proxy pause coredns agnhost \
+        loopback portmap ptp host-local; do
+        [ -x "$KUBEBUILDER_ASSETS/$name" ] || missing="${missing:-}${missing:+, }$name"
+    done
+    [ -z "${missing:-}" ] || echo "KUBEBUILDER_ASSETS=$KUBEBUILDER_ASSETS: no $missing, so no cluster in the lab" >&2
     echo "$KUBEBUILDER_ASSETS"
     exit
 fi
@@ -22,7 +29,7 @@ version=$(sed -n 's/^\tk8s.io\/kubernetes \(v[0-9.]*\)$/\1/p' go.mod)
 : "${folder:=${XDG_CACHE_HOME:-$HOME/.cache}/manx/kubernetes/$version}"
 
 # What is there was built from these sources?
-sources=$(cat main.go go.mod go.sum "${BASH_SOURCE[0]##*/}" | sha256sum)
+sources=$(find . -type f | LC_ALL=C sort | xargs sha256sum | sha256sum)
 if [ "$(cat "$folder/sources" 2>/dev/null)" = "$sources" ]; then
     echo "$folder"
     exit
@@ -41,16 +48,25 @@ fi
 echo "building Kubernetes $version into $folder" >&2
 mkdir -p "$folder"
 # Built aside and moved, so that a build that is broken off or runs twice leaves nothing half-written.
-program=$(mktemp "$folder/.kubernetes.XXXXXX")
-trap 'rm -f "$program"' EXIT
+built=$(mktemp -d "$folder/.build.XXXXXX")
+trap 'rm -rf "$built"' EXIT
+
+# compile MODULE PROGRAM PACKAGE [LINKER-FLAGS]: one static program.
+compile() { (cd "$1" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$built/$2" -ldflags "-s -w ${4:-}" "$3"); }
+
 minor=${version#v1.}
 # Without the stamps the server calls itself v0.0.0-master, which clients may take for an ancient one.
 package=k8s.io/component-base/version
-CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$program" -ldflags "-s -w \
-    -X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}" .
-chmod 755 "$program"
-mv "$program" "$folder/kubernetes"
-trap - EXIT
+compile . kubernetes . "-X $package.gitVersion=$version -X $package.gitMajor=1 -X $package.gitMinor=${minor%%.*}"
+compile . pause ./pause
+agnhost=k8s.io/kubernetes/test/images/agnhost
+compile . agnhost $agnhost "-X main.Version=$(cat "$(go list -f '{{.Dir}}' $agnhost)/VERSION")"
+compile coredns coredns .
+for name in ipam/host-local main/loopback main/ptp meta/portmap; do
+    compile cni "${name#*/}" "github.com/containernetworking/plugins/plugins/$name"
+done
+chmod 755 "$built"/*
+mv "$built"/* "$folder"
 "$folder/kubernetes" | while read -r name; do ln -sf kubernetes "$folder/$name"; done
 echo "$sources" >"$folder/sources"
 echo "$folder"
