@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use types::policy::Protocol;
-use types::{Family, Prefix, ResourceName};
+use types::{Family, NodeName, Prefix, ResourceName};
 
 /// Operate a Manx network.
 #[derive(Debug, Parser)]
@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Ipam(Ipam),
     /// This node's BGP tables.
     Bgp(Bgp),
+    /// Certificates for etcd, and what etcd lets their owners do.
+    Certs(Certs),
     /// Versions of this tool and of the node's agent.
     Version(Version),
 }
@@ -206,6 +208,19 @@ pub(crate) struct Node {
 pub(crate) enum NodeCommand {
     /// BGP peers, datastore, and what is wrong.
     Status(OutputArg),
+    /// Make this node ready for an agent: CNI binaries, forwarding, what keeps other daemons from our routes. Changes
+    /// nothing where it has been done.
+    Install(NodeInstall),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeInstall {
+    /// The host's root folder, where this runs in a container.
+    #[arg(long, default_value = "/")]
+    pub(crate) host: PathBuf,
+    /// Where the CNI binaries are.
+    #[arg(long, default_value = "/opt/cni/bin")]
+    pub(crate) from: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -253,6 +268,64 @@ pub(crate) struct BgpRoutes {
     pub(crate) family: Option<Family>,
     #[command(flatten)]
     pub(crate) output: OutputArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Certs {
+    #[command(subcommand)]
+    pub(crate) command: CertsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertsCommand {
+    /// Make an authority, and by it certificates for etcd, for its administrator (root) and for nodes. What is there
+    /// already stays, so that it can be asked again for another node.
+    Make(CertsMake),
+    /// Confine nodes in etcd: each writes its own keys, and reads those of all.
+    Roles(CertsRoles),
+    /// Fill the Secrets of the etcd for trying out; for its Job in the cluster.
+    #[command(hide = true)]
+    Secrets(CertsSecrets),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertsMake {
+    /// Where to: a folder each for ca, server, root and every client, with ca.crt, tls.crt and tls.key.
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// The names and addresses that etcd is asked by.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) server: Vec<String>,
+    /// For how many days.
+    #[arg(long, default_value_t = 3650)]
+    pub(crate) days: u32,
+    /// The clients: nodes, by their names.
+    pub(crate) clients: Vec<NodeName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertsRoles {
+    /// The nodes.
+    pub(crate) nodes: Vec<NodeName>,
+    /// Then switch etcd's authentication on: who has no certificate of a known name may do nothing any more.
+    #[arg(long)]
+    pub(crate) enable: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertsSecrets {
+    /// The Secrets' namespace.
+    #[arg(long)]
+    pub(crate) namespace: ResourceName,
+    /// The address of etcd's Service.
+    #[arg(long)]
+    pub(crate) address: IpAddr,
+    /// The node that etcd is to run on, unless one is marked already.
+    #[arg(long)]
+    pub(crate) node: NodeName,
+    /// For how many days.
+    #[arg(long, default_value_t = 3650)]
+    pub(crate) days: u32,
 }
 
 #[derive(Debug, Args)]

@@ -108,6 +108,11 @@ fn path(reference: &ResourceRef) -> String {
     }
 }
 
+/// How etcd is reached; none where none is configured.
+pub(crate) fn etcd_config(place: &Place) -> anyhow::Result<Option<store::EtcdConfig>> {
+    Ok(configuration(place)?.etcd.as_ref().map(Into::into))
+}
+
 /// This node's agent.
 pub(crate) fn local_agent(place: &Place) -> anyhow::Result<Agent> {
     match &place.socket {

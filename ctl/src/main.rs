@@ -4,10 +4,13 @@
 //! node's own (sessions, routes) is asked of its agent. Tables for people, `-o json|yaml` for programs.
 
 mod agent;
+mod api_server;
+mod certs;
 mod cli;
 mod cmd;
 mod datastore;
 mod endpoints;
+mod install;
 mod render;
 mod time;
 
@@ -50,6 +53,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Node(args) => cmd::node::run(&place, args).await?,
         Command::Ipam(args) => cmd::ipam::run(&place, args).await?,
         Command::Bgp(args) => cmd::bgp::run(&place, args).await?,
+        Command::Certs(args) => cmd::certs::run(&place, args).await?,
         Command::Version(args) => cmd::version::run(&place, args).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,7 +1,9 @@
 //! One module per command.
 
 pub(crate) mod bgp;
+pub(crate) mod certs;
 pub(crate) mod endpoints;
+pub(crate) mod install;
 pub(crate) mod ipam;
 pub(crate) mod label;
 pub(crate) mod node;

@@ -7,7 +7,10 @@ use crate::datastore::local_agent;
 use crate::render;
 
 pub(crate) async fn run(place: &Place, args: Node) -> anyhow::Result<()> {
-    let NodeCommand::Status(output) = args.command;
+    let output = match args.command {
+        NodeCommand::Status(output) => output,
+        NodeCommand::Install(args) => return super::install::run(&args),
+    };
     let status: NodeStatus = local_agent(place)?.get("/v1/status").await?;
     render::print(output.output, &status, table)
 }

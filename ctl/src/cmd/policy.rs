@@ -97,10 +97,7 @@ fn end_text(end: &End, direction: Direction) -> String {
     let why = match &end.reason {
         Reason::NotAnEndpoint => "no policy speaks for an address that is no pod's".to_owned(),
         Reason::NotGoverned => format!("no policy governs its {direction}"),
-        Reason::Itself => {
-            "nothing keeps a pod from itself (by way of a Service its policies do: such packets leave the pod)"
-                .to_owned()
-        }
+        Reason::Itself => "nothing keeps a pod from itself".to_owned(),
         Reason::OwnNode => "a node always reaches its own pods".to_owned(),
         Reason::Rule(decision) => {
             let mut text = format!("{}, {direction}[{}]", decision.policy, decision.rule);

@@ -151,7 +151,12 @@ impl Calls {
 
     /// The range of keys under a prefix, as etcd has them.
     pub(super) fn range(&self, prefix: &Key) -> (Vec<u8>, Vec<u8>) {
-        let first = self.full(prefix);
+        self.range_below(prefix.as_str())
+    }
+
+    /// The range of keys under a path that ends in `/`, or of all keys of ours, as etcd has them.
+    pub(super) fn range_below(&self, path: &str) -> (Vec<u8>, Vec<u8>) {
+        let first = format!("{}{path}", self.prefix).into_bytes();
         let end = end_of(&first);
         (first, end)
     }

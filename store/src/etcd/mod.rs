@@ -1,13 +1,14 @@
 //! The store in etcd (API version 3, etcd 3.4 and newer).
 //!
 //! `config` checks the settings, `endpoints` finds a member that answers and says why none does, `call` makes the
-//! requests, `watch` follows a prefix across failures, `session` keeps a lease alive. [`Version`](crate::Version) is
+//! requests, `roles` says who may do what, `watch` follows a prefix across failures, `session` keeps a lease alive. [`Version`](crate::Version) is
 //! etcd's mod_revision, [`Incarnation`] its cluster id.
 
 mod call;
 mod config;
 mod endpoints;
 mod position;
+mod roles;
 mod session;
 mod watch;
 

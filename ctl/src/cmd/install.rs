@@ -1,0 +1,159 @@
+//! `manxctl node install`: makes a node ready for its agent.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context as _;
+use kernel::{Kernel, KernelError, Linux, SysctlKey};
+
+use crate::cli::NodeInstall;
+use crate::install::{BinarySeen, InterfaceSeen, NETWORKD, SYSTEMD, Seen, Step, There, place, plan};
+use crate::render;
+
+pub(crate) fn run(args: &NodeInstall) -> anyhow::Result<()> {
+    let mut kernel = Linux::open()?;
+    for step in plan(&look(&mut kernel, args)?) {
+        match (carry_out(&mut kernel, args, &step), &step) {
+            (Ok(()), Step::Module(_)) => {}
+            (Ok(()), step) => render::say(&step.to_string())?,
+            // It may be built in, or not be needed; the agent says what it misses.
+            (Err(error), Step::Module(name)) => render::say(&format!("module {name}: not loaded: {error:#}"))?,
+            // Some hosts cannot be written to, and have another way to be told.
+            (Err(error), Step::Write { .. }) => render::complain(&format!("{error:#}")),
+            (Err(error), _) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn look(kernel: &mut Linux, args: &NodeInstall) -> anyhow::Result<Seen> {
+    let mut interfaces = Vec::new();
+    for link in kernel.links()? {
+        let Ok(name) = link.name.parse() else { continue };
+        let mut read = |key| sysctl(kernel, &SysctlKey::ipv6_conf(&name, key));
+        if let (Some(accept_ra), Some(forwarding)) = (read("accept_ra")?, read("forwarding")?) {
+            interfaces.push(InterfaceSeen { name, accept_ra, forwarding });
+        }
+    }
+    let networkd = args.host.join(NETWORKD);
+    Ok(Seen {
+        ipv4_forwarding: sysctl(kernel, &SysctlKey::global("ipv4/ip_forward"))?,
+        ipv6_forwarding: sysctl(kernel, &SysctlKey::global("ipv6/conf/all/forwarding"))?,
+        interfaces,
+        // It lists tables that were used; the file is there once the module is.
+        legacy_iptables: fs::read_to_string("/proc/net/ip_tables_names").is_ok_and(|names| !names.is_empty()),
+        systemd: args.host.join(SYSTEMD).is_dir(),
+        networkd: content(&networkd)?.map(|text| String::from_utf8_lossy(&text).into_owned()),
+        binaries: binaries(args)?,
+    })
+}
+
+/// A key's value; none where there is no such key.
+fn sysctl(kernel: &mut Linux, key: &SysctlKey) -> Result<Option<String>, KernelError> {
+    match kernel.read_sysctl(key) {
+        Err(KernelError::Gone(_)) => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+fn binaries(args: &NodeInstall) -> anyhow::Result<Vec<BinarySeen>> {
+    let shown = || args.from.display().to_string();
+    let mut binaries = Vec::new();
+    for entry in fs::read_dir(&args.from).with_context(shown)? {
+        let entry = entry.with_context(shown)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let there = match content(&place(&args.host, &name))? {
+            None => There::Nothing,
+            Some(there) if content(&entry.path())?.as_ref() == Some(&there) => There::Same,
+            Some(_) => There::Other,
+        };
+        binaries.push(BinarySeen { name, there });
+    }
+    binaries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(binaries)
+}
+
+fn content(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+fn carry_out(kernel: &mut Linux, args: &NodeInstall, step: &Step) -> anyhow::Result<()> {
+    match step {
+        Step::Module(name) => {
+            let output = Command::new("modprobe").arg(name).output().context("modprobe")?;
+            anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+            Ok(())
+        }
+        Step::Sysctl { key, value } => match kernel.write_sysctl(key, value) {
+            // The interface has gone meanwhile.
+            Err(KernelError::Gone(_)) => Ok(()),
+            written => Ok(written?),
+        },
+        Step::Write { path, text } => put(&args.host.join(path), text.as_bytes(), 0o644),
+        Step::Binary(name) => {
+            let from = args.from.join(name);
+            let mut program = Vec::new();
+            let read = fs::File::open(&from).and_then(|mut file| file.read_to_end(&mut program));
+            read.with_context(|| from.display().to_string())?;
+            put(&place(&args.host, name), &program, 0o755)
+        }
+    }
+}
+
+/// Makes a file at once: whoever runs or reads it meanwhile has the old one or the new one, whole.
+fn put(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        anyhow::bail!("{}: no file", path.display());
+    };
+    let aside = folder.join(format!(".{}.new", name.to_string_lossy()));
+    let write = || {
+        fs::create_dir_all(folder)?;
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(mode).open(&aside)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&aside, path)
+    };
+    write().inspect_err(|_| drop(fs::remove_file(&aside))).with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_leaves_nothing_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("opt/cni/bin/manx");
+        put(&path, b"one", 0o755).unwrap();
+        let running = fs::File::open(&path).unwrap();
+        put(&path, b"two", 0o755).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(io::read_to_string(running).unwrap(), "one");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_in_a_binarys_place_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let args = NodeInstall { host: folder.path().join("host"), from: folder.path().join("image") };
+        for (name, text) in [("manx", "new"), ("portmap", "same"), ("third", "third")] {
+            put(&args.from.join(name), text.as_bytes(), 0o755).unwrap();
+        }
+        put(&place(&args.host, "manx"), b"old", 0o755).unwrap();
+        put(&place(&args.host, "portmap"), b"same", 0o755).unwrap();
+        let seen: Vec<_> = binaries(&args).unwrap().into_iter().map(|binary| (binary.name, binary.there)).collect();
+        let expected = [("manx", There::Other), ("portmap", There::Same), ("third", There::Nothing)];
+        assert_eq!(seen, expected.map(|(name, there)| (name.to_owned(), there)));
+    }
+}
