@@ -7,6 +7,7 @@
 //! nodes/NAME/registration                        what a node says of itself; stays until the node is deleted
 //! nodes/NAME/alive                               the id of the live agent, under a session
 //! nodes/NAME/endpoints/NETWORK/CONTAINER/IFNAME  the published copy of a node's endpoints
+//! elected/holder                                 which agent does what is done once, under a session
 //! ```
 
 use types::resource::{Kind, ResourceRef};
@@ -90,6 +91,11 @@ pub fn endpoint(node: &NodeName, id: &EndpointId) -> Key {
 /// All published endpoints of a node.
 pub fn endpoints(node: &NodeName) -> Key {
     key(format!("nodes/{node}/endpoints/"))
+}
+
+/// Which agent is elected for what is done once in a cluster, under a session.
+pub fn elected_holder() -> Key {
+    key("elected/holder".to_owned())
 }
 
 /// What a key is about.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use futures::Stream;
 use kube::Client;
-use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use kube::core::{Request, Status as Answer};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
+use serde_json::Value;
 
 use crate::access::client;
 use crate::error::chain;
@@ -33,7 +34,8 @@ pub(crate) struct Calls {
 /// A request failed.
 #[derive(Debug)]
 pub(crate) enum CallError {
-    /// The history, or the listing, that was to be continued is not kept any more (410 Gone).
+    /// The history, or the listing, that was to be continued is not kept any more (410 Gone); or what was to be changed is
+    /// not what it was.
     Gone,
     /// Anything else.
     Failed(WatchError),
@@ -99,6 +101,7 @@ impl Calls {
         let seconds = u32::try_from(duration.as_secs()).unwrap_or(u32::MAX).max(1);
         let params = WatchParams {
             field_selector: self.fields::<K>(),
+            label_selector: K::labels(),
             timeout: Some(seconds),
             bookmarks: true,
             ..WatchParams::default()
@@ -119,6 +122,7 @@ impl Calls {
     ) -> Result<Page<I>, CallError> {
         let params = ListParams {
             field_selector: self.fields::<K>(),
+            label_selector: K::labels(),
             limit: Some(limit),
             continue_token: next,
             ..ListParams::default()
@@ -135,6 +139,22 @@ impl Calls {
             return Err(self.malformed("a list without metadata.resourceVersion"));
         }
         Ok(page)
+    }
+
+    /// Changes the status of an object by a strategic merge patch. Where the object is gone (404) or not in the version that
+    /// the patch names (409), that is [`CallError::Gone`].
+    pub(crate) async fn patch_status(&mut self, path: &str, name: &str, patch: &Value) -> Result<(), CallError> {
+        let patch = Patch::Strategic(patch);
+        let request = Request::new(path)
+            .patch_subresource("status", name, &PatchParams::default(), &patch)
+            .map_err(|error| self.config_error(&error))?;
+        let client = self.client().await?;
+        match tokio::time::timeout(ANSWER_TIME, client.request_text(request)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) => Err(CallError::Gone),
+            Ok(Err(error)) => Err(self.error(error)),
+            Err(_) => Err(self.unanswered()),
+        }
     }
 
     fn fields<K: Kind>(&self) -> Option<String> {

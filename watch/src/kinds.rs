@@ -1,4 +1,4 @@
-//! The four kinds that are watched, and what is kept of each.
+//! The four kinds that are always watched, and what is kept of each.
 
 use std::net::IpAddr;
 
@@ -45,7 +45,7 @@ pub(crate) enum Pods {}
 pub(crate) enum Nodes {}
 
 /// The path of all objects of a type.
-fn path_of<T: kube::Resource<DynamicType = ()>>() -> String {
+pub(crate) fn path_of<T: kube::Resource<DynamicType = ()>>() -> String {
     T::url_path(&(), None)
 }
 

@@ -1,9 +1,10 @@
 //! Watches of the Kubernetes API: the only crate that knows kube.
 //!
-//! [`start`] follows NetworkPolicies and Namespaces of the whole cluster, and this node's Pods and its Node. Each is a
-//! channel of [`Update`]s: what is listed is whole and the newest there is before `InSync` is said, a deletion is told
-//! at once, and a watch that breaks goes on where it was. While the API server is away nothing is said: what was true
-//! stays true. The crate keeps no copy of what it reported; of objects it reads, it keeps the few fields that Manx needs.
+//! [`start`] follows NetworkPolicies and Namespaces of the whole cluster, and this node's Pods and its Node; Services and
+//! EndpointSlices are followed where somebody asks for them ([`Tasks::services`]). Each is a channel of [`Update`]s: what is
+//! listed is whole and the newest there is before `InSync` is said, a deletion is told at once, and a watch that breaks goes
+//! on where it was. While the API server is away nothing is said: what was true stays true. The crate keeps no copy of what
+//! it reported; of objects it reads, it keeps the few fields that Manx needs. [`Writer`] writes what little is written.
 //!
 //! # Why neither `kube::runtime::watcher` nor a reflector
 //!
@@ -29,8 +30,10 @@ mod history;
 mod incarnations;
 mod kinds;
 mod object;
+mod services;
 mod status;
 mod tasks;
+mod write;
 
 use std::sync::Arc;
 
@@ -43,6 +46,7 @@ pub use error::WatchError;
 pub use kinds::{Node, PodName};
 pub use status::{Failure, Resource, Status, WatchStatus};
 pub use tasks::Tasks;
+pub use write::{WriteError, Writer};
 
 use call::Calls;
 use kinds::{Namespaces, NetworkPolicies, Nodes, Pods};
@@ -60,7 +64,7 @@ pub struct Watches {
     pub node: mpsc::Receiver<Update<String, Node>>,
     /// How each watch fares.
     pub status: watch::Receiver<Status>,
-    /// The tasks behind the receivers.
+    /// The tasks behind the receivers, and whatever else is asked of the API server.
     pub tasks: Tasks,
 }
 

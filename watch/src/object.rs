@@ -22,6 +22,11 @@ pub(crate) trait Kind: Clone + Debug + Send + Sync + 'static {
     /// The ones that this node needs, as a field selector; none: all.
     fn fields(node_name: &str) -> Option<String>;
 
+    /// The ones that are needed, as a label selector; none: all.
+    fn labels() -> Option<String> {
+        None
+    }
+
     /// The key of the object of this namespace and name.
     fn key(namespace: &str, name: &str) -> Self::Key;
 

@@ -20,11 +20,15 @@ pub enum Resource {
     Pods,
     /// This node's Node.
     Nodes,
+    /// Services of all namespaces.
+    Services,
+    /// EndpointSlices of all namespaces.
+    EndpointSlices,
 }
 
 impl Resource {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::NetworkPolicies, Self::Namespaces, Self::Pods, Self::Nodes];
+    /// Those that are watched in any case.
+    pub const ALWAYS: [Self; 4] = [Self::NetworkPolicies, Self::Namespaces, Self::Pods, Self::Nodes];
 }
 
 /// The name that the API has for it, which is what RBAC rules name.
@@ -35,6 +39,8 @@ impl fmt::Display for Resource {
             Self::Namespaces => "namespaces",
             Self::Pods => "pods",
             Self::Nodes => "nodes",
+            Self::Services => "services",
+            Self::EndpointSlices => "endpointslices",
         })
     }
 }
@@ -55,6 +61,8 @@ pub struct WatchStatus {
     pub listings: u64,
     /// The last thing that went wrong; it may be over.
     pub last_failure: Option<Failure>,
+    /// So many tasks follow it: of one that is begun anew, the former may not have ended yet.
+    pub(crate) tasks: u32,
 }
 
 /// Something that went wrong.
@@ -68,7 +76,7 @@ pub struct Failure {
 
 impl Status {
     pub(crate) fn new() -> Self {
-        Self { watches: Resource::ALL.into_iter().map(|resource| (resource, WatchStatus::default())).collect() }
+        Self { watches: Resource::ALWAYS.into_iter().map(|resource| (resource, WatchStatus::default())).collect() }
     }
 
     /// What is not followed at present, and why: what was said of it last stays in force.
@@ -103,13 +111,21 @@ pub(crate) struct Report {
 /// A watch that ended, as nobody reads it any more, has nothing to say.
 impl Drop for Report {
     fn drop(&mut self) {
-        self.status.send_modify(|status| drop(status.watches.remove(&self.resource)));
+        self.status.send_modify(|status| {
+            let Some(watch) = status.watches.get_mut(&self.resource) else { return };
+            watch.tasks = watch.tasks.saturating_sub(1);
+            if watch.tasks == 0 {
+                status.watches.remove(&self.resource);
+            }
+        });
     }
 }
 
 impl Report {
-    pub(crate) const fn new(resource: Resource, status: Arc<watch::Sender<Status>>) -> Self {
-        Self { resource, status, failing: None }
+    pub(crate) fn new(resource: Resource, status: Arc<watch::Sender<Status>>) -> Self {
+        let report = Self { resource, status, failing: None };
+        report.change(|watch| watch.tasks += 1);
+        report
     }
 
     /// Everything was listed.

@@ -11,19 +11,22 @@
 //!          ▼              ▼              ▼             ▼        (bounded: a slow reader slows its watch down)
 //!                            caller ◄─────────────────────── Status (tokio::sync::watch)
 //! ```
+//!
+//! Services and EndpointSlices are followed by tasks of the same kind, for as long as somebody asks for them.
 
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use types::Update;
+use types::{EndpointSlice, Namespaced, Service, Update};
 
-use crate::Status;
 use crate::call::Calls;
 use crate::follow::follow;
 use crate::object::Kind;
+use crate::services::{EndpointSlices, Services};
 use crate::status::Report;
+use crate::{Status, Writer};
 
 /// So many updates wait in a watch's channel before the watch stops reading from the API server.
 const WATCH_BUFFER: usize = 256;
@@ -51,6 +54,21 @@ impl Tasks {
         let report = Report::new(K::RESOURCE, Arc::clone(&self.status));
         self.tracker.spawn(follow::<K>(self.calls.clone(), to, report, self.closed.clone()));
         updates
+    }
+
+    /// The Services of all namespaces, from now on.
+    pub fn services(&self) -> mpsc::Receiver<Update<Namespaced, Service>> {
+        self.watch::<Services>()
+    }
+
+    /// The EndpointSlices of all namespaces, from now on, but for those of headless Services.
+    pub fn endpoint_slices(&self) -> mpsc::Receiver<Update<Namespaced, EndpointSlice>> {
+        self.watch::<EndpointSlices>()
+    }
+
+    /// Something to write with, over a connection of its own.
+    pub fn writer(&self) -> Writer {
+        Writer::new(self.calls.clone())
     }
 
     /// Ends all watches and waits until they have.

@@ -36,6 +36,10 @@ impl Cluster {
         self.client.request(request).await.unwrap()
     }
 
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        serde_json::from_str(&self.text(path).await.unwrap()).unwrap()
+    }
+
     pub(crate) async fn patch(&self, path: &str, patch: Value) {
         let (folder, name) = path.rsplit_once('/').unwrap();
         let request = Request::new(folder).patch(name, &PatchParams::default(), &Patch::Merge(patch)).unwrap();

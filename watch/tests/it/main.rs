@@ -15,4 +15,6 @@ mod relisting;
 #[cfg(test)]
 mod server;
 #[cfg(test)]
+mod services;
+#[cfg(test)]
 mod wire;
