@@ -11,6 +11,8 @@ use std::time::Duration;
 use nix::unistd::{Pid, geteuid};
 
 use crate::binaries::{Binaries, installed};
+use crate::groups::Groups;
+use crate::k8s::target_folder;
 use crate::links::{self, ManagementPlan};
 use crate::namespace::Namespace;
 use crate::node::Node;
@@ -18,7 +20,7 @@ use crate::pause::PauseSpec;
 use crate::place::Place;
 use crate::process::{ProcessId, tail};
 use crate::state::{self, State, StateFolder};
-use crate::topology::{NodeSpec, Role, Topology};
+use crate::topology::{Bind, NodeSpec, Role, Topology};
 use crate::wait::{wait_for, wait_until};
 use crate::{LabError, Pod};
 
@@ -37,6 +39,7 @@ pub struct Options {
     name: Option<String>,
     data: Option<PathBuf>,
     without_agents: bool,
+    machines: Option<usize>,
     progress: Option<fn(fmt::Arguments<'_>)>,
 }
 
@@ -57,6 +60,12 @@ impl Options {
     /// The nodes, links, etcd and FRR alone: no resources are applied and no agent is started.
     pub fn without_agents(mut self) -> Self {
         self.without_agents = true;
+        self
+    }
+
+    /// The first machines of the topology alone, so many of them.
+    pub(crate) fn machines(mut self, count: usize) -> Self {
+        self.machines = Some(count);
         self
     }
 
@@ -100,7 +109,7 @@ impl Lab {
         if !geteuid().is_root() {
             return Err(LabError::NotRoot);
         }
-        let topology = Topology::read(file)?;
+        let topology = with_machines(Topology::read(file)?, options.machines);
         let binaries = Binaries::find()?;
         for (program, package) in [("unshare", "util-linux"), ("nsenter", "util-linux"), ("ip", "iproute2")] {
             installed(program, package)?;
@@ -111,7 +120,18 @@ impl Lab {
         }
         let name = options.name.clone().unwrap_or_else(|| topology.name.clone());
         let path = file.canonicalize().map_err(LabError::io(file.display().to_string()))?;
-        let state = State { topology: path, owner: ProcessId::current(), detached: false, namespaces: BTreeMap::new() };
+        let disks = match topology.of_role(Role::Machine).next() {
+            Some(_) => Some(target_folder()?.join("lab").join(&name)),
+            None => None,
+        };
+        let state = State {
+            topology: path,
+            owner: ProcessId::current(),
+            detached: false,
+            namespaces: BTreeMap::new(),
+            machines: options.machines,
+            disks,
+        };
         let folder = StateFolder::claim(&name, &state)?;
         let mut lab = Self { name, topology, state, folder, management: None, nodes: BTreeMap::new(), ours: true };
         tell(format_args!("{} nodes and {} links", lab.topology.nodes.len(), lab.topology.links.len()));
@@ -148,24 +168,34 @@ impl Lab {
         binaries: &Binaries,
         options: &Options,
     ) -> Result<Namespace, LabError> {
-        let data = match &options.data {
-            Some(folder) if name != MANAGEMENT => {
-                let folder = folder.join(name);
-                std::fs::create_dir_all(&folder).map_err(LabError::io(folder.display().to_string()))?;
-                Some(folder)
-            }
+        let made = |folder: PathBuf| {
+            std::fs::create_dir_all(&folder).map_err(LabError::io(folder.display().to_string())).map(|()| folder)
+        };
+        let machine = spec.role == Role::Machine;
+        let disk = self.state.disks.as_ref().filter(|_| machine).map(|disks| disks.join(name));
+        let data = match (&options.data, &disk) {
+            (Some(folder), _) if name != MANAGEMENT => Some(made(folder.join(name))?),
+            (_, Some(disk)) => Some(made(disk.join("lib"))?),
             _ => None,
         };
+        let mut binds = spec.binds.clone();
+        if let Some(disk) = &disk {
+            for (source, target) in [("log", "/var/log"), ("cni", "/etc/cni"), ("plugins", "/opt/cni")] {
+                binds.push(Bind { source: made(disk.join(source))?, target: target.into(), read_only: false });
+            }
+        }
+        let groups = if machine { Some(Groups::make(&self.name, name)?) } else { None };
         let pause = PauseSpec {
             hostname: name.trim_matches(['(', ')']).to_owned(),
             hosts: hosts.to_owned(),
-            binds: spec.binds.clone(),
+            binds,
             data,
-            plugins: plugins(binaries),
+            plugins: if machine { Vec::new() } else { plugins(binaries) },
             sysctls: sysctls(spec),
+            machine,
         };
         let log = self.folder.logs().join(format!("{name}.log"));
-        let namespace = Namespace::create(name, &pause, environment(spec, binaries), binaries, &log)?;
+        let namespace = Namespace::create(name, &pause, environment(spec, binaries), binaries, &log, groups.as_ref())?;
         self.state.namespaces.insert(name.to_owned(), namespace.record());
         self.folder.save(&self.state)?;
         Ok(namespace)
@@ -235,7 +265,7 @@ impl Lab {
     pub fn attach(name: &str) -> Result<Self, LabError> {
         let folder = StateFolder::find(name)?;
         let state = folder.load()?;
-        let topology = Topology::read(&state.topology)?;
+        let topology = with_machines(Topology::read(&state.topology)?, state.machines);
         let binaries = Binaries::find()?;
         let plan = ManagementPlan::of(&topology);
         let mut namespaces = BTreeMap::new();
@@ -390,6 +420,7 @@ impl NodeSpec {
             exec: Vec::new(),
             binds: Vec::new(),
             env: BTreeMap::new(),
+            labels: BTreeMap::new(),
             sysctls: BTreeMap::new(),
             command: None,
             management_ipv4: None,
@@ -410,6 +441,13 @@ fn nodes(
         Some((name, Node::new(namespace, spec, addresses, &folder.logs())))
     });
     found.collect()
+}
+
+/// A topology with so many of its machines.
+fn with_machines(topology: Topology, count: Option<usize>) -> Topology {
+    let Some(count) = count else { return topology };
+    let kept: Vec<String> = topology.of_role(Role::Machine).take(count).map(str::to_owned).collect();
+    topology.without(|name, node| node.role == Role::Machine && !kept.iter().any(|kept| kept == name))
 }
 
 /// The environment of everything in a node.

@@ -41,7 +41,9 @@ mod error;
 mod etcd;
 mod flood;
 mod frr;
+mod groups;
 mod http;
+mod k8s;
 mod lab;
 mod links;
 mod namespace;
@@ -66,6 +68,10 @@ pub use etcd::Etcd;
 pub use flood::{Flood, Sink, fine_timers};
 pub use frr::Frr;
 pub use http::Answer;
+pub use k8s::{
+    AGNHOST_IMAGE, COREDNS_IMAGE, ETCD_IMAGE, PAUSE_IMAGE, can_run_clusters, images_folder, kubectl_command, reap,
+};
+pub use k8s::{Cluster, ClusterOptions, Component, ControlPlane, KubeProxy, Machine, Network, ProxyMode};
 pub use lab::{Lab, Options};
 pub use namespace::{Namespace, NamespaceRecord, run_in};
 pub use node::Node;

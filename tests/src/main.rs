@@ -1,5 +1,6 @@
 //! `manx-lab`: brings labs up and takes them down by hand, and shows what Manx does.
 
+mod cluster;
 mod demo;
 mod supervise;
 
@@ -85,12 +86,21 @@ enum Action {
         #[arg(long, hide = true)]
         name: Option<String>,
     },
+    /// A Kubernetes cluster: nodes in two racks, each behind its own router.
+    #[command(subcommand)]
+    K8s(cluster::Action),
     /// Asks, or answers, in the network namespace that it is run in.
     #[command(hide = true, subcommand)]
     Probe(Probing),
     /// What runs as process 1 of a node.
     #[command(hide = true)]
     Pause,
+    /// Takes a lab down when standard input ends.
+    #[command(hide = true)]
+    Reap {
+        /// The lab.
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -111,6 +121,8 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         Action::Probe(probing) => probe(probing),
         Action::Pause => tests::pause::run().map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::msg),
+        Action::Reap { name } => tests::reap(&name).map(|()| ExitCode::SUCCESS).map_err(Into::into),
+        Action::K8s(action) => cluster::run(action),
         Action::Up { file, name, without_agents } => up(file, name, without_agents),
         Action::Demo { file, name } => {
             let name = name.unwrap_or_else(|| format!("demo-{}", std::process::id()));
@@ -137,6 +149,11 @@ fn main() -> ExitCode {
     })
 }
 
+/// Whether somebody's lab of that name is up: it must not be taken down when another cannot come up.
+fn is_up(name: &str) -> bool {
+    Lab::list().iter().any(|lab| lab == name) && Lab::attach(name).is_ok()
+}
+
 /// Writes a line; a reader that has gone away is no error.
 fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stdout(), "{line}");
@@ -147,8 +164,7 @@ fn up(file: PathBuf, name: Option<String>, without_agents: bool) -> anyhow::Resu
         Some(name) => name,
         None => Topology::read(&file)?.name,
     };
-    // A lab of that name is somebody's: it must not be taken down when this one cannot come up.
-    if Lab::list().contains(&name) && Lab::attach(&name).is_ok() {
+    if is_up(&name) {
         bail!("a lab named {name} is up already (manx-lab down {name} ends it)");
     }
     supervise::run(&name, || {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::LabError;
 use crate::binaries::Binaries;
+use crate::groups::Groups;
 use crate::pause::{DETACH, PauseSpec};
 use crate::process::{ProcessId, tail};
 use crate::wait::wait_for;
@@ -42,6 +43,9 @@ pub struct NamespaceRecord {
     pub unshare: ProcessId,
     /// The node's process 1, as the host sees it.
     pub init: ProcessId,
+    /// Whether it is a machine, with namespaces for control groups and interprocess communication too.
+    #[serde(default)]
+    pub machine: bool,
 }
 
 impl Namespace {
@@ -52,14 +56,20 @@ impl Namespace {
         env: Vec<(String, String)>,
         binaries: &Binaries,
         log: &Path,
+        groups: Option<&Groups>,
     ) -> Result<Self, LabError> {
         let failed = || LabError::io(format!("namespaces of {name}"));
         let mut spec = serde_json::to_vec(spec).map_err(|error| failed()(error.into()))?;
         spec.push(b'\n');
         let errors = File::options().create(true).append(true).open(log).map_err(failed())?;
-        let mut unshare = Command::new("unshare")
+        let mut unshare = match groups {
+            None => Command::new("unshare"),
+            Some(groups) => within(groups),
+        };
+        let mut unshare = unshare
             .args(["--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"])
             .args(["--propagation", "private"])
+            .args(if groups.is_some() { ["--ipc", "--cgroup"].as_slice() } else { &[] })
             .arg(&binaries.lab)
             .arg("pause")
             .stdin(Stdio::piped())
@@ -82,10 +92,14 @@ impl Namespace {
             return Err(LabError::Namespace { node: name.to_owned(), problem: tail(log, 5) });
         }
         let outer = i32::try_from(unshare.id()).ok().and_then(ProcessId::of);
-        let record = outer.and_then(|outer| Some(NamespaceRecord { unshare: outer, init: outer.child()? }));
-        let Some(record) = record else {
+        let record = outer.and_then(|outer| Some((outer, outer.child()?)));
+        let Some((outer, init)) = record else {
             return Err(LabError::Namespace { node: name.to_owned(), problem: "process 1 is gone".to_owned() });
         };
+        let record = NamespaceRecord { unshare: outer, init, machine: groups.is_some() };
+        if let Some(groups) = groups {
+            groups.settle(outer.pid, init.pid).map_err(failed())?;
+        }
         Ok(Self(Arc::new(Inner { name: name.to_owned(), record, env, unshare: Mutex::new(Some(unshare)) })))
     }
 
@@ -111,7 +125,12 @@ impl Namespace {
 
     /// The network namespace; the file keeps it alive.
     pub fn netns(&self) -> io::Result<File> {
-        File::open(format!("/proc/{}/ns/net", self.0.record.init.pid))
+        File::open(self.net_path())
+    }
+
+    /// The file that means the network namespace, as long as the node lives.
+    pub(crate) fn net_path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.0.record.init.pid))
     }
 
     /// A command that will run inside, with the node's environment only.
@@ -120,7 +139,9 @@ impl Namespace {
         command
             .arg("--target")
             .arg(self.0.record.init.pid.to_string())
-            .args(["--net", "--mount", "--uts", "--pid", "--", program])
+            .args(["--net", "--mount", "--uts", "--pid"])
+            .args(if self.0.record.machine { ["--ipc", "--cgroup"].as_slice() } else { &[] })
+            .args(["--", program])
             .env_clear()
             .envs(self.0.env.iter().map(|(key, value)| (key, value)));
         command
@@ -160,6 +181,19 @@ impl NamespaceRecord {
         let gone = || if self.is_alive() { Err("its processes still run") } else { Ok(()) };
         wait_for(&format!("the end of {name}"), within, gone)
     }
+}
+
+/// `unshare`, in the control groups of a machine.
+fn within(groups: &Groups) -> Command {
+    let mut command = Command::new("sh");
+    // A process that writes 0 writes itself.
+    command.args([
+        "-c",
+        "while [ \"$1\" != -- ]; do echo 0 >\"$1\" || exit; shift; done; shift; exec unshare \"$@\"",
+        "sh",
+    ]);
+    command.args(groups.doors()).arg("--");
+    command
 }
 
 /// Runs a closure on a thread of its own in a network namespace. Sockets made there stay in that namespace.

@@ -18,6 +18,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::sethostname;
 use serde::{Deserialize, Serialize};
 
+use crate::groups::{Hierarchy, Kind};
 use crate::topology::Bind;
 
 /// Written to the standard input of [`run`]: live on after the end of the lab's process.
@@ -41,7 +42,19 @@ pub(crate) struct PauseSpec {
     pub(crate) plugins: Vec<PathBuf>,
     /// Kernel settings of the network namespace.
     pub(crate) sysctls: Vec<(String, String)>,
+    /// Whether containers are to run in it: control groups of its own, mounts that they share.
+    pub(crate) machine: bool,
 }
+
+/// Settings of the whole kernel that a kubelet insists on. A machine sees files that hold them already.
+const KERNEL_SETTINGS: [(&str, &str); 6] = [
+    ("vm/overcommit_memory", "1"),
+    ("vm/panic_on_oom", "0"),
+    ("kernel/panic", "10"),
+    ("kernel/panic_on_oops", "1"),
+    ("kernel/keys/root_maxkeys", "1000000"),
+    ("kernel/keys/root_maxbytes", "25000000"),
+];
 
 /// Reads what to be from standard input, sets the node up and stays. Returns only if that fails.
 pub fn run() -> Result<(), String> {
@@ -98,13 +111,11 @@ fn file_system(spec: &PauseSpec) -> Result<(), String> {
     for folder in ["/run/lock", "/run/netns", "/var/lib/cni", "/var/lib/manx", OWN] {
         make_folder(Path::new(folder))?;
     }
-    // A fresh sysfs shows the new network namespace's interfaces; the control groups stay where runtimes look for them.
-    let groups = Path::new("/sys/fs/cgroup");
-    let aside = Path::new(OWN).join("cgroup");
-    make_folder(&aside)?;
-    mounted(Some(groups), &aside, None, MsFlags::MS_BIND | MsFlags::MS_REC, None)?;
-    mounted(Some(Path::new("sysfs")), Path::new("/sys"), Some("sysfs"), MsFlags::empty(), None)?;
-    mounted(Some(&aside), groups, None, MsFlags::MS_MOVE, None)?;
+    if spec.machine {
+        machine()?;
+    } else {
+        system_folder()?;
+    }
 
     overlay("/etc", "etc")?;
     overlay("/opt", "opt")?;
@@ -124,6 +135,48 @@ fn file_system(spec: &PauseSpec) -> Result<(), String> {
         let target = &bind_spec.target;
         make_target(target, held)?;
         bind(held, target, bind_spec.read_only)?;
+    }
+    if spec.machine {
+        // Containers' mounts and the kubelet's are to be seen by each other, as on any host.
+        mounted(None, Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_SHARED, None)?;
+    }
+    Ok(())
+}
+
+/// A fresh sysfs, which shows the new network namespace's interfaces; the control groups stay where runtimes look for them.
+fn system_folder() -> Result<(), String> {
+    let groups = Path::new("/sys/fs/cgroup");
+    let aside = Path::new(OWN).join("cgroup");
+    make_folder(&aside)?;
+    mounted(Some(groups), &aside, None, MsFlags::MS_BIND | MsFlags::MS_REC, None)?;
+    mounted(Some(Path::new("sysfs")), Path::new("/sys"), Some("sysfs"), MsFlags::empty(), None)?;
+    mounted(Some(&aside), groups, None, MsFlags::MS_MOVE, None)?;
+    Ok(())
+}
+
+/// A fresh sysfs with control groups as the machine's own namespace has them, and the kernel settings that it is shown.
+fn machine() -> Result<(), String> {
+    let hierarchies = Hierarchy::all().map_err(|error| format!("control groups: {error}"))?;
+    mounted(Some(Path::new("sysfs")), Path::new("/sys"), Some("sysfs"), MsFlags::empty(), None)?;
+    let root = Path::new("/sys/fs/cgroup");
+    if !hierarchies.iter().any(|hierarchy| hierarchy.at == root) {
+        tmpfs("/sys/fs/cgroup")?;
+    }
+    // Version 2 without controllers, beside version 1: runtimes that find it there take it for more.
+    for hierarchy in hierarchies.iter().filter(|hierarchy| hierarchy.at == root || hierarchy.kind != Kind::Two) {
+        make_folder(&hierarchy.at)?;
+        let (kind, options) = match &hierarchy.kind {
+            Kind::One(options) => ("cgroup", Some(options.as_str())),
+            Kind::Two => ("cgroup2", None),
+        };
+        mounted(Some(Path::new(kind)), &hierarchy.at, Some(kind), MsFlags::empty(), options)?;
+    }
+    let shown = Path::new(OWN).join("settings");
+    make_folder(&shown)?;
+    for (key, value) in KERNEL_SETTINGS {
+        let file = shown.join(key.replace('/', "."));
+        fs::write(&file, value).map_err(|error| format!("{}: {error}", file.display()))?;
+        bind(&file, &Path::new("/proc/sys").join(key), false)?;
     }
     Ok(())
 }

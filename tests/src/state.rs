@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use crate::LabError;
+use crate::groups::Groups;
 use crate::namespace::NamespaceRecord;
 use crate::process::ProcessId;
 
@@ -27,6 +28,12 @@ pub(crate) struct State {
     pub(crate) detached: bool,
     /// The namespaces made so far: nodes by name, and the management network.
     pub(crate) namespaces: BTreeMap<String, NamespaceRecord>,
+    /// How many of the topology's machines are brought up, where that is not all of them.
+    #[serde(default)]
+    pub(crate) machines: Option<usize>,
+    /// Where its machines' disks are; they go with it.
+    #[serde(default)]
+    pub(crate) disks: Option<PathBuf>,
 }
 
 impl State {
@@ -113,18 +120,27 @@ impl StateFolder {
         for (name, record) in &state.namespaces {
             record.kill(name)?;
         }
+        if let Some(disks) = &state.disks {
+            Groups::remove(&self.name())?;
+            gone(fs::remove_dir_all(disks)).map_err(LabError::io(format!("removing {}", disks.display())))?;
+        }
         self.forget()
     }
 
     /// Removes the folder.
     pub(crate) fn forget(&self) -> Result<(), LabError> {
-        match fs::remove_dir_all(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(LabError::io(format!("removing {}", self.0.display()))(error))
-            }
-            _ => Ok(()),
-        }
+        gone(fs::remove_dir_all(&self.0)).map_err(LabError::io(format!("removing {}", self.0.display())))
     }
+
+    /// The lab's name.
+    fn name(&self) -> String {
+        self.0.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+}
+
+/// That something to remove is not there is no error.
+fn gone(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 /// Takes down what crashed labs left, and tells their names.

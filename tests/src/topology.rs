@@ -4,7 +4,7 @@
 //! into each node as containerlab merges it (the nearest level wins; `env` and `sysctls` merge by key, `binds` by
 //! destination, `exec` adds up). A key or kind that the lab does not carry out is an error that names it: a topology that
 //! comes up here but means something else under containerlab would prove nothing. Keys that only describe (`labels`) are
-//! accepted and have no effect.
+//! accepted; a Kubernetes node gets them, elsewhere they have no effect.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -46,6 +46,8 @@ pub struct NodeSpec {
     pub binds: Vec<Bind>,
     /// Environment of everything that runs in the node.
     pub env: BTreeMap<String, String>,
+    /// What the file says of it; a machine's are the labels of its Kubernetes node.
+    pub labels: BTreeMap<String, String>,
     /// Kernel settings of the node's network namespace.
     pub sysctls: BTreeMap<String, String>,
     /// Replaces what the image runs.
@@ -65,6 +67,10 @@ pub enum Role {
     Frr,
     /// `.../etcd`: etcd.
     Etcd,
+    /// `kindest/node`: a machine that containers run on. A [`crate::Cluster`] makes it a Kubernetes node.
+    Machine,
+    /// `.../kube-apiserver`: where a [`crate::Cluster`] has its control plane.
+    ControlPlane,
     /// Any other image: a plain host. The lab has no images: commands are those of this machine.
     Host,
 }
@@ -80,6 +86,8 @@ impl Role {
             (Some("agent"), Some("manx")) => Self::Manx,
             (Some("frr"), _) => Self::Frr,
             (Some("etcd"), _) => Self::Etcd,
+            (Some("node"), Some("kindest")) => Self::Machine,
+            (Some("kube-apiserver"), _) => Self::ControlPlane,
             _ => Self::Host,
         }
     }
@@ -202,6 +210,13 @@ impl Topology {
             }
         }
         Ok(Self { name: file.name, management, nodes, links })
+    }
+
+    /// Leaves out nodes, with their links.
+    pub(crate) fn without(mut self, left_out: impl Fn(&str, &NodeSpec) -> bool) -> Self {
+        self.nodes.retain(|name, node| !left_out(name, node));
+        self.links.retain(|link| link.ends.iter().all(|end| self.nodes.contains_key(&end.node)));
+        self
     }
 
     /// The nodes of a role, by name.
@@ -345,7 +360,7 @@ impl NodeSection {
         let command = match (&self.cmd, role) {
             (None, _) => None,
             (Some(line), Role::Etcd | Role::Host) => Some(split_words(line).map_err(|why| format!("cmd: {why}"))?),
-            (Some(_), Role::Manx | Role::Frr) => {
+            (Some(_), Role::Manx | Role::Frr | Role::Machine | Role::ControlPlane) => {
                 return Err("cmd is not supported by the lab for this image".to_owned());
             }
         };
@@ -356,6 +371,7 @@ impl NodeSection {
             exec: exec.collect::<Result<_, _>>()?,
             binds: binds.collect::<Result<_, _>>()?,
             env: self.env.iter().map(|(key, value)| (key.clone(), value.text())).collect(),
+            labels: self.labels.iter().map(|(key, value)| (key.clone(), value.text())).collect(),
             sysctls: self.sysctls.iter().map(|(key, value)| (key.clone(), value.text())).collect(),
             command,
             management_ipv4: self.mgmt_ipv4,

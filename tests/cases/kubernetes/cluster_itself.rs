@@ -1,0 +1,53 @@
+//! The cluster itself, with a pod network that is not ours: what fails here is not Manx.
+
+use serde_json::{Value, json};
+use tests::{AGNHOST_IMAGE, Cluster, ClusterOptions, Network, Place, ProxyMode};
+
+use crate::{SOON, TestResult, shared};
+
+/// A pod on a node that answers HTTP on port 8080.
+fn server(name: &str, node: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "labels": { "app": name } },
+        "spec": { "nodeName": node, "containers": [{
+            "name": "c", "image": AGNHOST_IMAGE, "args": ["netexec", "--http-port=8080"],
+            "readinessProbe": { "httpGet": { "path": "/healthz", "port": 8080 }, "periodSeconds": 1 },
+        }] },
+    })
+}
+
+fn up(name: &str, mode: ProxyMode) -> Result<Cluster, tests::LabError> {
+    Cluster::up(&ClusterOptions::unique(name).network(Network::Ptp).proxy_mode(mode))
+}
+
+#[test]
+fn pods_in_two_racks_reach_each_other_and_a_service_has_a_name() -> TestResult {
+    let Some(_nobody_else) = shared::without() else { return Ok(()) };
+    let cluster = up("ptp", ProxyMode::Iptables)?;
+    assert_eq!(cluster.machines().count(), 3);
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "far" },
+        "spec": { "selector": { "app": "far" }, "ipFamilyPolicy": "RequireDualStack", "ports": [{ "port": 80, "targetPort": 8080 }] },
+    });
+    for object in [server("near", "node1"), server("far", "node2"), service] {
+        cluster.apply(&object.to_string())?;
+    }
+    cluster.kubectl(&["wait", "pod", "near", "far", "--for=condition=Ready", "--timeout=60s"])?;
+    let connects = |target: &str| cluster.exec("default", "near", &["/agnhost", "connect", target, "--timeout=5s"]);
+    let far = cluster.get(&["pod", "far"])?;
+    let addresses = far["status"]["podIPs"].as_array().ok_or("the pod has no addresses")?;
+    assert_eq!(addresses.len(), 2, "{far}");
+    for address in addresses.iter().filter_map(|address| address["ip"].as_str()) {
+        connects(&if address.contains(':') { format!("[{address}]:8080") } else { format!("{address}:8080") })?;
+        // The way leads through both racks' routers and the spine.
+        let hops = cluster.node("node1").exec(&["ip", "-json", "route", "get", address])?;
+        assert!(hops.contains("172.31.1.1\"") || hops.contains("fd00:31:1::1\""), "{hops}");
+    }
+    let resolved = tests::wait_for("the service by its name", SOON, || connects("far.default.svc.cluster.local:80"));
+    resolved?;
+    // From outside of the cluster too: the fabric knows the pods.
+    let address = far["status"]["podIP"].as_str().ok_or("no address")?;
+    assert!(cluster.external_host().ping(address.parse()?), "{address} does not answer the host behind the fabric");
+    cluster.down()?;
+    Ok(())
+}

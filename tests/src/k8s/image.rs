@@ -1,0 +1,160 @@
+//! Container images without a registry: a static program, or one with its libraries, as the only layer of an archive in
+//! the format of `docker save`, which containerd imports.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tar::{Builder, Header};
+
+use super::assets::{Assets, images_folder};
+use crate::LabError;
+use crate::binaries::installed;
+
+/// What holds a pod's namespaces.
+pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
+/// The cluster's DNS.
+pub const COREDNS_IMAGE: &str = "registry.k8s.io/coredns/coredns:v1.14.2";
+/// The client and server of Kubernetes' own tests.
+pub const AGNHOST_IMAGE: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
+/// etcd, as Debian has it.
+pub const ETCD_IMAGE: &str = "quay.io/coreos/etcd:v3.4.23";
+
+/// An image of one layer.
+struct Image {
+    /// Its name and tag.
+    name: &'static str,
+    /// The files in it, by their absolute path: where each comes from.
+    files: BTreeMap<PathBuf, PathBuf>,
+    /// What it always runs, with a container's arguments.
+    entrypoint: &'static [&'static str],
+    /// What it runs unless a container has arguments of its own.
+    arguments: &'static [&'static str],
+}
+
+/// Makes the images that every cluster has, where they are not there or older than what is in them.
+pub(crate) fn make(assets: &Assets) -> Result<Vec<PathBuf>, LabError> {
+    let file = |name: &str| BTreeMap::from([(Path::new("/").join(name), assets.program(name))]);
+    let etcd: &[&str] = &["/usr/local/bin/etcd"];
+    let images = [
+        ("pause", Image { name: PAUSE_IMAGE, files: file("pause"), entrypoint: &["/pause"], arguments: &[] }),
+        ("coredns", Image { name: COREDNS_IMAGE, files: file("coredns"), entrypoint: &["/coredns"], arguments: &[] }),
+        (
+            "agnhost",
+            Image { name: AGNHOST_IMAGE, files: file("agnhost"), entrypoint: &["/agnhost"], arguments: &["pause"] },
+        ),
+        ("etcd", Image { name: ETCD_IMAGE, files: etcd_files()?, entrypoint: &[], arguments: etcd }),
+    ];
+    let folder = images_folder()?;
+    fs::create_dir_all(&folder).map_err(LabError::io(folder.display().to_string()))?;
+    let made = images.into_iter().map(|(name, image)| {
+        let path = folder.join(format!("{name}.tar"));
+        image.make(&path).map_err(LabError::io(path.display().to_string()))?;
+        Ok(path)
+    });
+    made.collect()
+}
+
+/// etcd and etcdctl where the project's own image has them, and the libraries that Debian's are linked with.
+fn etcd_files() -> Result<BTreeMap<PathBuf, PathBuf>, LabError> {
+    let programs = [installed("etcd", "etcd-server")?, installed("etcdctl", "etcd-client")?];
+    let mut files = BTreeMap::new();
+    for program in programs {
+        let ldd = Command::new("ldd").arg(&program).output().map_err(LabError::io("running ldd"))?;
+        let said = String::from_utf8_lossy(&ldd.stdout).into_owned();
+        // A line names a library's path last, before its address; the kernel's own has none.
+        for library in said.split_whitespace().filter(|word| word.starts_with('/')) {
+            files.insert(library.into(), library.into());
+        }
+        let name = program.file_name().unwrap_or_default();
+        files.insert(Path::new("/usr/local/bin").join(name), program.clone());
+    }
+    Ok(files)
+}
+
+impl Image {
+    /// Writes it, unless it is there and newer than its files.
+    fn make(&self, path: &Path) -> io::Result<()> {
+        let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
+        let newest = self.files.values().map(|source| changed(source)).collect::<io::Result<Vec<_>>>()?;
+        if changed(path).is_ok_and(|made| newest.iter().all(|source| *source <= made)) {
+            return Ok(());
+        }
+        let draft = path.with_extension(format!("{}", std::process::id()));
+        let written = self.write(BufWriter::new(File::create(&draft)?));
+        written.and_then(|()| fs::rename(&draft, path)).inspect_err(|_| {
+            let _ = fs::remove_file(&draft);
+        })
+    }
+
+    fn write(&self, out: impl Write) -> io::Result<()> {
+        let layer = self.layer()?;
+        let digest = format!("{:x}", Sha256::digest(&layer));
+        let config = json!({
+            "architecture": match std::env::consts::ARCH { "aarch64" => "arm64", _ => "amd64" },
+            "os": "linux",
+            "config": {
+                "Entrypoint": self.entrypoint,
+                "Cmd": self.arguments,
+                "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
+                "WorkingDir": "/",
+            },
+            "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{digest}")] },
+            "history": [{ "created_by": "manx-lab" }],
+        });
+        let config = config.to_string().into_bytes();
+        let config_name = format!("{:x}.json", Sha256::digest(&config));
+        let layer_name = format!("{digest}/layer.tar");
+        let manifest = json!([{ "Config": config_name, "RepoTags": [self.name], "Layers": [layer_name] }]);
+        let mut archive = Builder::new(out);
+        for (name, bytes) in [
+            (config_name, config),
+            (layer_name, layer),
+            ("manifest.json".to_owned(), manifest.to_string().into_bytes()),
+        ] {
+            append(&mut archive, Path::new(&name), 0o644, &bytes)?;
+        }
+        archive.into_inner()?.flush()
+    }
+
+    /// The files and the folders that lead to them, and a `/tmp`.
+    fn layer(&self) -> io::Result<Vec<u8>> {
+        let mut archive = Builder::new(Vec::new());
+        let mut folders: Vec<PathBuf> =
+            self.files.keys().flat_map(|path| path.ancestors().skip(1)).map(inside).collect();
+        folders.sort();
+        folders.dedup();
+        for folder in folders.iter().filter(|folder| !folder.as_os_str().is_empty()) {
+            append_folder(&mut archive, folder, 0o755)?;
+        }
+        append_folder(&mut archive, Path::new("tmp"), 0o1777)?;
+        for (path, source) in &self.files {
+            append(&mut archive, &inside(path), 0o755, &fs::read(source)?)?;
+        }
+        archive.into_inner()
+    }
+}
+
+/// A path as an archive has it.
+fn inside(path: &Path) -> PathBuf {
+    path.strip_prefix("/").unwrap_or(path).to_owned()
+}
+
+fn append(archive: &mut Builder<impl Write>, path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    let mut header = Header::new_gnu();
+    header.set_mode(mode);
+    header.set_size(bytes.len() as u64);
+    archive.append_data(&mut header, path, bytes)
+}
+
+fn append_folder(archive: &mut Builder<impl Write>, path: &Path, mode: u32) -> io::Result<()> {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Directory);
+    header.set_mode(mode);
+    header.set_size(0);
+    archive.append_data(&mut header, path, io::empty())
+}
