@@ -118,18 +118,18 @@ impl Moment {
             "Packets with a source that is not behind their interface",
             acl.spoofed_drops,
         )?;
-        let help = "Packets that policies dropped, by the endpoints of the class";
+        let help = "Packets that policies dropped, by local endpoint and its side";
         let mut metric = out.0.encode_descriptor("policy_drops", help, None, MetricType::Counter)?;
         for drops in &acl.drops {
             let direction = match drops.direction {
                 Direction::Ingress => "ingress",
                 Direction::Egress => "egress",
             };
-            let endpoints: Vec<String> = drops.endpoints.iter().map(ToString::to_string).collect();
             let labels = [
-                ("class", drops.class.to_string()),
+                ("endpoint", drops.endpoint.to_string()),
+                ("namespace", drops.namespace.clone()),
+                ("pod", drops.pod.clone()),
                 ("direction", direction.to_owned()),
-                ("endpoints", endpoints.join(" ")),
             ];
             let mut metric = metric.encode_family(&labels)?;
             metric.encode_counter::<NoLabelSet, _, f64>(&drops.packets, None)?;
@@ -197,9 +197,10 @@ mod tests {
         let mut acl = AclView { repairs: 3, ..AclView::default() };
         acl.restore.observe(std::time::Duration::from_millis(3));
         acl.drops.push(felix::acl::DropCount {
-            class: 5,
+            endpoint: "manx/a/eth0".parse().unwrap(),
+            namespace: "shop".to_owned(),
+            pod: "web".to_owned(),
             direction: Direction::Ingress,
-            endpoints: vec!["manx/a/eth0".parse().unwrap()],
             packets: 7,
         });
         let status = NodeStatus {
@@ -222,7 +223,7 @@ mod tests {
             "manx_endpoints 2",
             "manx_policy_repairs_total 3",
             "manx_policy_endpoints{kind=\"refused\"} 1",
-            "manx_policy_drops_total{class=\"5\",direction=\"ingress\",endpoints=\"manx/a/eth0\"} 7",
+            "manx_policy_drops_total{endpoint=\"manx/a/eth0\",namespace=\"shop\",pod=\"web\",direction=\"ingress\"} 7",
             "manx_policy_restore_seconds_bucket{le=\"0.005\"} 1",
             "manx_policy_restore_seconds_bucket{le=\"+Inf\"} 1",
         ] {

@@ -77,6 +77,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let ipam = ipam::start(ipam_config, shared, journal, pool_updates, &tracker, cancel.clone()).await?;
 
     let sockets = Sockets::open(&config).await?;
+    acl.node_addresses(addresses.clone()).await;
     recover(&config, kernel.as_mut(), &ipam, &felix, &acl).await?;
     readiness.ready(Part::Routes);
 

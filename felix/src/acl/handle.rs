@@ -7,8 +7,8 @@ use std::sync::Arc;
 use kernel::KernelError;
 use kernel::events::Waker;
 use tokio::sync::{mpsc, oneshot, watch};
-use types::EndpointId;
 use types::policy::{EffectivePolicy, Explanation, Flow};
+use types::{EndpointId, Prefix};
 
 use super::config::NatPool;
 use super::view::AclView;
@@ -63,6 +63,7 @@ pub(crate) enum Command {
     Forget(BTreeSet<IpAddr>),
     LocalInSync,
     NatPools(Vec<NatPool>),
+    ServiceRanges(BTreeSet<Prefix>),
     NodeAddresses(Vec<IpAddr>),
     Log(bool),
     Explain(Flow, oneshot::Sender<Explanation>),
@@ -115,6 +116,12 @@ impl Acl {
     /// The pools, all of them. What goes from a pool with `outgoing` to an address of no pool gets the node's address.
     pub async fn nat_pools(&self, pools: Vec<NatPool>) {
         self.tell(Command::NatPools(pools)).await;
+    }
+
+    /// The ranges of Services' addresses that this node announces, all of them. What it is to forward there still, as no
+    /// Service has taken it, is dropped: whoever sent it here would only send it back.
+    pub async fn service_ranges(&self, ranges: BTreeSet<Prefix>) {
+        self.tell(Command::ServiceRanges(ranges)).await;
     }
 
     /// The addresses from which this node speaks to its pods: what [`Acl::explain`] says of them.

@@ -159,11 +159,6 @@ impl Joins {
         self.kernel.values().copied().collect()
     }
 
-    /// The slot of an address.
-    pub(crate) fn slot(&self, address: IpAddr) -> Option<u16> {
-        self.kernel.get(&address).copied()
-    }
-
     /// Whether somebody is in the class, in the kernel.
     pub(crate) fn has_members(&self, class: ClassId, slots: &Slots) -> bool {
         self.kernel.values().any(|slot| slots.class(*slot) == Some(class))

@@ -18,6 +18,7 @@
 mod clean;
 mod config;
 mod connections;
+mod fixed;
 mod handle;
 mod joins;
 mod names;

@@ -21,6 +21,15 @@ pub(crate) const FROM: &str = "manx-from";
 pub(crate) const TO: &str = "manx-to";
 /// From the hook of raw PREROUTING.
 pub(crate) const RAW: &str = "manx-raw";
+/// The end of what a class does not let pass: counted, and dropped.
+pub(crate) const fn drop_chain(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Ingress => "manx-drop-in",
+        Direction::Egress => "manx-drop-out",
+    }
+}
+/// From the hook of mangle POSTROUTING.
+pub(crate) const SERVICES: &str = "manx-services";
 /// From the hook of nat POSTROUTING.
 pub(crate) const NAT: &str = "manx-nat";
 
@@ -76,6 +85,10 @@ pub(crate) fn branch_chain(root: &str, branch: u16) -> String {
 pub(crate) enum SetRef {
     /// Which slot each local address is in.
     Slots(Family),
+    /// The interface that each local address is behind.
+    Homes(Family),
+    /// Local addresses, with how many packets to or from each a policy dropped.
+    Drops(Direction, Family),
     /// All pools.
     Pools(Family),
     /// Pools from which masquerade leads out.
@@ -85,10 +98,25 @@ pub(crate) enum SetRef {
 }
 
 impl SetRef {
+    /// Those that the first rules speak of.
+    pub(crate) const fn base(family: Family) -> [Self; 4] {
+        [
+            Self::Slots(family),
+            Self::Homes(family),
+            Self::Drops(Direction::Ingress, family),
+            Self::Drops(Direction::Egress, family),
+        ]
+    }
+
     /// The family of its members.
     pub(crate) const fn family(self) -> Family {
         match self {
-            Self::Slots(family) | Self::Pools(family) | Self::Masquerade(family) | Self::Program(_, family) => family,
+            Self::Slots(family)
+            | Self::Homes(family)
+            | Self::Drops(_, family)
+            | Self::Pools(family)
+            | Self::Masquerade(family)
+            | Self::Program(_, family) => family,
         }
     }
 
@@ -105,15 +133,11 @@ impl SetRef {
     /// Reads a name.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let name = name.strip_prefix(PREFIX)?;
-        let (rest, family) = (name.get(..name.len().checked_sub(1)?)?, name.get(name.len() - 1..)?);
-        match (rest, family) {
-            ("c", "4") => return Some(Self::Slots(Family::Ipv4)),
-            ("c", "6") => return Some(Self::Slots(Family::Ipv6)),
-            ("pools", "4") => return Some(Self::Pools(Family::Ipv4)),
-            ("pools", "6") => return Some(Self::Pools(Family::Ipv6)),
-            ("masq", "4") => return Some(Self::Masquerade(Family::Ipv4)),
-            ("masq", "6") => return Some(Self::Masquerade(Family::Ipv6)),
-            _ => {}
+        let fixed = Family::ALL
+            .into_iter()
+            .flat_map(|family| Self::base(family).into_iter().chain([Self::Pools(family), Self::Masquerade(family)]));
+        if let Some(set) = fixed.into_iter().find(|set| set.to_string().strip_prefix(PREFIX) == Some(name)) {
+            return Some(set);
         }
         let family = match name.get(..1)? {
             "4" => Family::Ipv4,
@@ -140,6 +164,9 @@ impl fmt::Display for SetRef {
         let digit = digit(self.family());
         match self {
             Self::Slots(_) => write!(f, "{PREFIX}c{digit}"),
+            Self::Homes(_) => write!(f, "{PREFIX}homes{digit}"),
+            Self::Drops(Direction::Ingress, _) => write!(f, "{PREFIX}drops-in{digit}"),
+            Self::Drops(Direction::Egress, _) => write!(f, "{PREFIX}drops-out{digit}"),
             Self::Pools(_) => write!(f, "{PREFIX}pools{digit}"),
             Self::Masquerade(_) => write!(f, "{PREFIX}masq{digit}"),
             Self::Program(set, _) => write!(f, "{PREFIX}{digit}{set}"),
@@ -175,8 +202,8 @@ mod tests {
             SetId::Block(0),
         ];
         for family in Family::ALL {
-            let fixed = [SetRef::Slots(family), SetRef::Pools(family), SetRef::Masquerade(family)];
-            for set in fixed.into_iter().chain(program.map(|set| SetRef::Program(set, family))) {
+            let fixed = SetRef::base(family).into_iter().chain([SetRef::Pools(family), SetRef::Masquerade(family)]);
+            for set in fixed.chain(program.map(|set| SetRef::Program(set, family))) {
                 let name = set.to_string();
                 assert!(name.len() < 31, "room for the mark of a larger copy: {name}");
                 assert_eq!(SetRef::parse(&name), Some(set), "{name}");

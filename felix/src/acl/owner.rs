@@ -11,12 +11,13 @@ use std::net::IpAddr;
 use std::sync::mpsc as threads;
 use std::time::{Duration, Instant};
 
-use kernel::acl::{Connection, Connections, IptablesVariant, RuleEvents, SetName, Sets, Tables};
+use kernel::acl::{Connection, Connections, IptablesVariant, LinkName, RuleEvents, SetName, Sets, Tables};
 use kernel::events::Wait;
 use kernel::{Kernel, KernelError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 use types::backoff::Backoff;
+use types::policy::Direction;
 use types::{EndpointId, Family};
 
 use super::config::{AclConfig, MarkSpace};
@@ -24,10 +25,9 @@ use super::connections::{ConnectionsAnswer, ConnectionsTask, flow};
 use super::handle::{AclError, Command};
 use super::names::SetRef;
 use super::render::TableName;
-use super::state::State;
+use super::state::{State, Tightened};
 use super::tables::{TablesAnswer, TablesTask};
 use super::view::{AclView, DropCount, Drops, Reason};
-use crate::policy::program::{Change, ClassId};
 use crate::policy::{Compiler, CompilerConfig, EndpointFacts};
 
 /// Commands that one round takes before it carries out what follows. More than their channel holds: what was sent before
@@ -42,6 +42,10 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// How long after a tightening connections are looked at.
 const CUT: Duration = Duration::from_millis(50);
+
+/// The same while some change is not in force yet: it may be one that fails, and others have been in force for long. What
+/// is cut too early is looked at again when it is.
+const CUT_IN_PART: Duration = Duration::from_secs(1);
 
 /// So long addresses are collected before their connections are deleted: the walk through the table costs tens of
 /// milliseconds, however many they are.
@@ -92,8 +96,8 @@ pub(crate) struct Owner {
     ends: Ends,
     compiler: Compiler,
     state: State,
-    /// The addresses of local endpoints.
-    locals: BTreeMap<EndpointId, Vec<IpAddr>>,
+    /// The local endpoints.
+    locals: BTreeMap<EndpointId, Local>,
     /// Whether every local endpoint has been told.
     locals_known: bool,
     /// Whether rule events are told at all.
@@ -154,6 +158,13 @@ pub(crate) struct Owner {
     told: Vec<Instant>,
     view: AclView,
     drops: Drops,
+}
+
+/// A local endpoint.
+struct Local {
+    namespace: String,
+    pod: String,
+    addresses: Vec<IpAddr>,
 }
 
 struct Waiting {
@@ -289,13 +300,15 @@ impl Owner {
             Command::Relabel { reply, .. } => drop(reply.send(Ok(()))),
             Command::Detach { id, reply } => {
                 self.compiler.remove_local(&id);
-                let addresses = self.locals.remove(&id).unwrap_or_default();
+                let addresses = self.locals.remove(&id).map(|local| local.addresses).unwrap_or_default();
+                addresses.iter().for_each(|address| self.state.local_left(*address));
                 self.state.leave_early(&addresses);
                 self.waiting.push(Waiting { addresses, reply, is_detach: true });
             }
             Command::Forget(addresses) => self.forget(addresses, now),
             Command::LocalInSync => self.locals_known = true,
             Command::NatPools(pools) => self.state.set_pools(&pools),
+            Command::ServiceRanges(ranges) => self.state.set_services(ranges),
             Command::NodeAddresses(addresses) => self.compiler.set_node_addresses(addresses),
             Command::Log(denied) => self.state.set_log(denied.then_some(self.config.log_group)),
             // Who asked may have left.
@@ -314,7 +327,15 @@ impl Owner {
         }
         let addresses = facts.addresses.clone();
         // Known also where it has no class: it gets one when there is a number, or is detached.
-        self.locals.insert(id.clone(), addresses.clone());
+        let home = LinkName::from(&id.host_interface());
+        let EndpointFacts { namespace, name: pod, .. } = facts.clone();
+        let before = self.locals.insert(id.clone(), Local { namespace, pod, addresses: addresses.clone() });
+        before
+            .iter()
+            .flat_map(|local| &local.addresses)
+            .filter(|was| !addresses.contains(was))
+            .for_each(|was| self.state.local_left(*was));
+        addresses.iter().for_each(|address| self.state.local_arrived(*address, home));
         match self.compiler.set_local(id, facts) {
             Ok(_) => {
                 if self.locals_known {
@@ -334,11 +355,6 @@ impl Owner {
         }
         if self.state.has_begun() {
             let changes = self.compiler.take_changes();
-            for change in &changes {
-                if let Change::DropClass(class) = change {
-                    self.drops.forget(*class);
-                }
-            }
             self.state.change(changes, now);
         }
         let began = Instant::now();
@@ -415,8 +431,13 @@ impl Owner {
 
     /// Gives the thread of connections its next task.
     fn cut(&mut self, now: Instant) {
-        if self.config.cut_connections && self.state.take_tightened() {
-            self.cut_at.get_or_insert(now + CUT);
+        if self.config.cut_connections {
+            let delay = self.state.tightened().map(|tightened| match tightened {
+                Tightened::Whole => CUT,
+                Tightened::InPart => CUT_IN_PART,
+            });
+            let at = delay.map(|delay| now + delay);
+            self.cut_at = self.cut_at.into_iter().chain(at).min();
         }
         if self.connections_busy {
             return;
@@ -434,9 +455,9 @@ impl Owner {
             let condemned = std::mem::take(&mut self.condemned);
             return self.give_connections_task(ConnectionsTask::Cut(condemned));
         }
-        let is_due = |at: &mut Instant| now >= *at && now >= self.cut_not_before && self.state.is_settled();
+        let is_due = |at: &mut Instant| now >= *at && now >= self.cut_not_before;
         if self.suspects.is_empty() && self.cut_at.take_if(|at| is_due(at)).is_some() {
-            let local = self.locals.values().flatten().copied().collect();
+            let local = self.locals.values().flat_map(|local| &local.addresses).copied().collect();
             self.give_connections_task(ConnectionsTask::Look(local));
         }
     }
@@ -507,28 +528,35 @@ impl Owner {
             (view.sets, view.elements) =
                 ours.fold((0, 0), |(sets, elements), header| (sets + 1, elements + u64::from(header.elements)));
         }
-        for (reason, packets) in self.drops.totals() {
-            match reason {
-                Reason::Class(class, direction) => view.drops.push(DropCount {
-                    class: class.number(),
-                    direction: *direction,
-                    endpoints: self.members(*class),
-                    packets: *packets,
-                }),
-                Reason::Unknown => view.unknown_drops = *packets,
-                Reason::Spoofed => view.spoofed_drops = *packets,
-            }
-        }
+        view.drops = self.policy_drops();
+        view.unknown_drops = self.drops.total(Reason::Unknown);
+        view.spoofed_drops = self.drops.total(Reason::Spoofed);
         for reply in std::mem::take(&mut self.asked) {
             // Who asked may have left.
             let _ = reply.send(view.clone());
         }
     }
 
-    fn members(&self, class: ClassId) -> Vec<EndpointId> {
-        let is_in =
-            |addresses: &Vec<IpAddr>| addresses.iter().any(|address| self.state.class_of(*address) == Some(class));
-        self.locals.iter().filter(|(_, addresses)| is_in(addresses)).map(|(id, _)| id.clone()).collect()
+    /// What policies dropped, by the local endpoint and its side.
+    fn policy_drops(&mut self) -> Vec<DropCount> {
+        let mut packets: BTreeMap<(IpAddr, Direction), u64> = BTreeMap::new();
+        for family in self.state.families().clone() {
+            for direction in Direction::ALL {
+                match self.ends.sets.packets(&SetRef::Drops(direction, family).kernel_name()) {
+                    Ok(counts) => packets.extend(counts.into_iter().map(|(of, count)| ((of, direction), count))),
+                    Err(error) => warn!(%error, "dropped packets cannot be counted"),
+                }
+            }
+        }
+        let count = |(id, local): (&EndpointId, &Local), direction| DropCount {
+            endpoint: id.clone(),
+            namespace: local.namespace.clone(),
+            pod: local.pod.clone(),
+            direction,
+            packets: local.addresses.iter().filter_map(|address| packets.get(&(*address, direction))).sum(),
+        };
+        let all = self.locals.iter().flat_map(|local| Direction::ALL.map(|direction| count(local, direction)));
+        all.filter(|drops| drops.packets > 0).collect()
     }
 
     fn tell_readiness(&self) {

@@ -21,7 +21,7 @@ pub(crate) const SLOT: &str = "@";
 pub(crate) type Rules = Arc<[Rule]>;
 
 impl Rule {
-    /// A rule of these matches (possibly none) and this target.
+    /// A rule of these matches (possibly none) and this target (empty: it only counts).
     pub(crate) fn new(matches: &str, target: &str) -> Self {
         Self::stamped(matches, target, None)
     }
@@ -41,7 +41,8 @@ impl Rule {
         let owner = class.map(|(class, key)| format!("{}:{:x}", class.number(), key.0)).unwrap_or_default();
         let hash = hash([matches, target, &owner]);
         let stamp = Stamp { hash, class };
-        Self { hash, spec: format!("{matches}{gap}-m comment --comment {stamp} {target}") }
+        let end = if target.is_empty() { "" } else { " " };
+        Self { hash, spec: format!("{matches}{gap}-m comment --comment {stamp}{end}{target}") }
     }
 }
 

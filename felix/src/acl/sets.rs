@@ -331,7 +331,7 @@ fn element(member: SetElement) -> Option<Element> {
         SetElement::Address(address) => Some(Element::Net(Prefix::host(address))),
         SetElement::Net(prefix) => Some(Element::Net(prefix)),
         SetElement::Port(address, protocol, port) => Some(Element::Port(address, protocol, port)),
-        SetElement::Mark { .. } => None,
+        SetElement::Mark { .. } | SetElement::Counted(_) | SetElement::Home(..) => None,
     }
 }
 
@@ -351,7 +351,12 @@ pub(crate) fn spec(set: SetId, family: Family, known: usize) -> SetSpec {
 
 /// A set of other kinds of ours.
 pub(crate) fn fixed_spec(set: SetRef, known: usize) -> SetSpec {
-    let kind = if matches!(set, SetRef::Slots(_)) { SetKind::Marks } else { SetKind::Nets };
+    let kind = match set {
+        SetRef::Slots(_) => SetKind::Marks,
+        SetRef::Homes(_) => SetKind::Homes,
+        SetRef::Drops(..) => SetKind::Counted,
+        SetRef::Pools(_) | SetRef::Masquerade(_) | SetRef::Program(..) => SetKind::Nets,
+    };
     sized(kind, set.family(), known, ROOM)
 }
 

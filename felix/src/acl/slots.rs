@@ -359,7 +359,7 @@ fn found(family: Family, table: &SavedTable) -> BTreeMap<u16, Slot> {
             slot.rules.insert((family, slot_chain), rules.into());
             slot.sets.extend(chain.sets.iter().filter_map(|name| match SetRef::parse(name)? {
                 SetRef::Program(set, _) => Some(set),
-                SetRef::Slots(_) | SetRef::Pools(_) | SetRef::Masquerade(_) => None,
+                _ => None,
             }));
         }
     }

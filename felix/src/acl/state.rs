@@ -5,17 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use kernel::acl::{ElementChange, SetElement};
+use kernel::acl::{ElementChange, LinkName, SetElement};
 use types::policy::Direction;
 use types::{Family, Prefix};
 
 use super::config::{AclConfig, MarkSpace, NatPool};
+use super::fixed::FixedSets;
 use super::joins::Joins;
 use super::names::SetRef;
 use super::plan;
 use super::render::{self, Layout, Table, TableName};
 use super::saved::SavedTable;
-use super::sets::{ProgramSets, SetStep, SetWork, fixed_spec};
+use super::sets::{ProgramSets, SetStep};
 use super::slots::Slots;
 use crate::policy::program::{Change, Class, ClassId, ClassKey, Element, SetId};
 
@@ -39,7 +40,7 @@ pub(crate) struct State {
     slots: Slots,
     joins: Joins,
     sets: ProgramSets,
-    pools: Pools,
+    fixed: FixedSets,
     /// What the kernel's tables hold.
     known: BTreeMap<(Family, TableName), SavedTable>,
     /// Families whose tables may differ from what is wanted.
@@ -95,6 +96,7 @@ impl State {
             to_host: config.endpoint_to_host,
             log: config.log_denied.then_some(config.log_group),
             masquerade: false,
+            services: BTreeSet::new(),
         };
         Self {
             layout,
@@ -102,7 +104,7 @@ impl State {
             slots: Slots::new(mark.highest()),
             joins: Joins::new(mark),
             sets: ProgramSets::default(),
-            pools: Pools::default(),
+            fixed: FixedSets::default(),
             known: BTreeMap::new(),
             dirty: config.families.clone(),
             in_flight: None,
@@ -132,16 +134,16 @@ impl State {
     pub(crate) fn set_found(&mut self, set: SetRef) {
         match set {
             SetRef::Program(id, _) => self.sets.found(id),
-            SetRef::Slots(_) | SetRef::Pools(_) | SetRef::Masquerade(_) => {}
+            _ => {}
         }
     }
 
-    /// The members of a fixed set; none: it is not there, but for a moment, and empty.
+    /// The members of a set that does not depend on policies.
     pub(crate) fn fixed_set_read(&mut self, set: SetRef, elements: &[SetElement]) {
         match set {
             SetRef::Slots(family) => self.joins.found(family, elements),
-            SetRef::Pools(_) | SetRef::Masquerade(_) => self.pools.found(set, elements),
             SetRef::Program(..) => {}
+            _ => self.fixed.found(set, elements),
         }
     }
 
@@ -159,7 +161,8 @@ impl State {
             let mangle = |family: &Family| Some((*family, self.known.get(&(*family, TableName::Mangle))?));
             self.slots.adopt(self.families.iter().filter_map(mangle));
             let nat = self.families.iter().filter_map(|family| self.known.get(&(*family, TableName::Nat)));
-            self.layout.masquerade |= self.pools.are_unknown() && nat.into_iter().any(|nat| !nat.chains.is_empty());
+            self.layout.masquerade |=
+                self.fixed.are_pools_unknown() && nat.into_iter().any(|nat| !nat.chains.is_empty());
         }
         self.tables_known(family);
         self.slots.forget_unwritable();
@@ -221,8 +224,8 @@ impl State {
     pub(crate) fn doubt_set(&mut self, set: SetRef) {
         match set {
             SetRef::Program(id, _) => self.sets.doubt(id),
-            SetRef::Pools(_) | SetRef::Masquerade(_) => self.pools.doubt(set),
             SetRef::Slots(_) => {}
+            _ => self.fixed.doubt(set),
         }
     }
 
@@ -236,6 +239,11 @@ impl State {
         }
         self.sets.doom_again();
         self.may_destroy = true;
+    }
+
+    /// How many members each set that does not depend on policies should have, but for the map of slots.
+    pub(crate) fn fixed_counts(&self) -> Vec<(SetRef, usize)> {
+        self.fixed.counts().collect()
     }
 
     /// How many addresses of a family the kernel should map.
@@ -284,6 +292,7 @@ impl State {
             self.joins.join(address, class);
         }
         self.joins.doubt();
+        self.fixed.look_at_all();
         self.dirty.clone_from(&self.families);
         (self.tightened, self.may_destroy) = (true, true);
     }
@@ -349,9 +358,27 @@ impl State {
 
     /// All pools.
     pub(crate) fn set_pools(&mut self, pools: &[NatPool]) {
-        self.pools.want(pools, &self.families);
+        self.fixed.want_pools(pools, &self.families);
         self.layout.masquerade = pools.iter().any(|pool| pool.outgoing);
         self.dirty.clone_from(&self.families);
+    }
+
+    /// The local endpoints, as far as they are told: addresses, each with its interface.
+    pub(crate) fn local_arrived(&mut self, address: IpAddr, home: LinkName) {
+        self.fixed.local_arrived(address, home);
+    }
+
+    /// The address is nobody's.
+    pub(crate) fn local_left(&mut self, address: IpAddr) {
+        self.fixed.local_left(address);
+    }
+
+    /// The announced ranges of Services' addresses.
+    pub(crate) fn set_services(&mut self, ranges: BTreeSet<Prefix>) {
+        if self.layout.services != ranges {
+            self.layout.services = ranges;
+            self.dirty.clone_from(&self.families);
+        }
     }
 
     /// Whether what is dropped is logged.
@@ -420,7 +447,7 @@ impl State {
 
     /// Sets to be made and members to be changed.
     pub(crate) fn set_steps(&mut self) -> Vec<SetStep> {
-        let mut steps = self.pools.steps();
+        let mut steps = self.fixed.steps(self.began);
         if self.began {
             steps.extend(self.sets.steps(&self.families));
         }
@@ -519,9 +546,16 @@ impl State {
             && !self.sets.holds(|_| true)
     }
 
-    /// Whether something was tightened, and is in force: asked, it is no longer.
-    pub(crate) fn take_tightened(&mut self) -> bool {
-        self.is_settled() && std::mem::take(&mut self.tightened)
+    /// Whether something was tightened, and how far it is in force. What is in force is told once.
+    pub(crate) fn tightened(&mut self) -> Option<Tightened> {
+        match (self.tightened, self.is_settled()) {
+            (false, _) => None,
+            (true, false) => Some(Tightened::InPart),
+            (true, true) => {
+                self.tightened = false;
+                Some(Tightened::Whole)
+            }
+        }
     }
 
     /// What chains look like.
@@ -529,19 +563,9 @@ impl State {
         &self.layout
     }
 
-    /// The class that the kernel maps an address to.
-    pub(crate) fn class_of(&self, address: IpAddr) -> Option<ClassId> {
-        self.slots.class(self.joins.slot(address)?)
-    }
-
     /// Classes for which the mark has no room.
     pub(crate) fn without_number(&self) -> usize {
         self.slots.without_number()
-    }
-
-    /// The class of a slot.
-    pub(crate) fn class_of_slot(&self, slot: u16) -> Option<ClassId> {
-        self.slots.class(slot)
     }
 
     /// Classes, rules and mapped addresses.
@@ -552,82 +576,19 @@ impl State {
     }
 }
 
+/// See [`State::tightened`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tightened {
+    /// Something that was told is not in the kernel yet.
+    InPart,
+    /// All of it is.
+    Whole,
+}
+
 /// See [`State::counts`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) classes: usize,
     pub(crate) rules: usize,
     pub(crate) addresses: usize,
-}
-
-/// The sets of pools: few members, of which all are remembered.
-#[derive(Debug, Clone, Default)]
-struct Pools {
-    /// What they should hold; none before the agent has said so.
-    wanted: Option<BTreeMap<SetRef, BTreeSet<Prefix>>>,
-    /// What they hold; a set that is not listed is not there.
-    kernel: BTreeMap<SetRef, BTreeSet<Prefix>>,
-}
-
-impl Pools {
-    const fn are_unknown(&self) -> bool {
-        self.wanted.is_none()
-    }
-
-    fn found(&mut self, set: SetRef, elements: &[SetElement]) {
-        let prefixes = elements.iter().filter_map(|element| match element {
-            SetElement::Net(prefix) => Some(*prefix),
-            SetElement::Address(_) | SetElement::Port(..) | SetElement::Mark { .. } => None,
-        });
-        self.kernel.insert(set, prefixes.collect());
-    }
-
-    /// What the set holds is not certain: all of it is put again.
-    fn doubt(&mut self, set: SetRef) {
-        self.kernel.remove(&set);
-    }
-
-    fn want(&mut self, pools: &[NatPool], families: &BTreeSet<Family>) {
-        let mut wanted = BTreeMap::new();
-        for family in families {
-            let of_family = || pools.iter().filter(|pool| pool.cidr.family() == *family);
-            let all = of_family().flat_map(|pool| halves(pool.cidr));
-            let outgoing = of_family().filter(|pool| pool.outgoing).flat_map(|pool| halves(pool.cidr));
-            wanted.insert(SetRef::Pools(*family), all.collect::<BTreeSet<_>>());
-            wanted.insert(SetRef::Masquerade(*family), outgoing.collect());
-        }
-        self.wanted = Some(wanted);
-    }
-
-    fn steps(&mut self) -> Vec<SetStep> {
-        let mut steps = Vec::new();
-        for (set, wanted) in self.wanted.iter().flatten() {
-            let found = self.kernel.get(set);
-            if found.is_none() {
-                steps.push(SetStep { set: *set, work: SetWork::Create(fixed_spec(*set, wanted.len())) });
-            }
-            let none = BTreeSet::new();
-            let found = found.unwrap_or(&none);
-            let add = wanted.difference(found).map(|prefix| ElementChange::Put(SetElement::Net(*prefix)));
-            let remove = found.difference(wanted).map(|prefix| ElementChange::Delete(SetElement::Net(*prefix)));
-            let changes: Vec<_> = add.chain(remove).collect();
-            if !changes.is_empty() {
-                steps.push(SetStep { set: *set, work: SetWork::Change(changes) });
-            }
-            self.kernel.insert(*set, wanted.clone());
-        }
-        steps
-    }
-}
-
-/// A prefix as a set takes it: not of length zero.
-fn halves(prefix: Prefix) -> Vec<Prefix> {
-    if prefix.len() > 0 {
-        return vec![prefix];
-    }
-    let upper = match prefix.family() {
-        Family::Ipv4 => IpAddr::from([128, 0, 0, 0]),
-        Family::Ipv6 => IpAddr::from([0x8000, 0, 0, 0, 0, 0, 0, 0]),
-    };
-    [prefix.addr(), upper].into_iter().filter_map(|address| Prefix::new(address, 1).ok()).collect()
 }

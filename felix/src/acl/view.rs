@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use types::EndpointId;
 use types::policy::Direction;
+use types::{EndpointId, Family};
 
-use super::names::{self, SlotChain};
-use super::render;
+use super::names;
 use super::saved::SavedTable;
 use crate::policy::CompilerStats;
-use crate::policy::program::ClassId;
 
 /// Durations, counted by how long they were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,7 +85,7 @@ pub struct AclView {
     pub unprotected: Duration,
     /// Connections that were cut because a policy forbids them now.
     pub connections_cut: u64,
-    /// Packets dropped, by class and direction.
+    /// Packets that policies dropped, of local endpoints of which any were.
     pub drops: Vec<DropCount>,
     /// Packets dropped because one end was a pod's interface and had no class: unknown addresses.
     pub unknown_drops: u64,
@@ -95,25 +93,27 @@ pub struct AclView {
     pub spoofed_drops: u64,
 }
 
-/// Packets that the policies of a class dropped.
+/// Packets to or from a local endpoint that its policies dropped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DropCount {
-    /// The number of the class.
-    pub class: u16,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// Its pod's namespace.
+    pub namespace: String,
+    /// Its pod's name.
+    pub pod: String,
     /// Which of its sides.
     pub direction: Direction,
-    /// The local endpoints that are in the class now. Where there is one, it is the one that is meant.
-    pub endpoints: Vec<EndpointId>,
-    /// How many since the agent's start.
+    /// How many since it was attached: the kernel counts, whatever becomes of the agent.
     pub packets: u64,
 }
 
-/// Counters of drops, kept over the lives of the chains that count.
+/// Counters of what is dropped ahead of all policies, kept over the lives of the chains that count.
 #[derive(Debug, Default)]
 pub(crate) struct Drops {
     totals: BTreeMap<Reason, u64>,
-    /// What each counter last showed.
-    last: BTreeMap<Counter, u64>,
+    /// What each counter last showed, by family, chain and place.
+    last: BTreeMap<(Family, String, usize), u64>,
     /// Counters have been read once: what they showed then was before our time.
     is_primed: bool,
 }
@@ -121,47 +121,27 @@ pub(crate) struct Drops {
 /// What a packet was dropped for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reason {
-    Class(ClassId, Direction),
     Unknown,
     Spoofed,
 }
 
-type Counter = (types::Family, String, usize);
-
 impl Drops {
     /// A table, read with counters; `unknown` is the hash of the rule that drops what has no slot.
-    pub(crate) fn read(
-        &mut self,
-        family: types::Family,
-        table: &SavedTable,
-        unknown: u64,
-        class_of: impl Fn(u16) -> Option<ClassId>,
-    ) {
+    pub(crate) fn read(&mut self, family: Family, table: &SavedTable, unknown: u64) {
         for (name, chain) in &table.chains {
-            let last = chain.rules.len().saturating_sub(1);
-            let counting = match SlotChain::parse(name) {
-                Some((SlotChain { direction, part }, slot)) => {
-                    let Some(class) = class_of(slot) else { continue };
-                    let is_governed = chain.rules.last() == Some(&Some(render::drop_hash()));
-                    // The first drops what picks up a connection; the end of an open direction returns.
-                    let places = [Some(0).filter(|_| part == 0 && last > 0), Some(last).filter(|_| is_governed)];
-                    places.into_iter().flatten().map(|at| (Reason::Class(class, direction), at)).collect()
-                }
-                None if name == names::RAW => vec![(Reason::Spoofed, last)],
-                None => {
-                    let at = chain.rules.iter().position(|hash| *hash == Some(unknown));
-                    at.map(|at| (Reason::Unknown, at)).into_iter().collect::<Vec<_>>()
-                }
+            let counting = match name.as_str() {
+                names::RAW => Some((Reason::Spoofed, chain.rules.len().saturating_sub(1))),
+                _ => chain.rules.iter().position(|hash| *hash == Some(unknown)).map(|at| (Reason::Unknown, at)),
             };
-            for (reason, at) in counting {
-                if let Some(packets) = chain.packets.get(at) {
-                    self.count((family, name.clone(), at), reason, *packets);
-                }
+            if let Some((reason, at)) = counting
+                && let Some(packets) = chain.packets.get(at)
+            {
+                self.count((family, name.clone(), at), reason, *packets);
             }
         }
     }
 
-    fn count(&mut self, counter: Counter, reason: Reason, packets: u64) {
+    fn count(&mut self, counter: (Family, String, usize), reason: Reason, packets: u64) {
         let news = match self.last.insert(counter, packets) {
             // A chain that was written anew counts from zero.
             Some(before) if before <= packets => packets - before,
@@ -171,18 +151,13 @@ impl Drops {
         *self.totals.entry(reason).or_default() += news;
     }
 
-    /// The class is nobody's: its number may be another's next.
-    pub(crate) fn forget(&mut self, class: ClassId) {
-        self.totals.retain(|reason, _| !matches!(reason, Reason::Class(of, _) if *of == class));
-    }
-
     /// The first reading is complete.
     pub(crate) const fn prime(&mut self) {
         self.is_primed = true;
     }
 
-    /// The total of each reason.
-    pub(crate) const fn totals(&self) -> &BTreeMap<Reason, u64> {
-        &self.totals
+    /// The total of a reason.
+    pub(crate) fn total(&self, reason: Reason) -> u64 {
+        self.totals.get(&reason).copied().unwrap_or_default()
     }
 }

@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use types::config::IptablesVariant;
 use types::policy::Protocol;
-use types::{Family, Prefix};
+use types::{Family, InterfaceName, Prefix};
 
 use crate::KernelError;
 
@@ -96,6 +96,10 @@ pub enum SetKind {
     Ports,
     /// `hash:ip skbinfo`: each address with a mark.
     Marks,
+    /// `hash:ip counters`: addresses, and how many packets each has been matched by ([`Sets::packets`]).
+    Counted,
+    /// `hash:net,iface`: addresses with the interface that each is behind.
+    Homes,
 }
 
 /// A member of a set; its form must be that of the set's kind.
@@ -116,13 +120,58 @@ pub enum SetElement {
         /// The bits that it sets.
         mask: u32,
     },
+    /// Of [`SetKind::Counted`].
+    Counted(IpAddr),
+    /// Of [`SetKind::Homes`].
+    Home(IpAddr, LinkName),
+}
+
+/// The name of an interface as a set keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkName([u8; libc::IFNAMSIZ]);
+
+impl LinkName {
+    /// From its octets; none where they are no name of an interface (IFNAMSIZ less the octet that ends it).
+    pub fn new(name: &[u8]) -> Option<Self> {
+        let mut octets = [0; libc::IFNAMSIZ];
+        let fits = (1..libc::IFNAMSIZ).contains(&name.len()) && !name.contains(&0);
+        octets.iter_mut().zip(name).for_each(|(octet, given)| *octet = *given);
+        fits.then_some(Self(octets))
+    }
+
+    fn octets(&self) -> &[u8] {
+        self.0.split(|octet| *octet == 0).next().unwrap_or_default()
+    }
+}
+
+impl From<&InterfaceName> for LinkName {
+    fn from(name: &InterfaceName) -> Self {
+        // A name of that type fits.
+        Self::new(name.as_str().as_bytes()).unwrap_or(Self([0; libc::IFNAMSIZ]))
+    }
+}
+
+impl fmt::Display for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&String::from_utf8_lossy(self.octets()))
+    }
+}
+
+impl fmt::Debug for LinkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
 }
 
 impl SetElement {
     /// The family of its address.
     pub fn family(&self) -> Family {
         match self {
-            Self::Address(address) | Self::Port(address, ..) | Self::Mark { address, .. } => Family::of(*address),
+            Self::Address(address)
+            | Self::Port(address, ..)
+            | Self::Mark { address, .. }
+            | Self::Counted(address)
+            | Self::Home(address, _) => Family::of(*address),
             Self::Net(prefix) => prefix.family(),
         }
     }
@@ -134,6 +183,8 @@ impl SetElement {
             Self::Net(_) => SetKind::Nets,
             Self::Port(..) => SetKind::Ports,
             Self::Mark { .. } => SetKind::Marks,
+            Self::Counted(_) => SetKind::Counted,
+            Self::Home(..) => SetKind::Homes,
         }
     }
 }
@@ -142,7 +193,8 @@ impl fmt::Display for SetElement {
     /// As `ipset` prints it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(address) => write!(f, "{address}"),
+            Self::Address(address) | Self::Counted(address) => write!(f, "{address}"),
+            Self::Home(address, interface) => write!(f, "{address},{interface}"),
             Self::Net(prefix) => write!(f, "{prefix}"),
             Self::Port(address, protocol, port) => {
                 write!(f, "{address},{}:{port}", protocol.to_string().to_lowercase())
@@ -204,6 +256,10 @@ pub trait Sets: Send {
 
     /// The members of a set. [`KernelError::Gone`] if there is none of that name.
     fn elements(&mut self, set: &SetName) -> Result<Vec<SetElement>, KernelError>;
+
+    /// How many packets each member of a set of [`SetKind::Counted`] has been matched by since it was put there; nothing of
+    /// sets of other kinds. [`KernelError::Gone`] if there is none of that name.
+    fn packets(&mut self, set: &SetName) -> Result<Vec<(IpAddr, u64)>, KernelError>;
 
     /// Makes a set. [`KernelError::Exists`] if the name is taken, whatever the other one is.
     fn create_set(&mut self, set: &SetName, spec: &SetSpec) -> Result<(), KernelError>;

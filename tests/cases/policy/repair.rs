@@ -19,7 +19,7 @@ use crate::{CONVERGENCE, TestResult};
 const METRICS: &str = "127.0.0.1:9179";
 
 /// The sum of the agent's metrics whose names contain this.
-fn metric(node: &Node, part: &str) -> Result<f64, String> {
+pub(super) fn metric(node: &Node, part: &str) -> Result<f64, String> {
     let address = METRICS.parse().map_err(|_| "no address".to_owned())?;
     let text = node.http_get(address, "/metrics").map_err(|error| error.to_string())?.body;
     let lines = text.lines().filter(|line| !line.starts_with('#') && line.contains(part));

@@ -113,7 +113,7 @@ fn up(test: &str) -> Result<Guarded, Box<dyn Error>> {
     Ok(guarded)
 }
 
-/// Waits until friends reach by the service what they may of the pod, and strangers nothing.
+/// Waits until friends reach by the service what they may of the pod, strangers nothing, and the pod itself everything.
 fn is_judged_by_the_pod_s_port(guarded: &Guarded) -> TestResult {
     for family in Family::ALL {
         let asks = |protocol, port| Question::new(protocol, service(family), port);
@@ -126,6 +126,9 @@ fn is_judged_by_the_pod_s_port(guarded: &Guarded) -> TestResult {
                 guarded.world.converges(stranger, asks(protocol, 8080), false)?;
                 guarded.world.converges(stranger, asks(protocol, 80), false)?;
             }
+            // No policy admits the pod to itself, and none keeps it from itself.
+            guarded.world.converges(&guarded.server, asks(protocol, 8080), true)?;
+            guarded.world.converges(&guarded.server, asks(protocol, 80), true)?;
         }
     }
     Ok(())

@@ -10,6 +10,7 @@ use tests::{Flood, Node, Place, Pod, Sink, can_run_labs, wait_for, wait_until};
 use types::Family;
 
 use super::guarded::Guarded;
+use super::repair::metric;
 use super::world::{default_deny, udp};
 use crate::{CONVERGENCE, TestResult};
 
@@ -121,6 +122,12 @@ fn denied_packets_are_shown_with_pod_and_policies_while_somebody_looks_and_no_ru
     let shown = records(node);
     let is_allowed = |record: &&Value| record["destinationPort"] == 80;
     assert_eq!(shown.iter().find(is_allowed), None, "an allowed packet was shown as denied");
+    let counted = |pod: &str, direction: &str| {
+        let of = format!("pod=\"{pod}\",direction=\"{direction}\"");
+        metric(node, &of).is_ok_and(|packets| packets > 0.0)
+    };
+    assert!(counted("server", "ingress") && counted("stranger-node1", "egress"), "by endpoint and direction");
+    assert!(!counted("server", "egress") && !counted("stranger-node1", "ingress"), "nothing was dropped there");
     // The other node's pods are another's to show.
     assert!(shown.iter().all(|record| record["pod"]["name"] != "stranger-node2"), "{shown:?}");
 

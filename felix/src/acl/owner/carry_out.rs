@@ -169,7 +169,7 @@ impl Owner {
                 // Room for those that failed, which come again with the next pass.
                 self.copy_larger(&nothing, changes.len()).is_ok_and(|done| done)
             }
-            KernelError::Gone(_) => self.make_slots_set(set.family()).is_ok(),
+            KernelError::Gone(_) => self.make_base_set(set).is_ok(),
             _ => false,
         };
         if !repaired {
@@ -216,26 +216,27 @@ impl Owner {
         };
         let families = self.state.families().clone();
         let mut found: BTreeMap<SetId, (usize, usize)> = BTreeMap::new();
-        let mut mapped: BTreeMap<Family, usize> = BTreeMap::new();
+        let mut others: BTreeMap<SetRef, usize> = BTreeMap::new();
         for header in headers {
             match SetRef::parse(header.name.as_str()) {
-                Some(SetRef::Program(set, family)) if families.contains(&family) => {
+                Some(SetRef::Program(_, family)) if !families.contains(&family) => {}
+                Some(SetRef::Program(set, _)) => {
                     let (members, seen) = found.entry(set).or_default();
                     *members += header.elements as usize;
                     *seen += 1;
                 }
-                Some(SetRef::Slots(family)) => drop(mapped.insert(family, header.elements as usize)),
-                _ => {}
+                Some(set) => drop(others.insert(set, header.elements as usize)),
+                None => {}
             }
         }
         let whole =
             |set: &SetId| found.get(set).filter(|(_, seen)| *seen == families.len()).map(|(members, _)| *members);
         let sets: Vec<_> = self.compiler.desired().sets().map(|(set, wanted)| (set, whole(&set), wanted)).collect();
         self.state.listed(sets);
-        for family in families {
-            if mapped.get(&family) != Some(&self.state.mapped(family)) {
-                let set = SetRef::Slots(family);
-                let read = self.make_slots_set(family).and_then(|()| self.ends.sets.elements(&set.kernel_name()));
+        let mapped = families.into_iter().map(|family| (SetRef::Slots(family), self.state.mapped(family)));
+        for (set, wanted) in mapped.chain(self.state.fixed_counts()).collect::<Vec<_>>() {
+            if others.get(&set) != Some(&wanted) {
+                let read = self.make_base_set(set).and_then(|()| self.ends.sets.elements(&set.kernel_name()));
                 match read {
                     Ok(elements) => self.state.fixed_set_read(set, &elements),
                     Err(error) => self.set_trouble(set, error, now),

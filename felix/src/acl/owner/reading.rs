@@ -1,7 +1,7 @@
 //! What the kernel has: at the start, and again when others may have changed it. And the tasks of the thread that runs
 //! iptables.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use kernel::KernelError;
@@ -20,14 +20,13 @@ impl Owner {
     /// Reads all that is ours, takes over the classes of an earlier life, and makes sure that unknown addresses are dropped.
     /// Nothing else is changed yet. Blocks; `tables` is the caller's still.
     pub(crate) fn open(&mut self, tables: &mut dyn Tables, now: Instant) -> Result<(), KernelError> {
-        let mut missing = self.state.families().clone();
+        let families = self.state.families().clone();
+        let mut missing: BTreeSet<_> = families.iter().flat_map(|family| SetRef::base(*family)).collect();
         for header in self.ends.sets.sets()? {
             match SetRef::parse(header.name.as_str()) {
                 Some(set @ SetRef::Program(..)) => self.state.set_found(set),
                 Some(set) => {
-                    if let SetRef::Slots(family) = set {
-                        missing.remove(&family);
-                    }
+                    missing.remove(&set);
                     let elements = self.ends.sets.elements(&header.name)?;
                     self.state.fixed_set_read(set, &elements);
                 }
@@ -35,8 +34,9 @@ impl Owner {
                 None => {}
             }
         }
-        for family in missing {
-            self.make_slots_set(family)?;
+        for set in missing {
+            self.make_base_set(set)?;
+            self.state.fixed_set_read(set, &[]);
         }
         let all = self.tables_with(TableName::ALL);
         match answer(tables, TablesTask::Count(all)) {
@@ -59,9 +59,8 @@ impl Owner {
         Ok(())
     }
 
-    /// The map of slots is referred to by the first rules: it is there before them.
-    pub(super) fn make_slots_set(&mut self, family: Family) -> Result<(), KernelError> {
-        let set = SetRef::Slots(family);
+    /// One of the sets that the first rules refer to: it is there before them.
+    pub(super) fn make_base_set(&mut self, set: SetRef) -> Result<(), KernelError> {
         match self.ends.sets.create_set(&set.kernel_name(), &fixed_spec(set, 0)) {
             Ok(()) | Err(KernelError::Exists(_)) => Ok(()),
             Err(error) => Err(error),
@@ -232,7 +231,7 @@ impl Owner {
     fn drops_read(&mut self, read: &ReadTables) {
         let unknown = render::unknown_hash(self.state.layout());
         for ((family, _), table) in read {
-            self.drops.read(*family, table, unknown, |slot| self.state.class_of_slot(slot));
+            self.drops.read(*family, table, unknown);
         }
         self.drops.prime();
     }

@@ -6,7 +6,7 @@ mod crashes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kernel::acl::{SetElement, SetName, SetSpec, Tuple};
+use kernel::acl::{LinkName, SetElement, SetName, SetSpec, Tuple};
 use kernel::fake::FakeKernel;
 use kernel::fake::acl::{AclOperation, FakeAcl};
 use types::Update;
@@ -25,6 +25,15 @@ const BUSY: i32 = 16;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
+}
+
+fn tuple(source: &str, source_port: u16, destination: &str, destination_port: u16) -> Tuple {
+    Tuple { source: ip(source), destination: ip(destination), protocol: 6, source_port, destination_port }
+}
+
+/// A TCP connection without NAT.
+fn connection(from: &str, to: &str, port: u16) -> Connection {
+    Connection { original: tuple(from, 4_000, to, port), reply: tuple(to, port, from, 4_000), zone: 0, id: None }
 }
 
 fn id(pod: u8) -> EndpointId {
@@ -247,7 +256,7 @@ fn admits(kernel: &FakeAcl, family: u8, from: u8, to: u8, port: u16) -> bool {
     };
     let rules = |chain: &str| kernel.rules(version, "mangle", chain).unwrap_or_default();
     let is_hooked = rules("FORWARD").first().is_some_and(|rule| rule.ends_with("-j manx-forward"));
-    if !is_hooked || rules("manx-forward").len() != 5 {
+    if !is_hooked || rules("manx-forward").len() != 6 {
         return true;
     }
     let Some(slot) = slot(kernel, family, to) else { return false };
@@ -490,19 +499,7 @@ fn connections_of_former_addresses_are_forgotten_before_somebody_else_has_them_a
     let acl = Acl::running(&kernel, vec![], &[(1, "client"), (2, "server")]);
     assert!(acl.slot(1).is_some());
     drop(acl);
-    let tuple = |source: &str, destination: &str| Tuple {
-        source: ip(source),
-        destination: ip(destination),
-        protocol: 6,
-        source_port: 4_000,
-        destination_port: 80,
-    };
-    let connection = |other: &str| Connection {
-        original: tuple("10.65.0.1", other),
-        reply: tuple(other, "10.65.0.1"),
-        zone: 0,
-        id: Some(7),
-    };
+    let connection = |other: &str| connection("10.65.0.1", other, 80);
     kernel.put_connection(connection("192.0.2.1"));
     // It works before sources are in sync.
     let mut acl = Acl::start(&kernel);
@@ -534,19 +531,7 @@ fn connections_that_are_forbidden_now_are_cut_once_the_rules_are_in_force() {
     let policies = vec![policy("web", "server", "client", (80, 9000))];
     let mut acl = Acl::running(&kernel, policies, &[(1, "client"), (2, "server")]);
     acl.after(Duration::from_secs(1));
-    let tuple = |source: &str, source_port, destination: &str, destination_port| Tuple {
-        source: ip(source),
-        destination: ip(destination),
-        protocol: 6,
-        source_port,
-        destination_port,
-    };
-    let direct = |port| Connection {
-        original: tuple("10.65.0.1", 4_000, "10.65.0.2", port),
-        reply: tuple("10.65.0.2", port, "10.65.0.1", 4_000),
-        zone: 0,
-        id: None,
-    };
+    let direct = |port| connection("10.65.0.1", "10.65.0.2", port);
     // By way of a service, to port 80 in the end.
     let service = Connection {
         original: tuple("10.65.0.1", 4_001, "10.96.0.1", 85),
@@ -569,25 +554,30 @@ fn connections_that_are_forbidden_now_are_cut_once_the_rules_are_in_force() {
 }
 
 #[test]
+fn what_a_set_forbids_is_cut_also_while_rules_cannot_be_changed() {
+    let kernel = FakeAcl::new();
+    let policies = vec![policy("web", "server", "client", (80, 9000)), policy("other", "aside", "client", (80, 9000))];
+    let mut acl = Acl::running(&kernel, policies, &[(1, "client"), (2, "server"), (3, "aside")]);
+    acl.after(Duration::from_secs(1));
+    kernel.put_connection(connection("10.65.0.1", "10.65.0.2", 80));
+    kernel.put_connection(connection("10.65.0.1", "10.65.0.3", 85));
+    kernel.fail_always(AclOperation::Restore, BUSY);
+    acl.update(policy("other", "aside", "client", (80, 9001)));
+    acl.settle();
+    acl.attach(1, "stranger");
+    acl.settle();
+    assert!(!acl.admits(1, 2, 80), "the sets say so already");
+    acl.after(Duration::from_secs(2));
+    assert_eq!(kernel.all_connections(), []);
+}
+
+#[test]
 fn where_cutting_is_switched_off_connections_that_policies_forbid_now_live_on() {
     let kernel = FakeAcl::new();
     let config = AclConfig { cut_connections: false, ..AclConfig::default() };
     let mut acl = Acl::start_with(&kernel, config, IptablesVariant::Nft);
     acl.begin(vec![policy("web", "server", "client", (80, 9000))], &[(1, "client"), (2, "server")]);
-    let tuple = |source: &str, source_port, destination: &str, destination_port| Tuple {
-        source: ip(source),
-        destination: ip(destination),
-        protocol: 6,
-        source_port,
-        destination_port,
-    };
-    let connection = Connection {
-        original: tuple("10.65.0.1", 4_000, "10.65.0.2", 80),
-        reply: tuple("10.65.0.2", 80, "10.65.0.1", 4_000),
-        zone: 0,
-        id: None,
-    };
-    kernel.put_connection(connection);
+    kernel.put_connection(connection("10.65.0.1", "10.65.0.2", 80));
     acl.update(policy("web", "server", "client", (85, 9000)));
     acl.settle();
     acl.after(Duration::from_secs(2));
@@ -613,29 +603,52 @@ fn a_pod_that_was_expected_is_plugged_in_by_set_elements_alone() {
 }
 
 #[test]
-fn drops_are_counted_by_class_and_direction_over_the_lives_of_chains() {
+fn drops_are_counted_by_endpoint_and_direction_over_the_lives_of_chains_and_of_agents() {
     let kernel = FakeAcl::new();
-    let mut acl = Acl::running(&kernel, vec![policy("web", "server", "client", (80, 9000))], &[(2, "server")]);
-    assert_eq!(acl.view().drops.iter().map(|drop| drop.packets).sum::<u64>(), 0);
-    let chain = format!("manx-i-{}", acl.slot(2).unwrap());
-    let last = kernel.rules(Family::Ipv4, "mangle", &chain).unwrap().len() - 1;
-    kernel.count_packets(Family::Ipv4, "mangle", &chain, last, 7, 700);
-    let dropped = |view: AclView| {
-        let drops = view.drops.into_iter().find(|drop| drop.direction == Direction::Ingress && drop.packets > 0);
-        drops.map(|drop| (drop.endpoints, drop.packets))
-    };
-    assert_eq!(dropped(acl.view()), Some((vec![id(2)], 7)));
+    let policies = || vec![policy("web", "server", "client", (80, 9000))];
+    let mut acl = Acl::running(&kernel, policies(), &[(2, "server"), (3, "server")]);
+    assert_eq!(acl.view().drops, []);
+    let rules = kernel.rules(Family::Ipv4, "mangle", "manx-drop-in").unwrap();
+    assert!(rules[0].contains("--match-set manx-drops-in4 dst") && !rules[0].contains(" -j "), "{rules:?}");
+    kernel.count_member(&SetName::new("manx-drops-in4").unwrap(), facts(2, "").addresses[0], 7);
+    kernel.count_member(&SetName::new("manx-drops-in6").unwrap(), facts(2, "").addresses[1], 2);
+    let expected = [DropCount {
+        endpoint: id(2),
+        namespace: "shop".to_owned(),
+        pod: "pod-2".to_owned(),
+        direction: Direction::Ingress,
+        packets: 9,
+    }];
+    assert_eq!(acl.view().drops, expected);
     acl.update(policy("web", "server", "client", (80, 9001)));
     acl.settle();
     acl.after(Duration::from_secs(1));
-    assert_eq!(dropped(acl.view()), Some((vec![id(2)], 7)));
-    // The class goes with its last member; the next of its number begins anew.
+    assert_eq!(acl.view().drops, expected, "other chains");
+    drop(acl);
+    let mut acl = Acl::running(&kernel, policies(), &[(2, "server"), (3, "server")]);
+    assert_eq!(acl.view().drops, expected, "another agent");
+    // The next of its address begins anew.
     acl.detach(2);
     acl.settle();
     acl.after(Duration::from_secs(2));
-    acl.attach(3, "server");
+    acl.attach(2, "server");
     acl.settle();
-    assert_eq!(dropped(acl.view()), None);
+    assert_eq!(acl.view().drops, []);
+}
+
+#[test]
+fn what_is_known_of_local_addresses_is_kept_right_over_restarts_and_others_doing() {
+    let kernel = FakeAcl::new();
+    let homes = |kernel: &FakeAcl| kernel.set(&SetName::new("manx-homes4").unwrap()).unwrap().1;
+    let home = |pod| SetElement::Home(facts(pod, "").addresses[0], LinkName::from(&id(pod).host_interface()));
+    let acl = Acl::running(&kernel, vec![], &[(1, "client"), (2, "server")]);
+    assert_eq!(homes(&kernel), [home(1), home(2)]);
+    drop(acl);
+    let mut acl = Acl::running(&kernel, vec![], &[(2, "server"), (3, "server")]);
+    assert_eq!(homes(&kernel), [home(2), home(3)]);
+    kernel.flush_set(&SetName::new("manx-homes4").unwrap());
+    acl.after(Duration::from_secs(100));
+    assert_eq!(homes(&kernel), [home(2), home(3)]);
 }
 
 #[test]
@@ -670,7 +683,8 @@ fn sets_that_nobody_wants_go_after_the_rules_that_speak_of_them() {
     acl.settle();
     acl.after(Duration::from_secs(1));
     acl.after(Duration::from_secs(1));
-    assert_eq!(ours(&kernel), BTreeSet::from(["manx-c4".to_owned(), "manx-c6".to_owned()]));
+    let left = Family::ALL.into_iter().flat_map(SetRef::base).map(|set| set.to_string()).collect();
+    assert_eq!(ours(&kernel), left);
     assert!(!kernel.chains(Family::Ipv4, "mangle").iter().any(|chain| chain.starts_with("manx-i-")));
     assert_eq!(acl.slot(2), Some(1));
 }

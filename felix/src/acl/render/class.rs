@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use types::Family;
 use types::policy::{Direction, PortRange};
 
-use super::{DROP, RETURN, nflog};
+use super::{RETURN, deny, nflog};
 use crate::acl::names::{SetRef, SlotChain};
 use crate::acl::rule::{Rule, Rules, SLOT};
 use crate::policy::program::{Class, ClassId, ClassRule, PeerMatch, PortClause, Rules as ClassRules, SetId, Verdict};
@@ -46,7 +46,7 @@ pub(crate) fn class_rules<'a>(
 
 /// The rules as they are written for a slot, with one that logs before the end that drops, where there is one.
 pub(crate) fn for_slot(rules: &Rules, slot: u16, log: Option<u16>, direction: Direction, class: ClassId) -> Rules {
-    let drops = rules.last().is_some_and(|last| last.hash == super::drop_hash());
+    let drops = rules.last().is_some_and(|last| last.hash == Rule::new("", &deny(direction)).hash);
     let log = log.filter(|_| drops).map(|group| Rule::new("", &nflog(group, direction, class.number())));
     if log.is_none() && !rules.iter().any(|rule| rule.spec.contains(SLOT)) {
         return rules.clone();
@@ -66,7 +66,7 @@ fn parts(id: ClassId, class: &Class, family: Family, direction: Direction) -> BT
     let is_governed = [&class.ingress, &class.egress].iter().any(|rules| !matches!(rules, ClassRules::Open));
     let mut lines: Vec<(String, String)> = Vec::new();
     if is_governed {
-        lines.push((NOT_SYN.to_owned(), DROP.to_owned()));
+        lines.push((NOT_SYN.to_owned(), deny(direction)));
     }
     let mut parts = BTreeMap::new();
     let mut begin = 0;
@@ -83,14 +83,14 @@ fn parts(id: ClassId, class: &Class, family: Family, direction: Direction) -> BT
                 let target = match rule.verdict {
                     // The other direction is judged next.
                     Verdict::Allow => RETURN.to_owned(),
-                    Verdict::Deny => DROP.to_owned(),
+                    Verdict::Deny => deny(direction),
                     Verdict::Pass(_) => {
-                        passed_to(rule, rules.len()).map_or_else(|| DROP.to_owned(), |target| goto(direction, target))
+                        passed_to(rule, rules.len()).map_or_else(|| deny(direction), |target| goto(direction, target))
                     }
                 };
                 lines.extend(matches(rule, family, direction).map(|matches| (matches, target.clone())));
             }
-            lines.push((String::new(), DROP.to_owned()));
+            lines.push((String::new(), deny(direction)));
         }
     }
     parts.insert(begin, lines);

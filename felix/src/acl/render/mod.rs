@@ -5,9 +5,13 @@
 //!                                   └─ -o mx+ ─► manx-to ───► manx-to-BRANCH ───► manx-i-SLOT   (destination's ingress)
 //!   mangle INPUT ──── -i mx+ ─► manx-input        pod to its own node
 //!   raw PREROUTING ── -i mx+ ─► manx-raw          sources that are not behind their interface
+//!   mangle POSTROUTING ─► manx-services           forwarded to an announced range of Services, past every Service
 //!   nat POSTROUTING ─► manx-nat (appended)        masquerade out of pools
 //!   filter FORWARD ── ACCEPT (appended)           only where its policy is DROP
 //! ```
+//!
+//! What a class does not let pass ends in `manx-drop-in` or `manx-drop-out`, which count it by endpoint. A packet that a pod
+//! sends to itself, by way of a Service of its own, passes ahead of all classes.
 //!
 //! mangle, because nothing that others accept in filter can pre-empt it, and because `SET --map-set` exists only there. A
 //! verdict of ours that is not DROP is RETURN, so both directions are judged and others' chains still apply. Only packets
@@ -15,10 +19,10 @@
 
 mod class;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use types::Family;
 use types::policy::Direction;
+use types::{Family, Prefix};
 
 use super::config::{MarkSpace, ToHost};
 use super::names::{self, SetRef, SlotChain};
@@ -98,6 +102,8 @@ pub(crate) struct Layout {
     pub(crate) log: Option<u16>,
     /// Whether any pool has masquerade.
     pub(crate) masquerade: bool,
+    /// Ranges of Services' addresses that are announced to the network.
+    pub(crate) services: BTreeSet<Prefix>,
 }
 
 /// The slot of endpoints that no policy governs. It has no chains.
@@ -136,23 +142,40 @@ fn mangle(
     slot_chains: impl IntoIterator<Item = (String, Rules)>,
 ) -> Table {
     let mut chains: BTreeMap<_, _> = slot_chains.into_iter().collect();
-    chains.insert(names::FORWARD.to_owned(), forward(layout));
+    chains.insert(names::FORWARD.to_owned(), forward(layout, family));
     chains.insert(names::INPUT.to_owned(), input(layout, family));
     for direction in Direction::ALL {
         dispatch(layout, family, direction, slots, &mut chains);
+        chains.insert(names::drop_chain(direction).to_owned(), counted_drop(family, direction));
     }
     let pods = format!("-i {}", layout.interfaces);
-    let hooks = vec![
+    let mut hooks = vec![
         Hook { chain: "FORWARD", place: Place::First, rule: Rule::new("", &jump(names::FORWARD)) },
         Hook { chain: "INPUT", place: Place::First, rule: Rule::new(&pods, &jump(names::INPUT)) },
     ];
+    let services: Vec<&Prefix> = layout.services.iter().filter(|range| range.family() == family).collect();
+    if !services.is_empty() {
+        chains.insert(names::SERVICES.to_owned(), to_services(&services));
+        hooks.push(Hook { chain: "POSTROUTING", place: Place::First, rule: Rule::new("", &jump(names::SERVICES)) });
+    }
     Table { chains, hooks }
 }
 
-fn forward(layout: &Layout) -> Rules {
+/// What still has an address of a Service here was led to no endpoint; the network would send it back, and so on until its
+/// time is over. This comes behind filter, where such packets are refused in a way that their sender hears of. Of the node's
+/// own packets none is dropped: they are led to endpoints on their way out.
+fn to_services(ranges: &[&Prefix]) -> Rules {
+    let drop = |range: &&Prefix| Rule::new(&format!("-d {range} -m addrtype ! --src-type LOCAL"), DROP);
+    [Rule::new(ESTABLISHED, RETURN)].into_iter().chain(ranges.iter().map(drop)).collect()
+}
+
+fn forward(layout: &Layout, family: Family) -> Rules {
     let [from, to] = [format!("-i {}", layout.interfaces), format!("-o {}", layout.interfaces)];
+    // The address that it goes to is behind the interface that it comes from.
+    let to_itself = format!("{from} -m set --match-set {} dst,src", SetRef::Homes(family));
     [
         Rule::new(ESTABLISHED, RETURN),
+        Rule::new(&to_itself, RETURN),
         Rule::new(&from, &jump(names::FROM)),
         Rule::new(&to, &jump(names::TO)),
         // What routes and masquerades after us does not see our bits.
@@ -170,7 +193,7 @@ fn input(layout: &Layout, family: Family) -> Rules {
     }
     match layout.to_host {
         ToHost::Accept => {
-            rules.extend(map(layout, family, "src"));
+            rules.extend(map(layout, family, local_end(Direction::Egress)));
             rules.extend(drop_unknown(layout, Direction::Egress));
             rules.push(Rule::new("", &clear(layout)));
         }
@@ -178,6 +201,21 @@ fn input(layout: &Layout, family: Family) -> Rules {
         ToHost::Drop => rules.push(Rule::new("", DROP)),
     }
     rules.into()
+}
+
+/// Where what a class does not let pass ends.
+fn counted_drop(family: Family, direction: Direction) -> Rules {
+    let matches = format!("-m set --match-set {} {}", SetRef::Drops(direction, family), local_end(direction));
+    // The first has no target: it counts.
+    [Rule::new(&matches, ""), Rule::new("", DROP)].into()
+}
+
+/// The end of a packet that is the local endpoint's.
+const fn local_end(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => "src",
+        Direction::Ingress => "dst",
+    }
 }
 
 /// The tree that finds a slot's chain by the mark. Its cost does not grow with the number of slots but with its root.
@@ -188,12 +226,12 @@ fn dispatch(
     slots: &[u16],
     chains: &mut BTreeMap<String, Rules>,
 ) {
-    let (root, end) = match direction {
-        Direction::Egress => (names::FROM, "src"),
-        Direction::Ingress => (names::TO, "dst"),
+    let root = match direction {
+        Direction::Egress => names::FROM,
+        Direction::Ingress => names::TO,
     };
     let mut rules = vec![Rule::new(INVALID, DROP)];
-    rules.extend(map(layout, family, end));
+    rules.extend(map(layout, family, local_end(direction)));
     rules.extend(drop_unknown(layout, direction));
     rules.push(Rule::new(&marked(layout.mark.mark(OPEN_SLOT), layout.mark.mask()), RETURN));
     let mut branches: BTreeMap<u16, Vec<Rule>> = BTreeMap::new();
@@ -219,9 +257,9 @@ pub(crate) fn unknown_hash(layout: &Layout) -> u64 {
     Rule::new(&marked(0, layout.mark.mask()), DROP).hash
 }
 
-/// The hash of the rule at the end of what is governed.
-pub(crate) fn drop_hash() -> u64 {
-    Rule::new("", DROP).hash
+/// How what a class does not let pass leaves its chain.
+fn deny(direction: Direction) -> String {
+    format!("-g {}", names::drop_chain(direction))
 }
 
 /// By which rules of which chains a slot is found.

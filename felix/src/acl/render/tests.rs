@@ -14,6 +14,7 @@ fn layout() -> Layout {
         to_host: ToHost::Accept,
         log: None,
         masquerade: true,
+        services: BTreeSet::new(),
     }
 }
 
@@ -47,6 +48,7 @@ fn the_forward_hook_is_first_and_touches_only_pods_interfaces() {
         shown(&table.chains["manx-forward"]),
         [
             "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
+            "-i mx+ -m set --match-set manx-homes4 dst,src -j RETURN",
             "-i mx+ -j manx-from",
             "-o mx+ -j manx-to",
             "-i mx+ -j MARK --set-xmark 0x0/0xff0000",
@@ -93,9 +95,10 @@ fn neighbour_discovery_passes_to_the_host_whatever_the_policy() {
 #[test]
 fn a_governed_class_begins_with_the_syn_check_and_ends_with_drop_and_its_open_direction_returns() {
     let class = class(ClassRules::Only(vec![]), ClassRules::Open);
-    let syn = "-p tcp -m conntrack --ctstate NEW -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j DROP";
-    assert_eq!(rendered(&class, Direction::Ingress), [syn, "-j DROP"]);
-    assert_eq!(rendered(&class, Direction::Egress), [syn, "-j RETURN"]);
+    let syn = "-p tcp -m conntrack --ctstate NEW -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN";
+    let ingress = [format!("{syn} -g manx-drop-in"), "-g manx-drop-in".to_owned()];
+    assert_eq!(rendered(&class, Direction::Ingress), ingress);
+    assert_eq!(rendered(&class, Direction::Egress), [format!("{syn} -g manx-drop-out"), "-j RETURN".to_owned()]);
 }
 
 #[test]
@@ -114,8 +117,8 @@ fn peers_are_the_source_on_ingress_and_the_destination_on_egress_and_ports_alway
             "-m set --match-set manx-4i12 src,dst -j RETURN",
             "-p sctp -m set --match-set manx-4s00000000000000ab src -j RETURN",
             "-p udp -m udp --dport 53:54 -j RETURN",
-            "-j DROP",
-            "-j DROP",
+            "-g manx-drop-in",
+            "-g manx-drop-in",
         ]
     );
     assert_eq!(rendered(&class, Direction::Egress)[1], "-m set --match-set manx-4i12 dst,dst -j RETURN");
@@ -150,10 +153,13 @@ fn what_a_rule_passes_to_begins_a_chain_of_its_own() {
     let [port1, port2, port3, port4] = [1, 2, 3, 4].map(|port| format!("-p tcp -m tcp --dport {port}"));
     assert_eq!(
         chain(0)[1..],
-        [format!("{port1} -g manx-e-5-2"), format!("{port2} -j DROP"), "-g manx-e-5-2".to_owned()]
+        [format!("{port1} -g manx-e-5-2"), format!("{port2} -g manx-drop-out"), "-g manx-e-5-2".to_owned()]
     );
     // No tier is left: dropped.
-    assert_eq!(chain(2), [format!("{port3} -j DROP"), format!("{port4} -j RETURN"), "-j DROP".to_owned()]);
+    assert_eq!(
+        chain(2),
+        [format!("{port3} -g manx-drop-out"), format!("{port4} -j RETURN"), "-g manx-drop-out".to_owned()]
+    );
 }
 
 #[test]
@@ -164,7 +170,7 @@ fn the_log_comes_before_the_drop_and_names_direction_and_class() {
     let log =
         |direction| shown(&for_slot(&rules[&(Family::Ipv4, SlotChain::whole(direction))], 5, Some(7), direction, id));
     let ingress = log(Direction::Ingress);
-    assert_eq!(ingress[1..], ["-j NFLOG --nflog-group 7 --nflog-prefix manx-i12", "-j DROP"]);
+    assert_eq!(ingress[1..], ["-j NFLOG --nflog-group 7 --nflog-prefix manx-i12", "-g manx-drop-in"]);
     assert_eq!(log(Direction::Egress).len(), 2, "nothing to log");
 }
 
@@ -178,4 +184,28 @@ fn masquerade_is_appended_and_accept_only_where_filter_drops() {
     assert_eq!(table(&without, Family::Ipv6, TableName::Nat, &[], []), Table::default());
     let filter = table(&layout(), Family::Ipv4, TableName::Filter, &[], []);
     assert!(filter.hooks.iter().all(|hook| hook.place == Place::LastWherePolicyDrops));
+}
+
+#[test]
+fn what_goes_to_a_range_of_services_past_every_service_is_dropped_where_it_is_of_the_family_and_not_the_nodes_own() {
+    let ranges: BTreeSet<Prefix> =
+        ["10.96.0.0/16", "203.0.113.0/24", "fd00:96::/112"].map(|it| it.parse().unwrap()).into();
+    let layout = Layout { services: ranges, ..layout() };
+    let ipv4 = table(&layout, Family::Ipv4, TableName::Mangle, &[], []);
+    assert_eq!(
+        shown(&ipv4.chains["manx-services"]),
+        [
+            "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
+            "-d 10.96.0.0/16 -m addrtype ! --src-type LOCAL -j DROP",
+            "-d 203.0.113.0/24 -m addrtype ! --src-type LOCAL -j DROP",
+        ]
+    );
+    let hook = ipv4.hooks.iter().find(|hook| hook.chain == "POSTROUTING").unwrap();
+    assert_eq!(shown(std::slice::from_ref(&hook.rule)), ["-j manx-services"]);
+    let ipv6 = table(&layout, Family::Ipv6, TableName::Mangle, &[], []);
+    assert_eq!(ipv6.chains["manx-services"].len(), 2);
+    let without = Layout { services: BTreeSet::new(), ..layout };
+    let without = table(&without, Family::Ipv4, TableName::Mangle, &[], []);
+    assert!(!without.chains.contains_key("manx-services"));
+    assert!(without.hooks.iter().all(|hook| hook.chain != "POSTROUTING"));
 }

@@ -2,6 +2,8 @@
 
 mod wire;
 
+use std::net::IpAddr;
+
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use types::Family;
 
@@ -47,6 +49,24 @@ impl LinuxSets {
         let mut request = wire::request(command, self.protocol);
         wire::put_name(&mut request, set);
         request
+    }
+
+    /// The members of a set, with the packets that each counted.
+    fn list(&mut self, set: &SetName) -> Result<Vec<(SetElement, u64)>, KernelError> {
+        let request = self.request(wire::LIST, set);
+        let operation = || format!("cannot list the members of set {set}");
+        let (_, elements) = self
+            .socket
+            .dump(
+                &request,
+                operation,
+                || (None, Vec::new()),
+                |(kind, elements), reply| {
+                    wire::parse_elements(reply, kind, elements).map_err(|why| KernelError::malformed(operation(), why))
+                },
+            )
+            .map_err(wire::worded)?;
+        Ok(elements)
     }
 
     /// The newest revision that the kernel has of a type.
@@ -126,20 +146,15 @@ impl Sets for LinuxSets {
     }
 
     fn elements(&mut self, set: &SetName) -> Result<Vec<SetElement>, KernelError> {
-        let request = self.request(wire::LIST, set);
-        let operation = || format!("cannot list the members of set {set}");
-        let (_, elements) = self
-            .socket
-            .dump(
-                &request,
-                operation,
-                || (None, Vec::new()),
-                |(kind, elements), reply| {
-                    wire::parse_elements(reply, kind, elements).map_err(|why| KernelError::malformed(operation(), why))
-                },
-            )
-            .map_err(wire::worded)?;
-        Ok(elements)
+        Ok(self.list(set)?.into_iter().map(|(element, _)| element).collect())
+    }
+
+    fn packets(&mut self, set: &SetName) -> Result<Vec<(IpAddr, u64)>, KernelError> {
+        let counted = |(element, packets)| match element {
+            SetElement::Counted(address) => Some((address, packets)),
+            _ => None,
+        };
+        Ok(self.list(set)?.into_iter().filter_map(counted).collect())
     }
 
     fn create_set(&mut self, set: &SetName, spec: &SetSpec) -> Result<(), KernelError> {

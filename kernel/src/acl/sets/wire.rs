@@ -7,7 +7,7 @@ use types::policy::Protocol;
 use types::{Family, Prefix};
 
 use super::super::nfnetlink::{self, Request, attribute, attributes, be16, be32, family_number, message, message_type};
-use super::super::{ElementChange, SetElement, SetHeader, SetKind, SetName, SetSpec};
+use super::super::{ElementChange, LinkName, SetElement, SetHeader, SetKind, SetName, SetSpec};
 use crate::linux::socket::{Reply, Socket};
 use crate::{Failure, KernelError};
 
@@ -49,6 +49,8 @@ const DATA_NETMASK: u16 = 20;
 const DATA_REFERENCES: u16 = 25;
 const DATA_ELEMENTS: u16 = 24;
 // Of a member.
+const DATA_IFACE: u16 = 23;
+const DATA_PACKETS: u16 = 25;
 const DATA_SKBMARK: u16 = 27;
 // Within IPSET_ATTR_IP.
 const IPADDR_IPV4: u16 = 1;
@@ -56,6 +58,8 @@ const IPADDR_IPV6: u16 = 2;
 
 /// IPSET_FLAG_LIST_HEADER: without the members.
 const FLAG_LIST_HEADER: u32 = 1 << 2;
+/// IPSET_FLAG_WITH_COUNTERS.
+const CADT_WITH_COUNTERS: u32 = 1 << 3;
 /// IPSET_FLAG_WITH_SKBINFO.
 const CADT_WITH_SKBINFO: u32 = 1 << 6;
 
@@ -137,17 +141,20 @@ pub(super) fn put_spec(request: &mut Request, spec: &SetSpec, revision: u8) {
     request.nest(ATTR_DATA, |request| {
         request.put_be32(DATA_HASHSIZE, spec.hash_size);
         request.put_be32(DATA_MAXELEM, spec.max_elements);
-        if spec.kind == SetKind::Marks {
-            request.put_be32(DATA_CADT_FLAGS, CADT_WITH_SKBINFO);
+        match spec.kind {
+            SetKind::Marks => request.put_be32(DATA_CADT_FLAGS, CADT_WITH_SKBINFO),
+            SetKind::Counted => request.put_be32(DATA_CADT_FLAGS, CADT_WITH_COUNTERS),
+            SetKind::Addresses | SetKind::Nets | SetKind::Ports | SetKind::Homes => {}
         }
     });
 }
 
 pub(super) const fn type_name(kind: SetKind) -> &'static str {
     match kind {
-        SetKind::Addresses | SetKind::Marks => "hash:ip",
+        SetKind::Addresses | SetKind::Marks | SetKind::Counted => "hash:ip",
         SetKind::Nets => "hash:net",
         SetKind::Ports => "hash:ip,port",
+        SetKind::Homes => "hash:net,iface",
     }
 }
 
@@ -204,7 +211,11 @@ pub(super) fn failed_line(echo: &[u8]) -> Option<usize> {
 
 fn put_data(request: &mut Request, element: &SetElement) {
     match *element {
-        SetElement::Address(address) => put_address(request, address),
+        SetElement::Address(address) | SetElement::Counted(address) => put_address(request, address),
+        SetElement::Home(address, interface) => {
+            put_address(request, address);
+            request.put_text(DATA_IFACE, &interface.to_string());
+        }
         SetElement::Net(prefix) => {
             put_address(request, prefix.addr());
             request.put(DATA_CIDR, &[prefix.len()]);
@@ -255,9 +266,11 @@ fn spec_kind(header: &[u8]) -> Option<SetKind> {
     let flags = attribute(data, DATA_CADT_FLAGS).and_then(be32).unwrap_or_default();
     match attribute(header, ATTR_TYPENAME).and_then(nfnetlink::text)?.as_str() {
         "hash:ip" if flags & CADT_WITH_SKBINFO != 0 => Some(SetKind::Marks),
+        "hash:ip" if flags & CADT_WITH_COUNTERS != 0 => Some(SetKind::Counted),
         "hash:ip" => Some(SetKind::Addresses),
         "hash:net" => Some(SetKind::Nets),
         "hash:ip,port" => Some(SetKind::Ports),
+        "hash:net,iface" => Some(SetKind::Homes),
         _ => None,
     }
 }
@@ -266,12 +279,12 @@ fn header_family(header: &[u8]) -> Option<Family> {
     nfnetlink::family_of_number(*attribute(header, ATTR_FAMILY)?.first()?)
 }
 
-/// The members that one message of a dump carries. The first message has the set's header, which says what the members
+/// The members that one message of a dump carries, each with the packets that it counted, where the set counts. The first message has the set's header, which says what the members
 /// are; it is kept in `kind` for those that follow.
 pub(super) fn parse_elements(
     reply: &Reply<'_>,
     kind: &mut Option<SetKind>,
-    elements: &mut Vec<SetElement>,
+    elements: &mut Vec<(SetElement, u64)>,
 ) -> Result<(), &'static str> {
     let message = message(reply).ok_or("it is too short")?;
     if attribute(message.attributes, ATTR_TYPENAME).is_some() {
@@ -280,7 +293,9 @@ pub(super) fn parse_elements(
     let kind = kind.ok_or("a set of a type that is not ours")?;
     let Some(members) = attribute(message.attributes, ATTR_ADT) else { return Ok(()) };
     for (_, data) in attributes(members) {
-        elements.push(parse_element(kind, data).ok_or("a member that is not of its set's form")?);
+        let packets = attribute(data, DATA_PACKETS).and_then(|value| value.first_chunk());
+        let packets = packets.map(|octets| u64::from_be_bytes(*octets)).unwrap_or_default();
+        elements.push((parse_element(kind, data).ok_or("a member that is not of its set's form")?, packets));
     }
     Ok(())
 }
@@ -290,6 +305,7 @@ fn parse_element(kind: SetKind, data: &[u8]) -> Option<SetElement> {
     let mut length = None;
     let mut port = None;
     let mut protocol = None;
+    let mut interface = None;
     // The kernel leaves it out when mark and mask are zero.
     let mut mark = 0;
     for (kind, value) in attributes(data) {
@@ -298,6 +314,7 @@ fn parse_element(kind: SetKind, data: &[u8]) -> Option<SetElement> {
             DATA_CIDR => length = value.first().copied(),
             DATA_PORT => port = be16(value),
             DATA_PROTO => protocol = value.first().copied(),
+            DATA_IFACE => interface = nfnetlink::text(value).and_then(|name| LinkName::new(name.as_bytes())),
             DATA_SKBMARK => mark = value.first_chunk().map(|octets| u64::from_be_bytes(*octets))?,
             _ => {}
         }
@@ -317,6 +334,8 @@ fn parse_element(kind: SetKind, data: &[u8]) -> Option<SetElement> {
             let [mark, mask] = [mark >> 32, mark & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or(0));
             SetElement::Mark { address, mark, mask }
         }
+        SetKind::Counted => SetElement::Counted(address),
+        SetKind::Homes => SetElement::Home(address, interface?),
     })
 }
 

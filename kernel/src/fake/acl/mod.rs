@@ -8,6 +8,7 @@ mod sets;
 mod tables;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -185,6 +186,13 @@ impl FakeAcl {
     pub fn flush_set(&self, name: &SetName) {
         if let Some(set) = self.lock().sets.get_mut(name) {
             set.flush();
+        }
+    }
+
+    /// A member of a counting set was matched by so many packets more.
+    pub fn count_member(&self, name: &SetName, address: IpAddr, packets: u64) {
+        if let Some(set) = self.lock().sets.get_mut(name) {
+            set.count(address, packets);
         }
     }
 

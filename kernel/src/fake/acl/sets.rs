@@ -1,6 +1,7 @@
 //! The fake's IP sets.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use super::{AclCall, FakeAcl, World};
 use crate::KernelError;
@@ -17,6 +18,8 @@ pub(super) struct Set {
     pub(super) spec: SetSpec,
     /// The members by what tells them apart.
     members: BTreeMap<SetElement, SetElement>,
+    /// What those of a counting set have counted.
+    packets: BTreeMap<IpAddr, u64>,
 }
 
 impl Sets for FakeSets {
@@ -38,13 +41,24 @@ impl Sets for FakeSets {
         Ok(found.members())
     }
 
+    fn packets(&mut self, set: &SetName) -> Result<Vec<(IpAddr, u64)>, KernelError> {
+        let operation = || format!("cannot list the members of set {set}");
+        let world = self.0.call(AclCall::Elements(set.clone()), operation)?;
+        let found = world.sets.get(set).ok_or_else(|| KernelError::refused(operation(), libc::ENOENT, None))?;
+        let counted = |member: &SetElement| match member {
+            SetElement::Counted(address) => Some((*address, found.packets.get(address).copied().unwrap_or_default())),
+            _ => None,
+        };
+        Ok(found.members.values().filter_map(counted).collect())
+    }
+
     fn create_set(&mut self, set: &SetName, spec: &SetSpec) -> Result<(), KernelError> {
         let operation = || format!("cannot create set {set}");
         let mut world = self.0.call(AclCall::CreateSet(set.clone(), *spec), operation)?;
         if world.sets.contains_key(set) {
             return Err(KernelError::refused(operation(), libc::EEXIST, None));
         }
-        world.sets.insert(set.clone(), Set { spec: *spec, members: BTreeMap::new() });
+        world.sets.insert(set.clone(), Set { spec: *spec, members: BTreeMap::new(), packets: BTreeMap::new() });
         Ok(())
     }
 
@@ -105,8 +119,13 @@ impl Set {
         self.members.values().copied().collect()
     }
 
+    pub(super) fn count(&mut self, address: IpAddr, packets: u64) {
+        *self.packets.entry(address).or_default() += packets;
+    }
+
     pub(super) fn flush(&mut self) {
         self.members.clear();
+        self.packets.clear();
     }
 
     fn change(&mut self, name: &SetName, change: &ElementChange) -> Result<(), KernelError> {
@@ -123,6 +142,9 @@ impl Set {
         };
         if !change.is_put() {
             self.members.remove(&key);
+            if let SetElement::Counted(address) = element {
+                self.packets.remove(&address);
+            }
             return Ok(());
         }
         let full = u32::try_from(self.members.len()).is_ok_and(|members| members >= self.spec.max_elements);

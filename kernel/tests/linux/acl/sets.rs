@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kernel::KernelError;
-use kernel::acl::{ElementChange, LinuxSets, SetElement, SetKind, SetName, SetSpec, Sets};
+use kernel::acl::{ElementChange, LinkName, LinuxSets, SetElement, SetKind, SetName, SetSpec, Sets};
 use types::Family;
 use types::policy::Protocol;
 
@@ -24,10 +24,13 @@ fn member(kind: SetKind, family: Family, number: u32) -> SetElement {
             SetElement::Port(address, protocol, 1000)
         }
         SetKind::Marks => SetElement::Mark { address, mark: (number & 0xff) << 16, mask: 0x00ff_0000 },
+        SetKind::Counted => SetElement::Counted(address),
+        SetKind::Homes => SetElement::Home(address, LinkName::new(format!("mx{number}").as_bytes()).unwrap()),
     }
 }
 
-const KINDS: [SetKind; 4] = [SetKind::Addresses, SetKind::Nets, SetKind::Ports, SetKind::Marks];
+const KINDS: [SetKind; 6] =
+    [SetKind::Addresses, SetKind::Nets, SetKind::Ports, SetKind::Marks, SetKind::Counted, SetKind::Homes];
 
 fn sorted(mut elements: Vec<SetElement>) -> Vec<SetElement> {
     elements.sort();
@@ -67,7 +70,7 @@ fn sets_of_every_kind_and_family_hold_what_was_put_and_lose_what_was_deleted() {
                 assert_eq!(sets.change_elements(&name, &absent).unwrap(), [], "an absent member is success");
             }
         }
-        assert_eq!(sets.sets().unwrap().len(), 8);
+        assert_eq!(sets.sets().unwrap().len(), 2 * KINDS.len());
         for header in sets.sets().unwrap() {
             sets.destroy_set(&header.name).unwrap();
             sets.destroy_set(&header.name).expect("an absent set is success");

@@ -301,8 +301,11 @@ impl Walk<'_> {
             132 => Some(Protocol::Sctp),
             _ => None,
         };
-        let port = if dimensions.get(1) == Some(&true) { packet.source_port } else { packet.destination_port };
-        Ok(set.holds(address, protocol.map(|protocol| (protocol, port))).then_some((set, address)))
+        let (port, interface) = match dimensions.get(1) {
+            Some(true) => (packet.source_port, &packet.in_interface),
+            _ => (packet.destination_port, &packet.out_interface),
+        };
+        Ok(set.holds(address, protocol.map(|protocol| (protocol, port)), interface).then_some((set, address)))
     }
 }
 

@@ -20,6 +20,8 @@ pub enum IpSet {
     Ports(BTreeSet<(IpAddr, Protocol, u16)>),
     /// `hash:ip` with `skbinfo`: each address with the mark that it gives and the bits that are overwritten.
     Marks(BTreeMap<IpAddr, (u32, u32)>),
+    /// `hash:net,iface` of single addresses, each with an interface.
+    Homes(BTreeSet<(IpAddr, String)>),
 }
 
 impl IpSet {
@@ -27,17 +29,18 @@ impl IpSet {
     pub(super) const fn dimensions(&self) -> usize {
         match self {
             Self::Addresses(_) | Self::Nets(_) | Self::Marks(_) => 1,
-            Self::Ports(_) => 2,
+            Self::Ports(_) | Self::Homes(_) => 2,
         }
     }
 
-    /// Whether the address, or the address with the port, is in it.
-    pub(super) fn holds(&self, address: IpAddr, port: Option<(Protocol, u16)>) -> bool {
+    /// Whether the address, or the address with the port or the interface, is in it.
+    pub(super) fn holds(&self, address: IpAddr, port: Option<(Protocol, u16)>, interface: &str) -> bool {
         match self {
             Self::Addresses(addresses) => addresses.contains(&address),
             Self::Nets(nets) => nets.iter().any(|net| net.contains(address)),
             Self::Ports(ports) => port.is_some_and(|(protocol, port)| ports.contains(&(address, protocol, port))),
             Self::Marks(marks) => marks.contains_key(&address),
+            Self::Homes(homes) => homes.contains(&(address, interface.to_owned())),
         }
     }
 }

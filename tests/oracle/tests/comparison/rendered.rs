@@ -332,10 +332,11 @@ impl Kernel {
             }
             AclCall::CreateSet(name, spec) => {
                 let set = match spec.kind {
-                    SetKind::Addresses => IpSet::Addresses(Default::default()),
+                    SetKind::Addresses | SetKind::Counted => IpSet::Addresses(Default::default()),
                     SetKind::Nets => IpSet::Nets(Default::default()),
                     SetKind::Ports => IpSet::Ports(Default::default()),
                     SetKind::Marks => IpSet::Marks(Default::default()),
+                    SetKind::Homes => IpSet::Homes(Default::default()),
                 };
                 if self.sets.insert(name.to_string(), set).is_some() {
                     return Err(fault("the set is there"));
@@ -382,8 +383,21 @@ fn change_element(set: &mut IpSet, change: &ElementChange) -> Option<()> {
         ElementChange::Delete(element) => (*element, false),
     };
     match (set, element) {
-        (IpSet::Addresses(members), SetElement::Address(address)) if put => drop(members.insert(address)),
-        (IpSet::Addresses(members), SetElement::Address(address)) => drop(members.remove(&address)),
+        (IpSet::Addresses(members), SetElement::Address(address) | SetElement::Counted(address)) => {
+            if put {
+                members.insert(address)
+            } else {
+                members.remove(&address)
+            };
+        }
+        (IpSet::Homes(members), SetElement::Home(address, interface)) => {
+            let home = (address, interface.to_string());
+            if put {
+                members.insert(home)
+            } else {
+                members.remove(&home)
+            };
+        }
         (IpSet::Nets(members), SetElement::Net(net)) if net.len() > 0 => {
             let net = Cidr::of(net.addr(), u32::from(net.len()))?;
             if put {
