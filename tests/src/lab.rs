@@ -332,6 +332,11 @@ impl Lab {
         self.folder.path()
     }
 
+    /// Where a machine's `/var/lib` is on the host.
+    pub(crate) fn disk(&self, machine: &str) -> Option<PathBuf> {
+        Some(self.state.disks.as_ref()?.join(machine).join("lib"))
+    }
+
     /// A node by its name in the topology.
     ///
     /// # Panics

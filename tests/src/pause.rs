@@ -171,6 +171,12 @@ fn machine() -> Result<(), String> {
         };
         mounted(Some(Path::new(kind)), &hierarchy.at, Some(kind), MsFlags::empty(), options)?;
     }
+    // Pods that mount it would make it in the host's own.
+    if !Path::new("/lib/modules").exists() {
+        let lib = fs::canonicalize("/lib").map_err(|error| format!("/lib: {error}"))?;
+        overlay(&lib.display().to_string(), "lib")?;
+        make_folder(Path::new("/lib/modules"))?;
+    }
     let shown = Path::new(OWN).join("settings");
     make_folder(&shown)?;
     for (key, value) in KERNEL_SETTINGS {

@@ -34,7 +34,9 @@ impl Assets {
         for program in PROGRAMS {
             folder.there(program)?;
         }
-        for (program, package) in [("containerd", "containerd"), ("runc", "runc"), ("ctr", "containerd")] {
+        for (program, package) in
+            [("containerd", "containerd"), ("runc", "runc"), ("ctr", "containerd"), ("busybox", "busybox-static")]
+        {
             installed(program, package)?;
         }
         Ok(folder)

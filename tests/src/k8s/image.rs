@@ -30,24 +30,58 @@ struct Image {
     name: &'static str,
     /// The files in it, by their absolute path: where each comes from.
     files: BTreeMap<PathBuf, PathBuf>,
+    /// Other names of one of the files.
+    links: Option<(&'static str, &'static [&'static str])>,
     /// What it always runs, with a container's arguments.
     entrypoint: &'static [&'static str],
     /// What it runs unless a container has arguments of its own.
     arguments: &'static [&'static str],
 }
 
+/// What people and tests look for in a container, all of which is one program.
+const BUSYBOX: (&str, &[&str]) = (
+    "/bin/busybox",
+    &[
+        "cat",
+        "echo",
+        "env",
+        "hostname",
+        "ip",
+        "ls",
+        "nc",
+        "nslookup",
+        "ping",
+        "ping6",
+        "ps",
+        "sh",
+        "sleep",
+        "traceroute",
+        "wget",
+    ],
+);
+
 /// Makes the images that every cluster has, where they are not there or older than what is in them.
 pub(crate) fn make(assets: &Assets) -> Result<Vec<PathBuf>, LabError> {
-    let file = |name: &str| BTreeMap::from([(Path::new("/").join(name), assets.program(name))]);
-    let etcd: &[&str] = &["/usr/local/bin/etcd"];
+    let of = |name, program: &str, entrypoint| {
+        let files = BTreeMap::from([(Path::new("/").join(program), assets.program(program))]);
+        Image { name, files, links: None, entrypoint, arguments: &[] }
+    };
+    let mut agnhost = of(AGNHOST_IMAGE, "agnhost", &["/agnhost"]);
+    agnhost.arguments = &["pause"];
+    agnhost.files.insert(BUSYBOX.0.into(), installed("busybox", "busybox-static")?);
+    agnhost.links = Some(BUSYBOX);
+    let etcd = Image {
+        name: ETCD_IMAGE,
+        files: etcd_files()?,
+        links: None,
+        entrypoint: &[],
+        arguments: &["/usr/local/bin/etcd"],
+    };
     let images = [
-        ("pause", Image { name: PAUSE_IMAGE, files: file("pause"), entrypoint: &["/pause"], arguments: &[] }),
-        ("coredns", Image { name: COREDNS_IMAGE, files: file("coredns"), entrypoint: &["/coredns"], arguments: &[] }),
-        (
-            "agnhost",
-            Image { name: AGNHOST_IMAGE, files: file("agnhost"), entrypoint: &["/agnhost"], arguments: &["pause"] },
-        ),
-        ("etcd", Image { name: ETCD_IMAGE, files: etcd_files()?, entrypoint: &[], arguments: etcd }),
+        ("pause", of(PAUSE_IMAGE, "pause", &["/pause"])),
+        ("coredns", of(COREDNS_IMAGE, "coredns", &["/coredns"])),
+        ("agnhost", agnhost),
+        ("etcd", etcd),
     ];
     let folder = images_folder()?;
     fs::create_dir_all(&folder).map_err(LabError::io(folder.display().to_string()))?;
@@ -134,6 +168,15 @@ impl Image {
         append_folder(&mut archive, Path::new("tmp"), 0o1777)?;
         for (path, source) in &self.files {
             append(&mut archive, &inside(path), 0o755, &fs::read(source)?)?;
+        }
+        if let Some((target, names)) = self.links {
+            for name in names {
+                let mut header = Header::new_gnu();
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_mode(0o777);
+                header.set_size(0);
+                archive.append_link(&mut header, inside(&Path::new("/bin").join(name)), target)?;
+            }
         }
         archive.into_inner()
     }

@@ -57,7 +57,17 @@ pub struct Machine<'a> {
     pub(crate) assets: &'a Assets,
 }
 
-impl Machine<'_> {
+impl<'a> Machine<'a> {
+    /// Its name.
+    pub fn name(self) -> String {
+        self.node.name()
+    }
+
+    /// The node of the lab that it is.
+    pub const fn node(self) -> &'a Node {
+        self.node
+    }
+
     /// Its address on the fabric: the kubelet's node address. It is what the topology gives `eth1`.
     pub fn address(self, family: Family) -> Result<IpAddr, LabError> {
         let flag = match family {

@@ -26,9 +26,11 @@ mod network;
 mod pki;
 mod proxy;
 mod reaper;
+mod seed;
 
 use std::fmt;
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -57,6 +59,9 @@ use crate::{LabError, Topology};
 
 /// The name of the file in the lab's folder with which people and tests are the cluster's administrator.
 const ADMIN: &str = "admin";
+
+/// kubectl, which is one with the other components: it must be called by its name.
+const KUBECTL: &str = "kubectl";
 
 /// Where a machine's kube-proxy finds its kubeconfig, on the machine.
 const PROXY_FOLDER: &str = "/var/lib/kube-proxy";
@@ -154,7 +159,8 @@ impl Cluster {
     pub fn up(options: &ClusterOptions) -> Result<Self, LabError> {
         let began = Instant::now();
         let assets = Assets::find()?;
-        let images = image::make(&assets)?;
+        let mut images = image::make(&assets)?;
+        images.extend(Some(images_folder()?.join(AGENT_ARCHIVE)).filter(|archive| archive.exists()));
         let lab = options.lab.clone().without_agents().machines(options.nodes);
         let lab = Lab::up(&options.topology, &lab)?;
         let reaper = Reaper::start(lab.name())?;
@@ -171,11 +177,20 @@ impl Cluster {
         control.launch(&self.authority)?;
         let admin = self.authority.issue("kubernetes-admin", Some("system:masters"), &[], &[])?;
         pki::introduce(self.lab.folder(), ADMIN, &control.server(), &self.authority, &admin)?;
+        let kubectl = self.lab.folder().join(KUBECTL);
+        symlink(self.assets.program(KUBECTL), &kubectl).map_err(LabError::io(kubectl.display().to_string()))?;
         let machines: Vec<_> = self.machines().collect();
         // While the API server fills its etcd.
+        let server = control.server();
+        for machine in &machines {
+            machine.prepare(&server, &self.authority, self.options.taint.as_deref())?;
+            let proxy = self.authority.issue("system:kube-proxy", None, &[], &[])?;
+            pki::introduce(&machine.node.path(PROXY_FOLDER), "kube-proxy", &server, &self.authority, &proxy)?;
+        }
+        seed::plant(&machines, &self.images, |name| self.lab.disk(name))?;
         thread::scope(|scope| {
-            let prepared: Vec<_> = machines.iter().map(|machine| scope.spawn(|| self.prepare(*machine))).collect();
-            prepared.into_iter().try_for_each(|thread| thread.join().unwrap_or(Ok(())))
+            let started: Vec<_> = machines.iter().map(|machine| scope.spawn(|| machine.start_containerd())).collect();
+            started.into_iter().try_for_each(|thread| thread.join().unwrap_or(Ok(())))
         })?;
         tell("the machines have their images");
         control.wait_ready(|words| self.kubectl(words))?;
@@ -199,18 +214,6 @@ impl Cluster {
         self.wait_rollout("kube-system", "deployment/coredns", Duration::from_secs(120))?;
         tell("the cluster's DNS is ready");
         Ok(())
-    }
-
-    /// Everything of a machine up to its images.
-    fn prepare(&self, machine: Machine<'_>) -> Result<(), LabError> {
-        let server = self.control_plane().server();
-        machine.prepare(&server, &self.authority, self.options.taint.as_deref())?;
-        let proxy = self.authority.issue("system:kube-proxy", None, &[], &[])?;
-        pki::introduce(&machine.node.path(PROXY_FOLDER), "kube-proxy", &server, &self.authority, &proxy)?;
-        machine.start_containerd()?;
-        self.images.iter().try_for_each(|archive| machine.import(archive))?;
-        let agent = images_folder()?.join(AGENT_ARCHIVE);
-        if agent.exists() { machine.import(&agent) } else { Ok(()) }
     }
 
     /// The lab under it.
@@ -376,10 +379,9 @@ pub fn kubectl_command(lab: &Lab) -> Result<Command, LabError> {
     let node = lab.nodes().find(|node| node.role() == Role::ControlPlane);
     let node =
         node.ok_or_else(|| LabError::NoSuchNode { what: "control plane in lab", name: lab.name().to_owned() })?;
-    let program = Assets::one("kubectl")?;
     let kubeconfig = lab.folder().join(format!("{ADMIN}.kubeconfig"));
     let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", node.namespace().net_path().display())).arg("--").arg(program);
+    command.arg(format!("--net={}", node.namespace().net_path().display())).arg("--").arg(lab.folder().join(KUBECTL));
     command.env("KUBECONFIG", kubeconfig);
     Ok(command)
 }
