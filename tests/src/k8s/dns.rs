@@ -27,7 +27,7 @@ pub(crate) fn manifest() -> Value {
     let labels = json!({ "k8s-app": "kube-dns" });
     let named = |kind: &str, version: &str| json!({ "apiVersion": version, "kind": kind, "metadata": { "name": "coredns", "namespace": "kube-system" } });
     let with = |mut object: Value, key: &str, value: Value| {
-        object[key] = value;
+        object.as_object_mut().and_then(|fields| fields.insert(key.to_owned(), value));
         object
     };
     let list = |group: &str, resources: &[&str]| json!({ "apiGroups": [group], "resources": resources, "verbs": ["list", "watch"] });

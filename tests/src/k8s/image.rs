@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -111,18 +112,30 @@ fn etcd_files() -> Result<BTreeMap<PathBuf, PathBuf>, LabError> {
 }
 
 impl Image {
-    /// Writes it, unless it is there and newer than its files.
+    /// Writes it, unless it was made of the same before.
     fn make(&self, path: &Path) -> io::Result<()> {
-        let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
-        let newest = self.files.values().map(|source| changed(source)).collect::<io::Result<Vec<_>>>()?;
-        if changed(path).is_ok_and(|made| newest.iter().all(|source| *source <= made)) {
+        let beside = path.with_extension("tar.inputs");
+        let inputs = self.inputs()?;
+        if path.exists() && fs::read_to_string(&beside).is_ok_and(|former| former == inputs) {
             return Ok(());
         }
         let draft = path.with_extension(format!("{}", std::process::id()));
         let written = self.write(BufWriter::new(File::create(&draft)?));
-        written.and_then(|()| fs::rename(&draft, path)).inspect_err(|_| {
+        let made = written.and_then(|()| fs::rename(&draft, path)).and_then(|()| fs::write(&beside, inputs));
+        made.inspect_err(|_| {
             let _ = fs::remove_file(&draft);
         })
+    }
+
+    /// What it is made of, without reading it.
+    fn inputs(&self) -> io::Result<String> {
+        let mut text = format!("{} {:?} {:?} {:?}\n", self.name, self.entrypoint, self.arguments, self.links);
+        for (path, source) in &self.files {
+            let data = fs::metadata(source)?;
+            let line = [path.display().to_string(), source.display().to_string(), data.len().to_string()];
+            text.push_str(&format!("{} {}.{}\n", line.join(" "), data.mtime(), data.mtime_nsec()));
+        }
+        Ok(text)
     }
 
     fn write(&self, out: impl Write) -> io::Result<()> {

@@ -29,7 +29,7 @@ mod reaper;
 mod seed;
 
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -62,6 +62,9 @@ const ADMIN: &str = "admin";
 
 /// kubectl, which is one with the other components: it must be called by its name.
 const KUBECTL: &str = "kubectl";
+
+/// How long one kubectl of a test may run, in seconds: what waits for longer is stuck.
+const KUBECTL_PATIENCE: &str = "600";
 
 /// Where a machine's kube-proxy finds its kubeconfig, on the machine.
 const PROXY_FOLDER: &str = "/var/lib/kube-proxy";
@@ -317,7 +320,10 @@ impl Cluster {
 
     fn run_kubectl(&self, words: &[&str], input: Option<&str>) -> Result<Output, LabError> {
         let failed = || LabError::io(format!("running kubectl {}", words.join(" ")));
-        let mut command = self.kubectl_command()?;
+        let mut command = Command::new("timeout");
+        let kubectl = self.kubectl_command()?;
+        command.args(["-k", "1", KUBECTL_PATIENCE]).arg(kubectl.get_program()).args(kubectl.get_args());
+        command.envs(kubectl.get_envs().filter_map(|(key, value)| Some((key, value?))));
         command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
         let mut child = command.spawn().map_err(failed())?;
@@ -359,7 +365,27 @@ impl Cluster {
     /// Deploys Manx as a user does (`kubectl apply -k manifests/`), and waits for its agents.
     pub fn deploy_manx(&self) -> Result<(), LabError> {
         self.kubectl(&["apply", "-k", MANIFESTS])?;
-        self.wait_rollout("manx-system", "daemonset/manx-agent", Duration::from_secs(180))
+        self.wait_rollout("manx-system", "daemonset/manx-agent", Duration::from_secs(180)).map_err(|error| {
+            LabError::Io {
+                doing: format!("{error}\n{}", self.diagnosis("manx-system")),
+                source: io::ErrorKind::TimedOut.into(),
+            }
+        })
+    }
+
+    /// What people look at first when the pods of a namespace do not come up: the pods, what happened, the last words.
+    pub fn diagnosis(&self, namespace: &str) -> String {
+        let say = |words: &[&str]| match self.try_kubectl(words) {
+            Ok(output) => format!("$ kubectl {}\n{}{}", words.join(" "), output.stdout, output.stderr),
+            Err(error) => format!("{error}\n"),
+        };
+        let mut text = say(&["get", "pods", "-n", namespace, "-o", "wide"]);
+        text.push_str(&say(&["get", "events", "-n", namespace, "--field-selector", "type=Warning"]));
+        let pods = self.kubectl(&["get", "pods", "-n", namespace, "-o", "name"]).unwrap_or_default();
+        for pod in pods.lines() {
+            text.push_str(&say(&["logs", "-n", namespace, pod, "--all-containers", "--tail=15", "--ignore-errors"]));
+        }
+        text
     }
 
     /// Lets the cluster outlive this process, until [`Lab::take_down`].
