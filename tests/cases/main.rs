@@ -7,6 +7,8 @@ mod fabric;
 #[cfg(test)]
 mod lab_itself;
 #[cfg(test)]
+mod manifests;
+#[cfg(test)]
 mod network;
 #[cfg(test)]
 mod node_life;

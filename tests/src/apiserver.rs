@@ -91,6 +91,7 @@ impl<'a> Apiserver<'a> {
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
             format!("--token-auth-file={FOLDER}/users.csv"),
             "--authorization-mode=RBAC".to_owned(),
+            "--allow-privileged=true".to_owned(),
             "--disable-admission-plugins=ServiceAccount".to_owned(),
         ]);
         node.start_service(SERVICE, command)?;

@@ -164,3 +164,49 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let file = options.write(true).create(true).truncate(true).mode(mode).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).with_context(|| path.display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn args(dir: &Path, clients: &[&str]) -> CertsMake {
+        let clients = clients.iter().map(|name| name.parse().unwrap()).collect();
+        CertsMake { dir: dir.to_owned(), server: vec!["10.0.0.1".to_owned(), "etcd.test".to_owned()], days: 1, clients }
+    }
+
+    #[test]
+    fn a_node_more_is_signed_by_the_same_authority_and_what_was_made_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("pki");
+        let text = |path: &str| fs::read_to_string(dir.join(path)).unwrap();
+        make(&args(&dir, &["node-1"])).unwrap();
+        let (authority, first) = (text("ca/ca.crt"), text("node-1/tls.crt"));
+        make(&args(&dir, &["node-1", "node-2"])).unwrap();
+        assert_eq!((text("ca/ca.crt"), text("node-1/tls.crt")), (authority.clone(), first));
+        for owner in ["server", "root", "node-1", "node-2"] {
+            assert_eq!(text(&format!("{owner}/ca.crt")), authority);
+            let key = fs::metadata(dir.join(owner).join(KEY)).unwrap();
+            assert_eq!(key.permissions().mode() & 0o777, 0o600);
+        }
+        fs::remove_file(dir.join("ca/ca.key")).unwrap();
+        let error = make(&args(&dir, &[])).unwrap_err().to_string();
+        assert!(error.contains("one is missing"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_is_filled_when_it_has_all_three() {
+        assert!(!is_filled(&json!({ "metadata": {} })));
+        assert!(!is_filled(&json!({ "data": { CA: "x", CERTIFICATE: "x", KEY: "" } })));
+        assert!(is_filled(&json!({ "data": { CA: "x", CERTIFICATE: "x", KEY: "x" } })));
+    }
+
+    #[test]
+    fn a_secret_is_filled_only_as_it_was_found() {
+        let made = Certificate { certificate: "cert".to_owned(), key: "key".to_owned() };
+        let patch = filling(&json!({ "metadata": { "resourceVersion": "7" } }), "ca", &made);
+        assert_eq!(patch.pointer("/metadata/resourceVersion"), Some(&json!("7")));
+        assert_eq!(patch.pointer("/stringData/ca.crt"), Some(&json!("ca")));
+    }
+}

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use etcd_client::{Permission, PermissionType};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use store::{Etcd, EtcdConfig, Password, Store, StoreError};
+use store::{Etcd, EtcdConfig, Password, Store, StoreError, Write};
 use tempfile::TempDir;
 
 use crate::server::{Server, ServerTls};
@@ -135,6 +135,65 @@ async fn a_watch_and_a_session_of_a_user_survive_that_etcd_forgets_its_tokens() 
     until_there(&store).await;
     put(&store, "a/2", "2").await;
     watching.until_state(&values(&[("a/1", "1"), ("a/2", "2")])).await;
+}
+
+#[tokio::test]
+async fn a_node_writes_its_own_keys_and_those_that_all_nodes_share_and_no_other_nodes() {
+    let authority = Authority::new();
+    let (cert, key_file) = authority.sign("server");
+    let tls = ServerTls { ca: authority.ca(), cert, key: key_file };
+    let Some(server) = Server::start_with(Some(tls)).await else { return };
+    let client = async |name: &str| Etcd::connect(config_of(&authority, &server, name)).await.unwrap();
+    let root = client("root").await;
+    until_there(&root).await;
+    store::check_schema(&root).await.unwrap();
+    // Twice: a node more is a call more.
+    for _ in 0..2 {
+        for node in ["node-1", "node-2"] {
+            root.confine(&node.parse().unwrap()).await.unwrap();
+        }
+    }
+    root.enable_authentication().await.unwrap();
+    root.enable_authentication().await.unwrap();
+
+    let node = client("node-1").await;
+    store::check_schema(&node).await.unwrap();
+    for own in ["nodes/node-1/registration", "blocks/10.0.0.0-26", "borrowed/10.0.0.1", "elected/holder"] {
+        put(&node, own, "mine").await;
+    }
+    let session = node.session(PATIENCE).await.unwrap();
+    let write = Write::Put { key: key("nodes/node-1/alive"), value: b"me".to_vec(), session: Some(session.id()) };
+    node.transact(Vec::new(), vec![write]).await.unwrap();
+
+    put(&root, "nodes/node-2/registration", "theirs").await;
+    put(&root, "resources/IPPool/a", "theirs").await;
+    for others in ["nodes/node-2/registration", "nodes/node-10/registration", "resources/IPPool/a", "version", "other"] {
+        for write in [Write::put(key(others), b"stolen".to_vec()), Write::Delete { key: key(others) }] {
+            let error = node.transact(Vec::new(), vec![write]).await.unwrap_err();
+            assert!(matches!(error, StoreError::Refused { .. }), "{others}: {error}");
+        }
+    }
+    // All of ours is read, and nothing else of this etcd.
+    assert_eq!(node.get(&key("nodes/node-2/registration")).await.unwrap().unwrap().value, b"theirs");
+    assert_eq!(Watching::in_sync(&node, "resources/").await.state, values(&[("resources/IPPool/a", "theirs")]));
+    let beside = Etcd::connect(EtcdConfig { prefix: "/other/".to_owned(), ..config_of(&authority, &server, "node-1") });
+    let error = beside.await.unwrap().get(&key("a")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Refused { .. }), "{error}");
+
+    // The authority's certificate alone is not enough.
+    let error = client("node-3").await.get(&key("version")).await.unwrap_err();
+    assert!(matches!(error, StoreError::Refused { .. }), "{error}");
+}
+
+/// A client with a certificate of that name.
+fn config_of(authority: &Authority, server: &Server, name: &str) -> EtcdConfig {
+    let (cert, key_file) = authority.sign(name);
+    EtcdConfig {
+        ca: Some(authority.ca()),
+        cert: Some(cert),
+        key: Some(key_file),
+        ..EtcdConfig::new([server.url()])
+    }
 }
 
 /// A server that was just started may not answer yet.
