@@ -1,35 +1,46 @@
 #!/usr/bin/env bash
 # Makes the image from manifests/Containerfile and prints the path of the archive, which `ctr images import` takes.
 #
-#   image.sh [--binaries DIR] [--portmap FILE] [--output FILE]
+#   image.sh [--binaries DIR] [--portmap FILE] [--output FILE] [--measure]
+#   image.sh --can-compile
 #
-#   --binaries DIR    manx, manx-agent and manxctl are those of DIR (for tests and labs), not compiled in a build stage
+#   --binaries DIR    manx, manx-agent and manxctl are those of DIR, not compiled in a build stage
 #   --portmap FILE    portmap is this program, not compiled in a build stage (static, as it runs on the host)
 #   --output FILE     default: $CARGO_TARGET_DIR/images/manx-agent.tar
+#   --measure         also tell how large the archive is compressed
+#   --can-compile     only tell whether the base images of the build stages are there or can be fetched
 #
-# Needs buildah and root. Base images come from their registry; where that is not reached they are made out of this
-# host's Debian mirror (mmdebstrap) and toolchains (Rust, Go), under the names that the Containerfile has.
-# Does nothing where the archive was made from the same inputs.
+# Needs buildah and root. Base images come from their registry. Where that is not reached, the Debian that the image's
+# files come from is made out of this host's Debian mirror (mmdebstrap), under the name that the Containerfile has; the
+# programs have to be given then. Does nothing where the archive was made from the same inputs.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 die() { echo "image.sh: $*" >&2; exit 1; }
 
-version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -1)
-image=docker.io/manx/agent:v$version
-output=${CARGO_TARGET_DIR:-target}/images/manx-agent.tar
-binaries='' portmap=''
+binaries='' portmap='' output='' measure='' only_ask=''
 while [ $# -gt 0 ]; do
-    [ $# -ge 2 ] || die "$1: what?"
     case $1 in
-    --binaries) binaries=$(realpath "$2") ;;
-    --portmap) portmap=$(realpath "$2") ;;
-    --output) output=$2 ;;
+    --measure) measure=yes ;;
+    --can-compile) only_ask=yes ;;
+    --binaries | --portmap | --output)
+        [ $# -ge 2 ] || die "$1: what?"
+        case $1 in
+        --binaries) binaries=$(realpath "$2") ;;
+        --portmap) portmap=$(realpath "$2") ;;
+        --output) output=$(realpath -m "$2") ;;
+        esac
+        shift
+        ;;
     *) die "$1 is no option" ;;
     esac
-    shift 2
+    shift
 done
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -1)
+image=docker.io/manx/agent:v$version
+: "${output:=${CARGO_TARGET_DIR:-target}/images/manx-agent.tar}"
+
 [ "$(id -u)" = 0 ] || die "needs root, as buildah's chroot isolation does"
 for program in buildah sha256sum; do
     command -v $program >/dev/null || die "$program is missing (Debian package ${program/sha256sum/coreutils})"
@@ -37,6 +48,23 @@ done
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+
+# there NAME: whether a base image is there or can be fetched.
+there() {
+    ! buildah inspect --type image "$1" >/dev/null 2>&1 || return 0
+    say "fetching $1"
+    timeout 900 buildah pull --quiet "$1" >/dev/null 2>"$work/pull" || {
+        say "it is not to be had:$(tail -1 "$work/pull" | grep -o '[^:]*$')"
+        return 1
+    }
+}
+# The base of a stage.
+base_of() { sed -n "s/^FROM \(.*\) AS $1\$/\1/p" manifests/Containerfile; }
+
+if [ -n "$only_ask" ]; then
+    there "$(base_of programs)" && there "$(base_of portmap)"
+    exit
+fi
 mkdir -p "$(dirname "$output")"
 
 # What the archive is made of.
@@ -46,8 +74,8 @@ inputs() {
     if [ -n "$binaries" ]; then
         (cd "$binaries" && sha256sum manx manx-agent manxctl)
     else
-        find . \( -name target -o -name .git -o -name docs \) -prune -o \
-            -type f \( -name '*.rs' -o -name 'Cargo.*' -o -name '*.toml' \) -print0 | sort -z | xargs -0 sha256sum
+        find . \( -name target -o -name .git -o -name docs \) -prune -o -type f ! -name '*.md' -print0 |
+            sort -z | xargs -0 sha256sum
     fi
 }
 inputs >"$work/inputs"
@@ -56,30 +84,16 @@ if [ -e "$output" ] && cmp -s "$work/inputs" "$output.inputs"; then
     exit
 fi
 
-# base NAME MAKE...: the base image of that name: there, fetched, or made by the command MAKE, which gets the name.
-base() {
-    ! buildah inspect --type image "$1" >/dev/null 2>&1 || return 0
-    say "fetching $1"
-    ! timeout 600 buildah pull --quiet "$1" >/dev/null 2>"$work/pull" || return 0
-    say "it is not to be had ($(tail -1 "$work/pull" | grep -o '[^:]*$' | sed 's/^ *//')); making it"
-    "${@:2}" "$1"
-}
-
 # debian NAME: a Debian as small as it gets. Its packages come from where this host's do.
 debian() {
     command -v mmdebstrap >/dev/null || die "mmdebstrap is missing (Debian package mmdebstrap)"
+    say "making it"
     mmdebstrap --quiet --variant=minbase bookworm "$work/debian.tar" >&2
-    commit scratch "$1" "$work/debian.tar" /
-    rm "$work/debian.tar"
-}
-
-# commit FROM NAME SOURCE TARGET [SETTING...]: an image out of another one and a folder or an archive.
-commit() {
     local container
-    container=$(buildah from --pull-never "$1")
-    buildah add --quiet "$container" "$3" "$4" >/dev/null
-    [ $# -lt 5 ] || buildah config "${@:5}" "$container"
-    buildah commit --quiet --rm "$container" "$2" >/dev/null
+    container=$(buildah from scratch)
+    buildah add --quiet "$container" "$work/debian.tar" / >/dev/null
+    buildah commit --quiet --rm "$container" "$1" >/dev/null
+    rm "$work/debian.tar"
 }
 
 options=(--pull-never --isolation chroot --layers --ignorefile manifests/Containerfile.dockerignore)
@@ -95,7 +109,10 @@ if [ -n "$portmap" ]; then
     install -m 755 "$portmap" "$work/portmap/portmap"
     options+=(--build-context "portmap=$work/portmap")
 fi
-base docker.io/library/debian:bookworm-slim debian
+[ -n "$binaries" ] || there "$(base_of programs)" || die "give the programs by --binaries"
+[ -n "$portmap" ] || there "$(base_of portmap)" || die "give the program by --portmap"
+debian=$(base_of system)
+there "$debian" || debian "$debian"
 
 say "building $image"
 before=$(buildah images --quiet "$image" 2>/dev/null || true)
@@ -116,7 +133,7 @@ cp "$work/inputs" "$output.inputs"
 # Its predecessor would stay for ever, without a name.
 [ -z "$before" ] || [ "$before" = "$(buildah images --quiet "$image")" ] || buildah rmi "$before" >/dev/null
 size="$(($(stat -c %s "$output") / 1000000)) MB"
-# What a registry would hold takes seconds to tell, and says nothing of programs that are not released ones.
-[ -n "$binaries" ] || size="$size, compressed $(($(gzip -c "$output" | wc -c) / 1000000)) MB"
+# This takes seconds.
+[ -z "$measure" ] || size="$size, compressed $(($(gzip -c "$output" | wc -c) / 1000000)) MB"
 say "$image: $size"
 echo "$output"

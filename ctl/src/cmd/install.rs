@@ -15,24 +15,28 @@ use crate::render;
 
 pub(crate) fn run(args: &NodeInstall) -> anyhow::Result<()> {
     let mut kernel = Linux::open()?;
+    let mut not_loaded = Vec::new();
     for step in plan(&look(&mut kernel, args)?) {
         match (carry_out(&mut kernel, args, &step), &step) {
             (Ok(()), Step::Module(_)) => {}
             (Ok(()), step) => render::say(&step.to_string())?,
-            // It may be built in, or not be needed; the agent says what it misses.
-            (Err(error), Step::Module(name)) => render::say(&format!("module {name}: not loaded: {error:#}"))?,
+            // Another kernel may have it under another name, or not need it; the agent says what it misses.
+            (Err(_), Step::Module(name)) => not_loaded.push(*name),
             // Some hosts cannot be written to, and have another way to be told.
             (Err(error), Step::Write { .. }) => render::complain(&format!("{error:#}")),
             (Err(error), _) => return Err(error),
         }
     }
-    Ok(())
+    if not_loaded.is_empty() { Ok(()) } else { render::say(&format!("not loaded: {}", not_loaded.join(", "))) }
 }
 
 fn look(kernel: &mut Linux, args: &NodeInstall) -> anyhow::Result<Seen> {
     let mut interfaces = Vec::new();
     for link in kernel.links()? {
         let Ok(name) = link.name.parse() else { continue };
+        if link.name == "lo" {
+            continue;
+        }
         let mut read = |key| sysctl(kernel, &SysctlKey::ipv6_conf(&name, key));
         if let (Some(accept_ra), Some(forwarding)) = (read("accept_ra")?, read("forwarding")?) {
             interfaces.push(InterfaceSeen { name, accept_ra, forwarding });
