@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use bgp::PeerConfig;
 use bgp::sessions::{Cluster as Declared, sessions};
 use types::resource::{BgpConfigurationSpec, BgpPeerSpec, IpPoolSpec, Kind, Metadata, NodeSpec, Resource, Spec};
-use types::{Asn, ClusterNode, NodeName, Prefix, Registration, ResourceName};
+use types::{Asn, ClusterNode, NodeName, Prefix, Registration, ResourceName, ServiceRanges};
 
+use crate::load_balancer::Pool;
 use crate::sources::ClusterUpdate;
 use crate::table::Table;
 
@@ -39,6 +40,10 @@ pub(crate) struct Desired {
     pub(crate) ranges: BTreeSet<Prefix>,
     /// Ranges whose blocks are not announced.
     pub(crate) unexported: BTreeSet<Prefix>,
+    /// Where Services of type LoadBalancer get their addresses from.
+    pub(crate) load_balancers: Vec<Pool>,
+    /// Ranges of Services' addresses that are announced.
+    pub(crate) services: ServiceRanges,
 }
 
 impl Cluster {
@@ -91,12 +96,21 @@ impl Cluster {
                 (name, pool, ours)
             })
             .collect();
+        // Nobody but pods has a block, and nobody but the router is told a way to a Service.
+        let (pools, load_balancers): (Vec<_>, Vec<_>) = pools.into_iter().partition(|(_, pool, _)| pool.is_for_pods());
+        let load_balancers = load_balancers.into_iter().map(|(name, pool, _)| Pool {
+            name: name.to_string(),
+            cidr: pool.cidr,
+            is_disabled: pool.disabled,
+        });
         Some(Desired {
             asn: node.as_ref().map_or(Asn::DEFAULT, |node| declared.asn(node)),
             port: node.as_ref().map_or(bgp::sessions::PORT, |node| declared.port(node)),
             sessions: sessions(&self.own, &declared),
             ranges: pools.iter().map(|(_, pool, _)| pool.cidr).collect(),
             unexported: pools.iter().filter(|(_, pool, _)| pool.disable_bgp_export).map(|(_, p, _)| p.cidr).collect(),
+            load_balancers: load_balancers.collect(),
+            services: configuration.service_ranges(),
             node,
             pools,
         })
@@ -180,7 +194,12 @@ mod tests {
             registration("b", "192.0.2.2"),
             resource("IPPool", "p", serde_json::json!({"cidr": "10.0.0.0/16", "nodeSelector": "rack == '1'"})),
             resource("IPPool", "q", serde_json::json!({"cidr": "10.1.0.0/16", "disableBGPExport": true})),
-            resource("BGPConfiguration", "default", serde_json::json!({"asNumber": 65001})),
+            resource("IPPool", "lb", serde_json::json!({"cidr": "10.2.0.0/16", "allowedUses": ["LoadBalancer"]})),
+            resource(
+                "BGPConfiguration",
+                "default",
+                serde_json::json!({"asNumber": 65001, "serviceLoadBalancerIPs": [{"cidr": "10.2.0.0/16"}]}),
+            ),
         ]
     }
 
@@ -207,5 +226,11 @@ mod tests {
         assert_eq!(forward.sessions.len(), 1);
         assert_eq!(forward.pools.iter().map(|(_, _, ours)| *ours).collect::<Vec<_>>(), [false, true]);
         assert_eq!(forward.unexported.len(), 1);
+        assert_eq!(
+            (forward.ranges.len(), forward.load_balancers.len()),
+            (2, 1),
+            "a pool for Services is none for pods"
+        );
+        assert_eq!(forward.services.all().collect::<Vec<_>>(), [&forward.load_balancers[0].cidr]);
     }
 }

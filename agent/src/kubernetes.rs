@@ -14,6 +14,8 @@ use types::policy::{Labels, PolicyId};
 use types::resource::Kind;
 use types::{Pod, ResourceName, Update};
 
+use crate::tasks::ApiServer;
+
 /// So long the API server may be silent at the start before what is remembered counts.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -33,6 +35,8 @@ pub(crate) struct Remembered {
     pub(crate) pods: mpsc::Receiver<Update<Key, Entry>>,
     /// How the watches fare.
     pub(crate) status: watch::Receiver<::watch::Status>,
+    /// What is asked of the API server beside these, and not remembered.
+    pub(crate) api: ApiServer,
 }
 
 /// A pod of this node, from its entry.

@@ -25,6 +25,8 @@ pub(crate) struct Moment {
     pub(crate) acl: AclView,
     /// Published endpoints that do not count, as their publisher does not own their addresses.
     pub(crate) refused_endpoints: usize,
+    /// Ranges and addresses of Services that are announced.
+    pub(crate) announced_services: usize,
 }
 
 /// The exposition of one moment.
@@ -61,6 +63,8 @@ impl Moment {
         out.gauge("routes_learned", "Routes that BGP wants, in the kernel or not", count(routes.learned))?;
         out.gauge("routes_stale", "Routes of an earlier life that wait for their source", count(routes.stale))?;
         out.gauge("routes_failed", "Routes that are wanted but not in the kernel", count(routes.failures.len()))?;
+        let help = "Ranges and addresses of Services that this node announces";
+        out.gauge("services_announced", help, count(self.announced_services))?;
         out.counter("routes_conflicts", "Routes of others found in the place of ours", routes.conflicts)?;
         out.counter("routes_disturbed", "Routes of ours that others changed or deleted", routes.disturbed)
     }
@@ -217,10 +221,13 @@ mod tests {
             routes: types::api::RouteCounts::default(),
             endpoints: 2,
         };
-        let text = render(Moment { status, routes: RoutesView::default(), acl, refused_endpoints: 1 }).unwrap();
+        let text =
+            render(Moment { status, routes: RoutesView::default(), acl, refused_endpoints: 1, announced_services: 3 })
+                .unwrap();
         for line in [
             "manx_ready 1",
             "manx_endpoints 2",
+            "manx_services_announced 3",
             "manx_policy_repairs_total 3",
             "manx_policy_endpoints{kind=\"refused\"} 1",
             "manx_policy_drops_total{endpoint=\"manx/a/eth0\",namespace=\"shop\",pod=\"web\",direction=\"ingress\"} 7",

@@ -35,7 +35,7 @@ use crate::pods::Identities;
 use crate::presence::{Presence, PresenceError};
 use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
-use crate::tasks::{self, PolicyWiring, Sockets, Wiring};
+use crate::tasks::{self, PolicyWiring, ServiceWiring, Sockets, Wiring};
 use crate::{instance, pods, remains};
 
 /// The journal's key for its own id.
@@ -102,6 +102,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let (identity, known_identity) = watch::channel(identity);
     let (refused, refused_endpoints) = watch::channel(0);
     let (identities, kubernetes) = watch_kubernetes(&config, &cache, &tracker).await?;
+    let api = kubernetes.as_ref().map(|(remembered, _)| remembered.api.clone());
+    let services = ServiceWiring::new(config.node_name.clone(), api, cache.clone(), acl.clone());
     let status = Status {
         node: config.node_name.clone(),
         datastore,
@@ -114,6 +116,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         readiness: readiness.clone(),
         refused_endpoints,
         kubernetes: kubernetes.as_ref().map(|(remembered, _)| remembered.status.clone()),
+        services: services.view(),
         host_problems: Arc::new(remains::host_problems(kernel.as_mut())),
     };
     let (parked, parked_links) = mpsc::channel(1);
@@ -140,6 +143,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         pools,
         felix,
         policy,
+        services,
         bgp,
         outputs,
         identity,

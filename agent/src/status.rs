@@ -1,5 +1,6 @@
 //! The node at a glance: asked of the owners of state each time, kept nowhere.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use types::{Asn, Family, NodeName, Prefix, RouterId, WorkloadEndpoint};
 
 use crate::metrics::Moment;
 use crate::readiness::Readiness;
+use crate::tasks::ServiceView;
 
 /// What the answers are put together from.
 #[derive(Clone)]
@@ -42,6 +44,8 @@ pub(crate) struct Status {
     pub(crate) refused_endpoints: watch::Receiver<usize>,
     /// How the watches of the API server fare, where there is one.
     pub(crate) kubernetes: Option<watch::Receiver<::watch::Status>>,
+    /// Addresses of Services.
+    pub(crate) services: ServiceView,
     /// What is wrong with the host's settings, in words.
     pub(crate) host_problems: Arc<Vec<String>>,
 }
@@ -83,6 +87,7 @@ impl Status {
         if let Some(watches) = &self.kubernetes {
             problems.extend(watches.borrow().troubles());
         }
+        problems.extend(self.services.problems.borrow().iter().cloned());
         let mut counts = RouteCounts::default();
         if let Some(routes) = routes {
             counts = RouteCounts {
@@ -113,7 +118,9 @@ impl Status {
     pub(crate) async fn moment(&self) -> Moment {
         let (status, routes, acl) = tokio::join!(self.node(), self.felix.view(), self.acl.view());
         let refused_endpoints = *self.refused_endpoints.borrow();
-        Moment { status, routes: routes.unwrap_or_default(), acl: acl.unwrap_or_default(), refused_endpoints }
+        let announced_services = self.services.announced.borrow().as_ref().map_or(0, BTreeSet::len);
+        let (routes, acl) = (routes.unwrap_or_default(), acl.unwrap_or_default());
+        Moment { status, routes, acl, refused_endpoints, announced_services }
     }
 
     pub(crate) async fn ipam(&self) -> IpamView {

@@ -3,7 +3,9 @@
 //! ```text
 //!   source (1 per prefix) ──ClusterUpdate──► cluster (1) ──sessions, import──► bgp
 //!                                               │ └───────pools──────────────► ipam
-//!   ipam ──own blocks──► blocks (1) ──originate──► bgp,  ──unreachable routes──► felix
+//!   ipam ──own blocks──► originated (1) ──originate──► bgp,  ──unreachable routes──► felix
+//!   cluster ──ranges──► services (1) ──announced addresses──► originated   ──ranges──► felix (acl): drop what comes back
+//!   election (1): the lease on `elected/holder` ──► load balancers (1) ──addresses──► API server
 //!   bgp ──FibUpdate──► fib (1) ──► felix          bgp ──NextHopWatch──► watches (1) ──► felix
 //!   felix ──NextHopState──► next_hops (1) ──► bgp
 //!   tombstones ──► released (1) ──► ipam, felix: DELs that were not answered
@@ -12,6 +14,7 @@
 //!   nodes (1) ──registrations──► cluster   ──endpoints──► peers (1) ◄──blocks (1 source)
 //!                                                          └──those that count──► carry
 //!   API server ──► write_down, remembered (1 of each per kind) ──► the sources above, pods (1)
+//!   API server ──Services, EndpointSlices (while needed)──► services, load balancers   ──Node──► services
 //!   pods (1) ──labels──► ipam, felix (acl); answers the ADDs that wait for their Pod
 //!   agent.sock, health port (1 server each) ──► status: asks ipam, felix, bgp
 //!   presence (1): the lease on the node's name
@@ -19,6 +22,7 @@
 //!
 //! A task that cannot go on says why on one channel, and the agent ends with that; the others end with the process.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -40,20 +44,24 @@ use tracing::{info, warn};
 
 use types::config::Config;
 use types::resource::Kind;
-use types::{InterfaceName, Prefix, Registration, ResourceName, Update};
+use types::{InterfaceName, Prefix, Registration, ResourceName, ServiceRanges, Update};
 
 use crate::api::{self, Api};
 use crate::attach::Attachments;
 use crate::cluster::{Cluster, Desired};
 use crate::drop_log::Denied;
+use crate::election::Election;
+use crate::load_balancer::Pool;
 use crate::presence::Presence;
 use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
 use crate::{drop_log, health, reaper, released, remains, sources};
 
 pub(crate) use policy::{PolicyWiring, acl, read_drop_log, remember};
+pub(crate) use services::{ApiServer, ServiceView, ServiceWiring};
 
 mod policy;
+mod services;
 
 /// Updates that wait for the cluster task.
 const UPDATES: usize = 1_024;
@@ -72,6 +80,7 @@ pub(crate) struct Wiring {
     pub(crate) pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
     pub(crate) felix: Felix,
     pub(crate) policy: PolicyWiring,
+    pub(crate) services: ServiceWiring,
     pub(crate) bgp: Bgp,
     pub(crate) outputs: Outputs,
     pub(crate) identity: watch::Sender<Identity>,
@@ -106,14 +115,19 @@ impl Wiring {
             identity: self.identity,
             acl,
             unexported: watch::Sender::default(),
+            service_ranges: self.services.ranges.clone(),
+            load_balancers: self.services.pools.clone(),
             readiness: self.readiness.clone(),
             fatal: fatal.clone(),
         };
-        let unexported = cluster.unexported.subscribe();
+        let originated = Originated {
+            blocks: self.ipam.blocks(),
+            unexported: cluster.unexported.subscribe(),
+            services: self.services.view().announced,
+        };
         tracker.spawn(cluster.run(reports));
 
-        let blocks = follow_blocks(self.ipam, unexported, self.felix.clone(), self.bgp.clone(), self.readiness);
-        tracker.spawn(blocks);
+        tracker.spawn(originated.follow(self.felix.clone(), self.bgp.clone(), self.readiness));
         tracker.spawn(carry_routes(self.outputs.fib, self.felix.clone()));
         tracker.spawn(carry_watches(self.outputs.watches, self.felix.clone()));
         tracker.spawn(carry_next_hops(self.felix, self.bgp));
@@ -121,6 +135,11 @@ impl Wiring {
         let (group, parked) = (self.config.kernel.link_group, self.parked_links);
         let kernel: Box<dyn Kernel> = Box::new(Linux::open()?);
         std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper::run(kernel, group, parked))?;
+
+        let instance = self.presence.instance.clone();
+        let election = Election::new(Arc::clone(&self.store), self.config.node_name.clone(), instance);
+        self.services.start(election.is_elected(), tracker);
+        tracker.spawn(election.stand(cancel.clone()));
 
         let presence = self.presence.keep(self.session, self.registrations, cancel.clone());
         let lost_name = fatal.clone();
@@ -226,7 +245,9 @@ struct ClusterTask {
     bgp: Bgp,
     acl: Acl,
     identity: watch::Sender<Identity>,
-    unexported: watch::Sender<std::collections::BTreeSet<Prefix>>,
+    unexported: watch::Sender<BTreeSet<Prefix>>,
+    service_ranges: watch::Sender<Option<ServiceRanges>>,
+    load_balancers: watch::Sender<Vec<Pool>>,
     readiness: Readiness,
     fatal: mpsc::Sender<anyhow::Error>,
 }
@@ -279,6 +300,17 @@ impl ClusterTask {
         let nat = desired.pools.iter().map(|(_, pool, _)| NatPool { cidr: pool.cidr, outgoing: pool.nat_outgoing });
         self.acl.nat_pools(nat.collect()).await;
         self.unexported.send_replace(desired.unexported.clone());
+        self.service_ranges.send_if_modified(|ranges| {
+            let wanted = Some(&desired.services);
+            let is_other = ranges.as_ref() != wanted;
+            *ranges = wanted.cloned();
+            is_other
+        });
+        self.load_balancers.send_if_modified(|pools| {
+            let is_other = *pools != desired.load_balancers;
+            pools.clone_from(&desired.load_balancers);
+            is_other
+        });
         let pools = desired.ranges.iter().copied().collect();
         self.bgp.import(ImportPolicy { pools, prefixes: self.import_prefixes.clone() }).await?;
         self.identity.send_modify(|identity| {
@@ -314,35 +346,45 @@ async fn share_subnets(sessions: &mut [PeerConfig]) {
     }
 }
 
-/// Own blocks: unreachable routes and originated prefixes.
-async fn follow_blocks(
-    ipam: Ipam,
-    mut unexported: watch::Receiver<std::collections::BTreeSet<Prefix>>,
-    felix: Felix,
-    bgp: Bgp,
-    readiness: Readiness,
-) {
-    let mut blocks = ipam.blocks();
-    loop {
-        let own = blocks.borrow_and_update().as_ref().clone();
-        let hidden = unexported.borrow_and_update().clone();
-        // The unreachable route first: no peer sends what this node would send back.
-        felix.own_blocks(own.clone()).await;
-        let exported = own.iter().filter(|block| !hidden.iter().any(|pool| pool.covers(block))).copied().collect();
-        if bgp.originate(exported).await.is_err() {
-            return;
-        }
-        if own.is_empty() {
-            readiness.unready(Part::Addresses, "no address block is claimed yet".to_owned());
-        } else {
-            readiness.ready(Part::Addresses);
-        }
-        let changed = tokio::select! {
-            changed = blocks.changed() => changed,
-            changed = unexported.changed() => changed,
-        };
-        if changed.is_err() {
-            return;
+/// What this node originates follows from these.
+struct Originated {
+    /// Own blocks.
+    blocks: watch::Receiver<Arc<BTreeSet<Prefix>>>,
+    /// Pools whose blocks are not announced.
+    unexported: watch::Receiver<BTreeSet<Prefix>>,
+    /// Addresses of Services; nothing before they are known.
+    services: watch::Receiver<Option<BTreeSet<Prefix>>>,
+}
+
+impl Originated {
+    /// Own blocks: unreachable routes and originated prefixes. Services: originated prefixes.
+    async fn follow(mut self, felix: Felix, bgp: Bgp, readiness: Readiness) {
+        loop {
+            let own = self.blocks.borrow_and_update().as_ref().clone();
+            let hidden = self.unexported.borrow_and_update().clone();
+            let services = self.services.borrow_and_update().clone();
+            // The unreachable route first: no peer sends what this node would send back.
+            felix.own_blocks(own.clone()).await;
+            // With the first word of what is originated peers may take what they are not told for gone (RFC 4724).
+            if let Some(services) = services {
+                let blocks = own.iter().filter(|block| !hidden.iter().any(|pool| pool.covers(block))).copied();
+                if bgp.originate(blocks.chain(services).collect()).await.is_err() {
+                    return;
+                }
+            }
+            if own.is_empty() {
+                readiness.unready(Part::Addresses, "no address block is claimed yet".to_owned());
+            } else {
+                readiness.ready(Part::Addresses);
+            }
+            let changed = tokio::select! {
+                changed = self.blocks.changed() => changed,
+                changed = self.unexported.changed() => changed,
+                changed = self.services.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
         }
     }
 }

@@ -53,6 +53,11 @@ pub fn pods() -> Key {
     key("pods/".to_owned())
 }
 
+/// What this node announced of Services last. In the cache alone; no store has it.
+pub fn announced() -> Key {
+    key("announced".to_owned())
+}
+
 /// The claim of an address block.
 pub fn block(block: &Prefix) -> Key {
     key(format!("blocks/{}-{}", block.addr(), block.len()))

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use kube::Client;
-use kube::api::{ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::api::{GetParams, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
 use kube::core::{Request, Status as Answer};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -49,6 +49,12 @@ pub(crate) struct Page<I> {
     pub(crate) metadata: PageMetadata,
     /// Objects.
     items: Option<Vec<I>>,
+}
+
+/// An object as it is after a change.
+#[derive(Deserialize)]
+struct Patched {
+    metadata: PageMetadata,
 }
 
 /// What a page says of its listing.
@@ -143,18 +149,50 @@ impl Calls {
 
     /// Changes the status of an object by a strategic merge patch. Where the object is gone (404) or not in the version that
     /// the patch names (409), that is [`CallError::Gone`].
-    pub(crate) async fn patch_status(&mut self, path: &str, name: &str, patch: &Value) -> Result<(), CallError> {
+    /// Gives the version that it is in then.
+    pub(crate) async fn patch_status(&mut self, path: &str, name: &str, patch: &Value) -> Result<String, CallError> {
         let patch = Patch::Strategic(patch);
         let request = Request::new(path)
             .patch_subresource("status", name, &PatchParams::default(), &patch)
             .map_err(|error| self.config_error(&error))?;
+        let text = self.ask(async |client| client.request_text(request).await).await?;
+        let patched: Patched = serde_json::from_str(&text).map_err(|error| self.malformed(&chain(&error)))?;
+        Ok(patched.metadata.resource_version)
+    }
+
+    /// An object; [`CallError::Gone`] where there is none of that name.
+    pub(crate) async fn get(&mut self, path: &str, name: &str) -> Result<Value, CallError> {
+        let request = Request::new(path).get(name, &GetParams::default()).map_err(|error| self.config_error(&error))?;
+        let text = self.ask(async |client| client.request_text(request).await).await?;
+        serde_json::from_str(&text).map_err(|error| self.malformed(&chain(&error)))
+    }
+
+    /// Changes an object by a merge patch (RFC 7396); errors as for [`Calls::patch_status`].
+    pub(crate) async fn patch(&mut self, path: &str, name: &str, patch: &Value) -> Result<(), CallError> {
+        let request = Request::new(path)
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .map_err(|error| self.config_error(&error))?;
+        self.ask(async |client| client.request_text(request).await).await.map(drop)
+    }
+
+    /// Sends a request about one object. Where that is gone (404) or not in the version that the request names (409), that
+    /// is [`CallError::Gone`].
+    async fn ask(
+        &mut self,
+        request: impl AsyncFnOnce(Client) -> Result<String, kube::Error>,
+    ) -> Result<String, CallError> {
         let client = self.client().await?;
-        match tokio::time::timeout(ANSWER_TIME, client.request_text(request)).await {
-            Ok(Ok(_)) => Ok(()),
+        match tokio::time::timeout(ANSWER_TIME, request(client)).await {
+            Ok(Ok(text)) => Ok(text),
             Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) => Err(CallError::Gone),
             Ok(Err(error)) => Err(self.error(error)),
             Err(_) => Err(self.unanswered()),
         }
+    }
+
+    /// An object could not be read.
+    pub(crate) fn not_read(&self, error: &serde_json::Error) -> WatchError {
+        WatchError::Malformed { server: self.server.clone(), what: chain(error) }
     }
 
     fn fields<K: Kind>(&self) -> Option<String> {

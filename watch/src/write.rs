@@ -1,4 +1,4 @@
-//! What is written to the API server: the status of a Service.
+//! What is written to the API server: the status of a Service; module `node` has what is written of Nodes.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use crate::call::{CallError, Calls};
 /// Writes to the API server. Nothing is tried twice: whoever wants something looks at what the watch says, and asks again.
 #[derive(Debug)]
 pub struct Writer {
-    calls: Calls,
+    pub(crate) calls: Calls,
 }
 
 /// Something was not written.
@@ -38,14 +38,14 @@ impl Writer {
     }
 
     /// Writes the addresses of a Service that is in this version into its status, with what is to be said of them; without
-    /// a condition there is to be none of ours.
+    /// a condition there is to be none of ours. Gives the version that it is in then.
     pub async fn put_addresses(
         &mut self,
         service: &Namespaced,
         version: &str,
         addresses: &[IpAddr],
         condition: Option<&AddressCondition>,
-    ) -> Result<(), WriteError> {
+    ) -> Result<String, WriteError> {
         let ingress: Vec<Value> = addresses.iter().map(|address| json!({ "ip": address })).collect();
         let condition = match condition {
             // A strategic merge patch goes by `type`, so that others' conditions stay.
@@ -64,7 +64,7 @@ impl Writer {
         });
         let path = core::Service::url_path(&(), Some(&service.namespace));
         match self.calls.patch_status(&path, &service.name, &patch).await {
-            Ok(()) => Ok(()),
+            Ok(version) => Ok(version),
             Err(CallError::Gone) => Err(WriteError::Outdated { object: format!("Service {service}") }),
             Err(CallError::Failed(error)) => Err(error.into()),
         }

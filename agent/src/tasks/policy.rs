@@ -16,6 +16,7 @@ use types::config::{Config, EndpointToHost};
 use types::resource::Kind;
 use types::{NodeName, Update};
 
+use super::services::{self, ApiServer};
 use crate::kubernetes::Remembered;
 use crate::peers::Peers;
 use crate::readiness::{Part, Readiness};
@@ -77,7 +78,9 @@ impl PolicyWiring {
 
 /// Puts the cache behind the watches.
 pub(crate) fn remember(watches: Watches, cache: &Cache, tracker: &TaskTracker) -> Remembered {
-    let Watches { policies, namespaces, pods, status, .. } = watches;
+    let Watches { policies, namespaces, pods, node, status, tasks } = watches;
+    let (known_node, node_known) = watch::channel(None);
+    tracker.spawn(services::follow_node(node, known_node));
     Remembered {
         policies: remembered(keys::resources(Kind::NetworkPolicy), policies, kubernetes::policy_entry, cache, tracker),
         namespaces: remembered(
@@ -89,6 +92,7 @@ pub(crate) fn remember(watches: Watches, cache: &Cache, tracker: &TaskTracker) -
         ),
         pods: remembered(keys::pods(), pods, kubernetes::pod_entry, cache, tracker),
         status,
+        api: ApiServer { tasks: Arc::new(tasks), node: node_known },
     }
 }
 

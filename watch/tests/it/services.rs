@@ -55,8 +55,9 @@ async fn a_service_is_told_and_its_addresses_are_written_to_the_version_that_was
 
     let mut writer = watches.tasks.writer();
     let said = met("Assigned");
-    writer.put_addresses(&web, &made.version, &[wanted], Some(&said)).await.unwrap();
+    let version = writer.put_addresses(&web, &made.version, &[wanted], Some(&said)).await.unwrap();
     seen.until("addressed", |seen| seen.now[&web].ingress == [wanted]).await;
+    assert_eq!(seen.now[&web].version, version);
     assert_eq!(seen.now[&web].said, Some(said.clone()));
     // Somebody who has not seen that does not undo it.
     let late = writer.put_addresses(&web, &made.version, &[], None).await;

@@ -1,0 +1,533 @@
+//! Which addresses of Services this node announces (pure). The task around it is in `tasks`.
+//!
+//! A range of BGPConfiguration is announced by every node: whichever takes a packet in, kube-proxy leads it on. Single
+//! addresses are announced beside it where that is not so: of a Service with `externalTrafficPolicy: Local` by the nodes that
+//! have a ready endpoint of it; and of an entry that is a single address, or of one that is not to be announced as a whole,
+//! by every node as long as a Service has the address. A node that is not to take traffic of load balancers announces none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use types::{EndpointSlice, Family, Namespaced, NodeName, Prefix, Service, ServiceRanges, Update};
+
+/// The label of a node that is not to take traffic of load balancers, whatever its value.
+pub(crate) const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// What is known, and what follows. An update costs what concerns its Service.
+#[derive(Debug)]
+pub(crate) struct Announcements {
+    node: NodeName,
+    ranges: ServiceRanges,
+    /// Whether this node takes no traffic of load balancers; none before that is known.
+    excluded: Option<bool>,
+    /// The Services that single addresses may be announced of.
+    services: BTreeMap<Namespaced, Facts>,
+    /// Those of them that need to know where their endpoints are.
+    in_need: BTreeSet<Namespaced>,
+    service_listing: Listing,
+    /// EndpointSlices with a ready endpoint on this node: whose they are.
+    local: BTreeMap<Namespaced, (Namespaced, Family)>,
+    /// How many of them a Service has.
+    local_counts: BTreeMap<(Namespaced, Family), usize>,
+    slice_listing: Listing,
+    /// The single addresses that are announced of a Service.
+    single: BTreeMap<Namespaced, BTreeSet<Prefix>>,
+    /// By how many Services each is.
+    counts: BTreeMap<Prefix, usize>,
+}
+
+/// What is kept of a Service.
+#[derive(Debug, PartialEq)]
+struct Facts {
+    is_local: bool,
+    cluster_ips: Vec<IpAddr>,
+    external_ips: Vec<IpAddr>,
+    ingress: Vec<IpAddr>,
+}
+
+/// Where a source stands.
+#[derive(Debug, Default)]
+struct Listing {
+    /// What the listing under way has not named yet.
+    unconfirmed: Option<BTreeSet<Namespaced>>,
+    /// Everything has been named once.
+    is_known: bool,
+}
+
+impl Listing {
+    fn restart<'a>(&mut self, there: impl Iterator<Item = &'a Namespaced>) {
+        self.unconfirmed = Some(there.cloned().collect());
+    }
+
+    fn confirm(&mut self, key: &Namespaced) {
+        if let Some(unconfirmed) = &mut self.unconfirmed {
+            unconfirmed.remove(key);
+        }
+    }
+
+    /// What is gone.
+    fn in_sync(&mut self) -> BTreeSet<Namespaced> {
+        self.is_known = true;
+        self.unconfirmed.take().unwrap_or_default()
+    }
+}
+
+impl Announcements {
+    /// Nothing is known yet.
+    pub(crate) fn new(node: NodeName) -> Self {
+        Self {
+            node,
+            ranges: ServiceRanges::default(),
+            excluded: None,
+            services: BTreeMap::new(),
+            in_need: BTreeSet::new(),
+            service_listing: Listing::default(),
+            local: BTreeMap::new(),
+            local_counts: BTreeMap::new(),
+            slice_listing: Listing::default(),
+            single: BTreeMap::new(),
+            counts: BTreeMap::new(),
+        }
+    }
+
+    /// What is to be announced.
+    pub(crate) fn set_ranges(&mut self, ranges: ServiceRanges) {
+        if self.ranges != ranges {
+            self.ranges = ranges;
+            self.look_at_all();
+        }
+    }
+
+    /// Whether this node takes no traffic of load balancers.
+    pub(crate) fn set_excluded(&mut self, is_excluded: bool) {
+        if self.excluded.replace(is_excluded) != Some(is_excluded) {
+            self.look_at_all();
+        }
+    }
+
+    /// A report of Services.
+    pub(crate) fn service(&mut self, update: Update<Namespaced, Service>) {
+        match update {
+            Update::Restart => self.service_listing.restart(self.services.keys()),
+            Update::Set(name, service) => {
+                self.service_listing.confirm(&name);
+                match facts(service) {
+                    Some(facts) => drop(self.services.insert(name.clone(), facts)),
+                    None => drop(self.services.remove(&name)),
+                }
+                self.look_at(&name);
+            }
+            Update::Delete(name) => self.drop_service(&name),
+            Update::InSync => {
+                for name in self.service_listing.in_sync() {
+                    self.drop_service(&name);
+                }
+            }
+        }
+    }
+
+    /// A report of EndpointSlices.
+    pub(crate) fn slice(&mut self, update: Update<Namespaced, EndpointSlice>) {
+        match update {
+            Update::Restart => self.slice_listing.restart(self.local.keys()),
+            Update::Set(name, slice) => {
+                self.slice_listing.confirm(&name);
+                let here = slice.ready_nodes.iter().any(|node| node == self.node.as_str());
+                self.set_local(name, slice.service.zip(slice.family).filter(|_| here));
+            }
+            Update::Delete(name) => self.set_local(name, None),
+            Update::InSync => {
+                for name in self.slice_listing.in_sync() {
+                    self.set_local(name, None);
+                }
+            }
+        }
+    }
+
+    /// Services are not followed any more.
+    pub(crate) fn forget_services(&mut self) {
+        (self.services, self.service_listing) = Default::default();
+        self.look_at_all();
+    }
+
+    /// EndpointSlices are not followed any more.
+    pub(crate) fn forget_slices(&mut self) {
+        (self.local, self.local_counts, self.slice_listing) = Default::default();
+        self.look_at_all();
+    }
+
+    /// Whether Services are to be followed.
+    pub(crate) const fn needs_services(&self) -> bool {
+        !self.ranges.is_empty()
+    }
+
+    /// Whether EndpointSlices are to be followed.
+    pub(crate) fn needs_slices(&self) -> bool {
+        !self.in_need.is_empty()
+    }
+
+    /// Whether everything is known that announcements follow from.
+    pub(crate) fn are_known(&self) -> bool {
+        let services = !self.needs_services() || (self.excluded.is_some() && self.service_listing.is_known);
+        services && (!self.needs_slices() || self.slice_listing.is_known)
+    }
+
+    /// What is announced, as far as known.
+    pub(crate) fn announced(&self) -> BTreeSet<Prefix> {
+        if self.is_excluded() {
+            return BTreeSet::new();
+        }
+        whole(&self.ranges).chain(self.counts.keys().copied()).collect()
+    }
+
+    fn is_excluded(&self) -> bool {
+        self.excluded == Some(true)
+    }
+
+    fn drop_service(&mut self, name: &Namespaced) {
+        self.services.remove(name);
+        self.look_at(name);
+    }
+
+    fn set_local(&mut self, slice: Namespaced, of: Option<(Namespaced, Family)>) {
+        let before = match &of {
+            Some(of) => self.local.insert(slice, of.clone()),
+            None => self.local.remove(&slice),
+        };
+        if before == of {
+            return;
+        }
+        if let Some(before) = &before
+            && let Some(count) = self.local_counts.get_mut(before)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.local_counts.remove(before);
+            }
+        }
+        if let Some(of) = &of {
+            *self.local_counts.entry(of.clone()).or_default() += 1;
+        }
+        for (service, _) in before.iter().chain(&of) {
+            self.look_at(service);
+        }
+    }
+
+    fn look_at_all(&mut self) {
+        let names: BTreeSet<Namespaced> = self.services.keys().chain(self.single.keys()).cloned().collect();
+        names.iter().for_each(|name| self.look_at(name));
+        self.in_need.retain(|name| self.services.contains_key(name));
+    }
+
+    /// Puts right what is announced of a Service.
+    fn look_at(&mut self, name: &Namespaced) {
+        let facts = self.services.get(name);
+        if facts.is_some_and(|facts| facts.is_local && self.ranges_of(facts).next().is_some()) {
+            self.in_need.insert(name.clone());
+        } else {
+            self.in_need.remove(name);
+        }
+        let wanted = facts.map(|facts| self.wanted(name, facts)).unwrap_or_default();
+        let before = self.single.remove(name).unwrap_or_default();
+        for prefix in before.difference(&wanted) {
+            if let Some(count) = self.counts.get_mut(prefix) {
+                *count -= 1;
+                if *count == 0 {
+                    self.counts.remove(prefix);
+                }
+            }
+        }
+        for prefix in wanted.difference(&before) {
+            *self.counts.entry(*prefix).or_default() += 1;
+        }
+        if !wanted.is_empty() {
+            self.single.insert(name.clone(), wanted);
+        }
+    }
+
+    fn wanted(&self, name: &Namespaced, facts: &Facts) -> BTreeSet<Prefix> {
+        if self.is_excluded() {
+            return BTreeSet::new();
+        }
+        let is_announced = |(address, is_single): &(IpAddr, bool)| {
+            if facts.is_local {
+                self.local_counts.contains_key(&(name.clone(), Family::of(*address)))
+            } else {
+                *is_single
+            }
+        };
+        self.ranges_of(facts).filter(is_announced).map(|(address, _)| Prefix::host(address)).collect()
+    }
+
+    /// The addresses of a Service that lie in ranges, with whether such a range is not announced as a whole.
+    fn ranges_of<'a>(&'a self, facts: &'a Facts) -> impl Iterator<Item = (IpAddr, bool)> + 'a {
+        let ServiceRanges { cluster, external, load_balancer, load_balancer_apart: apart } = &self.ranges;
+        let within = |addresses: &'a [IpAddr], ranges: &'a [Prefix], single: fn(&Prefix) -> bool| {
+            addresses.iter().filter_map(move |address| {
+                let mut covering = ranges.iter().filter(|range| range.contains(*address)).peekable();
+                covering.peek()?;
+                Some((*address, covering.any(single)))
+            })
+        };
+        let load_balancer_is_single: fn(&Prefix) -> bool = if *apart { |_| true } else { Prefix::is_host };
+        // Of a cluster range each node announces the whole, whatever its length.
+        within(&facts.cluster_ips, cluster, |_| false)
+            .chain(within(&facts.external_ips, external, Prefix::is_host))
+            .chain(within(&facts.ingress, load_balancer, load_balancer_is_single))
+    }
+}
+
+/// The ranges that are announced as such.
+fn whole(ranges: &ServiceRanges) -> impl Iterator<Item = Prefix> {
+    let load_balancer = ranges.load_balancer.iter().filter(|range| !ranges.load_balancer_apart && !range.is_host());
+    let external = ranges.external.iter().filter(|range| !range.is_host());
+    ranges.cluster.iter().chain(external).chain(load_balancer).copied()
+}
+
+/// What was announced before a restart and may be still, going by the ranges of now: all that can be said while the API
+/// server is away. Without any memory the ranges are announced, as they are by every node.
+pub(crate) fn remembered(ranges: &ServiceRanges, before: Option<&BTreeSet<Prefix>>) -> BTreeSet<Prefix> {
+    let Some(before) = before else { return whole(ranges).collect() };
+    let whole: BTreeSet<Prefix> = whole(ranges).collect();
+    let may_be = |prefix: &&Prefix| {
+        whole.contains(prefix) || (prefix.is_host() && ranges.all().any(|range| range.covers(prefix)))
+    };
+    before.iter().filter(may_be).copied().collect()
+}
+
+/// What is to be kept of a Service; nothing of one whose addresses are never announced one by one.
+fn facts(service: Service) -> Option<Facts> {
+    let Service { is_local, cluster_ips, external_ips, ingress, .. } = service;
+    // A headless Service is reached at its endpoints alone.
+    let serves = !cluster_ips.is_empty() && (is_local || !external_ips.is_empty() || !ingress.is_empty());
+    serves.then(|| Facts {
+        is_local,
+        cluster_ips: if is_local { cluster_ips } else { Vec::new() },
+        external_ips,
+        ingress,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WEB: &str = "web";
+
+    fn name(name: &str) -> Namespaced {
+        Namespaced::new("shop", name)
+    }
+
+    fn prefixes(texts: &[&str]) -> Vec<Prefix> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn addresses(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    fn ranges() -> ServiceRanges {
+        ServiceRanges {
+            cluster: prefixes(&["10.96.0.0/16", "fd00:96::/112"]),
+            external: prefixes(&["198.51.100.0/25", "198.51.100.200/32"]),
+            load_balancer: prefixes(&["203.0.113.0/24", "192.0.2.9/32"]),
+            load_balancer_apart: false,
+        }
+    }
+
+    const WHOLE: [&str; 4] = ["10.96.0.0/16", "fd00:96::/112", "198.51.100.0/25", "203.0.113.0/24"];
+
+    fn service(is_local: bool, external: &[&str], ingress: &[&str]) -> Service {
+        Service {
+            is_local,
+            cluster_ips: addresses(&["10.96.0.7", "fd00:96::7"]),
+            external_ips: addresses(external),
+            ingress: addresses(ingress),
+            ..Service::default()
+        }
+    }
+
+    fn slice(service: &str, family: Family, nodes: &[&str]) -> EndpointSlice {
+        EndpointSlice {
+            service: Some(name(service)),
+            family: Some(family),
+            ready_nodes: nodes.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// With this node known to take traffic, and no Services and EndpointSlices.
+    fn announcements() -> Announcements {
+        let mut it = Announcements::new("own".parse().unwrap());
+        it.set_ranges(ranges());
+        it.set_excluded(false);
+        for _ in 0..2 {
+            it.service(Update::Restart);
+            it.service(Update::InSync);
+            it.slice(Update::Restart);
+            it.slice(Update::InSync);
+        }
+        it
+    }
+
+    fn announces(it: &Announcements, single: &[&str]) {
+        let wanted: BTreeSet<Prefix> = prefixes(&WHOLE).into_iter().chain(prefixes(single)).collect();
+        assert_eq!(it.announced(), wanted);
+    }
+
+    #[test]
+    fn ranges_are_announced_whole_and_single_entries_while_a_service_has_them() {
+        let mut it = announcements();
+        announces(&it, &[]);
+        it.service(Update::Set(
+            name(WEB),
+            service(false, &["198.51.100.200", "198.51.100.1", "8.8.8.8"], &["192.0.2.9"]),
+        ));
+        assert!(!it.needs_slices());
+        announces(&it, &["198.51.100.200/32", "192.0.2.9/32"]);
+        it.service(Update::Delete(name(WEB)));
+        announces(&it, &[]);
+    }
+
+    #[test]
+    fn addresses_of_a_local_service_are_announced_while_an_endpoint_here_is_ready_by_family() {
+        let mut it = announcements();
+        it.service(Update::Set(name(WEB), service(true, &["198.51.100.1", "8.8.8.8"], &["203.0.113.7", "9.9.9.9"])));
+        assert!(it.needs_slices());
+        announces(&it, &[]);
+        it.slice(Update::Set(name("web-1"), slice(WEB, Family::Ipv4, &["other"])));
+        announces(&it, &[]);
+        it.slice(Update::Set(name("web-1"), slice(WEB, Family::Ipv4, &["other", "own"])));
+        let ipv4 = ["10.96.0.7/32", "198.51.100.1/32", "203.0.113.7/32"];
+        announces(&it, &ipv4);
+        // Another slice of the same Service, the last of which counts.
+        it.slice(Update::Set(name("web-2"), slice(WEB, Family::Ipv4, &["own"])));
+        it.slice(Update::Set(name("web-1"), slice(WEB, Family::Ipv4, &[])));
+        announces(&it, &ipv4);
+        it.slice(Update::Set(name("web-6"), slice(WEB, Family::Ipv6, &["own"])));
+        announces(&it, &[ipv4[0], ipv4[1], ipv4[2], "fd00:96::7/128"]);
+        it.slice(Update::Delete(name("web-2")));
+        announces(&it, &["fd00:96::7/128"]);
+        it.service(Update::Set(name(WEB), service(false, &["198.51.100.1"], &[])));
+        announces(&it, &[]);
+        assert!(!it.needs_slices());
+    }
+
+    #[test]
+    fn an_excluded_node_announces_nothing_until_it_is_not() {
+        let mut it = announcements();
+        it.service(Update::Set(name(WEB), service(true, &[], &["203.0.113.7"])));
+        it.slice(Update::Set(name("web-1"), slice(WEB, Family::Ipv4, &["own"])));
+        it.set_excluded(true);
+        assert!(it.announced().is_empty());
+        assert!(it.are_known());
+        it.set_excluded(false);
+        announces(&it, &["10.96.0.7/32", "203.0.113.7/32"]);
+    }
+
+    #[test]
+    fn an_address_that_several_services_have_is_announced_until_the_last_has_gone() {
+        let mut it = announcements();
+        for other in [WEB, "other"] {
+            it.service(Update::Set(name(other), service(false, &["198.51.100.200"], &[])));
+        }
+        it.service(Update::Delete(name(WEB)));
+        announces(&it, &["198.51.100.200/32"]);
+        it.service(Update::Delete(name("other")));
+        announces(&it, &[]);
+    }
+
+    #[test]
+    fn without_aggregation_each_address_of_a_load_balancer_is_announced() {
+        let mut it = announcements();
+        it.set_ranges(ServiceRanges { load_balancer_apart: true, ..ranges() });
+        it.service(Update::Set(name(WEB), service(false, &[], &["203.0.113.7"])));
+        let announced = it.announced();
+        assert!(announced.contains(&prefixes(&["203.0.113.7/32"])[0]));
+        assert!(!announced.contains(&prefixes(&["203.0.113.0/24"])[0]));
+        it.set_ranges(ranges());
+        announces(&it, &[]);
+    }
+
+    #[test]
+    fn headless_services_and_plain_ones_are_not_kept() {
+        let mut it = announcements();
+        let headless = Service { cluster_ips: Vec::new(), ..service(true, &["198.51.100.200"], &[]) };
+        it.service(Update::Set(name(WEB), headless));
+        it.service(Update::Set(name("plain"), service(false, &[], &[])));
+        assert!(it.services.is_empty() && it.in_need.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_known_before_node_services_and_where_needed_slices_are() {
+        let mut it = Announcements::new("own".parse().unwrap());
+        assert!(it.are_known(), "nothing is to be announced");
+        it.set_ranges(ranges());
+        it.service(Update::Restart);
+        it.service(Update::Set(name(WEB), service(true, &[], &[])));
+        it.service(Update::InSync);
+        assert!(!it.are_known());
+        it.set_excluded(false);
+        assert!(!it.are_known(), "endpoints are needed");
+        it.slice(Update::Restart);
+        it.slice(Update::InSync);
+        assert!(it.are_known());
+        it.forget_slices();
+        assert!(!it.are_known());
+    }
+
+    #[test]
+    fn what_is_announced_is_a_function_of_the_last_state() {
+        let states: [(Service, EndpointSlice); 4] = [
+            (service(true, &[], &["203.0.113.7"]), slice(WEB, Family::Ipv4, &["own"])),
+            (service(false, &["198.51.100.200"], &["192.0.2.9"]), slice(WEB, Family::Ipv4, &[])),
+            (service(true, &["198.51.100.1"], &[]), slice("other", Family::Ipv4, &["own"])),
+            (service(true, &["198.51.100.1"], &[]), slice(WEB, Family::Ipv6, &["own"])),
+        ];
+        let fresh = |(service, slice): &(Service, EndpointSlice)| {
+            let mut it = announcements();
+            it.service(Update::Set(name(WEB), service.clone()));
+            it.slice(Update::Set(name("web-1"), slice.clone()));
+            it.announced()
+        };
+        let reversed: Vec<_> = states.iter().rev().cloned().collect();
+        for sequence in [states.to_vec(), reversed] {
+            let mut it = announcements();
+            let mut other_order = announcements();
+            let mut relisted = announcements();
+            for state in &sequence {
+                it.service(Update::Set(name(WEB), state.0.clone()));
+                it.slice(Update::Set(name("web-1"), state.1.clone()));
+                other_order.slice(Update::Set(name("web-1"), state.1.clone()));
+                other_order.service(Update::Set(name(WEB), state.0.clone()));
+                relisted.slice(Update::Restart);
+                relisted.slice(Update::Set(name("web-1"), state.1.clone()));
+                relisted.slice(Update::InSync);
+                relisted.service(Update::Restart);
+                relisted.service(Update::Set(name(WEB), state.0.clone()));
+                relisted.service(Update::InSync);
+                let wanted = fresh(state);
+                assert_eq!(
+                    (it.announced(), other_order.announced(), relisted.announced()),
+                    (wanted.clone(), wanted.clone(), wanted)
+                );
+            }
+            relisted.service(Update::Restart);
+            relisted.service(Update::InSync);
+            announces(&relisted, &[]);
+            it.slice(Update::Restart);
+            assert_eq!(it.announced(), other_order.announced(), "nothing goes before the source is in sync");
+            it.forget_services();
+            announces(&it, &[]);
+        }
+    }
+
+    #[test]
+    fn what_was_announced_before_a_restart_counts_within_the_ranges_of_now() {
+        let before: BTreeSet<Prefix> =
+            prefixes(&["10.96.0.0/16", "203.0.113.7/32", "8.8.8.8/32", "172.16.0.0/12"]).into_iter().collect();
+        let wanted: BTreeSet<Prefix> = prefixes(&["10.96.0.0/16", "203.0.113.7/32"]).into_iter().collect();
+        assert_eq!(remembered(&ranges(), Some(&before)), wanted);
+        assert_eq!(remembered(&ranges(), None), prefixes(&WHOLE).into_iter().collect());
+        assert!(remembered(&ServiceRanges::default(), Some(&before)).is_empty());
+    }
+}
