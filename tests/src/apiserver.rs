@@ -108,11 +108,20 @@ impl<'a> Apiserver<'a> {
         self.node.end_service(SERVICE, Signal::SIGKILL)
     }
 
-    /// Makes a node known to it, and it to the node: by a kubeconfig, of which this is the path.
+    /// Makes a node known to it, with its address on the management network, and it to the node: by a kubeconfig, of
+    /// which this is the path.
     pub fn introduce(self, node: &Node) -> Result<&'static str, LabError> {
         fs::write(node.path(KUBECONFIG), self.kubeconfig()).map_err(LabError::io("the kubeconfig"))?;
-        let object = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": node.name() } });
-        self.client()?.call("POST", "/api/v1/nodes", Some(&object)).map_err(LabError::io("making the Node"))?;
+        let name = node.name();
+        let object = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name } });
+        let address = node.management_address(Family::Ipv4);
+        // kube-proxy waits for half a minute for a node's address before it does without.
+        let status = json!({ "status": { "addresses": [{ "type": "InternalIP", "address": address }] } });
+        let mut client = self.client()?;
+        let made = client.call("POST", "/api/v1/nodes", Some(&object));
+        made.map_err(LabError::io("making the Node"))?;
+        let path = format!("/api/v1/nodes/{name}/status");
+        client.call("PATCH", &path, Some(&status)).map_err(LabError::io("the Node's address"))?;
         Ok(KUBECONFIG)
     }
 

@@ -1,7 +1,11 @@
 //! The cluster itself, with a pod network that is not ours: what fails here is not Manx.
 
+use std::path::Path;
+
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::{AGNHOST_IMAGE, Cluster, ClusterOptions, Network, Place, ProxyMode};
+use tests::{AGNHOST_IMAGE, Apiserver, Cluster, ClusterOptions, KubeProxy, Lab, Network, Options, Place, ProxyMode};
+use tests::{can_run_clusters, wait_until};
 
 use crate::{SOON, TestResult, shared};
 
@@ -49,5 +53,38 @@ fn pods_in_two_racks_reach_each_other_and_a_service_has_a_name() -> TestResult {
     let address = far["status"]["podIP"].as_str().ok_or("no address")?;
     assert!(cluster.external_host().ping(address.parse()?), "{address} does not answer the host behind the fabric");
     cluster.down()?;
+    Ok(())
+}
+
+#[test]
+fn kube_proxy_alone_serves_a_node_of_any_lab() -> TestResult {
+    if !can_run_clusters() {
+        return Ok(());
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies/policy.clab.yml");
+    let lab = Lab::up(&file, &Options::unique("proxy").without_agents())?;
+    let server = Apiserver::start(lab.node("etcd"))?;
+    let mut client = server.client()?;
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "api" },
+        "spec": { "clusterIP": "10.96.0.77", "ports": [{ "port": 443, "targetPort": 6443 }] },
+    });
+    client.call("POST", "/api/v1/namespaces/default/services", Some(&service))?;
+    let address = lab.node("etcd").management_address(types::Family::Ipv4);
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": { "name": "api-1", "labels": { "kubernetes.io/service-name": "api" } },
+        "endpoints": [{ "addresses": [address] }], "ports": [{ "port": 6443 }],
+    });
+    client.call("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", Some(&slice))?;
+    for (node, mode) in [("node1", ProxyMode::Iptables), ("node2", ProxyMode::Nftables)] {
+        let node = lab.node(node);
+        let kubeconfig = server.introduce(node)?;
+        let proxy = KubeProxy::start(node, Path::new(kubeconfig), mode)?;
+        let connects = || node.exec(&["timeout", "2", "openssl", "s_client", "-connect", "10.96.0.77:443"]).is_ok();
+        wait_until(&format!("the service on {}", node.name()), SOON, connects)?;
+        proxy.stop(Signal::SIGTERM)?;
+    }
+    lab.down()?;
     Ok(())
 }

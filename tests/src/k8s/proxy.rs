@@ -21,6 +21,12 @@ const SERVICE: &str = "kube-proxy";
 /// Where its settings and its kubeconfig are, on its node.
 const FOLDER: &str = "/var/lib/kube-proxy";
 
+/// Where it tells its metrics.
+const METRICS: u16 = 10249;
+
+/// When it was last done with a round of changes, per address family; 0 at first.
+const LAST_ROUND: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds{";
+
 /// With what kube-proxy carries services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ProxyMode {
@@ -82,7 +88,7 @@ impl<'a> KubeProxy<'a> {
             "hostnameOverride": node.name(),
             "bindAddress": "0.0.0.0",
             "healthzBindAddress": "0.0.0.0:10256",
-            "metricsBindAddress": "127.0.0.1:10249",
+            "metricsBindAddress": format!("127.0.0.1:{METRICS}"),
             // Settings of the whole kernel, which is not the lab's.
             "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
         });
@@ -93,13 +99,19 @@ impl<'a> KubeProxy<'a> {
         Ok(Self { node })
     }
 
-    /// Until it says that it is healthy, which it does after its first round.
+    /// Until it has carried out what the API server had said when it started.
     pub fn wait_ready(self, within: Duration) -> Result<(), LabError> {
-        let address = SocketAddr::from(([127, 0, 0, 1], 10256));
+        let address = SocketAddr::from(([127, 0, 0, 1], METRICS));
         wait_for(&format!("kube-proxy on {}", self.node.name()), within, || {
             self.node.check_service(SERVICE).map_err(|error| error.to_string())?;
-            let answer = self.node.http_get(address, "/livez").map_err(|error| error.to_string())?;
-            if answer.status == 200 { Ok(()) } else { Err(answer.body) }
+            let answer = self.node.http_get(address, "/metrics").map_err(|error| error.to_string())?;
+            let rounds = answer.body.lines().filter(|line| line.starts_with(LAST_ROUND));
+            let rounds: Vec<bool> = rounds.map(|line| !line.ends_with(" 0")).collect();
+            if !rounds.is_empty() && rounds.iter().all(|done| *done) {
+                Ok(())
+            } else {
+                Err(format!("rounds: {rounds:?}"))
+            }
         })
     }
 
