@@ -128,6 +128,10 @@ fn all_images_of_ours_are_of_this_version() -> TestResult {
     }
     // The agent, what installs it, and what makes certificates.
     assert_eq!(ours, 3);
+    // A Job of the version before could not be changed into this one's.
+    let job = objects.iter().find(|object| object.pointer("/kind").is_some_and(|kind| kind == "Job"));
+    let name = job.and_then(|job| job.pointer("/metadata/name")?.as_str()).ok_or("there is no Job")?;
+    assert!(name.ends_with(&format!("-v{}", env!("CARGO_PKG_VERSION").replace('.', "-"))), "{name}");
     Ok(())
 }
 

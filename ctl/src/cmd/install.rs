@@ -91,7 +91,8 @@ fn content(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
 fn carry_out(kernel: &mut Linux, args: &NodeInstall, step: &Step) -> anyhow::Result<()> {
     match step {
         Step::Module(name) => {
-            let output = Command::new("modprobe").arg(name).output().context("modprobe")?;
+            let output = Command::new("modprobe").arg("--dirname").arg(&args.host).arg(name).output();
+            let output = output.context("modprobe")?;
             anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
             Ok(())
         }
