@@ -45,7 +45,8 @@ fn make(args: &CertsMake) -> anyhow::Result<()> {
     let folder = args.dir.join("ca");
     let authority = match (read(&folder.join(CA))?, read(&folder.join("ca.key"))?) {
         (Some(certificate), Some(key)) => {
-            Authority::read(&Certificate { certificate, key }).with_context(|| folder.display().to_string())?
+            let read = Authority::read(&Certificate { certificate, key });
+            read.with_context(|| format!("{} (keys are read as PKCS #8)", folder.display()))?
         }
         (None, None) => {
             let (authority, own) = Authority::new(validity)?;
