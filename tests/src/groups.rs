@@ -162,13 +162,23 @@ impl Groups {
 
     /// Removes the groups of a lab whose processes are gone. That there are none is no error.
     pub(crate) fn remove(lab: &str) -> Result<(), LabError> {
-        let hierarchies = Hierarchy::all().map_err(LabError::io("reading the mounts"))?;
-        hierarchies.iter().try_for_each(|hierarchy| {
-            let folder = hierarchy.at.join(folder_of(lab));
-            // The kernel lets go of a group a moment after its last process.
-            wait_for(&format!("the end of {}", folder.display()), Duration::from_secs(10), || remove(&folder))
-        })
+        remove_all(Path::new(&folder_of(lab)))
     }
+
+    /// Removes the groups of a node whose processes are gone.
+    pub(crate) fn remove_node(lab: &str, node: &str) -> Result<(), LabError> {
+        remove_all(&Path::new(&folder_of(lab)).join(node))
+    }
+}
+
+/// Removes a group in every hierarchy.
+fn remove_all(group: &Path) -> Result<(), LabError> {
+    let hierarchies = Hierarchy::all().map_err(LabError::io("reading the mounts"))?;
+    hierarchies.iter().try_for_each(|hierarchy| {
+        let folder = hierarchy.at.join(group);
+        // The kernel lets go of a group a moment after its last process.
+        wait_for(&format!("the end of {}", folder.display()), Duration::from_secs(10), || remove(&folder))
+    })
 }
 
 fn folder_of(lab: &str) -> String {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::binaries::{Binaries, installed};
 use crate::groups::Groups;
 use crate::k8s::target_folder;
 use crate::links::{self, ManagementPlan};
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, NamespaceRecord};
 use crate::node::Node;
 use crate::pause::PauseSpec;
 use crate::place::Place;
@@ -91,7 +92,9 @@ pub struct Lab {
     /// The topology that it runs.
     topology: Topology,
     /// What is remembered of it on disk.
-    state: State,
+    state: Mutex<State>,
+    /// Where `/var/lib` of its nodes is, where that is not in memory.
+    data: Option<PathBuf>,
     /// Where.
     folder: StateFolder,
     /// The management network.
@@ -133,9 +136,11 @@ impl Lab {
             disks,
         };
         let folder = StateFolder::claim(&name, &state)?;
-        let mut lab = Self { name, topology, state, folder, management: None, nodes: BTreeMap::new(), ours: true };
+        let (state, data) = (Mutex::new(state), options.data.clone());
+        let (management, nodes) = (None, BTreeMap::new());
+        let mut lab = Self { name, topology, state, data, folder, management, nodes, ours: true };
         tell(format_args!("{} nodes and {} links", lab.topology.nodes.len(), lab.topology.links.len()));
-        lab.make(&binaries, options)?;
+        lab.make(&binaries)?;
         lab.start_services(tell)?;
         if !options.without_agents {
             lab.start_agents(tell)?;
@@ -144,14 +149,14 @@ impl Lab {
     }
 
     /// Namespaces, links, addresses.
-    fn make(&mut self, binaries: &Binaries, options: &Options) -> Result<(), LabError> {
+    fn make(&mut self, binaries: &Binaries) -> Result<(), LabError> {
         let plan = ManagementPlan::of(&self.topology);
         let hosts = plan.hosts(&self.name);
-        let management = self.namespace(MANAGEMENT, &NodeSpec::bridge(), &hosts, binaries, options)?;
+        let management = self.namespace(MANAGEMENT, &NodeSpec::bridge(), &hosts, binaries)?;
         self.management = Some(management.clone());
         let mut namespaces = BTreeMap::new();
         for (name, spec) in self.topology.nodes.clone() {
-            let namespace = self.namespace(&name, &spec, &hosts, binaries, options)?;
+            let namespace = self.namespace(&name, &spec, &hosts, binaries)?;
             namespaces.insert(name, namespace);
         }
         links::wire(&self.topology, &plan, &management, &namespaces)?;
@@ -160,20 +165,38 @@ impl Lab {
     }
 
     /// Makes a node's namespaces, and remembers them before anything else happens.
-    fn namespace(
-        &mut self,
+    fn namespace(&self, name: &str, spec: &NodeSpec, hosts: &str, binaries: &Binaries) -> Result<Namespace, LabError> {
+        let (pause, groups) = self.pause_spec(name, spec, hosts, binaries)?;
+        let log = self.folder.logs().join(format!("{name}.log"));
+        let namespace = Namespace::create(name, &pause, environment(spec, binaries), binaries, &log, groups.as_ref())?;
+        self.remember(name, namespace.record())?;
+        Ok(namespace)
+    }
+
+    fn remember(&self, name: &str, record: NamespaceRecord) -> Result<(), LabError> {
+        let mut state = self.state();
+        state.namespaces.insert(name.to_owned(), record);
+        self.folder.save(&state)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a node's process 1 is told, and the control groups that it begins in.
+    fn pause_spec(
+        &self,
         name: &str,
         spec: &NodeSpec,
         hosts: &str,
         binaries: &Binaries,
-        options: &Options,
-    ) -> Result<Namespace, LabError> {
+    ) -> Result<(PauseSpec, Option<Groups>), LabError> {
         let made = |folder: PathBuf| {
             std::fs::create_dir_all(&folder).map_err(LabError::io(folder.display().to_string())).map(|()| folder)
         };
         let machine = spec.role == Role::Machine;
-        let disk = self.state.disks.as_ref().filter(|_| machine).map(|disks| disks.join(name));
-        let data = match (&options.data, &disk) {
+        let disk = self.state().disks.as_ref().filter(|_| machine).map(|disks| disks.join(name));
+        let data = match (&self.data, &disk) {
             (Some(folder), _) if name != MANAGEMENT => Some(made(folder.join(name))?),
             (_, Some(disk)) => Some(made(disk.join("lib"))?),
             _ => None,
@@ -185,7 +208,7 @@ impl Lab {
             }
         }
         let groups = if machine { Some(Groups::make(&self.name, name)?) } else { None };
-        let pause = PauseSpec {
+        let spec = PauseSpec {
             hostname: name.trim_matches(['(', ')']).to_owned(),
             hosts: hosts.to_owned(),
             binds,
@@ -194,11 +217,25 @@ impl Lab {
             sysctls: sysctls(spec),
             machine,
         };
+        Ok((spec, groups))
+    }
+
+    /// Ends a node as a loss of power does, and makes it again: with its disk, and with its wires plugged in where they
+    /// were. What the lab started on it is not started again. Only for a lab that this process brought up.
+    pub fn reboot(&self, name: &str) -> Result<(), LabError> {
+        let node = self.find_node(name)?;
+        let failed = || LabError::io(format!("rebooting {name}"));
+        let (binaries, plan) = (Binaries::find()?, ManagementPlan::of(&self.topology));
+        let wires = node.netns().map_err(failed())?;
+        node.end_services()?;
+        node.namespace().kill()?;
+        Groups::remove_node(&self.name, name)?;
+        let (pause, groups) = self.pause_spec(name, node.spec(), &plan.hosts(&self.name), &binaries)?;
         let log = self.folder.logs().join(format!("{name}.log"));
-        let namespace = Namespace::create(name, &pause, environment(spec, binaries), binaries, &log, groups.as_ref())?;
-        self.state.namespaces.insert(name.to_owned(), namespace.record());
-        self.folder.save(&self.state)?;
-        Ok(namespace)
+        let record = node.namespace().recreate(&pause, &binaries, &log, groups.as_ref())?;
+        self.remember(name, record)?;
+        links::move_wires(name, &wires, node.namespace(), &self.topology, &plan)?;
+        node.configure()
     }
 
     /// etcd, FRR, and the nodes' own commands.
@@ -208,11 +245,7 @@ impl Lab {
             tell(format_args!("etcd on {}", node.name()));
             node.etcd().launch()?;
         }
-        for node in self.nodes.values() {
-            for words in &node.spec().exec {
-                node.exec(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
-            }
-        }
+        self.nodes.values().try_for_each(Node::configure)?;
         for node in of(Role::Frr) {
             tell(format_args!("FRR on {}", node.name()));
             node.frr().start()?;
@@ -275,7 +308,8 @@ impl Lab {
             namespaces.insert(node.clone(), Namespace::attach(node, record, environment(spec, &binaries)));
         }
         let nodes = nodes(&topology, &plan, namespaces, &folder);
-        Ok(Self { name: name.to_owned(), topology, state, folder, management: None, nodes, ours: false })
+        let state = Mutex::new(state);
+        Ok(Self { name: name.to_owned(), topology, state, data: None, folder, management: None, nodes, ours: false })
     }
 
     /// The names of all labs that are up.
@@ -290,8 +324,10 @@ impl Lab {
 
     /// Lets the lab outlive this process, until [`Lab::take_down`].
     pub fn detach(mut self) -> Result<(), LabError> {
-        self.state.detached = true;
-        self.folder.save(&self.state)?;
+        let mut state = self.state();
+        state.detached = true;
+        self.folder.save(&state)?;
+        drop(state);
         for namespace in self.management.iter().chain(self.nodes.values().map(Node::namespace)) {
             namespace.detach()?;
         }
@@ -334,7 +370,7 @@ impl Lab {
 
     /// Where a machine's `/var/lib` is on the host.
     pub(crate) fn disk(&self, machine: &str) -> Option<PathBuf> {
-        Some(self.state.disks.as_ref()?.join(machine).join("lib"))
+        Some(self.state().disks.as_ref()?.join(machine).join("lib"))
     }
 
     /// A node by its name in the topology.

@@ -4,8 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::File;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 
 use types::{Family, Prefix};
@@ -106,22 +108,44 @@ pub(crate) fn wire(
     }
     batch("the host", Command::new("ip"), &births)?;
     batch("the management network", management.command("ip"), &ports)?;
-    for (name, namespace) in nodes {
-        let mut own = "link set lo up\nlink set eth0 up\n".to_owned();
-        let ends = topology.links.iter().flat_map(|link| &link.ends).filter(|end| &end.node == name);
-        for end in ends {
-            let _ = writeln!(own, "link set {} up", end.interface);
-        }
-        for (address, subnet) in plan.addresses(name).into_iter().flatten().zip([plan.network.ipv4, plan.network.ipv6])
-        {
-            let _ = writeln!(own, "address add {address}/{} dev eth0", subnet.len());
-        }
-        for subnet in [plan.network.ipv4, plan.network.ipv6] {
-            let _ = writeln!(own, "route add default via {} dev eth0", nth(subnet, 1));
-        }
-        batch(name, namespace.command("ip"), &own)?;
+    nodes.iter().try_for_each(|(name, namespace)| bring_up(name, namespace, topology, plan))
+}
+
+/// Brings a node's interfaces up, with its addresses and routes on the management network.
+fn bring_up(name: &str, namespace: &Namespace, topology: &Topology, plan: &ManagementPlan) -> Result<(), LabError> {
+    let mut own = "link set lo up\n".to_owned();
+    for interface in interfaces(name, topology) {
+        let _ = writeln!(own, "link set {interface} up");
     }
-    Ok(())
+    for (address, subnet) in plan.addresses(name).into_iter().flatten().zip([plan.network.ipv4, plan.network.ipv6]) {
+        let _ = writeln!(own, "address add {address}/{} dev eth0", subnet.len());
+    }
+    for subnet in [plan.network.ipv4, plan.network.ipv6] {
+        let _ = writeln!(own, "route add default via {} dev eth0", nth(subnet, 1));
+    }
+    batch(name, namespace.command("ip"), &own)
+}
+
+/// A node's interfaces: that of the management network, and its ends of links.
+fn interfaces(node: &str, topology: &Topology) -> impl Iterator<Item = String> {
+    let ends = topology.links.iter().flat_map(|link| &link.ends).filter(move |end| end.node == node);
+    std::iter::once("eth0".to_owned()).chain(ends.map(|end| end.interface.to_string()))
+}
+
+/// Plugs the wires of a node that ended into the same node, made anew. `former` is the network namespace that they are in.
+pub(crate) fn move_wires(
+    name: &str,
+    former: &File,
+    namespace: &Namespace,
+    topology: &Topology,
+    plan: &ManagementPlan,
+) -> Result<(), LabError> {
+    let mut ip = Command::new("nsenter");
+    ip.arg(format!("--net=/proc/{}/fd/{}", std::process::id(), former.as_raw_fd())).args(["--", "ip"]);
+    let pid = namespace.record().init.pid;
+    let moves = interfaces(name, topology).map(|interface| format!("link set {interface} netns {pid}\n"));
+    batch(name, ip, &moves.collect::<String>())?;
+    bring_up(name, namespace, topology, plan)
 }
 
 /// Runs many `ip` commands in one process; the error quotes the one that failed.

@@ -28,8 +28,8 @@ pub struct Namespace(Arc<Inner>);
 struct Inner {
     /// The node's name.
     name: String,
-    /// What holds the namespaces and how to find it again.
-    record: NamespaceRecord,
+    /// What holds the namespaces and how to find it again. Another one after a reboot.
+    record: Mutex<NamespaceRecord>,
     /// Environment of every command.
     env: Vec<(String, String)>,
     /// `unshare`, where this process made the namespaces: ours to reap, and its standard input is the lifeline.
@@ -58,54 +58,28 @@ impl Namespace {
         log: &Path,
         groups: Option<&Groups>,
     ) -> Result<Self, LabError> {
-        let failed = || LabError::io(format!("namespaces of {name}"));
-        let mut spec = serde_json::to_vec(spec).map_err(|error| failed()(error.into()))?;
-        spec.push(b'\n');
-        let errors = File::options().create(true).append(true).open(log).map_err(failed())?;
-        let mut unshare = match groups {
-            None => Command::new("unshare"),
-            Some(groups) => within(groups),
-        };
-        let mut unshare = unshare
-            .args(["--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"])
-            .args(["--propagation", "private"])
-            .args(if groups.is_some() { ["--ipc", "--cgroup"].as_slice() } else { &[] })
-            .arg(&binaries.lab)
-            .arg("pause")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(errors)
-            // Ctrl-C reaches the lab's process alone, which then takes everything down in order.
-            .process_group(0)
-            .spawn()
-            .map_err(failed())?;
-        // A process 1 that is gone already says so by not being ready.
-        let _ = unshare.stdin.as_mut().map(|lifeline| lifeline.write_all(&spec));
-        let mut said = String::new();
-        if let Some(out) = unshare.stdout.take() {
-            BufReader::new(out).read_line(&mut said).map_err(failed())?;
-        }
-        if said != "ready\n" {
-            // A failure is complete: whatever was made goes with the process.
-            let _ = unshare.kill();
-            let _ = unshare.wait();
-            return Err(LabError::Namespace { node: name.to_owned(), problem: tail(log, 5) });
-        }
-        let outer = i32::try_from(unshare.id()).ok().and_then(ProcessId::of);
-        let record = outer.and_then(|outer| Some((outer, outer.child()?)));
-        let Some((outer, init)) = record else {
-            return Err(LabError::Namespace { node: name.to_owned(), problem: "process 1 is gone".to_owned() });
-        };
-        let record = NamespaceRecord { unshare: outer, init, machine: groups.is_some() };
-        if let Some(groups) = groups {
-            groups.settle(outer.pid, init.pid).map_err(failed())?;
-        }
-        Ok(Self(Arc::new(Inner { name: name.to_owned(), record, env, unshare: Mutex::new(Some(unshare)) })))
+        let (unshare, record) = spawn(name, spec, binaries, log, groups)?;
+        let (record, unshare) = (Mutex::new(record), Mutex::new(Some(unshare)));
+        Ok(Self(Arc::new(Inner { name: name.to_owned(), record, env, unshare })))
+    }
+
+    /// Makes new namespaces in place of those that were killed. All clones mean the new ones from then on.
+    pub(crate) fn recreate(
+        &self,
+        spec: &PauseSpec,
+        binaries: &Binaries,
+        log: &Path,
+        groups: Option<&Groups>,
+    ) -> Result<NamespaceRecord, LabError> {
+        let (unshare, record) = spawn(&self.0.name, spec, binaries, log, groups)?;
+        *self.0.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+        *self.0.unshare.lock().unwrap_or_else(PoisonError::into_inner) = Some(unshare);
+        Ok(record)
     }
 
     /// The namespaces of a lab that another process made.
     pub(crate) fn attach(name: &str, record: NamespaceRecord, env: Vec<(String, String)>) -> Self {
-        Self(Arc::new(Inner { name: name.to_owned(), record, env, unshare: Mutex::new(None) }))
+        Self(Arc::new(Inner { name: name.to_owned(), record: Mutex::new(record), env, unshare: Mutex::new(None) }))
     }
 
     /// The node's name.
@@ -115,12 +89,12 @@ impl Namespace {
 
     /// What to remember to find these namespaces again.
     pub(crate) fn record(&self) -> NamespaceRecord {
-        self.0.record
+        *self.0.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The node's file system as the host sees it. (An absolute symbolic link in it leads to the host's.)
     pub fn root(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/root", self.0.record.init.pid))
+        PathBuf::from(format!("/proc/{}/root", self.record().init.pid))
     }
 
     /// The network namespace; the file keeps it alive.
@@ -130,7 +104,7 @@ impl Namespace {
 
     /// The file that means the network namespace, as long as the node lives.
     pub(crate) fn net_path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/ns/net", self.0.record.init.pid))
+        PathBuf::from(format!("/proc/{}/ns/net", self.record().init.pid))
     }
 
     /// A command that will run inside, with the node's environment only.
@@ -138,9 +112,9 @@ impl Namespace {
         let mut command = Command::new("nsenter");
         command
             .arg("--target")
-            .arg(self.0.record.init.pid.to_string())
+            .arg(self.record().init.pid.to_string())
             .args(["--net", "--mount", "--uts", "--pid"])
-            .args(if self.0.record.machine { ["--ipc", "--cgroup"].as_slice() } else { &[] })
+            .args(if self.record().machine { ["--ipc", "--cgroup"].as_slice() } else { &[] })
             .args(["--", program])
             .env_clear()
             .envs(self.0.env.iter().map(|(key, value)| (key, value)));
@@ -156,7 +130,7 @@ impl Namespace {
 
     /// Kills everything in the node and waits until it is gone.
     pub(crate) fn kill(&self) -> Result<(), LabError> {
-        let ended = self.0.record.kill(&self.0.name);
+        let ended = self.record().kill(&self.0.name);
         let mut unshare = self.0.unshare.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(mut child) = unshare.take() {
             let _ = child.wait();
@@ -181,6 +155,59 @@ impl NamespaceRecord {
         let gone = || if self.is_alive() { Err("its processes still run") } else { Ok(()) };
         wait_for(&format!("the end of {name}"), within, gone)
     }
+}
+
+/// Starts a process 1 in namespaces of its own.
+fn spawn(
+    name: &str,
+    spec: &PauseSpec,
+    binaries: &Binaries,
+    log: &Path,
+    groups: Option<&Groups>,
+) -> Result<(Child, NamespaceRecord), LabError> {
+    let failed = || LabError::io(format!("namespaces of {name}"));
+    let mut spec = serde_json::to_vec(spec).map_err(|error| failed()(error.into()))?;
+    spec.push(b'\n');
+    let errors = File::options().create(true).append(true).open(log).map_err(failed())?;
+    let mut unshare = match groups {
+        None => Command::new("unshare"),
+        Some(groups) => within(groups),
+    };
+    let mut unshare = unshare
+        .args(["--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(["--propagation", "private"])
+        .args(if groups.is_some() { ["--ipc", "--cgroup"].as_slice() } else { &[] })
+        .arg(&binaries.lab)
+        .arg("pause")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(errors)
+        // Ctrl-C reaches the lab's process alone, which then takes everything down in order.
+        .process_group(0)
+        .spawn()
+        .map_err(failed())?;
+    // A process 1 that is gone already says so by not being ready.
+    let _ = unshare.stdin.as_mut().map(|lifeline| lifeline.write_all(&spec));
+    let mut said = String::new();
+    if let Some(out) = unshare.stdout.take() {
+        BufReader::new(out).read_line(&mut said).map_err(failed())?;
+    }
+    if said != "ready\n" {
+        // A failure is complete: whatever was made goes with the process.
+        let _ = unshare.kill();
+        let _ = unshare.wait();
+        return Err(LabError::Namespace { node: name.to_owned(), problem: tail(log, 5) });
+    }
+    let outer = i32::try_from(unshare.id()).ok().and_then(ProcessId::of);
+    let record = outer.and_then(|outer| Some((outer, outer.child()?)));
+    let Some((outer, init)) = record else {
+        return Err(LabError::Namespace { node: name.to_owned(), problem: "process 1 is gone".to_owned() });
+    };
+    let record = NamespaceRecord { unshare: outer, init, machine: groups.is_some() };
+    if let Some(groups) = groups {
+        groups.settle(outer.pid, init.pid).map_err(failed())?;
+    }
+    Ok((unshare, record))
 }
 
 /// `unshare`, in the control groups of a machine.

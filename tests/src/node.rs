@@ -105,6 +105,14 @@ impl Node {
         assert!(self.spec.role == role, "{} is {:?}, not {role:?}", self.name(), self.spec.role);
     }
 
+    /// Runs the commands that the topology has for it.
+    pub(crate) fn configure(&self) -> Result<(), LabError> {
+        let lines = self.spec.exec.iter();
+        lines
+            .map(|words| words.iter().map(String::as_str).collect::<Vec<_>>())
+            .try_for_each(|words| self.exec(&words).map(drop))
+    }
+
     /// A container runtime for this node: runs the CNI plugins of its `/etc/cni/net.d`.
     pub fn runtime(&self) -> Result<Runtime, LabError> {
         Runtime::of(self)

@@ -179,7 +179,9 @@ fn machine() -> Result<(), String> {
     }
     let shown = Path::new(OWN).join("settings");
     make_folder(&shown)?;
-    for (key, value) in KERNEL_SETTINGS {
+    // A machine that comes up again is another boot, as the kubelet sees it.
+    let boot = fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(|error| format!("a boot id: {error}"))?;
+    for (key, value) in KERNEL_SETTINGS.into_iter().chain([("kernel/random/boot_id", boot.as_str())]) {
         let file = shown.join(key.replace('/', "."));
         fs::write(&file, value).map_err(|error| format!("{}: {error}", file.display()))?;
         bind(&file, &Path::new("/proc/sys").join(key), false)?;

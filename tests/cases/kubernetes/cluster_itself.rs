@@ -5,7 +5,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::{AGNHOST_IMAGE, Apiserver, Cluster, ClusterOptions, KubeProxy, Lab, Network, Options, Place, ProxyMode};
-use tests::{can_run_clusters, wait_until};
+use tests::{can_run_clusters, wait_for, wait_until};
 
 use crate::{SOON, TestResult, shared};
 
@@ -47,12 +47,35 @@ fn pods_in_two_racks_reach_each_other_and_a_service_has_a_name() -> TestResult {
         let hops = cluster.node("node1").exec(&["ip", "-json", "route", "get", address])?;
         assert!(hops.contains("172.31.1.1\"") || hops.contains("fd00:31:1::1\""), "{hops}");
     }
-    let resolved = tests::wait_for("the service by its name", SOON, || connects("far.default.svc.cluster.local:80"));
+    let resolved = wait_for("the service by its name", SOON, || connects("far.default.svc.cluster.local:80"));
     resolved?;
     // From outside of the cluster too: the fabric knows the pods.
     let address = far["status"]["podIP"].as_str().ok_or("no address")?;
     assert!(cluster.external_host().ping(address.parse()?), "{address} does not answer the host behind the fabric");
+    loses_its_power(&cluster, "node2", "far")?;
     cluster.down()?;
+    Ok(())
+}
+
+/// A machine comes back as another boot of the same node, with its disk and its wires, and its pods come back with it.
+fn loses_its_power(cluster: &Cluster, machine: &str, pod: &str) -> TestResult {
+    let boot = || -> Result<Value, tests::LabError> {
+        Ok(cluster.get(&["node", machine])?["status"]["nodeInfo"]["bootID"].clone())
+    };
+    let before = boot()?;
+    cluster.node(machine).exec(&["touch", "/var/lib/kept", "/run/lost"])?;
+    cluster.reboot(machine)?;
+    cluster.node(machine).exec(&["test", "-e", "/var/lib/kept"])?;
+    cluster.node(machine).exec(&["test", "!", "-e", "/run/lost"])?;
+    wait_until("another boot of the node", SOON, || boot().is_ok_and(|now| now != before))?;
+    cluster.wait_nodes_ready(SOON)?;
+    wait_for("the pod on it", SOON, || {
+        let now = cluster.get(&["pod", pod]).map_err(|error| error.to_string())?;
+        let address = now["status"]["podIP"].as_str().ok_or("it has no address")?;
+        let answers =
+            cluster.exec("default", "near", &["/agnhost", "connect", &format!("{address}:8080"), "--timeout=2s"]);
+        answers.map_err(|error| error.to_string())
+    })?;
     Ok(())
 }
 

@@ -91,11 +91,16 @@ impl<'a> Machine<'a> {
         pki::introduce(&folder, KUBELET, server, authority, &identity)?;
         pki::write(&folder.join("kubelet.json"), &settings(addresses, taint).to_string())?;
         pki::write(&folder.join("containerd.toml"), &CONTAINERD_SETTINGS.replace("PAUSE", PAUSE_IMAGE))?;
-        // Pods that ask for the node's own resolver get one that is nobody's: there is no name outside of the lab.
-        pki::write(&self.node.path("/etc/resolv.conf"), "nameserver 127.0.0.1\n")?;
+        self.resolver()?;
         self.node.exec(&["mkdir", "-p", "/etc/cni/net.d", "/opt/cni/bin"])?;
         // containerd calls it for every pod's own `lo`; every distribution of Kubernetes brings it.
         self.plugin("loopback")
+    }
+
+    /// Pods that ask for the node's own resolver get one that is nobody's: there is no name outside of the lab.
+    pub(crate) fn resolver(self) -> Result<(), LabError> {
+        // Where it is a link, it leads to the host's.
+        self.node.shell("rm -f /etc/resolv.conf && echo nameserver 127.0.0.1 >/etc/resolv.conf").map(drop)
     }
 
     /// Gives the machine a CNI plugin of the reference ones.

@@ -198,11 +198,7 @@ impl Cluster {
         tell("the machines have their images");
         control.wait_ready(|words| self.kubectl(words))?;
         tell("the API server is ready");
-        for machine in &machines {
-            machine.start_kubelet()?;
-            let kubeconfig = format!("{PROXY_FOLDER}/kube-proxy.kubeconfig");
-            KubeProxy::launch(machine.node, Path::new(&kubeconfig), self.options.proxy_mode)?;
-        }
+        machines.iter().try_for_each(|machine| self.start_node(*machine))?;
         // What kube-proxy is bound to comes with the API server itself; DNS does not.
         self.apply(&dns::manifest().to_string())?;
         self.wait_registered()?;
@@ -217,6 +213,22 @@ impl Cluster {
         self.wait_rollout("kube-system", "deployment/coredns", Duration::from_secs(120))?;
         tell("the cluster's DNS is ready");
         Ok(())
+    }
+
+    /// The kubelet and kube-proxy of a machine whose containerd runs.
+    fn start_node(&self, machine: Machine<'_>) -> Result<(), LabError> {
+        machine.start_kubelet()?;
+        let kubeconfig = format!("{PROXY_FOLDER}/kube-proxy.kubeconfig");
+        KubeProxy::launch(machine.node, Path::new(&kubeconfig), self.options.proxy_mode).map(drop)
+    }
+
+    /// Ends a machine as a loss of power does, and starts it again: its disk is as it was, nothing else is.
+    pub fn reboot(&self, machine: &str) -> Result<(), LabError> {
+        self.lab.reboot(machine)?;
+        let machine = self.machine(machine);
+        machine.resolver()?;
+        machine.start_containerd()?;
+        self.start_node(machine)
     }
 
     /// The lab under it.
