@@ -18,12 +18,13 @@ pub(crate) struct Candidate {
     pub(crate) up: bool,
 }
 
-/// The address of `family` that `method` finds among `candidates` (in the kernel's order). `source` answers what source
-/// address the kernel would use towards a destination.
+/// The address of `family` that `method` finds among `candidates` (in the kernel's order) or among those that Kubernetes
+/// knows the node by. `source` answers what source address the kernel would use towards a destination.
 pub(crate) fn address(
     method: &DetectionMethod,
     family: Family,
     candidates: &[Candidate],
+    kubernetes: &[IpAddr],
     source: impl FnOnce(IpAddr) -> Option<IpAddr>,
 ) -> Result<Option<IpAddr>, DetectionError> {
     let mut usable = candidates.iter().filter(|c| {
@@ -50,6 +51,9 @@ pub(crate) fn address(
             Some(address) if Family::of(address) == family => Ok(Some(address)),
             _ => Err(missing(format!("no route reaches {destination}"))),
         },
+        DetectionMethod::KubernetesInternalIp => {
+            Ok(kubernetes.iter().copied().find(|address| Family::of(*address) == family))
+        }
         DetectionMethod::Address(address) if Family::of(*address) == family => Ok(Some(*address)),
         DetectionMethod::Address(address) => Err(missing(format!("{address} is of the other family"))),
     }
@@ -90,7 +94,8 @@ mod tests {
             candidate("eth1", "fe80::1"),
             candidate("eth1", "2001:db8::1"),
         ];
-        address(&method.parse().unwrap(), family, &candidates, |_| "192.0.2.1".parse().ok())
+        let kubernetes = ["198.51.100.7".parse().unwrap()];
+        address(&method.parse().unwrap(), family, &candidates, &kubernetes, |_| "192.0.2.1".parse().ok())
             .map(|address| address.map(|address| address.to_string()))
             .map_err(|error| error.to_string())
     }
@@ -104,11 +109,13 @@ mod tests {
             ("interface=eth1", Family::Ipv6, "2001:db8::1"),
             ("cidr=198.51.100.0/24", Family::Ipv4, "198.51.100.1"),
             ("can-reach=203.0.113.1", Family::Ipv4, "192.0.2.1"),
+            ("kubernetes-internal-ip", Family::Ipv4, "198.51.100.7"),
             ("192.0.2.77", Family::Ipv4, "192.0.2.77"),
         ] {
             assert_eq!(found(method, family).unwrap().as_deref(), Some(address), "{method}");
         }
         assert_eq!(found("none", Family::Ipv4), Ok(None));
+        assert_eq!(found("kubernetes-internal-ip", Family::Ipv6), Ok(None), "the cluster has no such addresses");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod instance;
 mod kubernetes;
 mod load_balancer;
 mod metrics;
+mod node_object;
 mod peers;
 mod pods;
 mod policies;

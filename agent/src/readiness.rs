@@ -48,6 +48,11 @@ impl Readiness {
         self.reasons.send_if_modified(|reasons| reasons.insert(part, reason.clone()).as_ref() != Some(&reason));
     }
 
+    /// Tells when reasons change.
+    pub(crate) fn changes(&self) -> watch::Receiver<BTreeMap<Part, String>> {
+        self.reasons.subscribe()
+    }
+
     /// The reasons now; none means ready.
     pub(crate) fn reasons(&self) -> Vec<String> {
         self.reasons.borrow().values().cloned().collect()

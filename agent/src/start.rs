@@ -22,9 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use ::watch::WatchConfig;
 use felix::acl::Acl;
-use types::config::{Config, KubernetesAccess};
+use types::config::Config;
 use types::{Family, Registration, RouterId};
 
 use crate::attach::Attachments;
@@ -36,7 +35,7 @@ use crate::presence::{Presence, PresenceError};
 use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
 use crate::tasks::{self, PolicyWiring, ServiceWiring, Sockets, Wiring};
-use crate::{instance, pods, remains};
+use crate::{instance, node_object, pods, remains};
 
 /// The journal's key for its own id.
 const JOURNAL_ID: &str = "journal-id";
@@ -54,7 +53,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let instance = instance::id(&journal_id(&journal).await?, &boot_id).context("cannot tell the network namespace")?;
 
     let mut kernel: Box<dyn Kernel> = Box::new(Linux::open()?);
-    let addresses = addresses(&config, kernel.as_mut())?;
+    let internal = node_object::internal_addresses(&config, &journal).await?;
+    let addresses = addresses(&config, kernel.as_mut(), &internal)?;
     let router_id = router_id(&addresses, &instance)?;
     let preserved = preserved_forwarding(kernel.as_mut(), &config)?;
 
@@ -170,12 +170,8 @@ async fn watch_kubernetes(
     cache: &Cache,
     tracker: &TaskTracker,
 ) -> anyhow::Result<(Identities, Option<(Remembered, mpsc::Receiver<pods::Question>)>)> {
-    let Some(access) = &config.kubernetes else { return Ok((Identities::Stated, None)) };
-    let kubeconfig = match access {
-        KubernetesAccess::InCluster => None,
-        KubernetesAccess::Kubeconfig(path) => Some(path.clone()),
-    };
-    let watches = ::watch::start(WatchConfig::new(kubeconfig, config.node_name.clone())).await?;
+    let Some(access) = node_object::access(config) else { return Ok((Identities::Stated, None)) };
+    let watches = ::watch::start(access).await?;
     let (questions, asked) = mpsc::channel(pods::QUESTIONS);
     let remembered = tasks::remember(watches, cache, tracker);
     Ok((Identities::Kubernetes(questions), Some((remembered, asked))))
@@ -211,7 +207,7 @@ async fn journal_id(journal: &Journal) -> anyhow::Result<String> {
 }
 
 /// The addresses that this node peers from, by configuration.
-fn addresses(config: &Config, kernel: &mut dyn Kernel) -> anyhow::Result<Vec<IpAddr>> {
+fn addresses(config: &Config, kernel: &mut dyn Kernel, internal: &[IpAddr]) -> anyhow::Result<Vec<IpAddr>> {
     let links = kernel.links()?;
     let candidates: Vec<_> = kernel
         .addresses()?
@@ -239,7 +235,7 @@ fn addresses(config: &Config, kernel: &mut dyn Kernel) -> anyhow::Result<Vec<IpA
     let detection = &config.address_detection;
     let mut found = Vec::new();
     for (family, method) in [(Family::Ipv4, &detection.ipv4), (Family::Ipv6, &detection.ipv6)] {
-        found.extend(detect::address(method, family, &candidates, source)?);
+        found.extend(detect::address(method, family, &candidates, internal, source)?);
     }
     if found.is_empty() {
         warn!("this node has no address to peer from");

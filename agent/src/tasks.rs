@@ -18,11 +18,12 @@
 //!   pods (1) ──labels──► ipam, felix (acl); answers the ADDs that wait for their Pod
 //!   agent.sock, health port (1 server each) ──► status: asks ipam, felix, bgp
 //!   presence (1): the lease on the node's name
+//!   readiness, Node ──► node (1) ──► CNI configuration, API server
 //! ```
 //!
 //! A task that cannot go on says why on one channel, and the agent ends with that; the others end with the process.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -55,11 +56,14 @@ use crate::load_balancer::Pool;
 use crate::presence::Presence;
 use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
+use node::NodeTask;
+
 use crate::{drop_log, health, reaper, released, remains, sources};
 
 pub(crate) use policy::{PolicyWiring, acl, read_drop_log, remember};
 pub(crate) use services::{ApiServer, ServiceView, ServiceWiring};
 
+mod node;
 mod policy;
 mod services;
 
@@ -136,6 +140,15 @@ impl Wiring {
         let kernel: Box<dyn Kernel> = Box::new(Linux::open()?);
         std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper::run(kernel, group, parked))?;
 
+        tracker.spawn(give_back_memory(self.status.readiness.changes()));
+        let node = NodeTask {
+            node: self.config.node_name.clone(),
+            readiness: self.status.readiness.clone(),
+            cni_conf_dir: self.config.cni_conf_dir.clone(),
+            api: self.services.api(),
+        };
+        tracker.spawn(node.run());
+
         let instance = self.presence.instance.clone();
         let election = Election::new(Arc::clone(&self.store), self.config.node_name.clone(), instance);
         self.services.start(election.is_elected(), tracker);
@@ -168,6 +181,13 @@ impl Wiring {
             drop(fatal);
             error.unwrap_or_else(|| anyhow::anyhow!("every task has ended"))
         })
+    }
+}
+
+/// What the first reading of everything took and does not need any more goes back to the system once.
+async fn give_back_memory(mut reasons: watch::Receiver<BTreeMap<Part, String>>) {
+    if reasons.wait_for(BTreeMap::is_empty).await.is_ok() {
+        let _ = tokio::task::spawn_blocking(kernel::memory::give_back).await;
     }
 }
 

@@ -27,6 +27,7 @@ pub mod acl;
 pub mod events;
 #[cfg(feature = "fake")]
 pub mod fake;
+pub mod memory;
 pub mod netns;
 pub mod ours;
 pub mod sockopt;

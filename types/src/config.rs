@@ -52,6 +52,8 @@ pub struct Config {
     pub kernel: KernelMarks,
     /// `kubernetes`: where policies, namespaces and this node's pods come from; from the store where there is none.
     pub kubernetes: Option<KubernetesAccess>,
+    /// `cniConfDir`: where the agent puts the CNI configuration when it can serve ADD; nowhere where it is not set.
+    pub cni_conf_dir: Option<PathBuf>,
     /// `policy`: how policies are enforced.
     pub policy: PolicySettings,
 }
@@ -180,6 +182,8 @@ pub enum DetectionMethod {
     Cidr(Prefix),
     /// `can-reach=ADDRESS`: the source address that the kernel would use towards it.
     CanReach(std::net::IpAddr),
+    /// `kubernetes-internal-ip`: what the node's Node object has as InternalIP; none where it has none of this family.
+    KubernetesInternalIp,
     /// An address, said outright.
     Address(std::net::IpAddr),
 }
@@ -188,11 +192,15 @@ impl FromStr for DetectionMethod {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let malformed = || {
-            format!("{text:?} is not none, first-found, interface=NAME, cidr=PREFIX, can-reach=ADDRESS or an address")
+            format!(
+                "{text:?} is not none, first-found, interface=NAME, cidr=PREFIX, can-reach=ADDRESS, \
+                 kubernetes-internal-ip or an address"
+            )
         };
         match text.split_once('=') {
             None if text == "none" => Ok(Self::None),
             None if text == "first-found" => Ok(Self::FirstFound),
+            None if text == "kubernetes-internal-ip" => Ok(Self::KubernetesInternalIp),
             None => text.parse().map(Self::Address).map_err(|_| malformed()),
             Some(("interface", name)) => name.parse().map(Self::Interface).map_err(|error| format!("{error}")),
             Some(("cidr", prefix)) => prefix.parse().map(Self::Cidr).map_err(|error| format!("{error}")),
@@ -247,6 +255,7 @@ pub const KEYS: &[&str] = &[
     "kernel.protocols",
     "kernel.markMask",
     "kubernetes",
+    "cniConfDir",
     "policy.endpointToHost",
     "policy.cutConnections",
     "policy.iptables",
@@ -283,6 +292,7 @@ impl Config {
                 "in-cluster" => Some(KubernetesAccess::InCluster),
                 path => Some(KubernetesAccess::Kubeconfig(path.into())),
             }),
+            cni_conf_dir: source.text("cniConfDir")?.filter(|folder| !folder.is_empty()).map(PathBuf::from),
             policy: source.policy()?,
         };
         config.check()?;
@@ -291,6 +301,10 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let bad = |key: &'static str, problem: &str| Err(ConfigError::new(key, problem));
+        let detection = [&self.address_detection.ipv4, &self.address_detection.ipv6];
+        if self.kubernetes.is_none() && detection.contains(&&DetectionMethod::KubernetesInternalIp) {
+            return bad("addressDetection", "kubernetes-internal-ip needs the key kubernetes");
+        }
         if self.listen_port == Some(0) {
             return bad("bgp.listenPort", "0 is not a port");
         }

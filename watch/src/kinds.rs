@@ -9,8 +9,8 @@ use serde_json::Value;
 use types::policy::{Labels, PolicyId, PolicyKind, Protocol};
 use types::{EndpointPort, Pod, PodRef};
 
-use crate::Resource;
 use crate::object::Kind;
+use crate::{Node, Resource};
 
 /// What identifies a Pod at a time; another may take its name later.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,13 +19,6 @@ pub struct PodName {
     pub namespace: String,
     /// Its name.
     pub name: String,
-}
-
-/// What Manx needs of a Node object.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Node {
-    /// Its labels.
-    pub labels: Labels,
 }
 
 /// NetworkPolicies of all namespaces.
@@ -135,7 +128,7 @@ impl Kind for Nodes {
     }
 
     fn read(_: &String, object: Value) -> Result<Node, serde_json::Error> {
-        Ok(Node { labels: labels(object)? })
+        Node::read(object)
     }
 
     fn incarnation(_: &Node) -> Option<&str> {

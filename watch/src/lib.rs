@@ -29,6 +29,7 @@ mod follow;
 mod history;
 mod incarnations;
 mod kinds;
+mod node;
 mod object;
 mod services;
 mod status;
@@ -43,7 +44,8 @@ use types::{Pod, Update};
 
 pub use config::WatchConfig;
 pub use error::WatchError;
-pub use kinds::{Node, PodName};
+pub use kinds::PodName;
+pub use node::{Node, node};
 pub use status::{Failure, Resource, Status, WatchStatus};
 pub use tasks::Tasks;
 pub use write::{WriteError, Writer};

@@ -83,6 +83,11 @@ impl ServiceWiring {
         Self { task, api, ranges, pools: watch::Sender::default(), problems: watch::Sender::default() }
     }
 
+    /// The API server, where there is one.
+    pub(super) fn api(&self) -> Option<ApiServer> {
+        self.api.clone()
+    }
+
     pub(crate) fn view(&self) -> ServiceView {
         ServiceView { announced: self.task.announced.subscribe(), problems: self.problems.subscribe() }
     }

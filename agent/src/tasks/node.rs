@@ -1,0 +1,109 @@
+//! The task that tends the node's place in Kubernetes, of the diagram above.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use types::NodeName;
+use types::backoff::Backoff;
+
+use super::ApiServer;
+use crate::node_object::{DAMPING, Network, first_of_others, put_conflist, wanted};
+use crate::readiness::{Part, Readiness};
+
+/// Delays between attempts to write what was not taken.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// What the task is made of.
+pub(super) struct NodeTask {
+    pub(super) node: NodeName,
+    pub(super) readiness: Readiness,
+    /// Where the runtime looks for the CNI configuration.
+    pub(super) cni_conf_dir: Option<PathBuf>,
+    /// Where there is Kubernetes.
+    pub(super) api: Option<ApiServer>,
+}
+
+impl NodeTask {
+    /// When the agent is ready for the first time, pods may come. The Node object says whether they may.
+    pub(super) async fn run(self) {
+        let (network, state) = watch::channel(Network::NotYet);
+        tokio::join!(self.invite_the_runtime(), damp(self.readiness.changes(), network), self.tend_object(state));
+    }
+
+    async fn tend_object(&self, mut state: watch::Receiver<Network>) {
+        let Some(ApiServer { tasks, mut node }) = self.api.clone() else { return };
+        let mut writer = tasks.writer();
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1, u64::from(std::process::id()));
+        loop {
+            let write = {
+                let network = state.borrow_and_update();
+                let node = node.borrow_and_update();
+                node.as_ref().and_then(|node| wanted(node, &network))
+            };
+            if let Some(write) = write {
+                match write.carry_out(&mut writer, &self.node).await {
+                    Ok(()) => {
+                        info!(?write, "written into the Node object");
+                        backoff.reset();
+                    }
+                    Err(error) => warn!(%error, ?write, "not written into the Node object; tried again"),
+                }
+                // What the watch says next is what was written, unless somebody else was faster.
+                let _ = tokio::time::timeout(backoff.delay(), node.changed()).await;
+                continue;
+            }
+            let changed = tokio::select! {
+                changed = node.changed() => changed,
+                changed = state.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn invite_the_runtime(&self) {
+        let Some(folder) = self.cni_conf_dir.clone() else { return };
+        ready(&mut self.readiness.changes()).await;
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1, u64::from(std::process::id()));
+        loop {
+            let into = folder.clone();
+            // A disk may be slow.
+            let put = tokio::task::spawn_blocking(move || (put_conflist(&into), first_of_others(&into))).await;
+            match put {
+                Ok((Ok(path), None)) => return info!(path = %path.display(), "the runtime may ask for networks"),
+                Ok((Ok(path), Some(other))) => {
+                    return warn!(path = %path.display(), %other, "the runtime takes another network's configuration first");
+                }
+                Ok((Err(error), _)) => {
+                    warn!(folder = %folder.display(), %error, "the CNI configuration cannot be put there; tried again");
+                }
+                Err(_) => return,
+            }
+            tokio::time::sleep(backoff.delay()).await;
+        }
+    }
+}
+
+/// Follows the reasons not to be ready; those that pass soon are passed over.
+async fn damp(mut reasons: watch::Receiver<BTreeMap<Part, String>>, to: watch::Sender<Network>) {
+    // An error is that nobody has reasons any more: the agent ends.
+    while reasons.has_changed().is_ok() {
+        let why: Vec<_> = reasons.borrow_and_update().values().cloned().collect();
+        if why.is_empty() {
+            to.send_replace(Network::Available);
+            let _ = reasons.changed().await;
+        } else if tokio::time::timeout(DAMPING, ready(&mut reasons)).await.is_err() {
+            to.send_replace(Network::Unavailable(why.join("; ")));
+            ready(&mut reasons).await;
+        }
+    }
+}
+
+async fn ready(reasons: &mut watch::Receiver<BTreeMap<Part, String>>) {
+    let _ = reasons.wait_for(BTreeMap::is_empty).await;
+}
