@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use tests::{Cluster, ClusterOptions, Lab, Network, ProxyMode, kubectl_command};
+use tests::{Cluster, ClusterOptions, Lab, Network, Peering, ProxyMode, kubectl_command};
 
 use crate::{is_up, say, shell, supervise};
 
@@ -55,6 +55,9 @@ pub(crate) struct Up {
     /// Deploys Manx: kubectl apply -k manifests/
     #[arg(long)]
     manx: bool,
+    /// With whom Manx's nodes peer: rack-as (their rack's router, one AS per rack) or mesh (each other too, one AS).
+    #[arg(long, default_value = "rack-as")]
+    peering: Peering,
     /// With what kube-proxy carries services: iptables or nftables.
     #[arg(long, default_value = "iptables")]
     proxy_mode: ProxyMode,
@@ -81,14 +84,14 @@ pub(crate) fn run(action: Action) -> anyhow::Result<ExitCode> {
 }
 
 fn up(up: &Up) -> anyhow::Result<ExitCode> {
-    let Up { name, nodes, network, manx, proxy_mode } = up;
+    let Up { name, nodes, network, manx, peering, proxy_mode } = up;
     if is_up(name) {
         bail!("a cluster named {name} is up already (manx-lab k8s down {name} ends it)");
     }
     let network = if *manx { Network::Manx } else { *network };
     supervise::run(name, || {
         let options = ClusterOptions::default().named(name).nodes(usize::from(*nodes)).network(network);
-        let options = options.proxy_mode(*proxy_mode).progress(|step| say(format_args!("  {step}")));
+        let options = options.peering(*peering).proxy_mode(*proxy_mode).progress(|step| say(format_args!("  {step}")));
         let cluster = Cluster::up(&options)?;
         say(format_args!("cluster {name} is up; logs are in {}", cluster.lab().folder().join("logs").display()));
         say(format_args!("manx-lab k8s kubectl get nodes -o wide | shell NODE | down"));

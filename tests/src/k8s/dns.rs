@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use super::image::COREDNS_IMAGE;
 use super::machine::DNS;
 
-/// There is no DNS outside of the lab to forward to.
-const COREFILE: &str = ".:53 {
+/// There is no DNS outside of the lab to forward to: what is not the cluster's does not exist.
+const COREFILE: &str = "cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {
     errors
     health {
         lameduck 5s
@@ -19,6 +19,12 @@ const COREFILE: &str = ".:53 {
     prometheus :9153
     cache 30
     loadbalance
+}
+.:53 {
+    errors
+    template ANY ANY {
+        rcode NXDOMAIN
+    }
 }
 ";
 

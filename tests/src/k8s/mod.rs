@@ -22,6 +22,7 @@ mod control;
 mod dns;
 mod image;
 mod machine;
+mod manx;
 mod network;
 mod pki;
 mod proxy;
@@ -29,7 +30,7 @@ mod reaper;
 mod seed;
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -43,6 +44,7 @@ pub use self::assets::{can_run_clusters, images_folder};
 pub use self::control::{Component, ControlPlane};
 pub use self::image::{AGNHOST_IMAGE, COREDNS_IMAGE, ETCD_IMAGE, PAUSE_IMAGE};
 pub use self::machine::Machine;
+pub use self::manx::Peering;
 pub use self::network::Network;
 pub use self::proxy::{KubeProxy, ProxyMode};
 pub use self::reaper::reap;
@@ -69,9 +71,6 @@ const KUBECTL_PATIENCE: &str = "600";
 /// Where a machine's kube-proxy finds its kubeconfig, on the machine.
 const PROXY_FOLDER: &str = "/var/lib/kube-proxy";
 
-/// What Manx is deployed from.
-const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
-
 /// The archive of the agent's image, where it has been built.
 const AGENT_ARCHIVE: &str = "manx-agent.tar";
 
@@ -82,6 +81,7 @@ pub struct ClusterOptions {
     lab: Options,
     nodes: usize,
     network: Network,
+    peering: Peering,
     proxy_mode: ProxyMode,
     taint: Option<String>,
     progress: fn(fmt::Arguments<'_>),
@@ -94,6 +94,7 @@ impl Default for ClusterOptions {
             lab: Options::default(),
             nodes: 3,
             network: Network::None,
+            peering: Peering::default(),
             proxy_mode: ProxyMode::default(),
             taint: None,
             progress: |_| {},
@@ -122,6 +123,12 @@ impl ClusterOptions {
     /// Who gives pods their network (default: nobody).
     pub fn network(mut self, network: Network) -> Self {
         self.network = network;
+        self
+    }
+
+    /// With whom Manx's nodes peer (default: with their rack's router, one AS per rack).
+    pub fn peering(mut self, peering: Peering) -> Self {
+        self.peering = peering;
         self
     }
 
@@ -206,7 +213,11 @@ impl Cluster {
         match self.options.network {
             Network::None => return Ok(()),
             Network::Ptp => network::ptp(self)?,
-            Network::Manx => self.deploy_manx()?,
+            Network::Manx => {
+                self.deploy_manx()?;
+                tell("Manx is deployed");
+                self.peer(self.options.peering)?;
+            }
         }
         self.wait_nodes_ready(Duration::from_secs(120))?;
         tell("the nodes are ready");
@@ -372,17 +383,6 @@ impl Cluster {
     pub fn wait_rollout(&self, namespace: &str, what: &str, within: Duration) -> Result<(), LabError> {
         let within = format!("--timeout={}s", within.as_secs());
         self.kubectl(&["rollout", "status", "-n", namespace, what, &within]).map(drop)
-    }
-
-    /// Deploys Manx as a user does (`kubectl apply -k manifests/`), and waits for its agents.
-    pub fn deploy_manx(&self) -> Result<(), LabError> {
-        self.kubectl(&["apply", "-k", MANIFESTS])?;
-        self.wait_rollout("manx-system", "daemonset/manx-agent", Duration::from_secs(180)).map_err(|error| {
-            LabError::Io {
-                doing: format!("{error}\n{}", self.diagnosis("manx-system")),
-                source: io::ErrorKind::TimedOut.into(),
-            }
-        })
     }
 
     /// What people look at first when the pods of a namespace do not come up: the pods, what happened, the last words.

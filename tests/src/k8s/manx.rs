@@ -1,0 +1,112 @@
+//! Manx in a cluster: deployed as a user deploys it, and spoken to as an operator does.
+
+use std::fs;
+use std::io;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Cluster, succeeded};
+use crate::LabError;
+
+/// What Manx is deployed from.
+const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
+
+/// The Kubernetes namespace of what Manx consists of.
+const MANX: &str = "manx-system";
+
+/// With whom Manx's nodes peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Peering {
+    /// With their rack's router only; one AS per rack.
+    #[default]
+    RackAs,
+    /// With their rack's router, which spreads the blocks through the fabric, and with each other; one AS for all.
+    Mesh,
+}
+
+impl FromStr for Peering {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "rack-as" => Ok(Self::RackAs),
+            "mesh" => Ok(Self::Mesh),
+            _ => Err(format!("{text:?} is neither rack-as nor mesh")),
+        }
+    }
+}
+
+impl Cluster {
+    /// Deploys Manx as a user does (`kubectl apply -k manifests/`), and waits for its agents.
+    pub fn deploy_manx(&self) -> Result<(), LabError> {
+        self.kubectl(&["apply", "-k", MANIFESTS])?;
+        self.wait_rollout("manx-system", "daemonset/manx-agent", Duration::from_secs(180)).map_err(|error| {
+            LabError::Io {
+                doing: format!("{error}\n{}", self.diagnosis("manx-system")),
+                source: io::ErrorKind::TimedOut.into(),
+            }
+        })
+    }
+
+    /// The agent's pod on a machine.
+    pub fn agent_pod(&self, machine: &str) -> Result<String, LabError> {
+        let node = format!("spec.nodeName={machine}");
+        let line = [
+            "get",
+            "pods",
+            "-n",
+            MANX,
+            "-l",
+            "app.kubernetes.io/name=manx-agent",
+            "--field-selector",
+            &node,
+            "-o",
+            "name",
+        ];
+        let pods = self.kubectl(&line)?;
+        let pod = pods.lines().next().and_then(|line| line.strip_prefix("pod/"));
+        pod.map(str::to_owned).ok_or_else(|| LabError::NoSuchNode { what: "agent's pod on", name: machine.to_owned() })
+    }
+
+    /// Runs manxctl in the agent's container on a machine.
+    pub fn manxctl(&self, machine: &str, words: &[&str]) -> Result<String, LabError> {
+        let pod = self.agent_pod(machine)?;
+        let line: Vec<&str> =
+            ["exec", "-n", MANX, &pod, "-c", "agent", "--", "manxctl"].iter().chain(words).copied().collect();
+        self.kubectl(&line)
+    }
+
+    /// Applies Manx's own resources: YAML or JSON.
+    pub fn apply_resources(&self, resources: &str) -> Result<String, LabError> {
+        let words =
+            ["exec", "-i", "-n", MANX, "daemonset/manx-agent", "-c", "agent", "--", "manxctl", "apply", "-f", "-"];
+        self.run_kubectl(&words, Some(resources)).and_then(|output| succeeded(&words, output))
+    }
+
+    /// Makes the nodes peer with their racks' routers.
+    pub fn peer(&self, peering: Peering) -> Result<(), LabError> {
+        let read = |name: &str| {
+            let path = self.options.topology.with_file_name("racks").join(name);
+            fs::read_to_string(&path).map_err(LabError::io(path.display().to_string()))
+        };
+        if peering == Peering::RackAs {
+            self.apply_resources(&read("no-mesh.yaml")?)?;
+        }
+        let nodes = self.machines().map(|machine| {
+            let (name, labels) = (machine.name(), &machine.node.spec().labels);
+            let rack: Option<u32> = labels.get("rack").and_then(|rack| rack.parse().ok());
+            let system = rack.filter(|_| peering == Peering::RackAs).map(|rack| 64700 + rack);
+            let bgp = system.map_or_else(|| json!({}), |system| json!({ "asNumber": system }));
+            json!({
+                "apiVersion": "projectcalico.org/v3", "kind": "Node",
+                "metadata": { "name": name, "labels": labels }, "spec": { "bgp": bgp },
+            })
+        });
+        for node in nodes {
+            self.apply_resources(&node.to_string())?;
+        }
+        self.apply_resources(&read("peers.yaml")?).map(drop)
+    }
+}
