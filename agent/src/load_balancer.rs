@@ -83,7 +83,8 @@ pub(crate) fn changes(
 
 /// Whether the Service is to have its addresses from us.
 fn is_ours(pools: &[Pool], service: &Service) -> bool {
-    if !service.is_load_balancer || (pools.is_empty() && service.said.is_some()) {
+    // Without pools this is not what we are for; what was given out of former ones is taken back.
+    if !service.is_load_balancer || pools.is_empty() {
         return false;
     }
     let is_pooled = |address: &IpAddr| pools.iter().any(|pool| pool.cidr.contains(*address));

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::{Check, Outcome, SchemaError, Session, Store, StoreError, Write, keys};
+use store::{Check, Entry, Outcome, SchemaError, Session, Store, StoreError, Write, keys};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -99,7 +99,12 @@ impl Presence {
 
     async fn make_first_pools(&self) -> Result<(), PresenceError> {
         let there = self.store.list(&keys::resources(Kind::IpPool));
-        if self.initial_pools.is_empty() || !there.await?.entries.is_empty() {
+        // One for Services alone does not make pods' pools needless; one that cannot be read may be for pods.
+        let is_for_pods = |entry: &Entry| match store::decode::<Resource>(&entry.key, &entry.value) {
+            Ok(Resource { spec: Spec::IpPool(pool), .. }) => pool.is_for_pods(),
+            _ => true,
+        };
+        if self.initial_pools.is_empty() || there.await?.entries.iter().any(is_for_pods) {
             return Ok(());
         }
         let (mut checks, mut writes) = (Vec::new(), Vec::new());

@@ -12,7 +12,7 @@ use crate::network::{
 use crate::{CONVERGENCE, TestResult, node_life};
 
 /// The paths that the router has to a block: who told it of them, and their next hop.
-fn paths_of_router(router: &Node, family: Family, block: &str) -> BTreeSet<(String, String)> {
+pub(crate) fn paths_of_router(router: &Node, family: Family, block: &str) -> BTreeSet<(String, String)> {
     let keyword = if family == Family::Ipv4 { "ipv4" } else { "ipv6" };
     let said = router.frr().vtysh(&format!("show bgp {keyword} unicast {block} json")).unwrap_or_default();
     let route: Value = serde_json::from_str(&said).unwrap_or_default();
