@@ -25,9 +25,9 @@ const ALLOWED: u16 = 9001;
 const TRY_AGAIN: u32 = 11;
 
 /// Nodes that follow an API server. Nothing of policy goes by manxctl here.
-struct Cluster {
+pub(super) struct Cluster {
     client: ApiClient,
-    world: World,
+    pub(super) world: World,
 }
 
 impl Cluster {
@@ -57,7 +57,7 @@ impl Cluster {
     }
 
     /// [`Cluster::up`], with two namespaces and a pod in each; what is sent between them passes.
-    fn with_pods(test: &str) -> Result<Option<(Self, Cast)>, Box<dyn Error>> {
+    pub(super) fn with_pods(test: &str) -> Result<Option<(Self, Cast)>, Box<dyn Error>> {
         let Some(mut cluster) = Self::up(test)? else { return Ok(None) };
         cluster.namespace("x")?;
         cluster.namespace("y")?;
@@ -78,7 +78,7 @@ impl Cluster {
         Ok(Some((cluster, cast)))
     }
 
-    fn call(&mut self, method: &str, path: &str, body: &Value) -> Result<Value, Box<dyn Error>> {
+    pub(super) fn call(&mut self, method: &str, path: &str, body: &Value) -> Result<Value, Box<dyn Error>> {
         Ok(self.client.call(method, path, Some(body))?.1)
     }
 
@@ -109,13 +109,13 @@ impl Cluster {
     }
 
     /// Makes the Pod object, with the labels of the spec, and plugs the pod in as the kubelet has it done.
-    fn plug(&mut self, node: &str, spec: &PodSpec) -> Result<Pod, Box<dyn Error>> {
+    pub(super) fn plug(&mut self, node: &str, spec: &PodSpec) -> Result<Pod, Box<dyn Error>> {
         let told = self.client.create_pod(node, spec)?;
         self.world.plug(node, told)
     }
 
     /// Waits until the server of the policy `friends` takes what its friend sends, and nothing else.
-    fn only_friends_pass(&self, cast: &Cast) -> TestResult {
+    pub(super) fn only_friends_pass(&self, cast: &Cast) -> TestResult {
         let Cast { server, friend, stranger } = cast;
         for family in Family::ALL {
             self.world.converges(stranger, udp(server, family, 80), false)?;
@@ -133,13 +133,13 @@ impl Cluster {
 }
 
 /// Who plays.
-struct Cast {
+pub(super) struct Cast {
     /// x/server on node1, which the policies are for.
-    server: Pod,
+    pub(super) server: Pod,
     /// x/friend on node2, admitted.
-    friend: Pod,
+    pub(super) friend: Pod,
     /// y/stranger on node2, not admitted.
-    stranger: Pod,
+    pub(super) stranger: Pod,
 }
 
 /// A policy for servers that admits these peers.

@@ -6,6 +6,7 @@ mod guarded;
 mod kubernetes;
 mod no_window;
 mod probers;
+mod proxied;
 mod repair;
 mod services;
 mod shown;

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde_json::json;
-use tests::{CniError, Flood, LabError, Pod, PodSpec, Probe, Sink, can_run_labs, wait_until};
+use tests::{CniError, Flood, LabError, Node, Place, Pod, PodSpec, Probe, Sink, can_run_labs, wait_until};
 use types::Family;
 
 use super::world::{OUTSIDE, World, default_deny, udp};
@@ -116,8 +116,32 @@ fn a_pod_under_default_deny_gets_and_sends_no_forbidden_packet_from_the_moment_i
     Ok(())
 }
 
+/// How an agent ends before the next starts.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// SIGKILL.
+    Kill,
+    /// SIGTERM.
+    Terminate,
+    /// SIGKILL, and the next is of another version.
+    Upgrade,
+}
+
+/// Gives every rule of ours another stamp, at one instant, as if an agent that writes each of them differently had made it.
+fn leave_rules_of_another_version(node: &Node) -> TestResult {
+    for command in ["iptables", "ip6tables"] {
+        for table in ["mangle", "raw", "nat"] {
+            let stamped = format!("{command}-save -t {table} | sed 's/manx:[0-9a-f]/manx:7/'");
+            node.shell(&format!("{stamped} | {command}-restore -T {table}"))?;
+            let left = node.exec(&["sh", "-c", &format!("{command}-save -t {table} | grep -c 'manx:[^7]' || true")])?;
+            assert_eq!(left.trim(), "0", "{command} {table}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
-fn an_agent_killed_or_stopped_and_started_again_loses_nothing_allowed_and_lets_nothing_forbidden_pass() -> TestResult {
+fn an_agent_killed_stopped_or_upgraded_loses_nothing_allowed_and_lets_nothing_forbidden_pass() -> TestResult {
     if !can_run_labs() {
         return Ok(());
     }
@@ -142,7 +166,7 @@ fn an_agent_killed_or_stopped_and_started_again_loses_nothing_allowed_and_lets_n
     }
     let sink = Sink::start(&server, FORBIDDEN)?;
     let node = world.node("node1");
-    for kill in [true, false] {
+    for end in [End::Kill, End::Terminate, End::Upgrade] {
         let mut probes = Vec::new();
         for family in Family::ALL {
             for friend in [&near, &far] {
@@ -151,25 +175,31 @@ fn an_agent_killed_or_stopped_and_started_again_loses_nothing_allowed_and_lets_n
         }
         let targets = at(server.addresses(), FORBIDDEN);
         let floods = [Flood::start(&stranger, &targets, 500)?, Flood::start(&distant, &targets, 500)?];
-        if kill {
-            node.agent().kill9()?;
-        } else {
-            node.agent().terminate()?;
+        match end {
+            End::Kill | End::Upgrade => node.agent().kill9()?,
+            End::Terminate => node.agent().terminate()?,
         }
         // A flow that begins while there is no agent is judged all the same.
         world.converges(&near, udp(&server, Family::Ipv4, 80), true)?;
         world.converges(&stranger, udp(&server, Family::Ipv4, 80), false)?;
-        node.agent().start()?;
+        match end {
+            End::Kill | End::Terminate => node.agent().start()?,
+            End::Upgrade => {
+                leave_rules_of_another_version(node)?;
+                // And one that has other ideas of what a pod may send to its node.
+                node.agent().start_with(&[("MANX_POLICY_ENDPOINT_TO_HOST", "policed")])?;
+            }
+        }
         node.agent().wait_ready(CONVERGENCE)?;
         world.converges(&near, udp(&server, Family::Ipv6, 80), true)?;
         world.converges(&distant, udp(&server, Family::Ipv6, 80), false)?;
         for probe in probes {
             let report = probe.finish();
-            assert_eq!(report.lost, 0, "SIGKILL: {kill}: {report:?}");
+            assert_eq!(report.lost, 0, "{end:?}: {report:?}");
         }
         let sent: u64 = floods.into_iter().map(Flood::finish).sum();
         assert!(sent > 500, "{sent}");
-        assert_eq!(sink.count(), 0, "SIGKILL: {kill}: forbidden packets passed");
+        assert_eq!(sink.count(), 0, "{end:?}: forbidden packets passed");
     }
     world.lab.down()?;
     Ok(())
