@@ -118,7 +118,11 @@ fn the_shipped_topologies_are_what_they_claim_to_be() -> TestResult {
     let reflectors = Topology::read(&topology("reflectors.clab.yml"))?;
     assert_eq!(reflectors.of_role(Role::Manx).count(), 5);
     assert_eq!(reflectors.of_role(Role::Frr).collect::<Vec<_>>(), ["rr2"]);
-    for file in [&mesh, &reflectors] {
+    let racks = Topology::read(&topology("racks.clab.yml"))?;
+    assert_eq!(racks.of_role(Role::Machine).count(), 6);
+    assert_eq!(racks.of_role(Role::ControlPlane).count(), 1);
+    assert_eq!(racks.of_role(Role::Frr).collect::<Vec<_>>(), ["spine", "tor1", "tor2"]);
+    for file in [&mesh, &reflectors, &racks] {
         for bind in file.nodes.values().flat_map(|node| &node.binds) {
             assert!(bind.source.is_file(), "{} is not there", bind.source.display());
         }
@@ -138,6 +142,11 @@ fn the_files_beside_the_topologies_are_ones_that_manx_takes() -> TestResult {
         for document in documents {
             Resource::from_value(document)?;
         }
+    }
+    for (name, resources) in [("peers.yaml", 4), ("no-mesh.yaml", 1), ("pools.yaml", 1)] {
+        let documents: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(topology("racks").join(name))?)?;
+        assert_eq!(documents.len(), resources, "{name}");
+        documents.into_iter().try_for_each(|document| Resource::from_value(document).map(drop))?;
     }
     Ok(())
 }

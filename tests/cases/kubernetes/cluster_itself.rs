@@ -1,11 +1,14 @@
 //! The cluster itself, with a pod network that is not ours: what fails here is not Manx.
 
-use std::path::Path;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tests::{AGNHOST_IMAGE, Apiserver, Cluster, ClusterOptions, KubeProxy, Lab, Network, Options, Place, ProxyMode};
-use tests::{can_run_clusters, wait_for, wait_until};
+use tests::{can_run_clusters, images_folder, wait_for, wait_until};
 
 use crate::{SOON, TestResult, shared};
 
@@ -76,6 +79,38 @@ fn loses_its_power(cluster: &Cluster, machine: &str, pod: &str) -> TestResult {
             cluster.exec("default", "near", &["/agnhost", "connect", &format!("{address}:8080"), "--timeout=2s"]);
         answers.map_err(|error| error.to_string())
     })?;
+    Ok(())
+}
+
+#[test]
+fn of_a_cluster_that_is_killed_nothing_is_left() -> TestResult {
+    if !can_run_clusters() {
+        return Ok(());
+    }
+    let name = format!("killed-{}", std::process::id());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_manx-lab"));
+    command.args(["k8s", "up", "--nodes", "1", "--name", &name]);
+    let mut supervisor = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let said = BufReader::new(supervisor.stdout.take().ok_or("no output")?);
+    // By then the machine has groups, a disk and a containerd.
+    let images = said.lines().map_while(Result::ok).find(|line| line.contains("the machines have their images"));
+    images.ok_or("the cluster did not come up")?;
+    let groups = || -> std::io::Result<Vec<PathBuf>> {
+        let hierarchies = fs::read_dir("/sys/fs/cgroup")?.filter_map(|entry| Some(entry.ok()?.path()));
+        let folder = format!("manx-lab-{name}");
+        let places = hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]).map(|at| at.join(&folder));
+        Ok(places.filter(|folder| folder.exists()).collect())
+    };
+    let disk = images_folder()?.with_file_name("lab").join(&name);
+    assert!(!groups()?.is_empty() && disk.join("node1/lib/containerd").exists(), "{:?}", groups()?);
+    // The supervisor's end is the end of the process that brings the cluster up, which has no time for anything either.
+    supervisor.kill()?;
+    supervisor.wait()?;
+    wait_until("the end of the cluster", SOON, || {
+        !disk.exists() && groups().is_ok_and(|left| left.is_empty()) && !Lab::list().contains(&name)
+    })
+    .map_err(|error| format!("{error}: left are {:?}", groups()))?;
+    assert!(!fs::read_to_string("/proc/mounts")?.contains(&name), "a mount is left");
     Ok(())
 }
 

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod cluster_itself;
 #[cfg(test)]
+mod manx;
+#[cfg(test)]
 mod shared;
 
 /// What tests answer: any error fails them with its text.

@@ -4,8 +4,6 @@
 //! make pods and look run [`alongside`] each other, each in a Kubernetes namespace of its own; what restarts, breaks or
 //! reconfigures things has it [`alone`], and leaves it as it found it. What needs a cluster of another kind brings up its
 //! own, [`without`] anybody using the shared one meanwhile.
-#![allow(dead_code, reason = "for the tests of what is deployed")]
-
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -45,6 +43,7 @@ pub(crate) fn alongside(test: &str) -> Result<Option<Shared>, LabError> {
 }
 
 /// The cluster, and no other test with it.
+#[allow(dead_code, reason = "for tests that break things")]
 pub(crate) fn alone(test: &str) -> Result<Option<Shared>, LabError> {
     let Some(mut guard) = without() else { return Ok(None) };
     bring_up(&mut guard);

@@ -39,7 +39,8 @@ struct Image {
     arguments: &'static [&'static str],
 }
 
-/// What people and tests look for in a container, all of which is one program.
+/// What people and tests look for in a container, all of which is one program. It finds no names (a static program cannot
+/// ask the C library's resolver); `agnhost connect` does.
 const BUSYBOX: (&str, &[&str]) = (
     "/bin/busybox",
     &[

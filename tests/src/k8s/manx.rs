@@ -87,12 +87,8 @@ impl Cluster {
 
     /// Makes the nodes peer with their racks' routers.
     pub fn peer(&self, peering: Peering) -> Result<(), LabError> {
-        let read = |name: &str| {
-            let path = self.options.topology.with_file_name("racks").join(name);
-            fs::read_to_string(&path).map_err(LabError::io(path.display().to_string()))
-        };
         if peering == Peering::RackAs {
-            self.apply_resources(&read("no-mesh.yaml")?)?;
+            self.apply_file("no-mesh.yaml")?;
         }
         let nodes = self.machines().map(|machine| {
             let (name, labels) = (machine.name(), &machine.node.spec().labels);
@@ -107,6 +103,18 @@ impl Cluster {
         for node in nodes {
             self.apply_resources(&node.to_string())?;
         }
-        self.apply_resources(&read("peers.yaml")?).map(drop)
+        self.apply_file("peers.yaml")
+    }
+
+    /// Adds addresses of IPv6 for the pods to come: the manifests leave them to those who have a network for them.
+    pub fn add_ipv6(&self) -> Result<(), LabError> {
+        self.apply_file("pools.yaml")
+    }
+
+    /// Applies a file that lies beside the topology, in the folder of its name.
+    fn apply_file(&self, name: &str) -> Result<(), LabError> {
+        let path = self.options.topology.with_extension("").with_extension("").join(name);
+        let text = fs::read_to_string(&path).map_err(LabError::io(path.display().to_string()))?;
+        self.apply_resources(&text).map(drop)
     }
 }

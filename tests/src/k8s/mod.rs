@@ -216,6 +216,7 @@ impl Cluster {
             Network::Manx => {
                 self.deploy_manx()?;
                 tell("Manx is deployed");
+                self.add_ipv6()?;
                 self.peer(self.options.peering)?;
             }
         }
