@@ -172,12 +172,7 @@ mod tests {
     }
 
     fn registration(name: &str, ipv4: &str) -> ClusterUpdate {
-        let registration = Registration {
-            ipv4: Some(ipv4.parse().unwrap()),
-            ipv6: None,
-            listen_port: None,
-            agent_version: "0".to_owned(),
-        };
+        let registration = Registration { ipv4: Some(ipv4.parse().unwrap()), ..Registration::default() };
         ClusterUpdate::Registration(Update::Set(name.parse().unwrap(), registration))
     }
 

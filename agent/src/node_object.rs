@@ -4,6 +4,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use ::watch::{Node, WatchConfig, WatchError, Writer};
@@ -11,11 +12,17 @@ use anyhow::Context as _;
 use store::{Journal, JournalWrite, Table};
 use tracing::{info, warn};
 
+use types::backoff::Backoff;
 use types::config::{Config, DetectionMethod, KubernetesAccess};
-use types::{NodeName, backoff::Backoff};
+use types::{ClusterId, NodeName, Registration};
 
 /// A taint that keeps pods off a node that has no network yet, if whoever registers nodes puts it there.
 pub(crate) const STARTUP_TAINT: &str = "manx.io/agent-not-ready";
+
+/// Annotations of a Node that operators know: the fields `bgp.asNumber` and `bgp.routeReflectorClusterID` of a Node of
+/// `projectcalico.org/v3`, which win.
+const AS_NUMBER: &str = "projectcalico.org/ASNumber";
+const CLUSTER_ID: &str = "projectcalico.org/RouteReflectorClusterID";
 
 /// So long a node may be unready before it is given no more pods: a restart of etcd is no reason.
 pub(crate) const DAMPING: Duration = Duration::from_secs(30);
@@ -77,6 +84,20 @@ async fn ask(access: WatchConfig) -> anyhow::Result<Vec<IpAddr>> {
             Err(error) => warn!(%error, "the node's address is not known yet"),
         }
         tokio::time::sleep(backoff.delay()).await;
+    }
+}
+
+/// The registration, with what Kubernetes knows of the node.
+pub(crate) fn registration(own: &Registration, node: &Node) -> Registration {
+    fn read<T: FromStr>(node: &Node, key: &str) -> Option<T> {
+        let value = node.annotations.get(key)?;
+        value.parse().inspect_err(|_| warn!(key, value, "an annotation of the Node object that makes no sense")).ok()
+    }
+    Registration {
+        as_number: read(node, AS_NUMBER),
+        cluster_id: read(node, CLUSTER_ID).map(ClusterId),
+        labels: node.labels.clone(),
+        ..own.clone()
     }
 }
 
@@ -173,6 +194,22 @@ mod tests {
         let why = Network::Unavailable("no block".to_owned());
         assert_eq!(wanted(&done, &why), Some(Write::NetworkUnavailable(true, "no block".to_owned())));
         assert_eq!(wanted(&Node { network_unavailable: Some(true), ..done }, &why), None);
+    }
+
+    #[test]
+    fn labels_and_known_annotations_of_the_node_are_registered_and_nonsense_is_left_out() {
+        let annotated = |asn: &str| Node {
+            labels: [("rack".to_owned(), "1".to_owned())].into(),
+            annotations: [(AS_NUMBER.to_owned(), asn.to_owned()), (CLUSTER_ID.to_owned(), "10.0.0.1".to_owned())]
+                .into(),
+            ..Node::default()
+        };
+        let own = Registration { agent_version: "1".to_owned(), ..Registration::default() };
+        let registered = registration(&own, &annotated("64601"));
+        assert_eq!(registered.as_number.map(types::Asn::number), Some(64_601));
+        assert_eq!(registered.cluster_id, Some(ClusterId([10, 0, 0, 1].into())));
+        assert_eq!(registered.labels["rack"], "1");
+        assert_eq!(registration(&own, &annotated("many")).as_number, None);
     }
 
     #[test]

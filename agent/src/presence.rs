@@ -134,11 +134,11 @@ impl Presence {
         Ok(())
     }
 
-    /// Keeps the name and the registration for as long as the agent runs; ends only with `Taken` or `Schema`, or when cancelled.
+    /// Keeps the name and the registration, once it is known, for as long as the agent runs; ends only with `Taken` or `Schema`, or when cancelled.
     pub(crate) async fn keep(
         self,
         mut session: Option<Session>,
-        mut registration: tokio::sync::watch::Receiver<Registration>,
+        mut registration: tokio::sync::watch::Receiver<Option<Registration>>,
         cancel: CancellationToken,
     ) -> Result<(), PresenceError> {
         let mut backoff =
@@ -152,7 +152,9 @@ impl Presence {
                 }
                 if !registered {
                     let current = registration.borrow_and_update().clone();
-                    self.register(&current).await?;
+                    if let Some(current) = current {
+                        self.register(&current).await?;
+                    }
                     registered = true;
                 }
                 Ok(())

@@ -96,8 +96,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         ipv6: addresses.iter().find_map(|a| if let IpAddr::V6(a) = a { Some(*a) } else { None }),
         listen_port: config.listen_port,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Registration::default()
     };
-    let (_registration, registrations) = watch::channel(registration);
     let identity = Identity { asn: types::Asn::DEFAULT, router_id, addresses };
     let (identity, known_identity) = watch::channel(identity);
     let (refused, refused_endpoints) = watch::channel(0);
@@ -138,7 +138,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         store,
         presence,
         session,
-        registrations,
+        registration,
         ipam,
         pools,
         felix,

@@ -79,7 +79,7 @@ pub(crate) struct Wiring {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) presence: Presence,
     pub(crate) session: Option<Session>,
-    pub(crate) registrations: watch::Receiver<Registration>,
+    pub(crate) registration: Registration,
     pub(crate) ipam: Ipam,
     pub(crate) pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
     pub(crate) felix: Felix,
@@ -141,7 +141,10 @@ impl Wiring {
         std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper::run(kernel, group, parked))?;
 
         tracker.spawn(give_back_memory(self.status.readiness.changes()));
+        let (registration, registrations) = watch::channel(None);
         let node = NodeTask {
+            registration: self.registration,
+            registered: registration,
             node: self.config.node_name.clone(),
             readiness: self.status.readiness.clone(),
             cni_conf_dir: self.config.cni_conf_dir.clone(),
@@ -154,7 +157,7 @@ impl Wiring {
         self.services.start(election.is_elected(), tracker);
         tracker.spawn(election.stand(cancel.clone()));
 
-        let presence = self.presence.keep(self.session, self.registrations, cancel.clone());
+        let presence = self.presence.keep(self.session, registrations, cancel.clone());
         let lost_name = fatal.clone();
         tracker.spawn(async move {
             if let Err(error) = presence.await {

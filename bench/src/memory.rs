@@ -98,8 +98,7 @@ pub(crate) fn run(load: &Load) -> anyhow::Result<Report> {
 fn declare(lab: &Lab, load: &Load) -> anyhow::Result<()> {
     let mut puts = Vec::new();
     for number in 1..=load.nodes {
-        let registration =
-            Registration { ipv4: None, ipv6: None, listen_port: None, agent_version: "0.1.0".to_owned() };
+        let registration = Registration { agent_version: "0.1.0".to_owned(), ..Registration::default() };
         puts.push(put(&format!("nodes/remote-{number}/registration"), &registration)?);
     }
     for number in 0..load.blocks {

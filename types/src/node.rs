@@ -9,7 +9,7 @@ use crate::resource::{Metadata, NodeSpec};
 use crate::{Asn, ClusterId, Family, NodeName, Prefix};
 
 /// What a node's agent says of its node: `nodes/NAME/registration`. It stays until the node is removed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Registration {
     /// The IPv4 address that the node peers from.
@@ -21,6 +21,15 @@ pub struct Registration {
     /// The port that its speaker listens on, where the agent's configuration sets one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen_port: Option<u16>,
+    /// Its AS number, where Kubernetes' Node object has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_number: Option<Asn>,
+    /// The cluster that it reflects routes for, where Kubernetes' Node object has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<ClusterId>,
+    /// The labels of Kubernetes' Node object.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// The version of its agent.
     pub agent_version: String,
 }
@@ -68,14 +77,17 @@ impl ClusterNode {
             Some(IpAddr::V6(address)) => Some((None, Some(address))),
             None => None,
         };
-        let mut labels = resource.map(|(metadata, _)| metadata.labels.clone()).unwrap_or_default();
+        let mut labels = registration.map(|registration| registration.labels.clone()).unwrap_or_default();
+        labels.extend(resource.into_iter().flat_map(|(metadata, _)| metadata.labels.clone()));
         labels.entry("kubernetes.io/hostname".to_owned()).or_insert_with(|| name.to_string());
         Self {
             ipv4: said(Family::Ipv4).map_or_else(|| registration.and_then(|r| r.ipv4), |(ipv4, _)| ipv4),
             ipv6: said(Family::Ipv6).map_or_else(|| registration.and_then(|r| r.ipv6), |(_, ipv6)| ipv6),
-            asn: bgp.and_then(|bgp| bgp.as_number),
+            asn: bgp.and_then(|bgp| bgp.as_number).or_else(|| registration.and_then(|r| r.as_number)),
             listen_port: registration.and_then(|r| r.listen_port),
-            cluster_id: bgp.and_then(|bgp| bgp.route_reflector_cluster_id),
+            cluster_id: bgp
+                .and_then(|bgp| bgp.route_reflector_cluster_id)
+                .or_else(|| registration.and_then(|r| r.cluster_id)),
             labels,
             name,
         }
@@ -106,7 +118,9 @@ mod tests {
             ipv4: Some(Ipv4Addr::new(192, 0, 2, 1)),
             ipv6: Some("2001:db8::1".parse().unwrap()),
             listen_port: Some(1790),
-            agent_version: "0.1.0".to_owned(),
+            as_number: Some(Asn::DEFAULT),
+            labels: [("rack", "0"), ("zone", "a")].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+            ..Registration::default()
         };
         let metadata = Metadata {
             name: "a".parse().unwrap(),
@@ -119,6 +133,7 @@ mod tests {
         assert_eq!(node.ipv4, Some(Ipv4Addr::new(198, 51, 100, 7)));
         assert_eq!(node.ipv6, registration.ipv6);
         assert_eq!(node.listen_port, Some(1790));
-        assert_eq!(node.labels["rack"], "1");
+        assert_eq!((node.labels["rack"].as_str(), node.labels["zone"].as_str()), ("1", "a"));
+        assert_eq!(node.asn, registration.as_number);
     }
 }

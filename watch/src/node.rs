@@ -1,5 +1,6 @@
 //! The Node object: what is read of it, and what is written into it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -19,6 +20,8 @@ use crate::{WatchConfig, WatchError, WriteError, Writer};
 pub struct Node {
     /// Its labels.
     pub labels: Labels,
+    /// Those of its annotations that are Manx's or that Manx understands.
+    pub annotations: BTreeMap<String, String>,
     /// Its addresses of type InternalIP, in the kubelet's order.
     pub addresses: Vec<IpAddr>,
     /// The keys of its taints.
@@ -38,6 +41,7 @@ struct NodeObject {
 #[derive(Deserialize)]
 struct Metadata {
     labels: Option<Labels>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +88,7 @@ impl Node {
         let condition = conditions.into_iter().flatten().find(|condition| condition.kind == NETWORK_UNAVAILABLE);
         Ok(Self {
             labels: metadata.labels.unwrap_or_default(),
+            annotations: metadata.annotations.into_iter().flatten().filter(|(key, _)| is_understood(key)).collect(),
             addresses: internal.filter_map(|address| address.address.parse().ok()).collect(),
             taints: spec.and_then(|spec| spec.taints).into_iter().flatten().map(|taint| taint.key).collect(),
             network_unavailable: condition.and_then(|condition| match condition.status.as_str() {
@@ -93,6 +98,11 @@ impl Node {
             }),
         })
     }
+}
+
+/// Others' change often and may be large.
+fn is_understood(annotation: &str) -> bool {
+    ["manx.io/", "projectcalico.org/"].iter().any(|prefix| annotation.starts_with(prefix))
 }
 
 /// This node's Node object as it is now; none where nobody has registered it.
@@ -163,7 +173,10 @@ mod tests {
     #[test]
     fn addresses_taints_labels_and_the_condition_are_read_and_null_is_none() {
         let node = Node::read(json!({
-            "metadata": { "labels": { "rack": "a" } },
+            "metadata": {
+                "labels": { "rack": "a" },
+                "annotations": { "projectcalico.org/ASNumber": "64601", "csi.volume.kubernetes.io/nodeid": "{}" },
+            },
             "spec": { "taints": [{ "key": "manx.io/agent-not-ready", "effect": "NoSchedule" }] },
             "status": {
                 "addresses": [
@@ -180,6 +193,7 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(node.labels, Labels::from([("rack".to_owned(), "a".to_owned())]));
+        assert_eq!(node.annotations, [("projectcalico.org/ASNumber".to_owned(), "64601".to_owned())].into());
         assert_eq!(node.addresses, ["192.0.2.1".parse::<IpAddr>().unwrap(), "2001:db8::1".parse().unwrap()]);
         assert_eq!(
             (node.taints.as_slice(), node.network_unavailable),

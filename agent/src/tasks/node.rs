@@ -7,11 +7,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use types::NodeName;
 use types::backoff::Backoff;
+use types::{NodeName, Registration};
 
 use super::ApiServer;
-use crate::node_object::{DAMPING, Network, first_of_others, put_conflist, wanted};
+use crate::node_object::{DAMPING, Network, first_of_others, put_conflist, registration, wanted};
 use crate::readiness::{Part, Readiness};
 
 /// Delays between attempts to write what was not taken.
@@ -25,13 +25,41 @@ pub(super) struct NodeTask {
     pub(super) cni_conf_dir: Option<PathBuf>,
     /// Where there is Kubernetes.
     pub(super) api: Option<ApiServer>,
+    /// What the node says of itself, but for what Kubernetes knows of it.
+    pub(super) registration: Registration,
+    /// Whole.
+    pub(super) registered: watch::Sender<Option<Registration>>,
 }
 
 impl NodeTask {
     /// When the agent is ready for the first time, pods may come. The Node object says whether they may.
     pub(super) async fn run(self) {
         let (network, state) = watch::channel(Network::NotYet);
-        tokio::join!(self.invite_the_runtime(), damp(self.readiness.changes(), network), self.tend_object(state));
+        let damped = damp(self.readiness.changes(), network);
+        tokio::join!(self.invite_the_runtime(), damped, self.tend_object(state), self.register());
+    }
+
+    /// Without Kubernetes at once. With it when the Node object is known: a registration without its labels would end
+    /// sessions that are for nodes with such labels.
+    async fn register(&self) {
+        let Some(ApiServer { mut node, .. }) = self.api.clone() else {
+            self.registered.send_replace(Some(self.registration.clone()));
+            // The receiver waits for changes as long as the agent runs.
+            return std::future::pending().await;
+        };
+        loop {
+            if let Some(node) = node.borrow_and_update().as_ref() {
+                let registration = registration(&self.registration, node);
+                self.registered.send_if_modified(|known| {
+                    let is_news = known.as_ref() != Some(&registration);
+                    *known = Some(registration);
+                    is_news
+                });
+            }
+            if node.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     async fn tend_object(&self, mut state: watch::Receiver<Network>) {

@@ -44,8 +44,7 @@ pub(crate) const fn nodes(endpoints: usize) -> usize {
 pub(crate) fn declare(count: usize) -> impl Iterator<Item = Put> {
     (0..count).flat_map(|node| {
         let name = node_name(node);
-        let registration =
-            Registration { ipv4: None, ipv6: None, listen_port: None, agent_version: "0.1.0".to_owned() };
+        let registration = Registration { agent_version: "0.1.0".to_owned(), ..Registration::default() };
         let claim = name.parse().ok().and_then(|owner| {
             let (address, length) = block(node)?;
             Some(Put(format!("blocks/{address}-{length}"), json!(BlockClaim { owner })))
