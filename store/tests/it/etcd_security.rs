@@ -167,7 +167,8 @@ async fn a_node_writes_its_own_keys_and_those_that_all_nodes_share_and_no_other_
 
     put(&root, "nodes/node-2/registration", "theirs").await;
     put(&root, "resources/IPPool/a", "theirs").await;
-    for others in ["nodes/node-2/registration", "nodes/node-10/registration", "resources/IPPool/a", "version", "other"] {
+    for others in ["nodes/node-2/registration", "nodes/node-10/registration", "resources/IPPool/a", "version", "other"]
+    {
         for write in [Write::put(key(others), b"stolen".to_vec()), Write::Delete { key: key(others) }] {
             let error = node.transact(Vec::new(), vec![write]).await.unwrap_err();
             assert!(matches!(error, StoreError::Refused { .. }), "{others}: {error}");
@@ -188,12 +189,7 @@ async fn a_node_writes_its_own_keys_and_those_that_all_nodes_share_and_no_other_
 /// A client with a certificate of that name.
 fn config_of(authority: &Authority, server: &Server, name: &str) -> EtcdConfig {
     let (cert, key_file) = authority.sign(name);
-    EtcdConfig {
-        ca: Some(authority.ca()),
-        cert: Some(cert),
-        key: Some(key_file),
-        ..EtcdConfig::new([server.url()])
-    }
+    EtcdConfig { ca: Some(authority.ca()), cert: Some(cert), key: Some(key_file), ..EtcdConfig::new([server.url()]) }
 }
 
 /// A server that was just started may not answer yet.
