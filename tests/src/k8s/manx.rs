@@ -5,8 +5,6 @@ use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::{Cluster, succeeded};
 use crate::LabError;
 
@@ -90,18 +88,12 @@ impl Cluster {
         if peering == Peering::RackAs {
             self.apply_file("no-mesh.yaml")?;
         }
-        let nodes = self.machines().map(|machine| {
-            let (name, labels) = (machine.name(), &machine.node.spec().labels);
-            let rack: Option<u32> = labels.get("rack").and_then(|rack| rack.parse().ok());
-            let system = rack.filter(|_| peering == Peering::RackAs).map(|rack| 64700 + rack);
-            let bgp = system.map_or_else(|| json!({}), |system| json!({ "asNumber": system }));
-            json!({
-                "apiVersion": "projectcalico.org/v3", "kind": "Node",
-                "metadata": { "name": name, "labels": labels }, "spec": { "bgp": bgp },
-            })
-        });
-        for node in nodes {
-            self.apply_resources(&node.to_string())?;
+        for machine in self.machines() {
+            let rack = machine.node.spec().labels.get("rack").and_then(|rack| rack.parse::<u32>().ok());
+            if let Some(rack) = rack.filter(|_| peering == Peering::RackAs) {
+                let system = format!("projectcalico.org/ASNumber={}", 64700 + rack);
+                self.kubectl(&["annotate", "--overwrite", "node", &machine.name(), &system])?;
+            }
         }
         self.apply_file("peers.yaml")
     }
