@@ -1,11 +1,11 @@
 //! What the cluster's declarations mean for this node: pure. The task around it is in `tasks`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bgp::PeerConfig;
 use bgp::sessions::{Cluster as Declared, sessions};
 use types::resource::{BgpConfigurationSpec, BgpPeerSpec, IpPoolSpec, Kind, Metadata, NodeSpec, Resource, Spec};
-use types::{Asn, ClusterNode, NodeName, Prefix, Registration, ResourceName, ServiceRanges};
+use types::{Asn, ClusterNode, Gone, NodeName, Prefix, Registration, ResourceName, ServiceRanges};
 
 use crate::load_balancer::Pool;
 use crate::sources::ClusterUpdate;
@@ -17,6 +17,7 @@ pub(crate) struct Cluster {
     /// This node.
     own: NodeName,
     registrations: Table<NodeName, Registration>,
+    gone: Table<NodeName, Gone>,
     pools: Table<ResourceName, Box<Resource>>,
     nodes: Table<ResourceName, Box<Resource>>,
     configurations: Table<ResourceName, Box<Resource>>,
@@ -51,6 +52,7 @@ impl Cluster {
         Self {
             own,
             registrations: Table::new(),
+            gone: Table::new(),
             pools: Table::new(),
             nodes: Table::new(),
             configurations: Table::new(),
@@ -62,6 +64,7 @@ impl Cluster {
     pub(crate) fn apply(&mut self, update: ClusterUpdate) -> bool {
         match update {
             ClusterUpdate::Registration(update) => self.registrations.apply(update),
+            ClusterUpdate::Gone(update) => self.gone.apply(update),
             ClusterUpdate::Resource(Kind::IpPool, update) => self.pools.apply(update),
             ClusterUpdate::Resource(Kind::Node, update) => self.nodes.apply(update),
             ClusterUpdate::Resource(Kind::BgpConfiguration, update) => self.configurations.apply(update),
@@ -71,11 +74,17 @@ impl Cluster {
         }
     }
 
+    /// Nodes that are registered or noted as gone, with what is noted.
+    pub(crate) fn registered(&self) -> BTreeMap<NodeName, Option<Gone>> {
+        let registered = self.registrations.iter().map(|(name, _)| (name.clone(), None));
+        registered.chain(self.gone.iter().map(|(name, gone)| (name.clone(), Some(gone.clone())))).collect()
+    }
+
     /// What follows, once every source has told its whole state: half a state would start sessions that the other half
     /// forbids.
     pub(crate) fn desired(&self) -> Option<Desired> {
         let resources = [&self.pools, &self.nodes, &self.configurations, &self.peers];
-        if !self.registrations.is_known() || !resources.iter().all(|table| table.is_known()) {
+        if !self.registrations.is_known() || !self.gone.is_known() || !resources.iter().all(|table| table.is_known()) {
             return None;
         }
         let nodes = self.cluster_nodes();
@@ -121,8 +130,10 @@ impl Cluster {
         let declared = self.nodes.iter().filter_map(|(name, _)| name.as_str().parse::<NodeName>().ok());
         let names: BTreeSet<NodeName> =
             self.registrations.iter().map(|(name, _)| name.clone()).chain(declared).collect();
+        let is_reclaimed = |name: &NodeName| self.gone.find(name).is_some_and(|gone| gone.reclaimed);
         names
             .into_iter()
+            .filter(|name| !is_reclaimed(name))
             .map(|name| {
                 let resource = name
                     .as_str()
@@ -180,7 +191,7 @@ mod tests {
         Kind::CLUSTER
             .into_iter()
             .map(|kind| ClusterUpdate::Resource(kind, Update::InSync))
-            .chain([ClusterUpdate::Registration(Update::InSync)])
+            .chain([ClusterUpdate::Registration(Update::InSync), ClusterUpdate::Gone(Update::InSync)])
     }
 
     fn updates() -> Vec<ClusterUpdate> {
@@ -210,6 +221,16 @@ mod tests {
     fn nothing_follows_before_every_source_is_known() {
         assert_eq!(desired(updates()), None);
         assert_eq!(desired(updates().into_iter().chain(in_sync().skip(1))), None);
+    }
+
+    #[test]
+    fn nobody_peers_with_a_node_whose_things_were_taken_back() {
+        let gone = |reclaimed| {
+            let gone = Gone { since: 1, reclaimed };
+            updates().into_iter().chain([ClusterUpdate::Gone(Update::Set("b".parse().unwrap(), gone))])
+        };
+        let sessions = |reclaimed| desired(gone(reclaimed).chain(in_sync())).unwrap().sessions.len();
+        assert_eq!((sessions(false), sessions(true)), (1, 0));
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod policies;
 mod presence;
 mod readiness;
 mod reaper;
+mod reclaim;
 mod released;
 mod remains;
 mod services;

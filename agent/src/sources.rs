@@ -9,13 +9,15 @@ use tracing::warn;
 use store::keys::{self, Subject};
 use store::{Entry, Key};
 use types::resource::{Kind, Resource};
-use types::{NodeName, Registration, ResourceName, Update};
+use types::{Gone, NodeName, Registration, ResourceName, Update};
 
 /// A change of what the agent knows of the cluster.
 #[derive(Debug)]
 pub(crate) enum ClusterUpdate {
     /// Of the nodes' registrations.
     Registration(Update<NodeName, Registration>),
+    /// Of nodes that have gone.
+    Gone(Update<NodeName, Gone>),
     /// Of the resources of a kind.
     Resource(Kind, Update<ResourceName, Box<Resource>>),
 }
@@ -53,6 +55,17 @@ pub(crate) fn registration(update: Update<Subject, Entry>) -> Option<ClusterUpda
         Update::InSync => Update::InSync,
         Update::Set(Subject::Registration(node), entry) => Update::Set(node, decode(&entry)?),
         Update::Delete(Subject::Registration(node)) => Update::Delete(node),
+        Update::Set(..) | Update::Delete(..) => return None,
+    }))
+}
+
+/// Nodes that have gone.
+pub(crate) fn gone(update: Update<Subject, Entry>) -> Option<ClusterUpdate> {
+    Some(ClusterUpdate::Gone(match update {
+        Update::Restart => Update::Restart,
+        Update::InSync => Update::InSync,
+        Update::Set(Subject::Gone(node), entry) => Update::Set(node, decode(&entry)?),
+        Update::Delete(Subject::Gone(node)) => Update::Delete(node),
         Update::Set(..) | Update::Delete(..) => return None,
     }))
 }

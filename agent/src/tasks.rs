@@ -18,6 +18,7 @@
 //!   pods (1) ──labels──► ipam, felix (acl); answers the ADDs that wait for their Pod
 //!   agent.sock, health port (1 server each) ──► status: asks ipam, felix, bgp
 //!   presence (1): the lease on the node's name
+//!   election, Nodes' names, registrations ──► reclaim (1) ──► store: what nodes had that have gone
 //!   readiness, Node ──► node (1) ──► CNI configuration, API server
 //! ```
 //!
@@ -45,7 +46,7 @@ use tracing::{info, warn};
 
 use types::config::Config;
 use types::resource::Kind;
-use types::{InterfaceName, Prefix, Registration, ResourceName, ServiceRanges, Update};
+use types::{Gone, InterfaceName, NodeName, Prefix, Registration, ResourceName, ServiceRanges, Update};
 
 use crate::api::{self, Api};
 use crate::attach::Attachments;
@@ -57,6 +58,7 @@ use crate::presence::Presence;
 use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
 use node::NodeTask;
+use reclaim::ReclaimTask;
 
 use crate::{drop_log, health, reaper, released, remains, sources};
 
@@ -65,6 +67,7 @@ pub(crate) use services::{ApiServer, ServiceView, ServiceWiring};
 
 mod node;
 mod policy;
+mod reclaim;
 mod services;
 
 /// Updates that wait for the cluster task.
@@ -109,6 +112,7 @@ impl Wiring {
             let watched = self.store.watch(keys::resources(kind));
             tracker.spawn(sources::follow(watched, sources::resource(kind), updates.clone()));
         }
+        tracker.spawn(sources::follow(self.store.watch(keys::all_gone()), sources::gone, updates.clone()));
         let acl = self.policy.acl.clone();
         self.policy.start(&self.store, updates, &self.ipam, tracker);
         let cluster = ClusterTask {
@@ -122,8 +126,10 @@ impl Wiring {
             service_ranges: self.services.ranges.clone(),
             load_balancers: self.services.pools.clone(),
             readiness: self.readiness.clone(),
+            registered: watch::Sender::default(),
             fatal: fatal.clone(),
         };
+        let registered = cluster.registered.subscribe();
         let originated = Originated {
             blocks: self.ipam.blocks(),
             unexported: cluster.unexported.subscribe(),
@@ -154,6 +160,17 @@ impl Wiring {
 
         let instance = self.presence.instance.clone();
         let election = Election::new(Arc::clone(&self.store), self.config.node_name.clone(), instance);
+        if let Some(api) = self.services.api() {
+            let reclaim = ReclaimTask {
+                store: Arc::clone(&self.store),
+                bgp: self.status.bgp.clone(),
+                api,
+                elected: election.is_elected(),
+                registered,
+                grace: self.config.reclaim_grace,
+            };
+            tracker.spawn(reclaim.run());
+        }
         self.services.start(election.is_elected(), tracker);
         tracker.spawn(election.stand(cancel.clone()));
 
@@ -272,6 +289,7 @@ struct ClusterTask {
     service_ranges: watch::Sender<Option<ServiceRanges>>,
     load_balancers: watch::Sender<Vec<Pool>>,
     readiness: Readiness,
+    registered: watch::Sender<BTreeMap<NodeName, Option<Gone>>>,
     fatal: mpsc::Sender<anyhow::Error>,
 }
 
@@ -281,6 +299,14 @@ impl ClusterTask {
         let mut in_force = None;
         while reports.recv_many(&mut batch, UPDATES).await > 0 {
             let changed = batch.drain(..).fold(false, |changed, update| self.cluster.apply(update) | changed);
+            if changed {
+                let registered = self.cluster.registered();
+                self.registered.send_if_modified(|known| {
+                    let is_news = *known != registered;
+                    *known = registered;
+                    is_news
+                });
+            }
             let Some(desired) = changed.then(|| self.cluster.desired()).flatten() else { continue };
             if in_force.as_ref() == Some(&desired) {
                 continue;

@@ -103,6 +103,16 @@ pub fn elected_holder() -> Key {
     key("elected/holder".to_owned())
 }
 
+/// That a node is gone from the cluster, and since when: written by the elected agent.
+pub fn gone(node: &NodeName) -> Key {
+    key(format!("elected/gone/{node}"))
+}
+
+/// All nodes that are gone and not forgotten yet.
+pub fn all_gone() -> Key {
+    key("elected/gone/".to_owned())
+}
+
 /// What a key is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
@@ -120,6 +130,8 @@ pub enum Subject {
     Alive(NodeName),
     /// See [`endpoint`].
     Endpoint(NodeName, EndpointId),
+    /// See [`gone`].
+    Gone(NodeName),
 }
 
 /// Reads a key back. A key that this layout does not have is an error, which a reader skips: a newer Manx may have put
@@ -157,6 +169,7 @@ fn read(text: &str) -> Option<Subject> {
                 _ => None,
             }
         }
+        "elected" => Some(Subject::Gone(rest.strip_prefix("gone/")?.parse().ok()?)),
         _ => None,
     }
 }
@@ -180,6 +193,7 @@ mod tests {
         let v6: Prefix = "fd00:1::/122".parse().unwrap();
         let cases = [
             (schema_version(), "version", Subject::SchemaVersion),
+            (gone(&node), "elected/gone/node-1.example", Subject::Gone(node.clone())),
             (resource(Kind::IpPool, &name), "resources/IPPool/default", Subject::Resource(Kind::IpPool, name.clone())),
             (
                 resource(Kind::Namespace, &name),

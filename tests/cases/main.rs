@@ -15,6 +15,8 @@ mod node_life;
 #[cfg(test)]
 mod policy;
 #[cfg(test)]
+mod reclaim;
+#[cfg(test)]
 mod services_bgp;
 #[cfg(test)]
 mod tls;

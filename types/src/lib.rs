@@ -26,7 +26,7 @@ pub use asn::{Asn, AsnError, ClusterId, RouterId, RouterIdError};
 pub use endpoint::{EndpointId, EndpointIdError, EndpointPort, PodRef, WorkloadEndpoint};
 pub use fib::{FibUpdate, NextHopState, NextHopWatch};
 pub use names::{ContainerId, InterfaceName, NameError, NetworkName, NodeName, ResourceName};
-pub use node::{Alive, BlockClaim, ClusterNode, Registration};
+pub use node::{Alive, BlockClaim, ClusterNode, Gone, Registration};
 pub use pod::Pod;
 pub use prefix::{Family, Prefix, PrefixError};
 pub use service::{AddressCondition, EndpointSlice, Namespaced, Requested, Service, ServiceRanges};

@@ -42,6 +42,17 @@ pub struct Alive {
     pub instance: String,
 }
 
+/// That a node is gone: `elected/gone/NAME`. What it had is taken back when it has been gone for long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gone {
+    /// Since when, in seconds of Unix time on the clock of the agent that noticed.
+    pub since: u64,
+    /// Whether what it had has been taken back: it counts for nothing any more.
+    #[serde(default)]
+    pub reclaimed: bool,
+}
+
 /// Who has claimed a block: `blocks/CIDR`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockClaim {

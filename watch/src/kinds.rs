@@ -37,6 +37,10 @@ pub(crate) enum Pods {}
 #[derive(Debug, Clone)]
 pub(crate) enum Nodes {}
 
+/// All Nodes, of which the names matter.
+#[derive(Debug, Clone)]
+pub(crate) enum AllNodes {}
+
 /// The path of all objects of a type.
 pub(crate) fn path_of<T: kube::Resource<DynamicType = ()>>() -> String {
     T::url_path(&(), None)
@@ -132,6 +136,32 @@ impl Kind for Nodes {
     }
 
     fn incarnation(_: &Node) -> Option<&str> {
+        None
+    }
+}
+
+impl Kind for AllNodes {
+    type Key = String;
+    type Value = ();
+    const RESOURCE: Resource = Resource::AllNodes;
+
+    fn path() -> String {
+        path_of::<core::Node>()
+    }
+
+    fn fields(_: &str) -> Option<String> {
+        None
+    }
+
+    fn key(_: &str, name: &str) -> String {
+        name.to_owned()
+    }
+
+    fn read(_: &String, _: Value) -> Result<(), serde_json::Error> {
+        Ok(())
+    }
+
+    fn incarnation(_: &()) -> Option<&str> {
         None
     }
 }

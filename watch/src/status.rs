@@ -20,6 +20,8 @@ pub enum Resource {
     Pods,
     /// This node's Node.
     Nodes,
+    /// The names of all Nodes.
+    AllNodes,
     /// Services of all namespaces.
     Services,
     /// EndpointSlices of all namespaces.
@@ -38,7 +40,7 @@ impl fmt::Display for Resource {
             Self::NetworkPolicies => "networkpolicies",
             Self::Namespaces => "namespaces",
             Self::Pods => "pods",
-            Self::Nodes => "nodes",
+            Self::Nodes | Self::AllNodes => "nodes",
             Self::Services => "services",
             Self::EndpointSlices => "endpointslices",
         })

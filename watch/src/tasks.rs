@@ -23,6 +23,7 @@ use types::{EndpointSlice, Namespaced, Service, Update};
 
 use crate::call::Calls;
 use crate::follow::follow;
+use crate::kinds::AllNodes;
 use crate::object::Kind;
 use crate::services::{EndpointSlices, Services};
 use crate::status::Report;
@@ -64,6 +65,11 @@ impl Tasks {
     /// The EndpointSlices of all namespaces, from now on, but for those of headless Services.
     pub fn endpoint_slices(&self) -> mpsc::Receiver<Update<Namespaced, EndpointSlice>> {
         self.watch::<EndpointSlices>()
+    }
+
+    /// The names of all Nodes, from now on.
+    pub fn node_names(&self) -> mpsc::Receiver<Update<String, ()>> {
+        self.watch::<AllNodes>()
     }
 
     /// Something to write with, over a connection of its own.

@@ -1,0 +1,85 @@
+//! Nodes that leave the cluster, and come back.
+
+use std::time::Duration;
+
+use crate::node_life::{POOLS, pair};
+use crate::{CONVERGENCE, TestResult};
+use tests::{Apiserver, Lab, Node, Options, can_run_labs, wait_for};
+
+/// How long a node's things stay its own.
+const AGENT: &str = "reclaimGrace: 3s\n";
+
+/// What etcd has of a node: its claims and its keys.
+fn claims(lab: &Lab, node: &str) -> Result<usize, String> {
+    let said = lab.etcd().ctl(&["get", "--prefix", "/manx/v1/blocks/", "--print-value-only"]);
+    let said = said.map_err(|error| error.to_string())?;
+    Ok(said.lines().filter(|line| line.contains(&format!("\"owner\":\"{node}\""))).count())
+}
+
+fn keys(lab: &Lab, prefix: &str) -> Result<Vec<String>, String> {
+    let said = lab.etcd().ctl(&["get", "--prefix", prefix, "--keys-only"]).map_err(|error| error.to_string())?;
+    Ok(said.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+fn peers(node: &Node) -> Result<String, String> {
+    node.agent().ctl(&["node", "status"]).map_err(|error| error.to_string())
+}
+
+#[test]
+fn what_a_deleted_node_had_is_taken_back_after_the_grace_and_it_begins_anew_when_it_returns() -> TestResult {
+    if !can_run_labs() || Apiserver::program().is_none() {
+        return Ok(());
+    }
+    let etcd = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
+    let file = pair("reclaim", &format!("{etcd}{POOLS}{AGENT}"))?;
+    let lab = Lab::up(&file, &Options::unique("reclaim").without_agents())?;
+    let server = Apiserver::start(lab.node("etcd"))?;
+    let kubernetes = [("MANX_KUBERNETES", server.introduce(lab.node("node1"))?)];
+    server.introduce(lab.node("node2"))?;
+    for node in lab.manx_nodes() {
+        node.agent().start_with(&kubernetes)?;
+    }
+    for node in lab.manx_nodes() {
+        node.agent().wait_ready(CONVERGENCE)?;
+    }
+    let (stays, goes) = (lab.node("node1"), lab.node("node2"));
+    let of_both = |lab: &Lab| Ok::<_, String>((claims(lab, "node1")?, claims(lab, "node2")?));
+    wait_for("both nodes having blocks", CONVERGENCE, || match of_both(&lab)? {
+        (1.., 1..) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
+    let address = "192.0.2.2";
+    wait_for("the session", CONVERGENCE, || {
+        let said = peers(stays)?;
+        if said.lines().any(|line| line.contains(address) && line.contains("established")) { Ok(()) } else { Err(said) }
+    })?;
+
+    // Its Node alone is no reason: its agent lives.
+    let mut client = server.client()?;
+    client.call("DELETE", "/api/v1/nodes/node2", None)?;
+    goes.agent().kill9()?;
+    // The lease on its name ends after 30 s, and then the grace begins.
+    wait_for("its blocks being free", Duration::from_secs(120), || match of_both(&lab)? {
+        (1.., 0) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
+    wait_for("nothing being left of it", CONVERGENCE, || {
+        let left = [keys(&lab, "/manx/v1/nodes/node2/")?, keys(&lab, "/manx/v1/elected/gone/")?].concat();
+        let said = peers(stays)?;
+        if left.is_empty() && !said.contains(address) { Ok(()) } else { Err(format!("{left:?}\n{said}")) }
+    })?;
+
+    server.introduce(goes)?;
+    goes.agent().start_with(&kubernetes)?;
+    goes.agent().wait_ready(CONVERGENCE)?;
+    wait_for("it having a block again, and a session", CONVERGENCE, || {
+        let said = peers(stays)?;
+        let is_up = said.lines().any(|line| line.contains(address) && line.contains("established"));
+        match of_both(&lab)? {
+            (1.., 1..) if is_up => Ok(()),
+            other => Err(format!("{other:?}\n{said}")),
+        }
+    })?;
+    lab.down()?;
+    Ok(())
+}
