@@ -261,7 +261,7 @@ async fn receive<T>(from: &mut Option<mpsc::Receiver<T>>, into: &mut Vec<T>) {
 async fn last_announced(cache: &Cache) -> Option<BTreeSet<Prefix>> {
     let entries =
         cache.load(&keys::announced()).await.inspect_err(|error| warn!(%error, "nothing is remembered")).ok()?;
-    entries.iter().find_map(|entry| crate::sources::decode(entry))
+    entries.iter().find_map(crate::sources::decode)
 }
 
 fn remember(cache: &Cache, announced: Option<&BTreeSet<Prefix>>) {
