@@ -71,7 +71,9 @@ pub use http::Answer;
 pub use k8s::{
     AGNHOST_IMAGE, COREDNS_IMAGE, ETCD_IMAGE, PAUSE_IMAGE, can_run_clusters, images_folder, kubectl_command, reap,
 };
-pub use k8s::{Cluster, ClusterOptions, Component, ControlPlane, KubeProxy, Machine, Network, Peering, ProxyMode};
+pub use k8s::{
+    Cluster, ClusterOptions, ClusterPod, Component, ControlPlane, KubeProxy, Machine, Network, Peering, ProxyMode,
+};
 pub use lab::{Lab, Options};
 pub use namespace::{Namespace, NamespaceRecord, run_in};
 pub use node::Node;

@@ -25,6 +25,7 @@ mod machine;
 mod manx;
 mod network;
 mod pki;
+mod pod;
 mod proxy;
 mod reaper;
 mod seed;
@@ -46,6 +47,7 @@ pub use self::image::{AGNHOST_IMAGE, COREDNS_IMAGE, ETCD_IMAGE, PAUSE_IMAGE};
 pub use self::machine::Machine;
 pub use self::manx::Peering;
 pub use self::network::Network;
+pub use self::pod::ClusterPod;
 pub use self::proxy::{KubeProxy, ProxyMode};
 pub use self::reaper::reap;
 
