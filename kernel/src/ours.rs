@@ -4,6 +4,7 @@
 
 use types::InterfaceName;
 
+use crate::acl::SetName;
 use crate::{Link, Route};
 
 pub use types::cni::HOST_MAC;
@@ -23,6 +24,9 @@ pub const MARK_MASK: u32 = 0x00ff_0000;
 /// How the names of our iptables chains and IP sets begin (a chain's name has at most 28 octets, a set's 31).
 pub const ACL_PREFIX: &str = "manx-";
 
+/// How the comments of our rules begin.
+pub const ACL_COMMENT: &str = "manx:";
+
 /// Whether a link is the host's end of a pair that Manx made: by kind and by the form of its name.
 pub fn is_our_link(link: &Link) -> bool {
     link.kind.as_deref() == Some("veth") && InterfaceName::new(link.name.as_str()).is_ok_and(|name| name.is_ours())
@@ -31,4 +35,14 @@ pub fn is_our_link(link: &Link) -> bool {
 /// Whether a route bears one of the default protocols.
 pub const fn is_our_route(route: &Route) -> bool {
     matches!(route.protocol, ROUTE_PROTOCOL_LOCAL | ROUTE_PROTOCOL_BGP)
+}
+
+/// Whether a chain of iptables is ours.
+pub fn is_our_chain(name: &str) -> bool {
+    name.starts_with(ACL_PREFIX)
+}
+
+/// Whether an IP set is ours.
+pub fn is_our_set(name: &SetName) -> bool {
+    name.as_str().starts_with(ACL_PREFIX)
 }

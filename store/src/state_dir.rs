@@ -53,6 +53,12 @@ impl StateDir {
         }
     }
 
+    /// The same where there is such a directory; none where there is none, and none is made.
+    pub fn lock_existing(path: impl Into<PathBuf>) -> Result<Option<Self>, StateDirError> {
+        let path = path.into();
+        if path.is_dir() { Self::lock(path).map(Some) } else { Ok(None) }
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
@@ -89,6 +95,7 @@ mod tests {
     fn a_state_directory_is_private_and_lets_one_agent_in_at_a_time() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("lib/manx");
+        assert!(StateDir::lock_existing(&path).unwrap().is_none() && !path.exists());
         let first = StateDir::lock(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(path.join("lock")).unwrap().permissions().mode() & 0o777, 0o600);
@@ -96,6 +103,7 @@ mod tests {
         let error = StateDir::lock(&path).unwrap_err();
         assert!(matches!(error, StateDirError::InUse { .. }));
         assert!(error.to_string().starts_with(&format!("{} is in use by another agent", path.display())), "{error}");
+        assert!(StateDir::lock_existing(&path).is_err());
 
         drop(first);
         StateDir::lock(&path).unwrap();

@@ -15,7 +15,6 @@
 //! `render`, `plan`, `slots`, `sets` and `state` decide and are pure; `owner` is the thread that reads and writes. Chains
 //! and rules of others are never touched; ours bear a hash in a comment by which a new life of the agent knows them.
 
-mod clean;
 mod config;
 mod connections;
 mod fixed;
@@ -33,7 +32,6 @@ mod state;
 mod tables;
 mod view;
 
-pub use clean::{CleanError, Removed, clean};
 pub use config::{AclConfig, NatPool, ToHost};
 pub use handle::{Acl, AclError};
 pub use owner::AclBackend;

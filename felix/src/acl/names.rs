@@ -9,7 +9,7 @@ use types::policy::Direction;
 use crate::policy::program::{ClassId, SetId};
 
 /// How every name of ours begins.
-pub(crate) const PREFIX: &str = "manx-";
+pub(crate) const PREFIX: &str = kernel::ours::ACL_PREFIX;
 
 /// From the hook of mangle FORWARD.
 pub(crate) const FORWARD: &str = "manx-forward";

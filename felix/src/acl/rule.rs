@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use kernel::ours::ACL_COMMENT as COMMENT;
+
 use crate::policy::program::{ClassId, ClassKey};
 
 /// A rule: matches and target, with the comment that holds its stamp.
@@ -58,7 +60,7 @@ pub(crate) struct Stamp {
 impl Stamp {
     /// Reads a comment; none if it is not ours.
     pub(crate) fn parse(comment: &str) -> Option<Self> {
-        let mut parts = comment.strip_prefix("manx:")?.split(':');
+        let mut parts = comment.strip_prefix(COMMENT)?.split(':');
         let hash = u64::from_str_radix(parts.next()?, 16).ok()?;
         let class = match (parts.next(), parts.next(), parts.next()) {
             (None, ..) => None,
@@ -73,7 +75,7 @@ impl Stamp {
 
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "manx:{:x}", self.hash)?;
+        write!(f, "{COMMENT}{:x}", self.hash)?;
         match self.class {
             Some((class, key)) => write!(f, ":{}:{:x}", class.number(), key.0),
             None => Ok(()),

@@ -17,7 +17,10 @@ mod events;
 mod iptables;
 mod nfnetlink;
 mod packet;
+mod remains;
 mod sets;
+
+pub mod saved;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -35,6 +38,7 @@ pub use drop_log::{DropLog, LogEvent, LoggedPacket};
 pub use events::{NftEvents, RuleChange, RuleChangeKind, RuleEvent, RuleEvents};
 pub use iptables::{Iptables, OwnRestores};
 pub use packet::{Icmp, Packet};
+pub use remains::{ForeignRule, Remains};
 pub use sets::LinuxSets;
 
 /// The name of an IP set: at most 31 octets (IPSET_MAXNAMELEN less its end), printable ASCII without spaces and commas
@@ -278,10 +282,16 @@ pub trait Sets: Send {
     -> Result<Vec<ElementFailure>, KernelError>;
 }
 
+/// The tables that Manx has something in, the most important first.
+pub const TABLES: [&str; 4] = ["mangle", "raw", "nat", "filter"];
+
 /// iptables of a network namespace.
 pub trait Tables: Send {
     /// The variant in use.
     fn variant(&self) -> IptablesVariant;
+
+    /// Those of [`TABLES`] that there are: the legacy programs make a table when they are asked for it.
+    fn tables(&mut self, family: Family) -> Result<Vec<String>, KernelError>;
 
     /// What `iptables-save -t TABLE` prints, without counters of rules (with them where `counters`).
     fn save(&mut self, family: Family, table: &str, counters: bool) -> Result<String, KernelError>;

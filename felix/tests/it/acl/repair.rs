@@ -3,8 +3,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use felix::acl::{AclConfig, clean};
-use kernel::acl::{IptablesVariant, LinuxSets, Tables};
+use felix::acl::AclConfig;
+use kernel::acl::{IptablesVariant, LinuxSets, Remains, Sets, Tables};
 use kernel::netns::run_in;
 use types::Family;
 use types::policy::Direction::Ingress;
@@ -93,10 +93,21 @@ fn cleaning_removes_all_that_is_ours_and_nothing_else() {
         assert!(node.connects(1, 2, 80), "also where filter drops what nobody accepts");
         assert!(!node.connects(2, 1, 80) || saved(&node) != before);
         drop(acl);
-        let mut sets = LinuxSets::open_in(&node.netns).unwrap();
         let mut tables = node.iptables();
-        let removed = clean(&mut sets, &mut tables).unwrap();
-        assert!(removed.chains > 10 && removed.hooks >= 6 && removed.sets >= 2, "{removed:?}");
+        let mut found =
+            || Family::ALL.map(|family| Remains::of_family(&mut tables, family).unwrap()).into_iter().flatten();
+        let removed: Vec<_> = found().collect();
+        let count = |of: fn(&Remains) -> usize| removed.iter().map(of).sum::<usize>();
+        let (chains, rules) = (count(|remains| remains.chains.len()), count(|remains| remains.rules.len()));
+        assert!(chains > 10 && rules >= 6, "{removed:?}");
+        let mut restoring = node.iptables();
+        removed.iter().for_each(|remains| restoring.restore(remains.family, &remains.removal()).unwrap());
+        assert_eq!(found().count(), 0);
+        let mut sets = LinuxSets::open_in(&node.netns).unwrap();
+        let names: Vec<_> = sets.sets().unwrap().into_iter().map(|header| header.name).collect();
+        assert!(names.len() >= 2 && names.iter().all(kernel::ours::is_our_set), "{names:?}");
+        // nftables lets go of them a moment later.
+        wait_until("the sets being free", || names.iter().all(|name| sets.destroy_set(name).is_ok()));
         // legacy keeps tables that were once used, without a rule.
         let bare = |text: String| -> Vec<String> {
             text.lines().filter(|line| line.starts_with("-A")).map(Into::into).collect()
@@ -106,6 +117,5 @@ fn cleaning_removes_all_that_is_ours_and_nothing_else() {
         if let Ok(listed) = listed.unwrap() {
             assert_eq!(String::from_utf8_lossy(&listed.stdout), "");
         }
-        assert_eq!(clean(&mut sets, &mut tables).unwrap(), felix::acl::Removed::default());
     }
 }

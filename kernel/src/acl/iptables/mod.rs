@@ -5,13 +5,15 @@ mod variant;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
+use std::fs;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use types::Family;
 
 use self::process::{Ended, Program};
-use super::{IptablesVariant, TABLES_PATIENCE, Tables};
+use super::{IptablesVariant, TABLES, TABLES_PATIENCE, Tables};
 use crate::netns::run_in;
 use crate::{Failure, KernelError, Netns};
 
@@ -106,6 +108,28 @@ impl Iptables {
 impl Tables for Iptables {
     fn variant(&self) -> IptablesVariant {
         self.variant
+    }
+
+    fn tables(&mut self, family: Family) -> Result<Vec<String>, KernelError> {
+        let all = || TABLES.map(str::to_owned).to_vec();
+        if self.variant == IptablesVariant::Nft {
+            return Ok(all());
+        }
+        let file = match family {
+            Family::Ipv4 => "/proc/thread-self/net/ip_tables_names",
+            Family::Ipv6 => "/proc/thread-self/net/ip6_tables_names",
+        };
+        let read = || fs::read_to_string(file);
+        let names = match &self.netns {
+            Some(netns) => run_in(netns, read)?,
+            None => read(),
+        };
+        match names {
+            Ok(names) => Ok(all().into_iter().filter(|table| names.lines().any(|name| name == table)).collect()),
+            // The modules are not loaded.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(KernelError::io(format!("cannot read {file}"), &error)),
+        }
     }
 
     fn save(&mut self, family: Family, table: &str, counters: bool) -> Result<String, KernelError> {

@@ -3,7 +3,7 @@
 use types::Family;
 
 use super::{AclCall, FakeAcl, World};
-use crate::acl::{IptablesVariant, Tables};
+use crate::acl::{IptablesVariant, TABLES, Tables};
 use crate::error::Failure;
 use crate::{KernelError, acl::SetName};
 
@@ -17,6 +17,10 @@ pub struct FakeTables {
 impl Tables for FakeTables {
     fn variant(&self) -> IptablesVariant {
         self.variant
+    }
+
+    fn tables(&mut self, _family: Family) -> Result<Vec<String>, KernelError> {
+        Ok(TABLES.map(str::to_owned).to_vec())
     }
 
     fn save(&mut self, family: Family, table: &str, counters: bool) -> Result<String, KernelError> {
