@@ -226,6 +226,10 @@ fn explain_tells_the_verdict_by_its_exit_code_and_names_the_policy_of_the_end_th
         assert_eq!(nobody.status.code(), Some(2), "{nobody:?}");
         assert!(nobody.stderr.contains("x/nobody") && nobody.stdout.is_empty(), "{nobody:?}");
     }
+    // A node reaches its own pods, another node's address is anybody's.
+    let own = ask("node1", "192.0.2.1", "x/server", "9000", "table")?;
+    assert!(own.status.code() == Some(0) && own.stdout.contains("a node always reaches its own pods"), "{own:?}");
+    assert_eq!(ask("node1", "192.0.2.2", "x/server", "9000", "table")?.status.code(), Some(1));
     guarded.node().agent().kill9()?;
     assert_eq!(ask("node1", "x/friend-node1", "x/server", "80", "json")?.status.code(), Some(2), "without an agent");
     guarded.world.lab.down()?;
