@@ -211,6 +211,9 @@ pub(crate) enum NodeCommand {
     /// Make this node ready for an agent: CNI binaries, forwarding, what keeps other daemons from our routes. Changes
     /// nothing where it has been done.
     Install(NodeInstall),
+    /// Take all that is of Manx from this node, which has no agent any more: rules, sets, routes, interfaces, files, and
+    /// this node's keys in etcd. Pods that are still here lose their network. Finds nothing where it has been done.
+    Clean(NodeClean),
 }
 
 #[derive(Debug, Args)]
@@ -221,6 +224,25 @@ pub(crate) struct NodeInstall {
     /// Where the CNI binaries are.
     #[arg(long, default_value = "/opt/cni/bin")]
     pub(crate) from: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeClean {
+    /// The host's root folder, where this runs in a container.
+    #[arg(long, default_value = "/")]
+    pub(crate) host: PathBuf,
+    /// Where the CNI binaries came from: a portmap that is the same goes, another is somebody else's.
+    #[arg(long, default_value = "/opt/cni/bin")]
+    pub(crate) from: PathBuf,
+    /// Also the data of the etcd for trying out, if it was on this node: all that the cluster knows of Manx.
+    #[arg(long)]
+    pub(crate) etcd_data: bool,
+    /// Leave this node's keys in etcd, and do not ask it.
+    #[arg(long)]
+    pub(crate) keep_keys: bool,
+    /// Then stay until told to end, for what would start it again.
+    #[arg(long)]
+    pub(crate) stay: bool,
 }
 
 #[derive(Debug, Args)]

@@ -126,10 +126,14 @@ fn agent_of(place: &Place, config: &Config) -> Agent {
 }
 
 fn configuration(place: &Place) -> anyhow::Result<Config> {
-    let file = read_yaml(&place.config)?;
-    let environment: BTreeMap<String, String> = std::env::vars().collect();
     // The name of this node does not matter to what is read here.
-    Config::new(&file, &environment, "localhost").with_context(|| place.config.display().to_string())
+    configuration_of(&place.config, "localhost")
+}
+
+/// The agent's configuration, of a node that is called so where nothing else is said.
+pub(crate) fn configuration_of(path: &Path, host_name: &str) -> anyhow::Result<Config> {
+    let environment: BTreeMap<String, String> = std::env::vars().collect();
+    Config::new(&read_yaml(path)?, &environment, host_name).with_context(|| path.display().to_string())
 }
 
 /// The file as a value; null where there is none.

@@ -6,6 +6,7 @@
 mod agent;
 mod api_server;
 mod certs;
+mod clean;
 mod cli;
 mod cmd;
 mod datastore;

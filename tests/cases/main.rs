@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod architecture;
 #[cfg(test)]
+mod clean;
+#[cfg(test)]
 mod fabric;
 #[cfg(test)]
 mod lab_itself;

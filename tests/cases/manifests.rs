@@ -29,13 +29,18 @@ fn kubectl() -> Option<PathBuf> {
     found
 }
 
+/// Where the manifests are.
+fn manifests() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
+}
+
 /// A copy of the manifests with another etcd, as somebody who has one makes it.
 fn with_etcd(test: &str, etcd: &str) -> Result<PathBuf, Box<dyn Error>> {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test).join(etcd.replace('/', "-"));
     if place.exists() {
         fs::remove_dir_all(&place)?;
     }
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests"), &place)?;
+    copy(&manifests(), &place)?;
     for name in ["ca.crt", "tls.crt", "tls.key"] {
         fs::write(place.join("components/own-etcd").join(name), name)?;
     }
@@ -109,6 +114,24 @@ fn the_api_server_takes_every_manifest_with_whatever_etcd() -> TestResult {
         let said = apply(&["-k", &path("")])?;
         assert!(said.lines().all(|line| line.ends_with("unchanged")), "{etcd}: {said}");
     }
+    // What removes it all, with the data of the etcd for trying out and without.
+    let text = fs::read_to_string(manifests().join("clean/kustomization.yaml"))?;
+    for (name, text) in [("clean", text.clone()), ("clean-etcd-data", text.replace("# components:", "components:"))] {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test).join(name);
+        copy(&manifests().join("clean"), &folder)?;
+        fs::write(folder.join("kustomization.yaml"), text)?;
+        let path = folder.display().to_string();
+        apply(&["-f", &format!("{path}/namespace.yaml")])?;
+        let said = apply(&["--dry-run=server", "--validate=strict", "-k", &path])?;
+        let taken = said.lines().filter(|line| line.ends_with("(server dry run)")).count();
+        assert_eq!(taken, 2, "{name}: {said}");
+        let objects = objects(&kubectl, &folder)?;
+        let removes = |flag: &str| {
+            let words = containers(&objects).filter_map(|(_, container)| container.pointer("/command")?.as_array());
+            words.flatten().any(|word| word == flag)
+        };
+        assert_eq!(removes("--etcd-data"), name == "clean-etcd-data");
+    }
     lab.down()?;
     Ok(())
 }
@@ -117,17 +140,18 @@ fn the_api_server_takes_every_manifest_with_whatever_etcd() -> TestResult {
 fn all_images_of_ours_are_of_this_version() -> TestResult {
     let Some(kubectl) = kubectl() else { return Ok(()) };
     let wanted = format!("docker.io/manx/agent:v{}", env!("CARGO_PKG_VERSION"));
+    let cleaning = objects(&kubectl, &manifests().join("clean"))?;
     let objects = objects(&kubectl, &with_etcd("manifests-images", ETCDS[0])?)?;
     let mut ours = 0;
-    for (kind, container) in containers(&objects) {
+    for (kind, container) in containers(&objects).chain(containers(&cleaning)) {
         let image = container.pointer("/image").and_then(Value::as_str).unwrap_or_default();
         if image.contains("manx/agent") {
             assert_eq!(image, wanted, "{kind}");
             ours += 1;
         }
     }
-    // The agent, what installs it, and what makes certificates.
-    assert_eq!(ours, 3);
+    // The agent, what installs it, and what makes certificates; what cleans, and what says that it has.
+    assert_eq!(ours, 3 + 2);
     // A Job of the version before could not be changed into this one's.
     let job = objects.iter().find(|object| object.pointer("/kind").is_some_and(|kind| kind == "Job"));
     let name = job.and_then(|job| job.pointer("/metadata/name")?.as_str()).ok_or("there is no Job")?;

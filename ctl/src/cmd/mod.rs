@@ -2,6 +2,7 @@
 
 pub(crate) mod bgp;
 pub(crate) mod certs;
+pub(crate) mod clean;
 pub(crate) mod endpoints;
 pub(crate) mod install;
 pub(crate) mod ipam;

@@ -10,6 +10,7 @@ pub(crate) async fn run(place: &Place, args: Node) -> anyhow::Result<()> {
     let output = match args.command {
         NodeCommand::Status(output) => output,
         NodeCommand::Install(args) => return super::install::run(&args),
+        NodeCommand::Clean(args) => return super::clean::run(place, &args).await,
     };
     let status: NodeStatus = local_agent(place)?.get("/v1/status").await?;
     render::print(output.output, &status, table)
