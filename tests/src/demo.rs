@@ -2,6 +2,7 @@
 //!
 //! Every step checks what it shows. A step that fails says so, and the lab is taken down as it is at the end.
 
+pub(crate) mod kubernetes;
 mod policy;
 
 use std::collections::BTreeMap;

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, bail};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use tests::{Lab, Options, Place, Topology, reach};
 use types::Family;
 
@@ -77,10 +77,16 @@ enum Action {
         /// The pod's name.
         pod: String,
     },
-    /// Shows Manx at work on the mesh topology, then takes everything down.
+    /// Shows Manx at work on the mesh topology, or in a Kubernetes cluster, then takes everything down.
     Demo {
+        /// What is shown (default: the mesh topology).
+        stage: Option<Stage>,
         /// The mesh topology (default: the one of this source tree).
-        #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/topologies/mesh.clab.yml"))]
+        #[arg(
+            long,
+            conflicts_with = "stage",
+            default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/topologies/mesh.clab.yml")
+        )]
         file: PathBuf,
         /// The lab's name.
         #[arg(long, hide = true)]
@@ -101,6 +107,13 @@ enum Action {
         /// The lab.
         name: String,
     },
+}
+
+/// Where the demonstration takes place.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Stage {
+    /// A Kubernetes cluster, from nothing.
+    K8s,
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,9 +137,12 @@ fn main() -> ExitCode {
         Action::Reap { name } => tests::reap(&name).map(|()| ExitCode::SUCCESS).map_err(Into::into),
         Action::K8s(action) => cluster::run(action),
         Action::Up { file, name, without_agents } => up(file, name, without_agents),
-        Action::Demo { file, name } => {
+        Action::Demo { stage, file, name } => {
             let name = name.unwrap_or_else(|| format!("demo-{}", std::process::id()));
-            supervise::run(&name, || demo::run(&file, &name))
+            supervise::run(&name, || match stage {
+                None => demo::run(&file, &name),
+                Some(Stage::K8s) => demo::kubernetes::run(&name),
+            })
         }
         Action::Down { name } => pick(name).and_then(|name| {
             Lab::take_down(&name)?;
