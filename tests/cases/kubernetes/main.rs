@@ -4,9 +4,19 @@
 #[cfg(test)]
 mod cluster_itself;
 #[cfg(test)]
+mod life;
+#[cfg(test)]
 mod manx;
 #[cfg(test)]
+mod pods;
+#[cfg(test)]
+mod rights;
+#[cfg(test)]
 mod shared;
+#[cfg(test)]
+mod uninstall;
+#[cfg(test)]
+mod upgrade;
 
 /// What tests answer: any error fails them with its text.
 #[cfg(test)]

@@ -1,0 +1,113 @@
+//! What the agents may do is what they do.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tests::{Cluster, LabError, Peering, wait_for};
+
+use crate::{SOON, TestResult, pods, shared};
+
+/// As whom they ask.
+const AGENTS: &str = "system:serviceaccount:manx-system:manx-agent";
+
+/// Services get addresses of these, and the fabric learns them.
+const ADDRESSES: &str = "\
+{apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {name: default},
+ spec: {nodeToNodeMeshEnabled: false, serviceLoadBalancerIPs: [{cidr: 203.0.113.0/24}]}}
+---
+{apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: services},
+ spec: {cidr: 203.0.113.0/24, allowedUses: [LoadBalancer]}}
+";
+
+/// A right that is used or granted: a verb, a group of the API, and a resource.
+type Right = (String, String, String);
+
+#[test]
+fn agents_are_refused_nothing_and_have_no_right_too_many() -> TestResult {
+    let Some(cluster) = shared::alone("rights")? else { return Ok(()) };
+    cluster.apply_resources(ADDRESSES)?;
+    let done = use_every_right(&cluster, &cluster.namespace);
+    cluster.peer(Peering::RackAs)?;
+    cluster.manxctl("node1", &["delete", "ippools", "services"])?;
+    done
+}
+
+fn use_every_right(cluster: &Cluster, namespace: &str) -> TestResult {
+    pods::start(cluster, namespace, &[("web", "node1")])?;
+    // Where its endpoints are decides who announces it.
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web", "namespace": namespace },
+        "spec": {
+            "type": "LoadBalancer", "externalTrafficPolicy": "Local", "selector": { "app": "web" },
+            "ports": [{ "port": 80, "targetPort": 8080 }],
+        },
+    });
+    cluster.apply(&service.to_string())?;
+    // As a node has it that registers with it.
+    cluster.kubectl(&["taint", "node", "node3", "manx.io/agent-not-ready=:NoSchedule"])?;
+    wait_for("the address of the service", SOON, || {
+        let service = cluster.get(&["service", "-n", namespace, "web"]).map_err(|error| error.to_string())?;
+        let address = service.pointer("/status/loadBalancer/ingress/0/ip").and_then(Value::as_str);
+        if address.is_some_and(|address| address.starts_with("203.0.113.")) { Ok(()) } else { Err(service.to_string()) }
+    })?;
+    wait_for("the end of the startup taint", SOON, || {
+        let node = cluster.get(&["node", "node3"]).map_err(|error| error.to_string())?;
+        let taints = node["spec"]["taints"].to_string();
+        if taints.contains("manx.io/agent-not-ready") { Err(taints) } else { Ok(()) }
+    })?;
+    let granted = granted(cluster)?;
+    wait_for("every right being used", SOON, || {
+        let (used, _) = used_and_refused(cluster).map_err(|error| error.to_string())?;
+        let unused: Vec<&Right> = granted.difference(&used).collect();
+        if unused.is_empty() { Ok(()) } else { Err(format!("granted, but not used is {unused:?}")) }
+    })?;
+    let (used, refused) = used_and_refused(cluster)?;
+    let from_elsewhere: Vec<&Right> = used.difference(&granted).collect();
+    assert!(from_elsewhere.is_empty(), "allowed, but not granted by the role is {from_elsewhere:?}");
+    // An API server that has just started refuses what is granted as long as it has not read the roles.
+    let refused: Vec<&Right> = refused.difference(&granted).collect();
+    assert!(refused.is_empty(), "refused was {refused:?}");
+    Ok(())
+}
+
+/// What rights the agents have used, and which they were refused, since the cluster came up.
+fn used_and_refused(cluster: &Cluster) -> Result<(BTreeSet<Right>, BTreeSet<Right>), LabError> {
+    let (mut used, mut refused) = (BTreeSet::new(), BTreeSet::new());
+    // The last line may not be whole yet.
+    for event in cluster.control_plane().audit_log()?.lines().filter_map(|line| serde_json::from_str(line).ok()) {
+        let event: Value = event;
+        if event["user"]["username"] == AGENTS {
+            let rights = if event["responseStatus"]["code"] == 403 { &mut refused } else { &mut used };
+            rights.extend(right(&event));
+        }
+    }
+    Ok((used, refused))
+}
+
+/// What the agents' role grants.
+fn granted(cluster: &Cluster) -> Result<BTreeSet<Right>, LabError> {
+    let role = cluster.get(&["clusterrole", "manx-agent"])?;
+    let rules = role["rules"].as_array().into_iter().flatten();
+    let texts = |rule: &Value, key: &str| -> Vec<String> {
+        rule[key].as_array().into_iter().flatten().filter_map(|text| Some(text.as_str()?.to_owned())).collect()
+    };
+    let mut rights = BTreeSet::new();
+    for rule in rules {
+        for group in texts(rule, "apiGroups") {
+            for resource in texts(rule, "resources") {
+                let right = |verb| (verb, group.clone(), resource.clone());
+                rights.extend(texts(rule, "verbs").into_iter().map(right));
+            }
+        }
+    }
+    Ok(rights)
+}
+
+/// What right it takes; none where it is not about an object.
+fn right(event: &Value) -> Option<Right> {
+    let object = &event["objectRef"];
+    let text = |key: &str| object[key].as_str().map(str::to_owned);
+    let resource = text("resource")?;
+    let resource = text("subresource").map_or_else(|| resource.clone(), |part| format!("{resource}/{part}"));
+    Some((event["verb"].as_str()?.to_owned(), text("apiGroup").unwrap_or_default(), resource))
+}
