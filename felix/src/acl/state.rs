@@ -132,9 +132,8 @@ impl State {
 impl State {
     /// A set of ours is there, from an earlier life.
     pub(crate) fn set_found(&mut self, set: SetRef) {
-        match set {
-            SetRef::Program(id, _) => self.sets.found(id),
-            _ => {}
+        if let SetRef::Program(id, _) = set {
+            self.sets.found(id);
         }
     }
 
