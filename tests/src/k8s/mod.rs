@@ -346,9 +346,11 @@ impl Cluster {
 
     fn run_kubectl(&self, words: &[&str], input: Option<&str>) -> Result<Output, LabError> {
         let failed = || LabError::io(format!("running kubectl {}", words.join(" ")));
-        let mut command = Command::new("timeout");
+        // One that waits for the cluster would try again long after the cluster went with this process.
+        let mut command = Command::new("setpriv");
         let kubectl = self.kubectl_command()?;
-        command.args(["-k", "1", KUBECTL_PATIENCE]).arg(kubectl.get_program()).args(kubectl.get_args());
+        command.args(["--pdeathsig", "TERM", "timeout", "-k", "1", KUBECTL_PATIENCE]);
+        command.arg(kubectl.get_program()).args(kubectl.get_args());
         command.envs(kubectl.get_envs().filter_map(|(key, value)| Some((key, value?))));
         command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
