@@ -15,7 +15,7 @@ use types::resource::{IpPoolSpec, Kind, Metadata, Resource, Spec};
 use types::{Alive, NameError, NodeName, Registration, ResourceName};
 
 /// How long the name stays taken after its agent has gone.
-const LEASE: Duration = Duration::from_secs(30);
+pub(crate) const LEASE: Duration = Duration::from_secs(30);
 
 /// The name is held by another live agent, or what is stored there is not understood.
 #[derive(Debug, thiserror::Error)]

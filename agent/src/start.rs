@@ -35,7 +35,7 @@ use crate::presence::{Presence, PresenceError};
 use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
 use crate::tasks::{self, PolicyWiring, ServiceWiring, Sockets, Wiring};
-use crate::{instance, node_object, pods, remains};
+use crate::{instance, node_object, pods, presence, remains};
 
 /// The journal's key for its own id.
 const JOURNAL_ID: &str = "journal-id";
@@ -273,6 +273,9 @@ fn preserved_forwarding(kernel: &mut dyn Kernel, config: &Config) -> anyhow::Res
 /// So long a watch waits for etcd before it goes on with what this node remembers.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often the name is tried again that this node's earlier life holds.
+const RETAKE: Duration = Duration::from_secs(1);
+
 /// The datastore and what to call it.
 async fn open_store(config: &Config, state_dir: &StateDir, cache: &Cache) -> anyhow::Result<(Arc<dyn Store>, String)> {
     match &config.etcd {
@@ -286,14 +289,27 @@ async fn open_store(config: &Config, state_dir: &StateDir, cache: &Cache) -> any
 }
 
 /// Takes the node's name. A store that is away does not keep the node from starting; a live agent of the same name does.
+///
+/// One with this node's own journal is most likely its life before a reboot, whose claim is about to end: that is waited for.
+/// It may be a copy of the node's disk all the same, which goes on holding the name and is refused then.
 async fn take_name(presence: &Presence) -> anyhow::Result<Option<store::Session>> {
-    match presence.enter().await {
-        Ok(session) => Ok(Some(session)),
-        Err(PresenceError::Store(error)) => {
-            warn!(%error, "the datastore does not answer; going on with what this node remembers");
-            Ok(None)
+    let begun = tokio::time::Instant::now();
+    loop {
+        match presence.enter().await {
+            Ok(session) => return Ok(Some(session)),
+            Err(PresenceError::Store(error)) => {
+                warn!(%error, "the datastore does not answer; going on with what this node remembers");
+                return Ok(None);
+            }
+            Err(PresenceError::Taken { other, .. })
+                if begun.elapsed() < presence::LEASE + RETAKE
+                    && instance::is_of_journal(&other, &presence.instance) =>
+            {
+                info!(%other, "waiting for the claim of this node's earlier life to end");
+                tokio::time::sleep(RETAKE).await;
+            }
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => Err(error.into()),
     }
 }
 
