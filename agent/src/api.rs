@@ -16,7 +16,9 @@ use serde::Deserialize;
 use store::{Check, Outcome, Store, Write, keys};
 use tokio::sync::broadcast::error::RecvError;
 
-use types::api::{ApiError, DropRecord, ExplainQuery, IpamView, NodeStatus, RelabelRequest, RouteView, ShowQuery};
+use types::api::{
+    ApiError, Drain, DropRecord, ExplainQuery, IpamView, NodeStatus, RelabelRequest, RouteView, ShowQuery,
+};
 use types::policy::{EffectivePolicy, Explanation};
 use types::resource::{Kind, Resource, ResourceRef};
 use types::{Family, Prefix, ResourceName, WorkloadEndpoint};
@@ -50,6 +52,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/endpoints", get(endpoints))
         .route("/v1/routes", get(routes))
         .route("/v1/endpoints/labels", post(label))
+        .route("/v1/drain", post(drain))
         .route("/v1/policy/explain", get(explain))
         .route("/v1/policy/show", get(effective))
         .route("/v1/policy/log", get(denied))
@@ -97,6 +100,12 @@ async fn label(State(api): State<Api>, Json(request): Json<RelabelRequest>) -> R
     change.apply(&mut labels);
     pods::redescribe(endpoint, Description { labels, ports, finished }, &api.ipam, &api.acl).await;
     api.ipam.endpoint(id.clone()).await.map(Json).ok_or_else(unknown)
+}
+
+/// Takes what is originated back, or announces it again.
+async fn drain(State(api): State<Api>, Json(drain): Json<Drain>) -> Json<Drain> {
+    api.status.drained.send_replace(drain.drained);
+    Json(drain)
 }
 
 async fn explain(State(api): State<Api>, query: Query<ExplainQuery>) -> Result<Json<Explanation>, Fault> {

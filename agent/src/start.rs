@@ -117,6 +117,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         refused_endpoints,
         kubernetes: kubernetes.as_ref().map(|(remembered, _)| remembered.status.clone()),
         services: services.view(),
+        drained: watch::Sender::default(),
         host_problems: Arc::new(remains::host_problems(kernel.as_mut())),
     };
     let (parked, parked_links) = mpsc::channel(1);

@@ -46,6 +46,8 @@ pub(crate) struct Status {
     pub(crate) kubernetes: Option<watch::Receiver<::watch::Status>>,
     /// Addresses of Services.
     pub(crate) services: ServiceView,
+    /// Whether what this node originates is kept from its peers.
+    pub(crate) drained: watch::Sender<bool>,
     /// What is wrong with the host's settings, in words.
     pub(crate) host_problems: Arc<Vec<String>>,
 }
@@ -81,6 +83,9 @@ impl Status {
         let ready = unready.is_empty();
         let mut problems = unready;
         problems.extend(self.host_problems.iter().cloned());
+        if *self.drained.borrow() {
+            problems.push("drained: nothing of this node is announced (manxctl node drain --undo)".to_owned());
+        }
         if !datastore_connected {
             problems.push(format!("{} does not answer; the last known state stays in force", self.datastore));
         }

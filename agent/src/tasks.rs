@@ -134,6 +134,7 @@ impl Wiring {
             blocks: self.ipam.blocks(),
             unexported: cluster.unexported.subscribe(),
             services: self.services.view().announced,
+            drained: self.status.drained.subscribe(),
         };
         tracker.spawn(cluster.run(reports));
 
@@ -403,6 +404,8 @@ struct Originated {
     unexported: watch::Receiver<BTreeSet<Prefix>>,
     /// Addresses of Services; nothing before they are known.
     services: watch::Receiver<Option<BTreeSet<Prefix>>>,
+    /// Whether all of it is kept from peers.
+    drained: watch::Receiver<bool>,
 }
 
 impl Originated {
@@ -412,12 +415,14 @@ impl Originated {
             let own = self.blocks.borrow_and_update().as_ref().clone();
             let hidden = self.unexported.borrow_and_update().clone();
             let services = self.services.borrow_and_update().clone();
+            let drained = *self.drained.borrow_and_update();
             // The unreachable route first: no peer sends what this node would send back.
             felix.own_blocks(own.clone()).await;
             // With the first word of what is originated peers may take what they are not told for gone (RFC 4724).
             if let Some(services) = services {
                 let blocks = own.iter().filter(|block| !hidden.iter().any(|pool| pool.covers(block))).copied();
-                if bgp.originate(blocks.chain(services).collect()).await.is_err() {
+                let originated = if drained { BTreeSet::new() } else { blocks.chain(services).collect() };
+                if bgp.originate(originated).await.is_err() {
                     return;
                 }
             }
@@ -430,6 +435,7 @@ impl Originated {
                 changed = self.blocks.changed() => changed,
                 changed = self.unexported.changed() => changed,
                 changed = self.services.changed() => changed,
+                changed = self.drained.changed() => changed,
             };
             if changed.is_err() {
                 return;

@@ -211,6 +211,9 @@ pub(crate) enum NodeCommand {
     /// Make this node ready for an agent: CNI binaries, forwarding, what keeps other daemons from our routes. Changes
     /// nothing where it has been done.
     Install(NodeInstall),
+    /// Take back all that this node announces, so that the network sends it nothing any more: before maintenance, once its
+    /// pods are gone. Until it is undone, or the agent starts again.
+    Drain(NodeDrain),
     /// Take all that is of Manx from this node, which has no agent any more: rules, sets, routes, interfaces, files, and
     /// this node's keys in etcd. Pods that are still here lose their network. Finds nothing where it has been done.
     Clean(NodeClean),
@@ -224,6 +227,13 @@ pub(crate) struct NodeInstall {
     /// Where the CNI binaries are.
     #[arg(long, default_value = "/opt/cni/bin")]
     pub(crate) from: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeDrain {
+    /// Announce it again.
+    #[arg(long)]
+    pub(crate) undo: bool,
 }
 
 #[derive(Debug, Args)]

@@ -405,3 +405,36 @@ fn binary(name: &str) -> String {
     });
     folder.join(name).display().to_string()
 }
+
+#[test]
+fn a_drained_node_is_sent_nothing_until_that_is_undone_or_its_agent_starts_again() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let lab = up("drain", &format!("{ETCD}{POOLS}"))?;
+    let (node, other) = (lab.node("node1"), lab.node("node2"));
+    let (here, there) = (node.plug("a")?, other.plug("b")?);
+    let agent = node.agent();
+    let routes = || -> usize {
+        let all = ["-4", "-6"].map(|family| other.exec(&["ip", family, "route", "show", "proto", "78"]));
+        all.iter().flatten().flat_map(|text| text.lines()).count()
+    };
+    let reach = || wait_until("the pods reaching each other", CONVERGENCE, || there.ping(here.address(Family::Ipv4)));
+    reach()?;
+    agent.ctl(&["node", "drain"])?;
+    wait_until("the other node having no route to it", CONVERGENCE, || routes() == 0)?;
+    // Its sessions stay: it hears of others, and none of what it took back comes again.
+    let status = agent.ctl(&["node", "status"])?;
+    assert!(status.contains("problem: drained") && status.contains("established"), "{status}");
+    agent.ready()?;
+    assert_eq!(agent.ctl(&["node", "drain", "--undo"])?.trim(), "not drained");
+    reach()?;
+    agent.ctl(&["node", "drain"])?;
+    wait_until("the other node having no route to it", CONVERGENCE, || routes() == 0)?;
+    agent.terminate()?;
+    agent.start()?;
+    agent.wait_ready(CONVERGENCE)?;
+    reach()?;
+    lab.down()?;
+    Ok(())
+}

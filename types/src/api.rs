@@ -7,6 +7,7 @@
 //! | `GET /v1/routes?family=ipv4&prefix=10.65.0.0/26` | a list of [`RouteView`] |
 //! | `GET /v1/endpoints` | a list of [`crate::WorkloadEndpoint`] |
 //! | `POST /v1/endpoints/labels` with a [`RelabelRequest`] | the [`crate::WorkloadEndpoint`] as it is now |
+//! | `POST /v1/drain` with a [`Drain`] | the [`Drain`] |
 //! | `GET, PUT, DELETE /v1/resources/KIND/[NAMESPACE/]NAME`, `GET /v1/resources/KIND` | [`crate::resource::Resource`] |
 //! | `GET /v1/policy/explain?` [`ExplainQuery`] | [`crate::policy::Explanation`] |
 //! | `GET /v1/policy/show?` [`ShowQuery`] | [`crate::policy::EffectivePolicy`] |
@@ -30,6 +31,14 @@ pub const SOCKET: &str = "agent.sock";
 pub struct ApiError {
     /// In words.
     pub error: String,
+}
+
+/// Whether the node keeps what it originates to itself, so that the network sends it nothing. An agent begins without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// It does.
+    pub drained: bool,
 }
 
 /// A node at a glance.

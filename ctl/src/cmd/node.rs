@@ -1,6 +1,6 @@
 //! `manxctl node`.
 
-use types::api::{NodeStatus, PeerStatus};
+use types::api::{Drain, NodeStatus, PeerStatus};
 
 use crate::cli::{Node, NodeCommand, Place};
 use crate::datastore::local_agent;
@@ -10,6 +10,11 @@ pub(crate) async fn run(place: &Place, args: Node) -> anyhow::Result<()> {
     let output = match args.command {
         NodeCommand::Status(output) => output,
         NodeCommand::Install(args) => return super::install::run(&args),
+        NodeCommand::Drain(args) => {
+            let asked = Drain { drained: !args.undo };
+            let Drain { drained } = local_agent(place)?.post("/v1/drain", &asked).await?;
+            return render::say(if drained { "drained: nothing of this node is announced" } else { "not drained" });
+        }
         NodeCommand::Clean(args) => return super::clean::run(place, &args).await,
     };
     let status: NodeStatus = local_agent(place)?.get("/v1/status").await?;
