@@ -13,6 +13,7 @@ use store::{Journal, JournalWrite, Table};
 use tracing::{info, warn};
 
 use types::backoff::Backoff;
+use types::cni::CONFLIST;
 use types::config::{Config, DetectionMethod, KubernetesAccess};
 use types::{ClusterId, NodeName, Registration};
 
@@ -26,9 +27,6 @@ const CLUSTER_ID: &str = "projectcalico.org/RouteReflectorClusterID";
 
 /// So long a node may be unready before it is given no more pods: a restart of etcd is no reason.
 pub(crate) const DAMPING: Duration = Duration::from_secs(30);
-
-/// The configuration that the runtime reads, by its place among others' there.
-const CONFLIST: &str = "10-manx.conflist";
 
 /// The journal's key for the addresses by which Kubernetes last knew the node.
 const INTERNAL_ADDRESSES: &str = "internal-addresses";

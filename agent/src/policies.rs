@@ -169,7 +169,7 @@ pub(crate) async fn judge_peers(
                 }
             },
         };
-        refused.send_if_modified(|known| std::mem::replace(known, peers.refused()) != peers.refused());
+        crate::tasks::tell(&refused, peers.refused());
         for update in updates {
             if out.send(PolicyUpdate::Remote(update)).await.is_err() {
                 return;

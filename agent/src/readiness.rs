@@ -53,6 +53,12 @@ impl Readiness {
         self.reasons.subscribe()
     }
 
+    /// Returns when every part is ready.
+    pub(crate) async fn all_ready(&self) {
+        // Never an error: the sender is ours.
+        let _ = self.reasons.subscribe().wait_for(BTreeMap::is_empty).await;
+    }
+
     /// The reasons now; none means ready.
     pub(crate) fn reasons(&self) -> Vec<String> {
         self.reasons.borrow().values().cloned().collect()

@@ -147,7 +147,7 @@ impl Wiring {
         let kernel: Box<dyn Kernel> = Box::new(Linux::open()?);
         std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper::run(kernel, group, parked))?;
 
-        tracker.spawn(give_back_memory(self.status.readiness.changes()));
+        tracker.spawn(give_back_memory(self.status.readiness.clone()));
         let (registration, registrations) = watch::channel(None);
         let node = NodeTask {
             registration: self.registration,
@@ -205,11 +205,19 @@ impl Wiring {
     }
 }
 
+/// Tells what is so now, unless that is known; whether it was news.
+pub(crate) fn tell<T: PartialEq>(to: &watch::Sender<T>, now: T) -> bool {
+    to.send_if_modified(|known| {
+        let is_news = *known != now;
+        *known = now;
+        is_news
+    })
+}
+
 /// What the first reading of everything took and does not need any more goes back to the system once.
-async fn give_back_memory(mut reasons: watch::Receiver<BTreeMap<Part, String>>) {
-    if reasons.wait_for(BTreeMap::is_empty).await.is_ok() {
-        let _ = tokio::task::spawn_blocking(kernel::memory::give_back).await;
-    }
+async fn give_back_memory(readiness: Readiness) {
+    readiness.all_ready().await;
+    let _ = tokio::task::spawn_blocking(kernel::memory::give_back).await;
 }
 
 /// felix on its own threads, with a netlink socket and a subscription of its own.
@@ -301,12 +309,7 @@ impl ClusterTask {
         while reports.recv_many(&mut batch, UPDATES).await > 0 {
             let changed = batch.drain(..).fold(false, |changed, update| self.cluster.apply(update) | changed);
             if changed {
-                let registered = self.cluster.registered();
-                self.registered.send_if_modified(|known| {
-                    let is_news = *known != registered;
-                    *known = registered;
-                    is_news
-                });
+                tell(&self.registered, self.cluster.registered());
             }
             let Some(desired) = changed.then(|| self.cluster.desired()).flatten() else { continue };
             if in_force.as_ref() == Some(&desired) {
@@ -350,17 +353,8 @@ impl ClusterTask {
         let nat = desired.pools.iter().map(|(_, pool, _)| NatPool { cidr: pool.cidr, outgoing: pool.nat_outgoing });
         self.acl.nat_pools(nat.collect()).await;
         self.unexported.send_replace(desired.unexported.clone());
-        self.service_ranges.send_if_modified(|ranges| {
-            let wanted = Some(&desired.services);
-            let is_other = ranges.as_ref() != wanted;
-            *ranges = wanted.cloned();
-            is_other
-        });
-        self.load_balancers.send_if_modified(|pools| {
-            let is_other = *pools != desired.load_balancers;
-            pools.clone_from(&desired.load_balancers);
-            is_other
-        });
+        tell(&self.service_ranges, Some(desired.services.clone()));
+        tell(&self.load_balancers, desired.load_balancers.clone());
         let pools = desired.ranges.iter().copied().collect();
         self.bgp.import(ImportPolicy { pools, prefixes: self.import_prefixes.clone() }).await?;
         self.identity.send_modify(|identity| {

@@ -10,10 +10,7 @@ use kernel::acl::{Remains, SetName};
 use kernel::{Link, Route};
 use serde_json::Value;
 
-/// Our part of the runtime's configuration.
-pub(crate) const CONFLIST: &str = "10-manx.conflist";
-
-/// Where runtimes look for it, unless the agent's configuration says otherwise.
+/// Where runtimes look for their configuration, unless the agent's configuration says otherwise.
 pub(crate) const CNI_CONF: &str = "/etc/cni/net.d";
 
 /// The data of the etcd for trying out, on the node that it runs on.

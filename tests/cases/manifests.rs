@@ -2,13 +2,11 @@
 
 use std::error::Error;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 
 use serde_json::Value;
-use tests::{Apiserver, Lab, Options, Place as _, can_run_labs};
+use tests::{Apiserver, Lab, Options, Place as _, can_run_labs, say_skipped};
 use types::config::{KEYS, variable};
 
 use crate::TestResult;
@@ -22,9 +20,7 @@ fn kubectl() -> Option<PathBuf> {
     let found = Apiserver::program().and_then(|program| Some(program.parent()?.join("kubectl")));
     let found = found.filter(|program| program.exists());
     if found.is_none() {
-        let name = thread::current().name().unwrap_or("a test").to_owned();
-        // Not eprintln: the test harness would keep the line of a test that passes to itself.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {name}: there is no kubectl (tests/kubernetes/build.sh)");
+        say_skipped(&"there is no kubectl (tests/kubernetes/build.sh)");
     }
     found
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::node_life::{POOLS, pair};
 use crate::{CONVERGENCE, TestResult};
-use tests::{Apiserver, Lab, Node, Options, can_run_labs, wait_for};
+use tests::{Apiserver, Lab, Node, Options, wait_for};
 
 /// How long a node's things stay its own.
 const AGENT: &str = "reclaimGrace: 3s\n";
@@ -27,21 +27,14 @@ fn peers(node: &Node) -> Result<String, String> {
 
 #[test]
 fn what_a_deleted_node_had_is_taken_back_after_the_grace_and_it_begins_anew_when_it_returns() -> TestResult {
-    if !can_run_labs() || Apiserver::program().is_none() {
+    if !Apiserver::can_run() {
         return Ok(());
     }
     let etcd = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
     let file = pair("reclaim", &format!("{etcd}{POOLS}{AGENT}"))?;
     let lab = Lab::up(&file, &Options::unique("reclaim").without_agents())?;
     let server = Apiserver::start(lab.node("etcd"))?;
-    let kubernetes = [("MANX_KUBERNETES", server.introduce(lab.node("node1"))?)];
-    server.introduce(lab.node("node2"))?;
-    for node in lab.manx_nodes() {
-        node.agent().start_with(&kubernetes)?;
-    }
-    for node in lab.manx_nodes() {
-        node.agent().wait_ready(CONVERGENCE)?;
-    }
+    server.start_agents(&lab, CONVERGENCE)?;
     let (stays, goes) = (lab.node("node1"), lab.node("node2"));
     let of_both = |lab: &Lab| Ok::<_, String>((claims(lab, "node1")?, claims(lab, "node2")?));
     wait_for("both nodes having blocks", CONVERGENCE, || match of_both(&lab)? {
@@ -69,8 +62,8 @@ fn what_a_deleted_node_had_is_taken_back_after_the_grace_and_it_begins_anew_when
         if left.is_empty() && !said.contains(address) { Ok(()) } else { Err(format!("{left:?}\n{said}")) }
     })?;
 
-    server.introduce(goes)?;
-    goes.agent().start_with(&kubernetes)?;
+    let kubeconfig = server.introduce(goes)?;
+    goes.agent().start_with(&[("MANX_KUBERNETES", kubeconfig)])?;
     goes.agent().wait_ready(CONVERGENCE)?;
     wait_for("it having a block again, and a session", CONVERGENCE, || {
         let said = peers(stays)?;

@@ -3,13 +3,11 @@
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs;
-use std::io::Write as _;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::{ApiClient, Apiserver, Lab, Node, Options, Place, can_run_labs, wait_for, wait_until};
+use tests::{ApiClient, Apiserver, Lab, Node, Options, Place, wait_for, wait_until};
 use types::Family;
 
 use crate::fabric::paths_of_router;
@@ -39,14 +37,7 @@ struct Cluster {
 
 impl Cluster {
     fn up(test: &str) -> Result<Option<Self>, Box<dyn Error>> {
-        if !can_run_labs() {
-            return Ok(None);
-        }
-        if Apiserver::program().is_none() {
-            let name = thread::current().name().unwrap_or("a test").to_owned();
-            // Not eprintln: the test harness would keep the line of a test that passes to itself.
-            let _ =
-                writeln!(std::io::stderr(), "SKIPPED: {name}: there is no kube-apiserver (tests/kubernetes/build.sh)");
+        if !Apiserver::can_run() {
             return Ok(None);
         }
         let lab = Lab::up(&topology("mesh.clab.yml"), &Options::unique(test).without_agents())?;
@@ -58,12 +49,8 @@ impl Cluster {
             // What a node sends back, the router sends here again.
             let number = node.name().trim_start_matches("node").to_owned();
             node.exec(&["ip", "route", "replace", "default", "via", &format!("172.31.{number}.2")])?;
-            let kubeconfig = server.introduce(node)?;
-            node.agent().start_with(&[("MANX_KUBERNETES", kubeconfig)])?;
         }
-        for node in lab.manx_nodes() {
-            node.agent().wait_ready(CONVERGENCE)?;
-        }
+        server.start_agents(&lab, CONVERGENCE)?;
         let client = server.client()?;
         Ok(Some(Self { lab, client }))
     }

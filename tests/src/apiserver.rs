@@ -14,11 +14,11 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use types::{EndpointPort, Family};
 
-use crate::binaries::installed;
+use crate::binaries::{can_run_labs, installed, say_skipped};
 use crate::node::Node;
 use crate::place::Place;
 use crate::wait::wait_for;
-use crate::{LabError, PodSpec};
+use crate::{Lab, LabError, PodSpec};
 
 const SERVICE: &str = "kube-apiserver";
 
@@ -58,6 +58,12 @@ impl<'a> Apiserver<'a> {
         let mut folders: Vec<PathBuf> = folders.filter_map(|entry| Some(entry.ok()?.path())).collect();
         folders.sort();
         folders.into_iter().rev().find_map(is_there)
+    }
+
+    /// Whether this machine can run labs with it. If not, says so on standard error, as [`can_run_labs`] does.
+    pub fn can_run() -> bool {
+        let is_there = || Self::program().ok_or("there is no kube-apiserver (tests/kubernetes/build.sh)");
+        can_run_labs() && is_there().map_err(|reason| say_skipped(&reason)).is_ok()
     }
 
     /// The one of etcd's node, started before.
@@ -123,6 +129,15 @@ impl<'a> Apiserver<'a> {
         let path = format!("/api/v1/nodes/{name}/status");
         client.call("PATCH", &path, Some(&status)).map_err(LabError::io("the Node's address"))?;
         Ok(KUBECONFIG)
+    }
+
+    /// Introduces all Manx nodes of the lab, starts their agents as such that follow it, and waits until they are ready.
+    pub fn start_agents(self, lab: &Lab, within: Duration) -> Result<(), LabError> {
+        for node in lab.manx_nodes() {
+            let kubeconfig = self.introduce(node)?;
+            node.agent().start_with(&[("MANX_KUBERNETES", kubeconfig)])?;
+        }
+        lab.manx_nodes().try_for_each(|node| node.agent().wait_ready(within))
     }
 
     /// A kubeconfig for everybody on the management network, as the one user.

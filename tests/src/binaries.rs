@@ -65,10 +65,12 @@ pub fn can_run_labs() -> bool {
     } else {
         Some(LabError::NotRoot)
     };
-    if let Some(reason) = &missing {
-        let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        // Not eprintln: the test harness would keep the line of a test that passes to itself.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
-    }
-    missing.is_none()
+    missing.map(|reason| say_skipped(&reason)).is_none()
+}
+
+/// Says on standard error that the test of this thread is SKIPPED, and why.
+pub fn say_skipped(reason: &dyn std::fmt::Display) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    // Not eprintln: the test harness would keep the line of a test that passes to itself.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
 }

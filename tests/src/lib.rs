@@ -61,7 +61,7 @@ mod wait;
 
 pub use agent::Agent;
 pub use apiserver::{ApiClient, Apiserver};
-pub use binaries::can_run_labs;
+pub use binaries::{can_run_labs, say_skipped};
 pub use capture::Capture;
 pub use error::LabError;
 pub use etcd::Etcd;

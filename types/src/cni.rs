@@ -31,6 +31,9 @@ pub const MAX_MESSAGE: usize = 1 << 20;
 /// Where the socket lies under the agent's run folder (`/run/manx`).
 pub const SOCKET: &str = "cni.sock";
 
+/// The CNI configuration that is ours in the runtime's folder (`/etc/cni/net.d`), by its place among others' there.
+pub const CONFLIST: &str = "10-manx.conflist";
+
 /// The folder of tombstones under the agent's run folder: one file per attachment that a DEL ended without an agent.
 /// The file's name is the host interface's, its content the [`EndpointId`] as text.
 pub const RELEASED: &str = "released";

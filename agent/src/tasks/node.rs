@@ -1,6 +1,5 @@
 //! The task that tends the node's place in Kubernetes, of the diagram above.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,9 +9,9 @@ use tracing::{info, warn};
 use types::backoff::Backoff;
 use types::{NodeName, Registration};
 
-use super::ApiServer;
+use super::{ApiServer, tell};
 use crate::node_object::{DAMPING, Network, first_of_others, put_conflist, registration, wanted};
-use crate::readiness::{Part, Readiness};
+use crate::readiness::Readiness;
 
 /// Delays between attempts to write what was not taken.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -35,7 +34,7 @@ impl NodeTask {
     /// When the agent is ready for the first time, pods may come. The Node object says whether they may.
     pub(super) async fn run(self) {
         let (network, state) = watch::channel(Network::NotYet);
-        let damped = damp(self.readiness.changes(), network);
+        let damped = damp(&self.readiness, network);
         tokio::join!(self.invite_the_runtime(), damped, self.tend_object(state), self.register());
     }
 
@@ -49,12 +48,7 @@ impl NodeTask {
         };
         loop {
             if let Some(node) = node.borrow_and_update().as_ref() {
-                let registration = registration(&self.registration, node);
-                self.registered.send_if_modified(|known| {
-                    let is_news = known.as_ref() != Some(&registration);
-                    *known = Some(registration);
-                    is_news
-                });
+                tell(&self.registered, Some(registration(&self.registration, node)));
             }
             if node.changed().await.is_err() {
                 return;
@@ -96,7 +90,7 @@ impl NodeTask {
 
     async fn invite_the_runtime(&self) {
         let Some(folder) = self.cni_conf_dir.clone() else { return };
-        ready(&mut self.readiness.changes()).await;
+        self.readiness.all_ready().await;
         let mut backoff = Backoff::new(RETRY.0, RETRY.1, u64::from(std::process::id()));
         loop {
             let into = folder.clone();
@@ -118,20 +112,18 @@ impl NodeTask {
 }
 
 /// Follows the reasons not to be ready; those that pass soon are passed over.
-async fn damp(mut reasons: watch::Receiver<BTreeMap<Part, String>>, to: watch::Sender<Network>) {
-    // An error is that nobody has reasons any more: the agent ends.
-    while reasons.has_changed().is_ok() {
-        let why: Vec<_> = reasons.borrow_and_update().values().cloned().collect();
+async fn damp(readiness: &Readiness, to: watch::Sender<Network>) {
+    let mut changes = readiness.changes();
+    loop {
+        let why: Vec<_> = changes.borrow_and_update().values().cloned().collect();
         if why.is_empty() {
             to.send_replace(Network::Available);
-            let _ = reasons.changed().await;
-        } else if tokio::time::timeout(DAMPING, ready(&mut reasons)).await.is_err() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        } else if tokio::time::timeout(DAMPING, readiness.all_ready()).await.is_err() {
             to.send_replace(Network::Unavailable(why.join("; ")));
-            ready(&mut reasons).await;
+            readiness.all_ready().await;
         }
     }
-}
-
-async fn ready(reasons: &mut watch::Receiver<BTreeMap<Part, String>>) {
-    let _ = reasons.wait_for(BTreeMap::is_empty).await;
 }

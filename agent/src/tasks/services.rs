@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use types::backoff::Backoff;
 use types::{EndpointSlice, Namespaced, NodeName, Prefix, Service, ServiceRanges, Update};
 
+use super::tell;
 use crate::load_balancer::{self, Change, Pool};
 use crate::services::{Announcements, EXCLUDED, remembered};
 
@@ -223,13 +224,7 @@ impl ServiceTask {
         if !self.was_known {
             return;
         }
-        let now = self.announcements.announced();
-        let changed = self.announced.send_if_modified(|announced| {
-            let is_other = announced.as_ref() != Some(&now);
-            *announced = Some(now);
-            is_other
-        });
-        if changed {
+        if tell(&self.announced, Some(self.announcements.announced())) {
             remember(&self.cache, self.announced.borrow().as_ref());
         }
     }
@@ -329,8 +324,7 @@ impl LoadBalancerTask {
             if term.is_known {
                 let pools = self.pools.borrow_and_update().clone();
                 term.write(&pools).await;
-                let problems = load_balancer::problems(&term.services);
-                self.problems.send_if_modified(|known| std::mem::replace(known, problems.clone()) != problems);
+                tell(&self.problems, load_balancer::problems(&term.services));
             }
         }
     }

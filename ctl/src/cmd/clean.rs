@@ -12,10 +12,11 @@ use kernel::Linux;
 use kernel::acl::{Iptables, IptablesVariant, LinuxSets, Tables};
 use store::{Etcd, StateDir};
 use tokio::signal::unix::{SignalKind, signal};
+use types::cni::CONFLIST;
 use types::config::{Config, EtcdSettings};
 
 use crate::clean::kernel_state::{Host, PATIENCE};
-use crate::clean::{CNI_CONF, CONFLIST, ETCD_DATA, Found, Step, aside, is_state, keys, names_portmap, names_us, plan};
+use crate::clean::{CNI_CONF, ETCD_DATA, Found, Step, aside, is_state, keys, names_portmap, names_us, plan};
 use crate::cli::{NodeClean, Place};
 use crate::datastore::configuration_of;
 use crate::install::{NETWORKD, place as binary_place};

@@ -328,7 +328,7 @@ impl Owner {
         let addresses = facts.addresses.clone();
         // Known also where it has no class: it gets one when there is a number, or is detached.
         let home = LinkName::from(&id.host_interface());
-        let EndpointFacts { namespace, name: pod, .. } = facts.clone();
+        let (namespace, pod) = (facts.namespace.clone(), facts.name.clone());
         let before = self.locals.insert(id.clone(), Local { namespace, pod, addresses: addresses.clone() });
         before
             .iter()

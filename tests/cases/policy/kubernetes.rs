@@ -1,14 +1,13 @@
 //! NetworkPolicy as the API server has it: the real one, with agents on two nodes.
 
 use std::error::Error;
-use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::reach::Question;
 use tests::{ApiClient, Apiserver, CniError, Flood, Lab, LabError, Options, Place, Pod, PodSpec, Sink};
-use tests::{can_run_labs, wait_for, wait_until};
+use tests::{wait_for, wait_until};
 use types::policy::Protocol;
 use types::{EndpointPort, Family};
 
@@ -33,25 +32,12 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Two nodes and the API server; none where nobody has built it.
     fn up(test: &str) -> Result<Option<Self>, Box<dyn Error>> {
-        if !can_run_labs() {
-            return Ok(None);
-        }
-        if Apiserver::program().is_none() {
-            let name = thread::current().name().unwrap_or("a test").to_owned();
-            // Not eprintln: the test harness would keep the line of a test that passes to itself.
-            let _ =
-                writeln!(std::io::stderr(), "SKIPPED: {name}: there is no kube-apiserver (tests/kubernetes/build.sh)");
+        if !Apiserver::can_run() {
             return Ok(None);
         }
         let lab = Lab::up(&topology("policy.clab.yml"), &Options::unique(test).without_agents())?;
         let server = Apiserver::start(lab.node("etcd"))?;
-        for node in lab.manx_nodes() {
-            let kubeconfig = server.introduce(node)?;
-            node.agent().start_with(&[("MANX_KUBERNETES", kubeconfig)])?;
-        }
-        for node in lab.manx_nodes() {
-            node.agent().wait_ready(CONVERGENCE)?;
-        }
+        server.start_agents(&lab, CONVERGENCE)?;
         let client = server.client()?;
         Ok(Some(Self { client, world: World::of(lab)? }))
     }

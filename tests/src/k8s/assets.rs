@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::apiserver::Apiserver;
 use crate::binaries::{Binaries, installed};
-use crate::{LabError, can_run_labs};
+use crate::{LabError, can_run_labs, say_skipped};
 
 /// What [`Assets`] must hold.
 const PROGRAMS: [&str; 13] = [
@@ -86,16 +86,5 @@ pub(crate) fn target_folder() -> Result<PathBuf, LabError> {
 
 /// Whether this machine can run a Kubernetes cluster. If not, says so on standard error, as [`can_run_labs`] does.
 pub fn can_run_clusters() -> bool {
-    use std::io::Write as _;
-
-    if !can_run_labs() {
-        return false;
-    }
-    let missing = Assets::find().err();
-    if let Some(reason) = &missing {
-        let test = std::thread::current().name().unwrap_or("a test").to_owned();
-        // Not eprintln: the test harness would keep the line of a test that passes to itself.
-        let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
-    }
-    missing.is_none()
+    can_run_labs() && Assets::find().map_err(|reason| say_skipped(&reason)).is_ok()
 }
