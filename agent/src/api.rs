@@ -109,7 +109,7 @@ async fn drain(State(api): State<Api>, Json(drain): Json<Drain>) -> Json<Drain> 
 }
 
 async fn explain(State(api): State<Api>, query: Query<ExplainQuery>) -> Result<Json<Explanation>, Fault> {
-    api.acl.explain(query.0.into()).await.map(Json).ok_or_else(Fault::ending)
+    api.acl.explain_entries(query.0.into()).await.map(Json).ok_or_else(Fault::ending)
 }
 
 async fn effective(State(api): State<Api>, query: Query<ShowQuery>) -> Result<Json<EffectivePolicy>, Fault> {

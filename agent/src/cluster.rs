@@ -1,11 +1,12 @@
 //! What the cluster's declarations mean for this node: pure. The task around it is in `tasks`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use bgp::PeerConfig;
 use bgp::sessions::{Cluster as Declared, sessions};
 use types::resource::{BgpConfigurationSpec, BgpPeerSpec, IpPoolSpec, Kind, Metadata, NodeSpec, Resource, Spec};
-use types::{Asn, ClusterNode, Gone, NodeName, Prefix, Registration, ResourceName, ServiceRanges};
+use types::{Asn, ClusterNode, Family, Gone, NodeName, Prefix, Registration, ResourceName, ServiceRanges};
 
 use crate::load_balancer::Pool;
 use crate::sources::ClusterUpdate;
@@ -35,6 +36,8 @@ pub(crate) struct Desired {
     pub(crate) sessions: Vec<PeerConfig>,
     /// This node, as the cluster sees it.
     pub(crate) node: Option<ClusterNode>,
+    /// Every node with its addresses.
+    pub(crate) nodes: BTreeMap<NodeName, Vec<IpAddr>>,
     /// Where addresses come from, with whether this node may claim blocks there.
     pub(crate) pools: Vec<(ResourceName, IpPoolSpec, bool)>,
     /// Ranges of pools: what is accepted from peers.
@@ -120,6 +123,7 @@ impl Cluster {
             unexported: pools.iter().filter(|(_, pool, _)| pool.disable_bgp_export).map(|(_, p, _)| p.cidr).collect(),
             load_balancers: load_balancers.collect(),
             services: configuration.service_ranges(),
+            nodes: nodes.iter().map(|node| (node.name.clone(), addresses(node))).collect(),
             node,
             pools,
         })
@@ -161,6 +165,11 @@ impl Cluster {
         };
         self.peers.iter().map(|(name, resource)| (name, &resource.spec)).filter_map(spec).collect()
     }
+}
+
+/// At most one per family.
+fn addresses(node: &ClusterNode) -> Vec<IpAddr> {
+    Family::ALL.into_iter().filter_map(|family| node.address(family)).collect()
 }
 
 fn node_spec(resource: &Resource) -> Option<(&Metadata, &NodeSpec)> {

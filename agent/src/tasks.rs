@@ -352,6 +352,7 @@ impl ClusterTask {
         }
         let nat = desired.pools.iter().map(|(_, pool, _)| NatPool { cidr: pool.cidr, outgoing: pool.nat_outgoing });
         self.acl.nat_pools(nat.collect()).await;
+        self.acl.nodes(desired.nodes.clone()).await;
         self.unexported.send_replace(desired.unexported.clone());
         tell(&self.service_ranges, Some(desired.services.clone()));
         tell(&self.load_balancers, desired.load_balancers.clone());

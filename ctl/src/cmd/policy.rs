@@ -19,6 +19,9 @@ use crate::endpoints::{self, EndpointName, Located};
 use crate::render;
 use crate::time::rfc3339;
 
+/// How many nodes a line names.
+const NODES: usize = 8;
+
 pub(crate) async fn run(place: &Place, args: Policy) -> anyhow::Result<ExitCode> {
     match args.command {
         PolicyCommand::Explain(args) => return explain(place, args).await,
@@ -79,17 +82,32 @@ fn common(source: &[IpAddr], destination: &[IpAddr], family: Option<Family>) -> 
 }
 
 fn explanation_text(explanation: &Explanation) -> String {
-    let Explanation { flow, verdict, source, destination } = explanation;
+    let Explanation { flow, verdict, source, destination, .. } = explanation;
     let port = match flow.protocol {
         Some(protocol) => format!("{protocol} {}", flow.port),
         None => "without ports".to_owned(),
     };
     format!(
-        "{verdict}: {} to {}, {port}\n  source, {}\n  destination, {}",
+        "{verdict}: {} to {}, {port}\n  source, {}\n  destination, {}{}",
         source.party,
         destination.party,
         end_text(source, Direction::Egress),
         end_text(destination, Direction::Ingress),
+        entries_text(explanation),
+    )
+}
+
+/// At which nodes the same connection would be judged otherwise, if it came to a Service that hides its client.
+fn entries_text(explanation: &Explanation) -> String {
+    let others: Vec<_> = explanation.entries.iter().filter(|entry| entry.verdict != explanation.verdict).collect();
+    let Some(first) = others.first() else { return String::new() };
+    let more = others.len().checked_sub(NODES).filter(|more| *more > 0).map(|more| format!("{more} more"));
+    let nodes = others.iter().take(NODES).map(|entry| format!("{} ({})", entry.node, entry.address));
+    format!(
+        "\n  {} where it comes by a Service with externalTrafficPolicy Cluster and enters at {}: that node's address is \
+         judged in place of the client's",
+        first.verdict,
+        nodes.chain(more).collect::<Vec<_>>().join(", ")
     )
 }
 
@@ -277,6 +295,33 @@ mod tests {
              source, egress allowed: NetworkPolicy shop/out, egress[1], to[0]: pods app=db in namespace shop, ports: any\n  \
              destination, ingress denied: isolated by NetworkPolicy shop/deny, and no rule fits"
         );
+    }
+
+    #[test]
+    fn an_explanation_names_the_nodes_that_hide_a_client_where_that_changes_the_verdict() {
+        let entry = |number: u8, verdict| json!({"node": format!("n{number}"), "address": format!("192.0.2.{number}"), "verdict": verdict});
+        let text = |entries: Vec<serde_json::Value>| {
+            let explanation: Explanation = serde_json::from_value(json!({
+                "flow": {"source": "198.51.100.7", "destination": "10.0.1.1", "protocol": "TCP", "port": 80},
+                "verdict": "allowed",
+                "source": {"party": {"is": "outside", "address": "198.51.100.7"}, "reason": {"because": "notAnEndpoint"}},
+                "destination": {
+                    "party": {"is": "endpoint", "namespace": "shop", "name": "web", "address": "10.0.1.1"},
+                    "reason": {"because": "ownNode"},
+                },
+                "entries": entries,
+            }))
+            .unwrap();
+            entries_text(&explanation)
+        };
+        assert_eq!(text(vec![]), "");
+        assert_eq!(text(vec![entry(1, "allowed")]), "");
+        assert_eq!(
+            text(vec![entry(1, "allowed"), entry(2, "denied"), entry(3, "denied")]),
+            "\n  denied where it comes by a Service with externalTrafficPolicy Cluster and enters at n2 (192.0.2.2), n3 \
+             (192.0.2.3): that node's address is judged in place of the client's"
+        );
+        assert!(text((1..12).map(|number| entry(number, "denied")).collect()).contains("n8 (192.0.2.8), 3 more: "));
     }
 
     #[test]

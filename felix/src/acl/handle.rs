@@ -1,6 +1,6 @@
 //! The handle through which the agent speaks to the filter.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use kernel::KernelError;
 use kernel::events::Waker;
 use tokio::sync::{mpsc, oneshot, watch};
 use types::policy::{EffectivePolicy, Explanation, Flow};
-use types::{EndpointId, Prefix};
+use types::{EndpointId, NodeName, Prefix};
 
 use super::config::NatPool;
 use super::view::AclView;
@@ -66,7 +66,9 @@ pub(crate) enum Command {
     ServiceRanges(BTreeSet<Prefix>),
     NodeAddresses(Vec<IpAddr>),
     Log(bool),
+    Nodes(BTreeMap<NodeName, Vec<IpAddr>>),
     Explain(Flow, oneshot::Sender<Explanation>),
+    ExplainEntries(Flow, oneshot::Sender<Explanation>),
     Show(EndpointId, oneshot::Sender<Option<EffectivePolicy>>),
     View(oneshot::Sender<AclView>),
 }
@@ -129,6 +131,11 @@ impl Acl {
         self.tell(Command::NodeAddresses(addresses)).await;
     }
 
+    /// The nodes of the cluster, all of them, with at most one address per family: what [`Acl::explain_entries`] speaks of.
+    pub async fn nodes(&self, nodes: BTreeMap<NodeName, Vec<IpAddr>>) {
+        self.tell(Command::Nodes(nodes)).await;
+    }
+
     /// Whether packets that policies drop are logged by NFLOG from now on (to the group of the configuration; the prefix is
     /// `manx-`, `i` or `e` for the direction, and the number of the class).
     pub async fn log(&self, denied: bool) {
@@ -138,6 +145,11 @@ impl Acl {
     /// The verdict on a flow and what gave it; nothing when the filter has ended.
     pub async fn explain(&self, flow: Flow) -> Option<Explanation> {
         self.ask(|reply| Command::Explain(flow, reply)).await
+    }
+
+    /// The same, and where it may matter at which node the connection comes in, what follows there.
+    pub async fn explain_entries(&self, flow: Flow) -> Option<Explanation> {
+        self.ask(|reply| Command::ExplainEntries(flow, reply)).await
     }
 
     /// What governs a local endpoint; nothing for an unknown one.

@@ -310,9 +310,11 @@ impl Owner {
             Command::NatPools(pools) => self.state.set_pools(&pools),
             Command::ServiceRanges(ranges) => self.state.set_services(ranges),
             Command::NodeAddresses(addresses) => self.compiler.set_node_addresses(addresses),
+            Command::Nodes(nodes) => self.compiler.set_nodes(nodes),
             Command::Log(denied) => self.state.set_log(denied.then_some(self.config.log_group)),
             // Who asked may have left.
             Command::Explain(flow, reply) => drop(reply.send(self.compiler.explain(&flow))),
+            Command::ExplainEntries(flow, reply) => drop(reply.send(self.compiler.explain_entries(&flow))),
             Command::Show(id, reply) => drop(reply.send(self.compiler.show(&id))),
             Command::View(reply) => self.asked.push(reply),
         }

@@ -123,6 +123,8 @@ pub struct Compiler {
     pub(super) governed: HashMap<u32, Governed>,
     /// The addresses from which this node speaks to its pods.
     pub(super) node_addresses: BTreeSet<IpAddr>,
+    /// The nodes of the cluster, with at most one address per family.
+    pub(super) nodes: BTreeMap<NodeName, Vec<IpAddr>>,
     pub(super) sources: Sources,
     /// What is still to be done for the updates since the last flush.
     pub(super) pending: Pending,
@@ -219,6 +221,7 @@ impl Compiler {
             expected: BTreeMap::new(),
             governed: HashMap::new(),
             node_addresses: BTreeSet::new(),
+            nodes: BTreeMap::new(),
             sources: Sources::default(),
             pending: Pending::default(),
             joins: BTreeMap::new(),
@@ -236,6 +239,11 @@ impl Compiler {
     /// The addresses from which this node speaks to its pods, which no policy can prevent.
     pub fn set_node_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         self.node_addresses = addresses.into_iter().collect();
+    }
+
+    /// The nodes of the cluster, all of them: what [`Self::explain_entries`] speaks of.
+    pub fn set_nodes(&mut self, nodes: BTreeMap<NodeName, Vec<IpAddr>>) {
+        self.nodes = nodes;
     }
 
     /// Every source has said at least once that it has said all.

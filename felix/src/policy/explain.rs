@@ -5,13 +5,13 @@ use std::net::IpAddr;
 
 use types::policy::{
     Action, Decision, Direction, EffectiveDirection, EffectivePolicy, EffectiveRule, EffectiveRules, End,
-    EndpointSelector, Explanation, Flow, Labels, NamespaceSelector, Part, Party, Peer, Peers, PortMatch, Ports,
+    EndpointSelector, Entry, Explanation, Flow, Labels, NamespaceSelector, Part, Party, Peer, Peers, PortMatch, Ports,
     Protocol, Reason, Rule, TierEnd,
 };
 use types::{EndpointId, NodeName};
 
 use super::compiler::Compiler;
-use super::policies::Entry;
+use super::policies::Entry as Governing;
 use super::world::{Endpoint, Place};
 
 /// One end of a flow, with what selectors see of it.
@@ -27,6 +27,40 @@ impl Compiler {
     /// Who lets a flow pass or stops it, at both ends, endpoints of other nodes too.
     pub fn explain(&self, flow: &Flow) -> Explanation {
         Explanation::new(*flow, self.judge(flow, Direction::Egress), self.judge(flow, Direction::Ingress))
+    }
+
+    /// [`Self::explain`], and what becomes of the connection by the node at which it comes in, where that may matter.
+    pub fn explain_entries(&self, flow: &Flow) -> Explanation {
+        let mut explanation = self.explain(flow);
+        if let Some(seen) = self.at(flow.destination).filter(|_| explanation.depends_on_entry()) {
+            explanation.entries = self.entries(&seen, flow);
+        }
+        explanation
+    }
+
+    /// The verdict on a connection that comes to an endpoint by way of each node but its own.
+    fn entries(&self, seen: &Seen<'_>, flow: &Flow) -> Vec<Entry> {
+        let governing = self.governing(seen, Direction::Ingress);
+        let of_family = |address: &IpAddr| address.is_ipv4() == flow.destination.is_ipv4();
+        let nodes =
+            self.nodes.iter().filter_map(|(node, addresses)| Some((node, *addresses.iter().find(|a| of_family(a))?)));
+        nodes
+            .filter(|(_, address)| !self.is_home(seen, *address))
+            .map(|(node, address)| {
+                let flow = Flow { source: address, ..*flow };
+                let verdict = self.reason(seen, &governing, address, &flow, Direction::Ingress).verdict();
+                Entry { node: node.clone(), address, verdict }
+            })
+            .collect()
+    }
+
+    /// Whether an address is of the node that an endpoint is on.
+    fn is_home(&self, seen: &Seen<'_>, address: IpAddr) -> bool {
+        match seen.endpoint.place {
+            Place::Remote(node) => NodeName::new(self.world.texts.text(node))
+                .is_ok_and(|node| self.nodes.get(&node).is_some_and(|addresses| addresses.contains(&address))),
+            place => place.is_governed() && self.node_addresses.contains(&address),
+        }
     }
 
     /// Whether the policies of those ends of a flow that are endpoints of this node let it pass, by the state that
@@ -86,7 +120,7 @@ impl Compiler {
             numbers.dedup();
             numbers
         };
-        let rules = |entry: &Entry| {
+        let rules = |entry: &Governing| {
             let rules = entry.policy.rules(direction).unwrap_or_default();
             rules.iter().map(|rule| EffectiveRule::new(rule, members, numbers)).collect()
         };
@@ -124,19 +158,24 @@ impl Compiler {
         };
         let governed =
             Direction::ALL.into_iter().filter(|direction| !self.governing(&seen, *direction).is_empty()).collect();
-        let is_here = seen.endpoint.place.is_governed();
         let reason = if self.world.owners(other).any(|owner| owner == seen.number) {
             Reason::Itself
-        } else if is_here && direction == Direction::Ingress && self.node_addresses.contains(&other) {
+        } else if direction == Direction::Ingress && self.is_home(&seen, other) {
             Reason::OwnNode
         } else {
-            self.reason(&seen, other, flow, direction)
+            self.reason(&seen, &self.governing(&seen, direction), other, flow, direction)
         };
         End { party, governed, reason }
     }
 
-    fn reason(&self, seen: &Seen<'_>, other: IpAddr, flow: &Flow, direction: Direction) -> Reason {
-        let governing = self.governing(seen, direction);
+    fn reason(
+        &self,
+        seen: &Seen<'_>,
+        governing: &[&Governing],
+        other: IpAddr,
+        flow: &Flow,
+        direction: Direction,
+    ) -> Reason {
         let owners = self.world.owners(other);
         let others: Vec<_> =
             owners.filter_map(|id| self.see(id)).filter(|peer| peer.endpoint.place.is_peer()).collect();
@@ -219,7 +258,7 @@ impl Compiler {
     }
 
     /// The policies that govern an endpoint of any node, in the order in which they are judged.
-    fn governing(&self, seen: &Seen<'_>, direction: Direction) -> Vec<&Entry> {
+    fn governing(&self, seen: &Seen<'_>, direction: Direction) -> Vec<&Governing> {
         let mut governing: Vec<_> = self
             .policies
             .iter()
@@ -248,7 +287,7 @@ impl Compiler {
     }
 }
 
-fn tier(entry: &Entry) -> (u32, &str) {
+fn tier(entry: &Governing) -> (u32, &str) {
     (entry.policy.tier.order, &entry.policy.tier.name)
 }
 

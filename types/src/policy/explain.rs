@@ -50,14 +50,41 @@ pub struct Explanation {
     pub source: End,
     /// The other end, judged by its ingress.
     pub destination: End,
+    /// What becomes of the same connection where a Service hides who began it, by the node at which it comes in. Empty
+    /// where [`Explanation::depends_on_entry`] says that it does not matter.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<Entry>,
 }
 
 impl Explanation {
     /// Puts the two ends together.
     pub fn new(flow: Flow, source: End, destination: End) -> Self {
         let both = source.verdict() == Judgement::Allowed && destination.verdict() == Judgement::Allowed;
-        Self { flow, verdict: if both { Judgement::Allowed } else { Judgement::Denied }, source, destination }
+        let verdict = if both { Judgement::Allowed } else { Judgement::Denied };
+        Self { flow, verdict, source, destination, entries: Vec::new() }
     }
+
+    /// Whether a Service that hides clients may change the verdict: the connection begins at no pod, and policies govern
+    /// the pod that it goes to. On the pod's own node the client is judged before kube-proxy hides it; a connection that
+    /// comes in at another node arrives with that node's address.
+    pub fn depends_on_entry(&self) -> bool {
+        matches!(self.source.party, Party::Outside { .. })
+            && matches!(self.destination.party, Party::Endpoint { .. })
+            && matches!(self.destination.reason, Reason::Rule(_) | Reason::Isolated { .. })
+    }
+}
+
+/// A node other than the pod's, at which a connection to a Service with `externalTrafficPolicy: Cluster` comes in. The
+/// policies of the pod judge the node's address in place of the client's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// The node.
+    pub node: NodeName,
+    /// Its address.
+    pub address: IpAddr,
+    /// What becomes of the connection.
+    pub verdict: Judgement,
 }
 
 /// What becomes of a flow.

@@ -19,7 +19,7 @@ use crate::Prefix;
 
 pub use explain::{
     Decision, EffectiveDirection, EffectivePeer, EffectivePolicy, EffectivePort, EffectiveRule, EffectiveRules, End,
-    Explanation, Flow, Judgement, Part, Party, Reason,
+    Entry, Explanation, Flow, Judgement, Part, Party, Reason,
 };
 pub use network_policy::{Problem, network_policy};
 pub(crate) use network_policy::{label_fault, label_key_fault};

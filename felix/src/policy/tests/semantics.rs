@@ -200,6 +200,46 @@ fn points_14_and_15_a_pod_reaches_itself_and_its_node_reaches_it() {
 }
 
 #[test]
+fn an_explanation_says_by_which_nodes_a_hidden_client_would_be_judged_otherwise() {
+    let mut node = shop();
+    node.compiler.set_node_addresses(["172.16.0.1", "fd00:16::1"].map(address));
+    let node_of = |number: u8| {
+        let addresses = vec![address(&format!("172.16.0.{number}")), address(&format!("fd00:16::{number}"))];
+        (format!("node{number}").parse().unwrap(), addresses)
+    };
+    node.compiler.set_nodes((1..=3).map(node_of).collect());
+    let explain = |node: &Node, source: &str, destination: &str| {
+        let flow = Flow { source: address(source), destination: address(destination), protocol: TCP, port: 80 };
+        let explanation = node.compiler.explain_entries(&flow);
+        let entries = explanation.entries.iter();
+        let entries: Vec<_> = entries.map(|it| (it.node.to_string(), it.address.to_string(), it.verdict)).collect();
+        (explanation.verdict, entries)
+    };
+    let entry = |number: u8, address: &str, verdict| (format!("node{number}"), address.to_owned(), verdict);
+    assert_eq!(explain(&node, OUTSIDE, WEB), (Judgement::Allowed, vec![]), "nothing governs it");
+    let rule = |blocks: &[&str]| {
+        let blocks = blocks.iter().map(|cidr| block(cidr, &[])).collect();
+        policy(Some(vec![allow(Some(blocks), None)]), None)
+    };
+    node.policy("p", rule(&[&format!("{OUTSIDE}/32"), "172.16.0.3/32"]));
+    let entries = vec![entry(2, "172.16.0.2", Judgement::Denied), entry(3, "172.16.0.3", Judgement::Allowed)];
+    assert_eq!(
+        explain(&node, OUTSIDE, WEB),
+        (Judgement::Allowed, entries.clone()),
+        "not its own node, which hides nobody"
+    );
+    assert_eq!(explain(&node, "203.0.113.9", WEB), (Judgement::Denied, entries));
+    assert_eq!(explain(&node, DB, WEB), (Judgement::Denied, vec![]), "a pod is not hidden");
+    let ipv6 = vec![entry(2, "fd00:16::2", Judgement::Denied), entry(3, "fd00:16::3", Judgement::Denied)];
+    assert_eq!(explain(&node, "2001:db8::1", "fd00::1"), (Judgement::Denied, ipv6));
+    // Of another node's pod too.
+    node.compiler.set_nodes([("other".parse().unwrap(), vec![address("172.16.0.9")]), node_of(1)].into());
+    let entries = vec![entry(1, "172.16.0.1", Judgement::Denied)];
+    assert_eq!(explain(&node, "172.16.0.3", DB), (Judgement::Allowed, entries));
+    assert_eq!(explain(&node, "172.16.0.9", DB), (Judgement::Allowed, vec![]), "its own node");
+}
+
+#[test]
 fn point_17_labels_of_pods_and_namespaces_change_who_is_meant_by_set_members_alone() {
     let mut node = shop();
     node.namespace("shop", &[]);
