@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,6 @@ use types::Family;
 use crate::agent::Agent;
 use crate::etcd::Etcd;
 use crate::frr::Frr;
-use crate::http::{self, Answer};
 use crate::namespace::Namespace;
 use crate::place::Place;
 use crate::process::Service;
@@ -213,11 +212,6 @@ impl Node {
 
     fn services(&self) -> MutexGuard<'_, BTreeMap<String, Service>> {
         self.services.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// One HTTP GET from inside the node.
-    pub fn http_get(&self, address: SocketAddr, path: &str) -> io::Result<Answer> {
-        http::get(&self.netns()?, address, path)
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, ExitStatus, Stdio};
 
 use crate::LabError;
+use crate::http::{self, Answer};
 
 /// A network namespace with a way to run commands in it: a node or a pod.
 pub trait Place: Sync {
@@ -48,6 +49,11 @@ pub trait Place: Sync {
     /// [`Place::exec`] of a shell's line.
     fn shell(&self, line: &str) -> Result<String, LabError> {
         self.exec(&["sh", "-c", line])
+    }
+
+    /// One HTTP GET from there.
+    fn http_get(&self, address: SocketAddr, path: &str) -> io::Result<Answer> {
+        http::get(&self.netns()?, address, path)
     }
 
     /// Whether one echo request to the address is answered within a second.

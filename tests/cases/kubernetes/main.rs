@@ -8,9 +8,13 @@ mod life;
 #[cfg(test)]
 mod manx;
 #[cfg(test)]
+mod mesh;
+#[cfg(test)]
 mod pods;
 #[cfg(test)]
 mod rights;
+#[cfg(test)]
+mod services;
 #[cfg(test)]
 mod shared;
 #[cfg(test)]

@@ -58,7 +58,6 @@ const BUSYBOX: (&str, &[&str]) = (
         "sh",
         "sleep",
         "traceroute",
-        "wget",
     ],
 );
 
