@@ -144,7 +144,8 @@ impl Allocator {
     }
 
     /// Holds one address for each family of the pools in `open`, out of own blocks in these pools: of those never given
-    /// out, else the one that has been free for longest. All or nothing; an error names a family without a free address.
+    /// out, else the one that has been free for longest; none out of `doubted` blocks. All or nothing; an error names a
+    /// family without a free address.
     ///
     /// The caller has seen that the id holds nothing ([`Allocator::phase`]).
     pub(crate) fn reserve(
@@ -152,10 +153,12 @@ impl Allocator {
         id: EndpointId,
         request: Request,
         open: &[&Pool],
+        doubted: &BTreeSet<Prefix>,
     ) -> Result<WorkloadEndpoint, Family> {
         let mut chosen = Vec::new();
         for family in families(open) {
-            let block = self.blocks_of(open, family).filter_map(|(cidr, block)| Some((block.turn()?, *cidr))).min();
+            let trusted = self.blocks_of(open, family).filter(|(cidr, _)| !doubted.contains(*cidr));
+            let block = trusted.filter_map(|(cidr, block)| Some((block.turn()?, *cidr))).min();
             chosen.push(block.ok_or(family)?.1);
         }
         let addresses = chosen.iter().filter_map(|cidr| self.blocks.get_mut(cidr)?.take()).collect();

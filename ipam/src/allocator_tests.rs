@@ -15,7 +15,7 @@ fn allocator(acknowledged: bool, blocks: &[&str]) -> Allocator {
 
 fn reserve(allocator: &mut Allocator, container: &str, pools: &[Pool]) -> Result<Vec<String>, Family> {
     let open: Vec<&Pool> = pools.iter().collect();
-    let endpoint = allocator.reserve(id(container), request(container), &open)?;
+    let endpoint = allocator.reserve(id(container), request(container), &open, &BTreeSet::new())?;
     Ok(endpoint.addresses.iter().map(ToString::to_string).collect())
 }
 

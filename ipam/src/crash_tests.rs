@@ -5,13 +5,12 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use store::{JournalWrite, Row, Table};
 use types::Update;
 
 use crate::IpamConfig;
 use crate::node::Node;
 use crate::rows;
-use crate::testing::{id, node, pool, request};
+use crate::testing::{JournalRows, id, node, pool, request};
 
 #[derive(Debug, Clone)]
 enum Do {
@@ -37,10 +36,10 @@ fn steps() -> impl Strategy<Value = Vec<Do>> {
     prop::collection::vec(one, 0..250)
 }
 
-/// The journal's rows.
+/// The journal's disk.
 #[derive(Default)]
 struct Disk {
-    rows: BTreeMap<(Table, String), Row>,
+    rows: JournalRows,
     full: bool,
 }
 
@@ -50,14 +49,7 @@ impl Disk {
         if self.full && !node.journal().is_empty() {
             return false;
         }
-        for write in node.journal().writes() {
-            match write {
-                JournalWrite::Put(row) => drop(self.rows.insert((row.table, row.key.clone()), row)),
-                JournalWrite::Delete { table, key } => drop(self.rows.remove(&(table, key))),
-                JournalWrite::Clear(_) => unreachable!("nothing clears a table"),
-            }
-        }
-        node.journal().taken();
+        self.rows.take(node.journal());
         true
     }
 }
@@ -65,7 +57,7 @@ impl Disk {
 fn start(disk: &Disk, now: Instant) -> Node {
     let config =
         IpamConfig { boot_id: "boot".to_owned(), cool_down: Duration::from_secs(2), ..IpamConfig::new(node("n1")) };
-    let restored = rows::restore(disk.rows.values().cloned().collect(), &config.node).unwrap();
+    let restored = rows::restore(disk.rows.rows(), &config.node).unwrap();
     let mut node = Node::new(&config, false, restored, now);
     let pool = pool("v4", "10.0.0.0/29", 30);
     for update in [Update::Restart, Update::Set(pool.name.clone(), pool), Update::InSync] {

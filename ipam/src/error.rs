@@ -1,8 +1,11 @@
 //! Why the node's addresses cannot be served, split by who can mend it.
 
+use std::time::Duration;
+
 use store::JournalError;
 use types::{EndpointId, Family, ResourceName};
 
+use crate::fence::{Unconfirmed, in_words};
 use crate::{PoolError, RowError};
 
 /// ADD gets no addresses. For the CNI binary each of these is code 11 (CNI spec section "Error": try again later).
@@ -25,6 +28,17 @@ pub enum ReserveError {
     NoPool {
         /// The pools that cannot be used.
         refused: Vec<PoolError>,
+    },
+    /// The datastore has not confirmed for too long that this node's blocks are its own: they may be another's by now.
+    #[error(
+        "the datastore has not confirmed this node's blocks {why}, so that they may be another node's by now; addresses are \
+         given out again when it has (a confirmation counts for {}, half of reclaimGrace)", in_words(*.limit)
+    )]
+    Unconfirmed {
+        /// Since when.
+        why: Unconfirmed,
+        /// For how long a confirmation counts.
+        limit: Duration,
     },
     /// No address is free.
     #[error("no free {family} address: {}{}", pools_text(.pools), obstacle_text(.obstacle))]

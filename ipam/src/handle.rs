@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use types::{EndpointId, InterfaceName, Prefix, WorkloadEndpoint};
 
-use crate::{Description, IpamError, Request, ReserveError, View};
+use crate::{Description, IpamError, Request, ReserveError, Standing, View};
 
 /// A handle on ipam; clones share it. ipam ends with its last handle, or when it is cancelled.
 #[derive(Debug, Clone)]
@@ -28,6 +28,7 @@ pub(crate) enum Command {
     Endpoint { id: EndpointId, reply: oneshot::Sender<Option<WorkloadEndpoint>> },
     Endpoints { reply: oneshot::Sender<Vec<WorkloadEndpoint>> },
     View { reply: oneshot::Sender<View> },
+    Standing { reply: oneshot::Sender<Standing> },
 }
 
 impl Ipam {
@@ -86,6 +87,11 @@ impl Ipam {
     /// Pools, blocks and endpoints; empty when ipam has ended.
     pub async fn view(&self) -> View {
         self.ask(|reply| Command::View { reply }).await.unwrap_or_default()
+    }
+
+    /// How far the store and this node agree on what is this node's.
+    pub async fn standing(&self) -> Standing {
+        self.ask(|reply| Command::Standing { reply }).await.unwrap_or_default()
     }
 
     /// None: ipam has ended.

@@ -3,12 +3,14 @@
 //! A block is claimed in the shared store by a compare-and-swap on one key, ahead of need. Inside its blocks the node
 //! allocates alone, in memory and in its journal, so that neither ADD nor DEL waits for the store; a copy of the endpoints
 //! follows there. A released address is given out again only after the store has acknowledged the release and the
-//! cool-down has passed, and then the one that has been free for longest comes first.
+//! cool-down has passed, and then the one that has been free for longest comes first. Nothing is given out of a block while
+//! something speaks against its being this node's, nor once the store has not confirmed it for too long.
 //!
 //! ```text
 //!   block      the addresses of one block          pool      which block to claim next
-//!   allocator  reserved, committed, resting        plan      claims and publications
+//!   allocator  reserved, committed, resting        plan      claims, confirmations and publications
 //!   rows       what the journal holds              mirror    what a source has said
+//!   fence      how long the store's word counts    messages  what goes in and comes out
 //!        └──────────────┬───────────────────────────────────────┘
 //!                     node       all of it in one pure state: calls, reports and the time go in, jobs come out
 //!                       │
@@ -21,8 +23,10 @@
 mod allocator;
 mod block;
 mod error;
+mod fence;
 mod handle;
 mod journal_queue;
+mod messages;
 mod mirror;
 mod node;
 mod plan;
@@ -43,14 +47,15 @@ use types::NodeName;
 
 pub use allocator::{Description, Request};
 pub use error::{IpamError, PoolCount, ReserveError, StartError};
+pub use fence::{Fencing, Reading, Unconfirmed};
 pub use handle::Ipam;
 pub use pool::{Pool, PoolError};
 pub use rows::RowError;
 pub use tasks::start;
-pub use view::{OwnBlock, OwnPool, View};
+pub use view::{OwnBlock, OwnPool, Standing, Stray, View};
 
 /// How this node gives out addresses.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct IpamConfig {
     /// The node's name: the owner in its claims.
     pub node: NodeName,
@@ -60,11 +65,14 @@ pub struct IpamConfig {
     pub cool_down: Duration,
     /// How long an ADD waits for a block to be claimed when no address is free.
     pub claim_wait: Duration,
+    /// When to give out no more addresses as the shared store does not confirm blocks. Never by default.
+    pub fencing: Option<Fencing>,
 }
 
 impl IpamConfig {
     /// The defaults: a cool-down of 30 s, an ADD waits up to 2 s.
     pub const fn new(node: NodeName) -> Self {
-        Self { node, boot_id: String::new(), cool_down: Duration::from_secs(30), claim_wait: Duration::from_secs(2) }
+        let (cool_down, claim_wait) = (Duration::from_secs(30), Duration::from_secs(2));
+        Self { node, boot_id: String::new(), cool_down, claim_wait, fencing: None }
     }
 }

@@ -3,21 +3,26 @@
 //! Calls and reports go in with the time; results, [`Job`]s for the store, rows for the journal and [`Event`]s for the log
 //! come out. [`crate::run`] carries them.
 
+mod agreement;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use store::{DecodeError, Entry, Key, Listing, Outcome, StoreError, Version};
+use store::{Entry, Key, Outcome, Version};
 use types::{EndpointId, Family, InterfaceName, NodeName, Prefix, ResourceName, Update, WorkloadEndpoint};
 
 use crate::allocator::{Allocator, Description, Phase, Request};
 use crate::block::overlapping;
 use crate::journal_queue::JournalQueue;
+use crate::messages::{Answer, Event, Job};
 use crate::mirror::Mirror;
 use crate::plan::claims::{self, Claim, ClaimOutcome, Claims, Situation, Step, Verdict};
-use crate::plan::publications::{Ask, Publications};
+use crate::plan::confirmations::Confirmations;
+use crate::plan::publications::Publications;
+use crate::pool::seed;
 use crate::rows::{self, Restored};
 use crate::view::{OwnBlock, OwnPool, View};
-use crate::{IpamConfig, IpamError, Pool, PoolCount, PoolError, ReserveError};
+use crate::{IpamConfig, IpamError, Pool, PoolCount, ReserveError};
 
 /// The node's state.
 #[derive(Debug)]
@@ -38,6 +43,10 @@ pub(crate) struct Node {
     allocator: Allocator,
     /// Claims under way.
     claims: Claims,
+    /// Whether the store agrees on own blocks.
+    confirmations: Confirmations,
+    /// Whether the log knows that no addresses are given out.
+    is_fenced: bool,
     /// The published copy.
     publications: Publications,
     /// Rows to be journalled.
@@ -46,53 +55,12 @@ pub(crate) struct Node {
     events: Vec<Event>,
 }
 
-/// What the store is to be asked.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Job {
-    /// Claim a block, and tell whose it is if it is taken.
-    Claim(Prefix),
-    /// Take back a claim made at this version.
-    Withdraw(Prefix, Version),
-    /// About the published copy.
-    Publication(Ask),
-}
-
-/// What the store has answered.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    /// To [`Job::Claim`].
-    Claim(Prefix, Result<ClaimOutcome, StoreError>),
-    /// To [`Job::Withdraw`].
-    Withdraw(Prefix, Result<(), StoreError>),
-    /// To [`Ask::List`].
-    Listed(Result<Listing, StoreError>),
-    /// To [`Ask::Write`].
-    Written(Result<Outcome, StoreError>),
-}
-
-/// What an operator should read in the log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// The endpoints in the journal are of another boot.
-    Rebooted(usize),
-    /// A block is this node's.
-    Owned(Prefix),
-    /// A block is not this node's any more; `endpoints` still have addresses of it.
-    Lost { block: Prefix, to: String, endpoints: Vec<String> },
-    /// A block could not be claimed, or a claim not be taken back.
-    ClaimFailed(Prefix, StoreError),
-    /// The published copy could not be read or written.
-    PublicationFailed(StoreError),
-    /// A pool cannot be used.
-    PoolRefused(PoolError),
-    /// A claim cannot be read.
-    ClaimUnreadable(DecodeError),
-}
-
 impl Node {
     /// Takes over what the journal says.
     pub(crate) fn new(config: &IpamConfig, shared: bool, restored: Restored, now: Instant) -> Self {
         let name = config.node.clone();
+        let fencing = config.fencing.filter(|_| shared);
+        let confirmed = restored.confirmed.clone();
         let mut node = Self {
             shared,
             pools: Mirror::new(),
@@ -101,6 +69,8 @@ impl Node {
             overlapped: BTreeMap::new(),
             allocator: Allocator::new(config.cool_down, shared),
             claims: Claims::new(name.clone()),
+            confirmations: Confirmations::new(fencing, &config.boot_id, confirmed, seed(&name), now),
+            is_fenced: false,
             publications: Publications::new(name.clone()),
             journal: JournalQueue::new(),
             events: Vec::new(),
@@ -149,7 +119,11 @@ impl Node {
             let refused = self.pools.entries().values().filter_map(|pool| pool.check().err()).collect();
             return Err(ReserveError::NoPool { refused });
         }
-        let reserved = self.allocator.reserve(id.clone(), request, &open);
+        if let Some((why, limit)) = self.fenced() {
+            return Err(ReserveError::Unconfirmed { why, limit });
+        }
+        let doubted = self.doubted_blocks();
+        let reserved = self.allocator.reserve(id.clone(), request, &open, &doubted);
         reserved.map_err(|family| {
             let pools = open.iter().filter(|pool| pool.cidr.family() == family).map(|pool| self.count(pool)).collect();
             ReserveError::Exhausted { family, pools, obstacle: self.obstacle(family) }
@@ -159,15 +133,20 @@ impl Node {
     /// Whether waiting may help an attachment that got this error: a block may be claimed soon, or the pools be named.
     pub(crate) fn may_wait(&self, error: &ReserveError) -> bool {
         match error {
-            ReserveError::PoolsUnknown => true,
-            ReserveError::Exhausted { family, .. } => !self.claims.is_full(*family),
+            ReserveError::PoolsUnknown | ReserveError::Unconfirmed { .. } => true,
+            ReserveError::Exhausted { family, .. } => {
+                !self.claims.is_full(*family) || self.doubted_blocks().iter().any(|block| block.family() == *family)
+            }
             _ => false,
         }
     }
 
     /// An attachment waits: what was put off after a failure is done now.
-    pub(crate) fn hurry(&mut self) {
+    pub(crate) fn hurry(&mut self, now: Instant) {
         self.claims.hurry();
+        if self.fenced().is_some() || !self.confirmations.doubted().is_empty() {
+            self.confirmations.hurry(now);
+        }
     }
 
     /// The attachment is complete. Journal what is queued, then call [`Node::journalled`] or [`Node::not_journalled`].
@@ -268,14 +247,19 @@ impl Node {
     }
 
     /// A report about the claims of all nodes.
-    pub(crate) fn claim_update(&mut self, update: Update<Key, Entry>) {
+    pub(crate) fn claim_update(&mut self, update: Update<Key, Entry>, now: Instant) {
         let (update, wrong) = claims::read_update(update);
         self.events.extend(wrong.map(Event::ClaimUnreadable));
         let Some(update) = update else { return };
         match update {
             // It begins with every watch; later it means that history was lost, and perhaps more.
             Update::Restart => self.publications.doubt(),
-            Update::InSync => self.claims.listed(),
+            Update::InSync => {
+                self.claims.listed();
+                if self.fenced().is_some() {
+                    self.confirmations.hurry(now);
+                }
+            }
             Update::Set(..) | Update::Delete(_) => {}
         }
         self.unjudged.extend(self.known.apply(update));
@@ -299,10 +283,10 @@ impl Node {
             Step::Claim(block) => Job::Claim(block),
             Step::Withdraw(block, created) => Job::Withdraw(block, created),
         });
+        let confirmation = self.begin_confirmation(now);
         // Own blocks first: what is published of their addresses is not free.
-        let known = self.known.is_complete().then_some(&mut self.publications);
-        let publication = known.and_then(|publications| publications.begin(&self.allocator, now)).map(Job::Publication);
-        claim.into_iter().chain(publication).collect()
+        let publication = if self.known.is_complete() { self.begin_publication(now) } else { None };
+        [claim, confirmation, publication].into_iter().flatten().collect()
     }
 
     /// The store has answered.
@@ -318,9 +302,13 @@ impl Node {
                 self.claims.failed(error.to_string(), now);
                 self.events.push(Event::ClaimFailed(block, error));
             }
+            Answer::Confirmed(Ok(shown)) => self.confirmation_answered(shown, now),
+            Answer::Confirmed(Err(error)) => {
+                self.confirmations.failed(now);
+                self.events.push(Event::NotConfirmed(error));
+            }
             Answer::Listed(Ok(listing)) => self.published_listed(&listing.entries, now),
-            // Nothing was checked, so nothing can have stood against it; try again.
-            Answer::Written(Ok(Outcome::Conflict)) => self.publications.failed(now),
+            Answer::Written(Ok(Outcome::Conflict)) => self.publication_refuted(now),
             Answer::Written(Ok(Outcome::Committed(_))) => {
                 for (id, published) in self.publications.acknowledged() {
                     self.allocator.acknowledge(&id, &published, now);
@@ -335,7 +323,7 @@ impl Node {
 
     /// When [`Node::jobs`] may have something without anything else happening.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let store = [self.claims.deadline(), self.publications.deadline()];
+        let store = [self.claims.deadline(), self.publications.deadline(), self.confirmation_deadline()];
         store.into_iter().filter(|_| self.shared).chain([self.allocator.deadline()]).flatten().min()
     }
 
@@ -382,6 +370,10 @@ impl Node {
     }
 
     fn own(&mut self, block: Prefix) {
+        // What the watch shows is older than what speaks against it.
+        if self.confirmations.doubted().contains(&block) && !self.allocator.blocks().contains_key(&block) {
+            return;
+        }
         let before = self.allocator.blocks().len();
         // A range that is too large for a block cannot come from a pool that was checked; nothing is given out of it.
         if self.allocator.adopt(block).is_ok() && self.allocator.blocks().len() > before {
@@ -408,7 +400,8 @@ impl Node {
     fn begin_claim(&mut self, now: Instant) -> Option<Step> {
         let open = open(&self.pools);
         let (known, overlapped, allocator) = (self.known.entries(), &self.overlapped, &self.allocator);
-        self.claims.begin(Situation { open: &open, known, overlapped, allocator }, now)
+        let missing = self.confirmations.missing();
+        self.claims.begin(Situation { open: &open, known, missing, overlapped, allocator }, now)
     }
 
     /// Without a shared store, a claim is a row in the journal.
@@ -435,6 +428,7 @@ impl Node {
 
     fn claim_answered(&mut self, block: Prefix, outcome: ClaimOutcome) {
         let shown = self.known.entries().contains_key(&block);
+        self.confirmations.found(&block);
         match outcome {
             ClaimOutcome::Claimed => self.claims.claimed(block, shown),
             ClaimOutcome::Taken(Claim { owner, .. }) if owner.as_ref() == Some(&self.name) => {
@@ -442,6 +436,10 @@ impl Node {
             }
             ClaimOutcome::Taken(claim) => {
                 self.claims.settled();
+                if let Some(owner) = &claim.owner {
+                    // Whatever the watch shows: this is newer.
+                    self.lose(&block, format!("node {owner}"));
+                }
                 self.known.learn(block, claim);
                 self.judge(&block);
             }
@@ -467,7 +465,9 @@ impl Node {
         if !self.known.is_complete() {
             return Some("the datastore has not answered since the agent started".to_owned());
         }
-        self.claims.obstacle(family)
+        let doubted = self.doubted_blocks().into_iter().find(|block| block.family() == family);
+        let doubt = doubted.map(|block| format!("whether {block} is this node's is being found out"));
+        doubt.or_else(|| self.claims.obstacle(family))
     }
 }
 

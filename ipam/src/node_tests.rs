@@ -1,9 +1,11 @@
 use std::time::Duration;
 
-use store::{JournalWrite, Row, Write, keys};
+use store::{JournalWrite, Listing, Row, StoreError, Write, keys};
 use types::BlockClaim;
 
 use super::*;
+use crate::plan::claims::ClaimOutcome;
+use crate::plan::publications::Ask;
 use crate::testing::{endpoint, id, node, pool, prefix, request};
 
 const COOL_DOWN: Duration = Duration::from_secs(30);
@@ -16,11 +18,11 @@ fn start(shared: bool, restored: Restored) -> Node {
     Node::new(&config("boot"), shared, restored, Instant::now())
 }
 
-fn same_boot(restored: Restored) -> Restored {
+pub(super) fn same_boot(restored: Restored) -> Restored {
     Restored { boot_id: Some("boot".to_owned()), ..restored }
 }
 
-fn set_pools(node: &mut Node, pools: &[Pool]) {
+pub(super) fn set_pools(node: &mut Node, pools: &[Pool]) {
     node.pool_update(Update::Restart);
     for pool in pools {
         node.pool_update(Update::Set(pool.name.clone(), pool.clone()));
@@ -28,50 +30,50 @@ fn set_pools(node: &mut Node, pools: &[Pool]) {
     node.pool_update(Update::InSync);
 }
 
-fn claim(block: &str, owner: &str, created: u64) -> Update<Key, Entry> {
+pub(super) fn claim(block: &str, owner: &str, created: u64) -> Update<Key, Entry> {
     let key = keys::block(&prefix(block));
     let value = store::encode(&BlockClaim { owner: node(owner) });
     let version = Version::new(created);
     Update::Set(key.clone(), Entry { key, value, version, created: version })
 }
 
-fn unclaim(block: &str) -> Update<Key, Entry> {
+pub(super) fn unclaim(block: &str) -> Update<Key, Entry> {
     Update::Delete(keys::block(&prefix(block)))
 }
 
-fn list_claims(node: &mut Node, claims: impl IntoIterator<Item = Update<Key, Entry>>) {
-    node.claim_update(Update::Restart);
-    claims.into_iter().for_each(|update| node.claim_update(update));
-    node.claim_update(Update::InSync);
+pub(super) fn list_claims(node: &mut Node, claims: impl IntoIterator<Item = Update<Key, Entry>>) {
+    node.claim_update(Update::Restart, Instant::now());
+    claims.into_iter().for_each(|update| node.claim_update(update, Instant::now()));
+    node.claim_update(Update::InSync, Instant::now());
 }
 
-fn blocks(node: &Node) -> Vec<String> {
+pub(super) fn blocks(node: &Node) -> Vec<String> {
     node.blocks().iter().map(ToString::to_string).collect()
 }
 
-fn claim_jobs(node: &mut Node, now: Instant) -> Vec<Job> {
+pub(super) fn claim_jobs(node: &mut Node, now: Instant) -> Vec<Job> {
     node.jobs(now).into_iter().filter(|job| !matches!(job, Job::Publication(_))).collect()
 }
 
 /// Answers claims as an empty store would, the watch included, until nothing more is claimed.
-fn grant_claims(node: &mut Node, now: Instant) {
+pub(super) fn grant_claims(node: &mut Node, now: Instant) {
     for created in 100.. {
         let jobs = claim_jobs(node, now);
         let [Job::Claim(block)] = jobs.as_slice() else { return };
-        node.claim_update(claim(&block.to_string(), "n1", created));
+        node.claim_update(claim(&block.to_string(), "n1", created), Instant::now());
         node.answered(Answer::Claim(*block, Ok(ClaimOutcome::Claimed)), now);
     }
 }
 
-fn committed() -> Result<Outcome, StoreError> {
+pub(super) fn committed() -> Result<Outcome, StoreError> {
     Ok(Outcome::Committed(Version::new(1)))
 }
 
-fn unavailable() -> StoreError {
+pub(super) fn unavailable() -> StoreError {
     StoreError::Unavailable { endpoints: "e1".to_owned(), what: "refused".to_owned() }
 }
 
-fn attach(node: &mut Node, container: &str) -> WorkloadEndpoint {
+pub(super) fn attach(node: &mut Node, container: &str) -> WorkloadEndpoint {
     let endpoint = node.reserve(&id(container), request(container)).unwrap();
     node.commit(&id(container)).unwrap();
     node.journalled(id(container));
@@ -91,7 +93,7 @@ fn a_node_claims_its_first_block_of_each_family_before_anything_is_asked_of_it()
     );
     assert_eq!(claim_jobs(&mut node, now), [Job::Claim(prefix("10.0.0.192/26"))]);
     assert_eq!(claim_jobs(&mut node, now), [], "one claim at a time");
-    node.claim_update(claim("10.0.0.192/26", "n1", 4));
+    node.claim_update(claim("10.0.0.192/26", "n1", 4), Instant::now());
     node.answered(Answer::Claim(prefix("10.0.0.192/26"), Ok(ClaimOutcome::Claimed)), now);
     grant_claims(&mut node, now);
     assert_eq!(node.blocks().len(), 2);
@@ -141,7 +143,7 @@ fn a_claim_whose_reply_was_lost_is_found_to_be_ours() {
     let ours = Claim { owner: Some(crate::testing::node("n1")), created: Version::new(1) };
     node.answered(Answer::Claim(wanted, Ok(ClaimOutcome::Taken(ours))), later);
     assert_eq!(claim_jobs(&mut node, later), []);
-    node.claim_update(claim(&wanted.to_string(), "n1", 1));
+    node.claim_update(claim(&wanted.to_string(), "n1", 1), Instant::now());
     assert_eq!(blocks(&node), [wanted.to_string()]);
     assert_eq!(claim_jobs(&mut node, later), []);
 }
@@ -153,26 +155,26 @@ fn of_two_overlapping_claims_the_older_one_counts_and_the_younger_one_is_taken_b
     list_claims(&mut node, [claim("10.0.0.0/26", "n1", 5), claim("10.0.0.32/27", "n2", 7)]);
     assert_eq!(blocks(&node), ["10.0.0.0/26"]);
 
-    node.claim_update(claim("10.0.1.0/25", "n2", 8));
-    node.claim_update(claim("10.0.1.64/26", "n1", 9));
+    node.claim_update(claim("10.0.1.0/25", "n2", 8), Instant::now());
+    node.claim_update(claim("10.0.1.64/26", "n1", 9), Instant::now());
     assert_eq!(blocks(&node), ["10.0.0.0/26"]);
     set_pools(&mut node, &[]);
     let withdraw = Job::Withdraw(prefix("10.0.1.64/26"), Version::new(9));
     assert_eq!(claim_jobs(&mut node, now), [withdraw]);
     node.answered(Answer::Withdraw(prefix("10.0.1.64/26"), Ok(())), now);
     assert_eq!(claim_jobs(&mut node, now), []);
-    node.claim_update(unclaim("10.0.1.64/26"));
+    node.claim_update(unclaim("10.0.1.64/26"), Instant::now());
     assert_eq!(claim_jobs(&mut node, now), []);
 }
 
 #[test]
 fn claims_that_are_listed_count_only_when_all_older_ones_are_known() {
     let mut node = start(true, Restored::default());
-    node.claim_update(Update::Restart);
-    node.claim_update(claim("10.0.0.0/26", "n1", 9));
+    node.claim_update(Update::Restart, Instant::now());
+    node.claim_update(claim("10.0.0.0/26", "n1", 9), Instant::now());
     assert!(node.blocks().is_empty());
-    node.claim_update(claim("10.0.0.32/27", "n2", 3));
-    node.claim_update(Update::InSync);
+    node.claim_update(claim("10.0.0.32/27", "n2", 3), Instant::now());
+    node.claim_update(Update::InSync, Instant::now());
     assert!(node.blocks().is_empty());
 }
 
@@ -193,7 +195,7 @@ fn a_reinstalled_node_takes_its_blocks_back_and_lets_what_was_published_rest() {
     node.answered(Answer::Listed(Ok(listing)), now);
     assert_eq!(node.reserve(&id("a"), request("a")).unwrap().addresses[0].to_string(), "10.0.0.1");
     let jobs = node.jobs(now);
-    assert!(jobs.contains(&Job::Publication(Ask::Write(vec![Write::delete(key)]))), "{jobs:?}");
+    assert!(jobs.contains(&Job::Publication(Ask::Write(Vec::new(), vec![Write::delete(key)]))), "{jobs:?}");
 }
 
 #[test]
@@ -213,14 +215,16 @@ fn a_journalled_block_that_another_node_owns_is_given_up_and_its_pods_are_named(
 }
 
 #[test]
-fn a_block_that_the_store_has_forgotten_is_claimed_again_and_served_meanwhile() {
+fn a_block_that_the_store_has_forgotten_is_claimed_again_and_nothing_is_given_out_of_it_meanwhile() {
     let now = Instant::now();
     let restored = Restored { blocks: BTreeSet::from([prefix("10.0.0.0/26")]), ..Restored::default() };
     let mut node = start(true, same_boot(restored));
     set_pools(&mut node, &[pool("v4", "10.0.0.0/16", 26)]);
+    attach(&mut node, "before");
     list_claims(&mut node, []);
     assert_eq!(claim_jobs(&mut node, now), [Job::Claim(prefix("10.0.0.0/26"))]);
-    attach(&mut node, "a");
+    let refused = node.reserve(&id("a"), request("a")).unwrap_err();
+    assert!(node.may_wait(&refused) && refused.to_string().ends_with("is being found out"), "{refused}");
     let theirs = Claim { owner: Some(crate::testing::node("n2")), created: Version::new(1) };
     node.answered(Answer::Claim(prefix("10.0.0.0/26"), Ok(ClaimOutcome::Taken(theirs))), now);
     assert!(node.blocks().is_empty());
@@ -320,7 +324,9 @@ fn what_is_learned_of_a_pod_is_journalled_and_published_once_and_its_addresses_s
     node.answered(Answer::Listed(Ok(listing)), now);
     let key = keys::endpoint(&crate::testing::node("n1"), &endpoint.id);
     let published = Write::put(key, store::encode(&endpoint));
-    assert_eq!(node.jobs(now), [Job::Publication(Ask::Write(vec![published]))]);
+    let own = *node.blocks().first().unwrap();
+    let checks = vec![store::Check::created(keys::block(&own), Version::new(100))];
+    assert_eq!(node.jobs(now), [Job::Publication(Ask::Write(checks, vec![published]))]);
     assert_eq!(node.describe(&id("b"), described), None);
 }
 
@@ -345,7 +351,7 @@ fn another_boot_releases_all_endpoints_and_publishes_that() {
     let listing = Listing { entries: Vec::new(), version: Version::new(3), incarnation: store::Incarnation::new("x") };
     node.answered(Answer::Listed(Ok(listing)), now);
     let jobs = node.jobs(now);
-    let [Job::Publication(Ask::Write(writes))] = jobs.as_slice() else { panic!("{jobs:?}") };
+    let [Job::Publication(Ask::Write(_, writes))] = jobs.as_slice() else { panic!("{jobs:?}") };
     assert_eq!(writes.len(), 2, "one endpoint gone, one new");
     node.answered(Answer::Written(committed()), now);
     assert_eq!(node.deadline(), Some(now + COOL_DOWN));
@@ -364,7 +370,7 @@ fn publications_come_together_each_key_once_and_at_most_128_at_a_time() {
         attach(&mut node, &format!("c{number:03}"));
     }
     let jobs = node.jobs(now);
-    let [Job::Publication(Ask::Write(first))] = jobs.as_slice() else { panic!("{jobs:?}") };
+    let [Job::Publication(Ask::Write(_, first))] = jobs.as_slice() else { panic!("{jobs:?}") };
     assert_eq!(first.len(), 128);
     // Meanwhile an endpoint of the first batch goes and comes again: the latest value wins.
     node.release(&id("c000"), now);
@@ -374,12 +380,12 @@ fn publications_come_together_each_key_once_and_at_most_128_at_a_time() {
     assert_eq!(node.view().unpublished, 150);
     let later = now + Duration::from_secs(1);
     let jobs = node.jobs(later);
-    let [Job::Publication(Ask::Write(second))] = jobs.as_slice() else { panic!("{jobs:?}") };
+    let [Job::Publication(Ask::Write(_, second))] = jobs.as_slice() else { panic!("{jobs:?}") };
     let key = keys::endpoint(&crate::testing::node("n1"), &id("c000"));
     assert!(second.contains(&Write::put(key, store::encode(&again))));
     node.answered(Answer::Written(committed()), later);
     let jobs = node.jobs(later);
-    let [Job::Publication(Ask::Write(third))] = jobs.as_slice() else { panic!("{jobs:?}") };
+    let [Job::Publication(Ask::Write(_, third))] = jobs.as_slice() else { panic!("{jobs:?}") };
     assert_eq!(third.len(), 22);
     node.answered(Answer::Written(committed()), later);
     assert_eq!((node.jobs(later), node.view().unpublished), (Vec::new(), 0));
@@ -404,7 +410,7 @@ fn after_the_store_has_lost_its_history_what_it_lost_is_published_again() {
     let [Job::Publication(Ask::List(_))] = jobs.as_slice() else { panic!("{jobs:?}") };
     node.answered(Answer::Listed(Ok(empty())), now);
     let jobs = node.jobs(now);
-    let [Job::Publication(Ask::Write(writes))] = jobs.as_slice() else { panic!("{jobs:?}") };
+    let [Job::Publication(Ask::Write(_, writes))] = jobs.as_slice() else { panic!("{jobs:?}") };
     assert_eq!(writes.len(), 1);
 }
 

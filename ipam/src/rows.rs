@@ -3,6 +3,7 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | meta | `boot_id` | the boot that the endpoints belong to |
+//! | meta | `confirmed` | when the store last confirmed the blocks |
 //! | endpoint | endpoint id | the committed endpoint |
 //! | cool_down | address | the endpoint that it was released by |
 //! | block | range | who claimed it: this node, under the name that it had |
@@ -15,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use store::{DecodeError, JournalWrite, Key, Row, Table};
 use types::{BlockClaim, EndpointId, NodeName, Prefix, WorkloadEndpoint};
 
+use crate::fence::Confirmation;
+
 const BOOT_ID: &str = "boot_id";
+const CONFIRMED: &str = "confirmed";
 
 /// What the journal says.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub(crate) struct Restored {
     pub(crate) resting: BTreeMap<IpAddr, EndpointId>,
     /// The own blocks.
     pub(crate) blocks: BTreeSet<Prefix>,
+    /// When the store last confirmed them.
+    pub(crate) confirmed: Option<Confirmation>,
 }
 
 /// A row of the journal is not as this build writes it. Going on without it could give an address to two pods.
@@ -62,6 +68,8 @@ pub(crate) fn restore(rows: Vec<Row>, node: &NodeName) -> Result<Restored, RowEr
             Table::Meta if row.key == BOOT_ID => {
                 restored.boot_id = Some(String::from_utf8_lossy(&row.value).into_owned());
             }
+            // One that cannot be read is none, which costs no more than a question to the store.
+            Table::Meta if row.key == CONFIRMED => restored.confirmed = value("meta", &row).ok(),
             Table::Meta => {}
             Table::Endpoint => restored.endpoints.push(value("endpoint", &row)?),
             Table::CoolDown => {
@@ -83,6 +91,10 @@ pub(crate) fn restore(rows: Vec<Row>, node: &NodeName) -> Result<Restored, RowEr
 
 pub(crate) fn boot_id(boot_id: &str) -> JournalWrite {
     JournalWrite::put(Table::Meta, BOOT_ID, boot_id.as_bytes().to_vec())
+}
+
+pub(crate) fn confirmed(confirmation: &Confirmation) -> JournalWrite {
+    JournalWrite::put(Table::Meta, CONFIRMED, store::encode(confirmation))
 }
 
 pub(crate) fn committed(endpoint: &WorkloadEndpoint) -> JournalWrite {
@@ -123,7 +135,10 @@ fn unreadable(table: &'static str, key: &str, error: &dyn std::error::Error) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::fence::Reading;
     use crate::testing::{endpoint, node};
 
     fn rows(writes: Vec<JournalWrite>) -> Vec<Row> {
@@ -143,7 +158,10 @@ mod tests {
         let (stays, goes) = (endpoint("a", &["10.0.0.1", "fd00::1"]), endpoint("b", &["10.0.0.2", "fd00::2"]));
         let (kept, lost): (Prefix, Prefix) = ("10.0.0.0/26".parse().unwrap(), "fd00::/122".parse().unwrap());
         let node = node("n1");
+        let at = Reading { boot: Duration::from_millis(1_500), wall: Duration::from_secs(9) };
+        let confirmation = Confirmation { boot_id: "two".to_owned(), at };
         let mut writes = vec![boot_id("one"), boot_id("two"), committed(&stays), committed(&goes)];
+        writes.push(confirmed(&confirmation));
         writes.extend([block_owned(&kept, &node), block_owned(&lost, &node), block_lost(&lost)]);
         writes.extend(released(&goes));
         writes.push(rested("10.0.0.2".parse().unwrap()));
@@ -154,6 +172,7 @@ mod tests {
             endpoints: vec![stays],
             resting: BTreeMap::from([("fd00::2".parse().unwrap(), goes.id)]),
             blocks: BTreeSet::from([kept]),
+            confirmed: Some(confirmation),
         };
         assert_eq!(restored, expected);
     }

@@ -10,13 +10,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use types::{EndpointId, NodeName, Prefix, ResourceName, Update, WorkloadEndpoint};
 
+use crate::fence::{Fencing, in_words};
 use crate::handle::Command;
-use crate::node::{Answer, Event, Job, Node};
+use crate::messages::{Answer, Event, Job};
+use crate::node::Node;
 use crate::plan::Retry;
 use crate::plan::claims::{self, ClaimOutcome};
+use crate::plan::confirmations::Shown;
 use crate::plan::publications::Ask;
 use crate::tasks::Jobs;
-use crate::{IpamError, Pool, Request, ReserveError};
+use crate::{IpamConfig, IpamError, Pool, Request, ReserveError};
 
 /// So many commands, or updates, share one turn and one commit of the journal.
 const BATCH: usize = 64;
@@ -27,6 +30,8 @@ pub(crate) struct Owner {
     node: Node,
     /// How long an ADD waits for a claim.
     claim_wait: Duration,
+    /// Has the clocks.
+    fencing: Option<Fencing>,
     /// Takes the node's rows.
     journal: Journal,
     /// After the journal has failed.
@@ -60,14 +65,15 @@ enum Unanswered {
 impl Owner {
     pub(crate) fn new(
         node: Node,
-        claim_wait: Duration,
+        config: &IpamConfig,
         journal: Journal,
         jobs: Option<Jobs>,
         blocks: watch::Sender<Arc<BTreeSet<Prefix>>>,
     ) -> Self {
         Self {
             node,
-            claim_wait,
+            claim_wait: config.claim_wait,
+            fencing: config.fencing.filter(|_| jobs.is_some()),
             journal,
             journal_retry: Retry::new(0),
             jobs,
@@ -110,7 +116,7 @@ impl Owner {
                     if count == 0 {
                         claims = None;
                     }
-                    shown.drain(..).for_each(|update| self.node.claim_update(update));
+                    shown.drain(..).for_each(|update| self.node.claim_update(update, now()));
                 }
                 () = until(deadline) => {}
             }
@@ -140,6 +146,10 @@ impl Owner {
             Command::Endpoint { id, reply } => answer(reply, self.node.endpoint(&id)),
             Command::Endpoints { reply } => answer(reply, self.node.endpoints()),
             Command::View { reply } => answer(reply, self.node.view()),
+            Command::Standing { reply } => {
+                self.read_clocks();
+                answer(reply, self.node.standing());
+            }
         }
     }
 
@@ -161,7 +171,7 @@ impl Owner {
         // Within one batch, an ADD precedes the release that follows it.
         self.serve_waiting();
         if !self.waiting.is_empty() {
-            self.node.hurry();
+            self.node.hurry(now());
         }
     }
 
@@ -193,7 +203,14 @@ impl Owner {
         self.node.take_events().into_iter().for_each(log);
     }
 
+    fn read_clocks(&mut self) {
+        if let Some(fencing) = self.fencing {
+            self.node.clocks((fencing.clocks)());
+        }
+    }
+
     fn start_jobs(&mut self) {
+        self.read_clocks();
         let jobs = self.node.jobs(now());
         if let Some(starter) = &self.jobs {
             jobs.into_iter().for_each(|job| starter.start(job));
@@ -203,6 +220,9 @@ impl Owner {
     /// Whether anything was given out.
     fn serve_waiting(&mut self) -> bool {
         let mut served = false;
+        if !self.waiting.is_empty() {
+            self.read_clocks();
+        }
         while let Some(waiting) = self.waiting.pop_front() {
             if waiting.reply.is_closed() {
                 continue;
@@ -273,8 +293,9 @@ pub(crate) async fn ask(store: &dyn Store, node: &NodeName, job: Job) -> Answer 
             // A conflict means that the claim is gone.
             Answer::Withdraw(block, store.transact(checks, writes).await.map(drop))
         }
+        Job::Confirm(blocks) => Answer::Confirmed(confirm(store, node, blocks).await),
         Job::Publication(Ask::List(prefix)) => Answer::Listed(store.list(&prefix).await),
-        Job::Publication(Ask::Write(writes)) => Answer::Written(store.transact(Vec::new(), writes).await),
+        Job::Publication(Ask::Write(checks, writes)) => Answer::Written(store.transact(checks, writes).await),
     }
 }
 
@@ -286,6 +307,16 @@ async fn claim(store: &dyn Store, node: &NodeName, block: &Prefix) -> Result<Cla
     // Whose it is decides what to do: an earlier attempt of this node may have been made though its reply was lost.
     let there = store.get(&store::keys::block(block)).await?;
     Ok(there.map_or(ClaimOutcome::Vanished, |entry| ClaimOutcome::Taken(claims::read_claim(&entry).0)))
+}
+
+/// What the store has of these blocks now, and whether it counts this node as gone.
+async fn confirm(store: &dyn Store, node: &NodeName, blocks: Vec<Prefix>) -> Result<Shown, StoreError> {
+    let mut claims = Vec::new();
+    for block in blocks {
+        let entry = store.get(&store::keys::block(&block)).await?;
+        claims.push((block, entry.map(|entry| claims::read_claim(&entry).0)));
+    }
+    Ok(Shown { claims, is_gone: store.get(&store::keys::gone(node)).await?.is_some() })
 }
 
 /// The time, as tokio has it, which tests may stop.
@@ -325,6 +356,16 @@ fn log(event: Event) {
         Event::ClaimFailed(block, error) => warn!(%block, %error, "not claimed"),
         Event::PublicationFailed(error) if error.is_transient() => debug!(%error, "endpoints are published later"),
         Event::PublicationFailed(error) => error!(%error, "endpoints are not published"),
+        Event::NotConfirmed(error) if error.is_transient() => debug!(%error, "blocks are confirmed later"),
+        Event::NotConfirmed(error) => error!(%error, "blocks are not confirmed"),
+        Event::Doubted(block) => {
+            warn!(%block, "the datastore does not have it as its watch has shown; nothing is given out of it")
+        }
+        Event::Fenced(why, limit) => {
+            let limit = in_words(limit);
+            error!(limit, "no addresses are given out: the datastore has not confirmed this node's blocks {why}");
+        }
+        Event::Confirmed => info!("addresses are given out again: the datastore has confirmed this node's blocks"),
         Event::PoolRefused(error) => error!(%error, "no addresses of this pool"),
         Event::ClaimUnreadable(error) => warn!(%error, "the block counts as another node's"),
     }

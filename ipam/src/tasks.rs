@@ -7,8 +7,8 @@
 //!                               └─┬───▲───┬─┘
 //!                            jobs │   │   │ rows, waited for
 //!                               ┌─▼───┴─┐ └──────► the journal's thread (store)
-//!                               │ job   │   at most two: one about claims, one about publications
-//!                               │ (0-2) │
+//!                               │ job   │   at most three: claims, confirmation, publications
+//!                               │ (0-3) │
 //!                               └───┬───┘
 //!                                   ▼
 //!                             the shared store
@@ -24,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use types::{NodeName, ResourceName, Update};
 
-use crate::node::{Answer, Job, Node};
+use crate::messages::{Answer, Job};
+use crate::node::Node;
 use crate::run::{self, Owner};
 use crate::{Ipam, IpamConfig, Pool, StartError, rows};
 
@@ -32,7 +33,7 @@ use crate::{Ipam, IpamConfig, Pool, StartError, rows};
 const COMMANDS: usize = 256;
 
 /// No more jobs are under way, so that an answer always finds a place.
-const JOBS: usize = 2;
+const JOBS: usize = 3;
 
 /// Starts ipam from what the journal says. Ends when cancelled, or with the last handle.
 ///
@@ -59,7 +60,7 @@ pub async fn start(
         tracker: tracker.clone(),
         cancel: cancel.clone(),
     });
-    let owner = Owner::new(node, config.claim_wait, journal, jobs, blocks);
+    let owner = Owner::new(node, &config, journal, jobs, blocks);
     tracker.spawn(owner.run(commands, pools, claims, answers, cancel));
     Ok(Ipam::new(to_owner, own_blocks))
 }

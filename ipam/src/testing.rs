@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use store::{JournalWrite, Row, Table};
 use types::{ContainerId, EndpointId, NodeName, PodRef, Prefix, ResourceName, WorkloadEndpoint};
 
+use crate::journal_queue::JournalQueue;
 use crate::{Pool, Request};
 
 pub(crate) fn node(name: &str) -> NodeName {
@@ -37,4 +39,27 @@ pub(crate) fn endpoint(container: &str, addresses: &[&str]) -> WorkloadEndpoint 
     let Request { pod, labels, ports } = request(container);
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
     WorkloadEndpoint { host_interface: id.host_interface(), id, pod, addresses, labels, ports, finished: false }
+}
+
+/// The rows of a journal.
+#[derive(Debug, Default)]
+pub(crate) struct JournalRows(BTreeMap<(Table, String), Row>);
+
+impl JournalRows {
+    /// Takes what is queued.
+    pub(crate) fn take(&mut self, queue: &mut JournalQueue) {
+        for write in queue.writes() {
+            match write {
+                JournalWrite::Put(row) => drop(self.0.insert((row.table, row.key.clone()), row)),
+                JournalWrite::Delete { table, key } => drop(self.0.remove(&(table, key))),
+                JournalWrite::Clear(_) => unreachable!("nothing clears a table"),
+            }
+        }
+        queue.taken();
+    }
+
+    /// All of them.
+    pub(crate) fn rows(&self) -> Vec<Row> {
+        self.0.values().cloned().collect()
+    }
 }

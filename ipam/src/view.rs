@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use types::{EndpointId, NodeName, Prefix, ResourceName};
+use types::{EndpointId, NodeName, PodRef, Prefix, ResourceName};
 
 use crate::Pool;
 use crate::allocator::BlockCount;
@@ -55,6 +56,28 @@ pub struct OwnBlock {
     pub resting: u64,
     /// Those that may be given out.
     pub free: u64,
+}
+
+/// How far the store and this node agree on what is this node's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// How long ago the store last confirmed this node's blocks; none: never, it cannot be told, or no store is shared.
+    pub confirmed: Option<Duration>,
+    /// Why no addresses are given out, if so.
+    pub fenced: Option<String>,
+    /// Addresses of pods that are in no block of this node.
+    pub strays: Vec<Stray>,
+}
+
+/// An address that a pod of this node has, in a block that is not this node's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// The pod.
+    pub pod: PodRef,
+    /// Its address.
+    pub address: IpAddr,
+    /// Whose the block is; none: nobody's, as far as is known.
+    pub owner: Option<NodeName>,
 }
 
 impl OwnBlock {

@@ -90,6 +90,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) open: &'a [&'a Pool],
     /// All claims of all nodes.
     pub(crate) known: &'a BTreeMap<Prefix, Claim>,
+    /// Claims of this node that the store has no longer, though the watch has not shown that yet.
+    pub(crate) missing: &'a BTreeSet<Prefix>,
     /// Own claims that older ones overlap, and when they were made.
     pub(crate) overlapped: &'a BTreeMap<Prefix, Version>,
     /// Own blocks and what is free in them.
@@ -114,11 +116,12 @@ impl Claims {
 
     /// Takes back what an older claim overlaps, claims again what the store has forgotten, claims ahead of need.
     fn next(&mut self, situation: Situation<'_>) -> Option<Step> {
-        let Situation { open, known, overlapped, allocator } = situation;
+        let Situation { open, known, missing, overlapped, allocator } = situation;
         if let Some((block, created)) = overlapped.first_key_value() {
             return Some(Step::Withdraw(*block, *created));
         }
-        if let Some(block) = allocator.blocks().keys().find(|block| !known.contains_key(block)) {
+        let is_forgotten = |block: &&Prefix| !known.contains_key(block) || missing.contains(block);
+        if let Some(block) = allocator.blocks().keys().find(is_forgotten) {
             return Some(Step::Claim(*block));
         }
         for family in families(open).filter(|family| is_short(open, allocator, *family)) {

@@ -1,7 +1,8 @@
-//! What to tell the shared store, and when: claims of blocks, and the published copy of the endpoints. Pure: these plans
-//! are data that [`crate::run`] carries out.
+//! What to tell and to ask the shared store, and when: claims of blocks, whether it agrees on them, and the published copy
+//! of the endpoints. Pure: these plans are data that [`crate::run`] carries out.
 
 pub(crate) mod claims;
+pub(crate) mod confirmations;
 pub(crate) mod publications;
 
 use std::time::{Duration, Instant};

@@ -4,13 +4,16 @@
 //! what all marked ones are by then, so that the latest value wins and a key is written once. One transaction is in flight
 //! at a time, hence two never arrive in the wrong order. What the store holds is listed at first, and after it has lost
 //! its history; differences count as changes.
+//!
+//! A transaction is made only where the claims stand that its addresses rest on: whoever publishes finds out at once that a
+//! block is another's, also where the watch of claims has fallen silent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use store::{Entry, Key, MAX_TRANSACTION, MAX_TRANSACTION_BYTES, Write, keys};
-use types::{EndpointId, NodeName};
+use store::{Check, Entry, Key, MAX_TRANSACTION, MAX_TRANSACTION_BYTES, Version, Write, keys};
+use types::{EndpointId, NodeName, Prefix};
 
 use crate::allocator::Allocator;
 use crate::plan::Retry;
@@ -35,8 +38,16 @@ pub(crate) struct Publications {
 enum InFlight {
     /// The list of the published endpoints.
     List,
-    /// A transaction, and the addresses that it publishes for each endpoint (none: the endpoint is gone).
-    Batch(BTreeMap<EndpointId, Vec<IpAddr>>),
+    Batch(Batch),
+}
+
+/// A transaction.
+#[derive(Debug, Default)]
+struct Batch {
+    /// The addresses that it publishes for each endpoint (none: the endpoint is gone).
+    endpoints: BTreeMap<EndpointId, Vec<IpAddr>>,
+    /// The blocks that they are of, and when their claims were made.
+    claims: BTreeMap<Prefix, Version>,
 }
 
 /// What to ask of the store.
@@ -44,8 +55,8 @@ enum InFlight {
 pub(crate) enum Ask {
     /// List what lies under the prefix.
     List(Key),
-    /// Make these writes at once.
-    Write(Vec<Write>),
+    /// Make these writes at once, if the checks hold.
+    Write(Vec<Check>, Vec<Write>),
 }
 
 impl Publications {
@@ -68,7 +79,7 @@ impl Publications {
     /// How many endpoints the store may show wrongly.
     pub(crate) fn behind(&self) -> usize {
         match &self.in_flight {
-            Some(InFlight::Batch(batch)) => self.changed.len() + batch.len(),
+            Some(InFlight::Batch(batch)) => self.changed.len() + batch.endpoints.len(),
             _ => self.changed.len(),
         }
     }
@@ -78,8 +89,14 @@ impl Publications {
         if self.in_flight.is_some() { None } else { self.retry.deadline() }
     }
 
-    /// What to ask now, if anything; it counts as asked.
-    pub(crate) fn begin(&mut self, allocator: &Allocator, now: Instant) -> Option<Ask> {
+    /// What to ask now, if anything; it counts as asked. `claim`: the block of this node that an address is of, and when it
+    /// was claimed, as far as that is beyond doubt.
+    pub(crate) fn begin(
+        &mut self,
+        allocator: &Allocator,
+        claim: impl Fn(&IpAddr) -> Option<(Prefix, Version)>,
+        now: Instant,
+    ) -> Option<Ask> {
         if self.in_flight.is_some() || !self.retry.is_due(now) {
             return None;
         }
@@ -92,9 +109,10 @@ impl Publications {
         if self.changed.is_empty() {
             return None;
         }
-        let (batch, writes) = self.take_batch(allocator);
+        let (batch, writes) = self.take_batch(allocator, claim);
+        let checks = batch.claims.iter().map(|(block, created)| Check::created(keys::block(block), *created)).collect();
         self.in_flight = Some(InFlight::Batch(batch));
-        Some(Ask::Write(writes))
+        Some(Ask::Write(checks, writes))
     }
 
     /// The store has listed the published endpoints.
@@ -121,15 +139,25 @@ impl Publications {
     pub(crate) fn acknowledged(&mut self) -> BTreeMap<EndpointId, Vec<IpAddr>> {
         self.retry.succeeded();
         match self.in_flight.take() {
-            Some(InFlight::Batch(batch)) => batch,
+            Some(InFlight::Batch(batch)) => batch.endpoints,
             _ => BTreeMap::new(),
         }
+    }
+
+    /// A check did not hold: nothing was written. Gives the blocks that the writes rest on.
+    pub(crate) fn refuted(&mut self, now: Instant) -> Vec<Prefix> {
+        let blocks = match &self.in_flight {
+            Some(InFlight::Batch(batch)) => batch.claims.keys().copied().collect(),
+            _ => Vec::new(),
+        };
+        self.failed(now);
+        blocks
     }
 
     /// The store has not answered, or refuses: what was to be written is still to be written.
     pub(crate) fn failed(&mut self, now: Instant) {
         match self.in_flight.take() {
-            Some(InFlight::Batch(batch)) => self.changed.extend(batch.into_keys()),
+            Some(InFlight::Batch(batch)) => self.changed.extend(batch.endpoints.into_keys()),
             Some(InFlight::List) => self.unlisted = true,
             None => {}
         }
@@ -137,8 +165,12 @@ impl Publications {
     }
 
     /// As many of the changed endpoints as one transaction takes.
-    fn take_batch(&mut self, allocator: &Allocator) -> (BTreeMap<EndpointId, Vec<IpAddr>>, Vec<Write>) {
-        let (mut batch, mut writes, mut bytes) = (BTreeMap::new(), Vec::new(), 0);
+    fn take_batch(
+        &mut self,
+        allocator: &Allocator,
+        claim: impl Fn(&IpAddr) -> Option<(Prefix, Version)>,
+    ) -> (Batch, Vec<Write>) {
+        let (mut batch, mut writes, mut bytes) = (Batch::default(), Vec::new(), 0);
         while let Some(id) = self.changed.first() {
             let key = keys::endpoint(&self.node, id);
             let endpoint = allocator.committed(id);
@@ -147,12 +179,15 @@ impl Publications {
                 |endpoint| Write::put(key.clone(), store::encode(endpoint)),
             );
             bytes += size(&write);
-            if writes.len() == MAX_TRANSACTION || (bytes > MAX_TRANSACTION_BYTES && !writes.is_empty()) {
+            let addresses = endpoint.map(|endpoint| endpoint.addresses.clone()).unwrap_or_default();
+            let claims: Vec<_> = addresses.iter().filter_map(&claim).collect();
+            let full = writes.len() == MAX_TRANSACTION || batch.claims.len() + claims.len() > MAX_TRANSACTION;
+            if full || (bytes > MAX_TRANSACTION_BYTES && !writes.is_empty()) {
                 break;
             }
-            let addresses = endpoint.map(|endpoint| endpoint.addresses.clone()).unwrap_or_default();
             writes.push(write);
-            batch.extend(self.changed.pop_first().map(|id| (id, addresses)));
+            batch.claims.extend(claims);
+            batch.endpoints.extend(self.changed.pop_first().map(|id| (id, addresses)));
         }
         (batch, writes)
     }
