@@ -149,6 +149,13 @@ impl<'a> Scene<'a> {
             same("outside, to the NodePort of its node, Local", outside, (to_here, local_port), host),
             way("outside, to the NodePort of another, Local", outside, (to_there, local_port), &[], Some(host)),
             way(
+                "a pod, to the NodePort of the server's node",
+                &self.far,
+                (to_here, node_port),
+                &any_of_here,
+                Some(far),
+            ),
+            way(
                 "a pod, to the NodePort of its own node",
                 &self.far,
                 (to_there, node_port),
