@@ -11,12 +11,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use crate::LabError;
 use crate::namespace::run_in;
 use crate::place::Place;
 
 /// How long to wait for answers that are on their way when sending has ended.
 const LINGER: Duration = Duration::from_secs(5);
+
+/// How many bytes of datagrams wait at either end, each with some 760 of the kernel's own: who gets no processor for a second
+/// sends and receives in bursts, and what has no room then would be counted as lost by the network.
+const ROOM: usize = 4 << 20;
 
 /// A probe under way.
 #[derive(Debug)]
@@ -55,6 +61,10 @@ impl Probe {
         let netns = from.netns().map_err(failed())?;
         let sender = run_in(&netns, || UdpSocket::bind(SocketAddr::new(any, 0))).map_err(failed())?;
         let target = echo.local_addr().map_err(failed())?;
+        for socket in [&echo, &sender] {
+            // Past what the system allows everybody (net.core.rmem_max): the lab runs as root.
+            setsockopt(socket, sockopt::RcvBufForce, &ROOM).map_err(|error| failed()(error.into()))?;
+        }
         echo.set_read_timeout(Some(Duration::from_millis(100))).map_err(failed())?;
         sender.set_nonblocking(true).map_err(failed())?;
 

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use tests::{AGNHOST_IMAGE, Cluster, ClusterPod, LabError, Place, Probe, ProbeReport};
 use types::Family;
 
-/// How many datagrams a second each probe sends.
-const PER_SECOND: u32 = 500;
+/// How many datagrams a second go between pods, of both families together, and as many from the host outside. Each is
+/// answered: there are as many again the other way.
+const PER_SECOND: u32 = 1000;
 
 /// A pod on a node that answers HTTP on port 8080, and is ready when the kubelet has reached it there.
 pub(crate) fn server(namespace: &str, name: &str, node: &str) -> Value {
@@ -42,12 +43,12 @@ pub(crate) struct Traffic(Vec<(&'static str, Probe)>);
 impl Traffic {
     pub(crate) fn start(cluster: &Cluster, near: &ClusterPod, far: &ClusterPod) -> Result<Self, LabError> {
         let host: &dyn Place = cluster.external_host();
-        let ways: [(_, &dyn Place, Family); 3] = [
-            ("between pods, IPv4", near, Family::Ipv4),
-            ("between pods, IPv6", near, Family::Ipv6),
-            ("from the external host", host, Family::Ipv4),
+        let ways: [(_, &dyn Place, Family, u32); 3] = [
+            ("between pods, IPv4", near, Family::Ipv4, PER_SECOND / 2),
+            ("between pods, IPv6", near, Family::Ipv6, PER_SECOND / 2),
+            ("from the external host", host, Family::Ipv4, PER_SECOND),
         ];
-        let probe = |(way, from, family)| Ok((way, Probe::start(from, far, far.address(family), PER_SECOND)?));
+        let probe = |(way, from, family, rate)| Ok((way, Probe::start(from, far, far.address(family), rate)?));
         ways.into_iter().map(probe).collect::<Result<_, LabError>>().map(Self)
     }
 
