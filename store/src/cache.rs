@@ -54,11 +54,13 @@ enum Question {
 }
 
 impl Cache {
-    /// Opens the file, made where it is missing, and starts its thread. A damaged cache is thrown away and made anew.
+    /// Opens the file, made where it is missing, and starts its thread. A damaged cache, or one of a newer layout, is thrown
+    /// away and made anew, which is said.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DatabaseError> {
         let path = path.as_ref().to_owned();
         let database = match Database::open(&path, LAYOUT, TABLES) {
-            Err(DatabaseError::Damaged { .. } | DatabaseError::Newer { .. }) => {
+            Err(error @ (DatabaseError::Damaged { .. } | DatabaseError::Newer { .. })) => {
+                tracing::warn!(%error, "the cache is thrown away and made anew");
                 for suffix in ["", "-wal", "-shm"] {
                     let mut file = path.as_os_str().to_owned();
                     file.push(suffix);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -67,7 +68,7 @@ impl EtcdConfig {
             None => Ok(format!("http://{endpoint}")),
             Some(("https", _)) if !tls => Err(refuse(format!("{endpoint} needs etcd.ca"))),
             Some(("http", _)) if tls => Err(refuse(format!("{endpoint} is not https://, but etcd.ca is set"))),
-            Some(("http" | "https", _)) => Ok(endpoint.clone()),
+            Some((scheme @ ("http" | "https"), rest)) => Ok(format!("{scheme}://{}", without_brackets(rest))),
             Some(_) => Err(refuse(format!("{endpoint} is not an http:// or https:// URL"))),
         };
         self.endpoints.iter().map(url).collect()
@@ -169,6 +170,16 @@ impl fmt::Debug for Password {
     }
 }
 
+/// An address of IPv4 in brackets stands for itself: a manifest that puts a Service's address between them cannot know its
+/// family.
+fn without_brackets(authority: &str) -> String {
+    let parts = authority.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+    match parts.and_then(|(address, rest)| Some((address.parse::<Ipv4Addr>().ok()?, rest))) {
+        Some((address, rest)) => format!("{address}{rest}"),
+        None => authority.to_owned(),
+    }
+}
+
 /// Reads a PEM file and looks for a section, because the TLS library takes a file without one for an empty list.
 fn pem(setting: &str, path: &Path, section: &str) -> Result<Vec<u8>, StoreError> {
     let refuse = |what: String| StoreError::Config { key: format!("{setting} {}", path.display()), what };
@@ -213,6 +224,19 @@ mod tests {
         ];
         for (config, expected) in cases {
             assert_eq!(refusal(&config), expected);
+        }
+    }
+
+    #[test]
+    fn brackets_are_taken_off_addresses_of_ipv4_alone() {
+        for (written, meant) in [
+            ("http://[10.96.0.7]:2379", "http://10.96.0.7:2379"),
+            ("http://[fd00:96::7]:2379", "http://[fd00:96::7]:2379"),
+            ("http://10.96.0.7:2379", "http://10.96.0.7:2379"),
+            ("http://[10.96.0]:2379", "http://[10.96.0]:2379"),
+            ("etcd-1:2379", "http://etcd-1:2379"),
+        ] {
+            assert_eq!(EtcdConfig::new([written]).urls(), Ok(vec![meant.to_owned()]));
         }
     }
 

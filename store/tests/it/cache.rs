@@ -91,14 +91,17 @@ async fn what_is_not_set_between_restart_and_in_sync_is_forgotten_and_not_before
 }
 
 #[tokio::test]
-async fn a_damaged_cache_is_made_anew() {
+async fn a_damaged_cache_or_a_newer_one_is_made_anew() {
     let scratch = tempfile::tempdir().unwrap();
-    let file = scratch.path().join("cache.db");
-    std::fs::write(&file, vec![b'x'; 8192]).unwrap();
-    let cache = Cache::open(&file).unwrap();
-    assert_eq!(keys(&cache, "a/").await, None);
-    list(&cache, &["a/1"]);
-    assert_eq!(keys(&cache, "a/").await, some(&["a/1"]));
+    let (damaged, newer) = (scratch.path().join("damaged.db"), scratch.path().join("newer.db"));
+    std::fs::write(&damaged, vec![b'x'; 8192]).unwrap();
+    rusqlite::Connection::open(&newer).unwrap().pragma_update(None, "user_version", 7).unwrap();
+    for file in [damaged, newer] {
+        let cache = Cache::open(&file).unwrap();
+        assert_eq!(keys(&cache, "a/").await, None);
+        list(&cache, &["a/1"]);
+        assert_eq!(keys(&cache, "a/").await, some(&["a/1"]));
+    }
 }
 
 #[tokio::test]
