@@ -95,7 +95,6 @@ impl fmt::Display for PodRef {
 
 /// A named port of a pod.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct EndpointPort {
     /// The port's name.
     pub name: String,
@@ -125,4 +124,25 @@ pub struct WorkloadEndpoint {
     /// The pod has ended (Succeeded, Failed): its address is nobody's peer any more, though it is not given back yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finished: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_later_version_adds_to_a_stored_endpoint_is_passed_over_at_every_level() {
+        let endpoint: WorkloadEndpoint = serde_json::from_value(json!({
+            "id": "manx/0123abc/eth0",
+            "pod": { "namespace": "default", "name": "web", "next": 1 },
+            "host_interface": "mxabc",
+            "addresses": ["10.42.0.7"],
+            "ports": [{ "name": "http", "protocol": "TCP", "port": 80, "next": 1 }],
+            "next": { "of": [1] },
+        }))
+        .unwrap();
+        assert_eq!(endpoint.ports, [EndpointPort { name: "http".to_owned(), protocol: Protocol::Tcp, port: 80 }]);
+    }
 }

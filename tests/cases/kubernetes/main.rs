@@ -4,6 +4,10 @@
 #[cfg(test)]
 mod cluster_itself;
 #[cfg(test)]
+mod components;
+#[cfg(test)]
+mod downgrade;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod manx;
