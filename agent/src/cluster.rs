@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn nobody_peers_with_a_node_whose_things_were_taken_back() {
         let gone = |reclaimed| {
-            let gone = Gone { since: 1, reclaimed };
+            let gone = Gone { since: 1, waited: 0, reclaimed };
             updates().into_iter().chain([ClusterUpdate::Gone(Update::Set("b".parse().unwrap(), gone))])
         };
         let sessions = |reclaimed| desired(gone(reclaimed).chain(in_sync())).unwrap().sessions.len();

@@ -5,6 +5,9 @@
 //! agents never both hold a session under which the key stands. Duties follow [`Election::is_elected`] and stop at once
 //! when it turns false; what they write should all the same be written by compare-and-swap, as a process may sleep between
 //! looking and writing.
+//!
+//! The duties are about the API server, where there is one. Whoever does not reach it does not stand, and whoever loses it in
+//! office gives the office up after a while: another may reach it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +18,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use ::watch::Status;
 use types::backoff::Backoff;
 use types::{NodeName, Update};
 
 /// How long nobody is elected after the one that was has gone without a word.
 const LEASE: Duration = Duration::from_secs(15);
+
+/// How long an elected agent may be without the API server: it may be starting anew.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Delays between attempts while the store does not answer.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -39,12 +46,19 @@ pub(crate) struct Election {
     store: Arc<dyn Store>,
     holder: Holder,
     elected: watch::Sender<bool>,
+    /// How its watches of the API server fare, where there is one.
+    watches: Option<watch::Receiver<Status>>,
 }
 
 impl Election {
     /// A candidate that has not stood yet.
-    pub(crate) fn new(store: Arc<dyn Store>, node: NodeName, instance: String) -> Self {
-        Self { store, holder: Holder { node, instance }, elected: watch::Sender::new(false) }
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        node: NodeName,
+        instance: String,
+        watches: Option<watch::Receiver<Status>>,
+    ) -> Self {
+        Self { store, holder: Holder { node, instance }, elected: watch::Sender::new(false), watches }
     }
 
     /// Whether this agent is elected, now and as it changes.
@@ -66,19 +80,57 @@ impl Election {
         let seed = u64::from(std::process::id());
         let mut backoff = Backoff::new(RETRY.0, RETRY.1, seed);
         loop {
-            match self.wait_for_election().await {
+            self.until_reached(true).await;
+            let election = tokio::select! {
+                election = self.wait_for_election() => election,
+                () = self.until_reached(false) => continue,
+            };
+            match election {
                 Ok(session) => {
                     info!("this agent is elected");
                     self.elected.send_replace(true);
                     backoff.reset();
-                    self.until_lost(&session).await;
+                    let resigns = tokio::select! {
+                        () = self.until_lost(&session) => false,
+                        () = self.until_given_up() => true,
+                    };
                     self.elected.send_replace(false);
-                    info!("this agent is not elected any more");
+                    if resigns {
+                        info!("this agent does not reach the API server and gives its office up");
+                        // At once; or else when the lease ends.
+                        let _ = session.end().await;
+                    } else {
+                        info!("this agent is not elected any more");
+                    }
                 }
                 Err(error) => {
                     debug!(%error, "cannot stand for election");
                     tokio::time::sleep(backoff.delay()).await;
                 }
+            }
+        }
+    }
+
+    /// Returns when the API server is reached, or is not; without one it counts as reached.
+    async fn until_reached(&self, wanted: bool) {
+        let mut watches = self.watches.clone();
+        let known = match &mut watches {
+            None if wanted => return,
+            None => std::future::pending().await,
+            Some(watches) => watches.wait_for(|status| is_reached(status) == wanted).await.is_ok(),
+        };
+        if !known {
+            // The watches end with the agent.
+            std::future::pending().await
+        }
+    }
+
+    /// Returns when the API server has not been reached for so long that another agent should have the office.
+    async fn until_given_up(&self) {
+        loop {
+            self.until_reached(false).await;
+            if tokio::time::timeout(PATIENCE, self.until_reached(true)).await.is_err() {
+                return;
             }
         }
     }
@@ -155,8 +207,16 @@ impl Election {
     }
 }
 
+/// Whether the API server is reached: one watch that follows it shows that.
+fn is_reached(status: &Status) -> bool {
+    status.watches.values().any(|watch| watch.connected_since.is_some())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use ::watch::{Resource, WatchStatus};
     use store::Memory;
 
     use super::*;
@@ -167,8 +227,12 @@ mod tests {
     }
 
     fn candidate(store: &Memory, instance: &str) -> Candidate {
-        let election =
-            Election::new(Arc::new(store.clone()), format!("node-{instance}").parse().unwrap(), instance.to_owned());
+        candidate_with(store, instance, None)
+    }
+
+    fn candidate_with(store: &Memory, instance: &str, watches: Option<watch::Receiver<Status>>) -> Candidate {
+        let node = format!("node-{instance}").parse().unwrap();
+        let election = Election::new(Arc::new(store.clone()), node, instance.to_owned(), watches);
         let (elected, cancel) = (election.is_elected(), CancellationToken::new());
         tokio::spawn(election.stand(cancel.clone()));
         Candidate { elected, cancel }
@@ -228,5 +292,41 @@ mod tests {
         comes(&mut one.elected, false).await;
         store.transact(Vec::new(), vec![Write::delete(keys::elected_holder())]).await.unwrap();
         comes(&mut one.elected, true).await;
+    }
+    /// Watches of an API server that is reached, or is not.
+    fn watches(reached: bool) -> Status {
+        let mut nodes = WatchStatus::default();
+        nodes.connected_since = reached.then_some(UNIX_EPOCH);
+        Status { watches: [(Resource::Nodes, nodes)].into() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_reach_the_api_server_gives_the_office_up_and_stands_again_when_it_does() {
+        let store = Memory::new();
+        let (ones, of_one) = watch::channel(watches(true));
+        let (twos, of_two) = watch::channel(watches(false));
+        let mut one = candidate_with(&store, "a", Some(of_one));
+        comes(&mut one.elected, true).await;
+        let mut two = candidate_with(&store, "b", Some(of_two));
+
+        // Not for a short break, and not to somebody who is no better off.
+        ones.send_replace(watches(false));
+        tokio::time::sleep(PATIENCE - Duration::from_secs(1)).await;
+        ones.send_replace(watches(true));
+        tokio::time::sleep(PATIENCE * 2).await;
+        assert!(*one.elected.borrow() && !*two.elected.borrow());
+        ones.send_replace(watches(false));
+        tokio::time::sleep(PATIENCE + Duration::from_secs(1)).await;
+        assert!(!*one.elected.borrow() && !*two.elected.borrow());
+        assert_eq!(store.get(&keys::elected_holder()).await.unwrap(), None, "the office is free at once");
+
+        twos.send_replace(watches(true));
+        comes(&mut two.elected, true).await;
+        ones.send_replace(watches(true));
+        tokio::time::sleep(PATIENCE * 2).await;
+        assert!(*two.elected.borrow() && !*one.elected.borrow());
+        twos.send_replace(watches(false));
+        comes(&mut one.elected, true).await;
+        assert!(!*two.elected.borrow());
     }
 }

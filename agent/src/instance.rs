@@ -3,10 +3,25 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ipam::Reading;
 
 /// The kernel's id of this boot.
 pub(crate) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+/// What the clocks say; none where one of them cannot be read, or shows a time before 1970.
+pub(crate) fn clocks() -> Option<Reading> {
+    let boot = since_boot(&fs::read_to_string("/proc/uptime").ok()?)?;
+    Some(Reading { boot, wall: SystemTime::now().duration_since(UNIX_EPOCH).ok()? })
+}
+
+/// The first figure of `/proc/uptime`: seconds since the machine started, sleep included.
+fn since_boot(uptime: &str) -> Option<Duration> {
+    let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// A random id, for a new journal.
@@ -29,6 +44,14 @@ pub(crate) fn is_of_journal(one: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clocks_are_read() {
+        assert_eq!(since_boot("49800.03 91234.55\n"), Some(Duration::from_millis(49_800_030)));
+        assert_eq!(since_boot("soon"), None);
+        let (one, other) = (clocks().unwrap(), clocks().unwrap());
+        assert!(one.boot <= other.boot && !one.boot.is_zero());
+    }
 
     #[test]
     fn lives_of_one_journal_are_told_from_those_of_another() {

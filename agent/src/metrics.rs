@@ -53,6 +53,10 @@ impl Moment {
         let status = &self.status;
         out.gauge("ready", "1 where ADD is served and routes and policies are in force", u64::from(status.ready))?;
         out.gauge("datastore_connected", "1 while the datastore answers", u64::from(status.datastore_connected))?;
+        if let Some(ago) = status.datastore_confirmed_secs {
+            let help = "Seconds since the datastore last confirmed this node's blocks";
+            out.gauge("datastore_confirmed_age_seconds", help, ago)?;
+        }
         out.gauge("endpoints", "Pods attached to this node", count(status.endpoints))
     }
 
@@ -214,6 +218,7 @@ mod tests {
             problems: Vec::new(),
             datastore: String::new(),
             datastore_connected: true,
+            datastore_confirmed_secs: Some(9),
             asn: types::Asn::DEFAULT,
             router_id: None,
             addresses: Vec::new(),
@@ -227,6 +232,7 @@ mod tests {
         for line in [
             "manx_ready 1",
             "manx_endpoints 2",
+            "manx_datastore_confirmed_age_seconds 9",
             "manx_services_announced 3",
             "manx_policy_repairs_total 3",
             "manx_policy_endpoints{kind=\"refused\"} 1",

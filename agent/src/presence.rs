@@ -176,7 +176,11 @@ impl Presence {
                 }
             };
             tokio::select! {
-                () = lost => session = None,
+                () = lost => {
+                    session = None;
+                    // A store that has forgotten the session may have forgotten all the rest.
+                    registered = false;
+                }
                 changed = registration.changed() => {
                     registered = false;
                     if changed.is_err() {

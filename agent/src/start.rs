@@ -72,8 +72,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let acl = tasks::acl(&config)?;
     let (pools, pool_updates) = mpsc::channel(64);
     let shared = config.etcd.is_some().then(|| Arc::clone(&store));
-    let ipam_config =
-        ipam::IpamConfig { cool_down: config.cool_down, boot_id, ..ipam::IpamConfig::new(config.node_name.clone()) };
+    let fencing = Some(ipam::Fencing { grace: config.reclaim_grace, clocks: instance::clocks });
+    let defaults = ipam::IpamConfig::new(config.node_name.clone());
+    let ipam_config = ipam::IpamConfig { cool_down: config.cool_down, boot_id, fencing, ..defaults };
     let ipam = ipam::start(ipam_config, shared, journal, pool_updates, &tracker, cancel.clone()).await?;
 
     let sockets = Sockets::open(&config).await?;

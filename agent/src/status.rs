@@ -8,7 +8,7 @@ use std::time::Duration;
 use bgp::Bgp;
 use felix::Felix;
 use felix::acl::Acl;
-use ipam::Ipam;
+use ipam::{Ipam, Stray};
 use store::{Store, keys};
 use tokio::sync::watch;
 
@@ -86,6 +86,9 @@ impl Status {
         if *self.drained.borrow() {
             problems.push("drained: nothing of this node is announced (manxctl node drain --undo)".to_owned());
         }
+        let standing = self.ipam.standing().await;
+        problems.extend(standing.fenced.map(|why| format!("no addresses are given out: {why}")));
+        problems.extend(standing.strays.iter().map(stray));
         if !datastore_connected {
             problems.push(format!("{} does not answer; the last known state stays in force", self.datastore));
         }
@@ -110,6 +113,7 @@ impl Status {
             problems,
             datastore: self.datastore.clone(),
             datastore_connected,
+            datastore_confirmed_secs: standing.confirmed.map(|ago| ago.as_secs()),
             asn: identity.asn,
             router_id: Some(identity.router_id),
             addresses: identity.addresses,
@@ -140,4 +144,13 @@ impl Status {
     pub(crate) async fn routes(&self, family: Option<Family>, prefix: Option<Prefix>) -> Vec<RouteView> {
         self.bgp.routes(family, prefix).await.unwrap_or_default()
     }
+}
+
+/// What to know of an address of a pod whose block this node has lost.
+fn stray(stray: &Stray) -> String {
+    let Stray { pod, address, owner } = stray;
+    let whose = owner
+        .as_ref()
+        .map_or_else(|| "in no block of this node".to_owned(), |owner| format!("in a block of node {owner}"));
+    format!("pod {pod} has {address}, which is {whose}: delete the pod, so that it is made anew with another address")
 }

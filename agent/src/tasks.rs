@@ -160,7 +160,8 @@ impl Wiring {
         tracker.spawn(node.run());
 
         let instance = self.presence.instance.clone();
-        let election = Election::new(Arc::clone(&self.store), self.config.node_name.clone(), instance);
+        let watches = self.status.kubernetes.clone();
+        let election = Election::new(Arc::clone(&self.store), self.config.node_name.clone(), instance, watches);
         if let Some(api) = self.services.api() {
             let reclaim = ReclaimTask {
                 store: Arc::clone(&self.store),

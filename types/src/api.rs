@@ -57,6 +57,9 @@ pub struct NodeStatus {
     pub datastore: String,
     /// Whether the datastore answers now.
     pub datastore_connected: bool,
+    /// How long ago it last confirmed that this node's blocks are its own, in seconds; absent: never, or it is `local`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore_confirmed_secs: Option<u64>,
     /// The speaker's AS number.
     pub asn: Asn,
     /// The speaker's identifier.

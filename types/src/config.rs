@@ -40,7 +40,8 @@ pub struct Config {
     pub mtu: Option<u32>,
     /// `coolDown`: how long a released address rests before it is given out again.
     pub cool_down: Duration,
-    /// `reclaimGrace`: how long the blocks of a deleted node stay its own.
+    /// `reclaimGrace`: how long the blocks of a deleted node stay its own; a node that etcd does not confirm gives out
+    /// addresses for half as long.
     pub reclaim_grace: Duration,
     /// `stateDir`: what outlives the agent.
     pub state_dir: PathBuf,
@@ -310,6 +311,9 @@ impl Config {
         }
         if !(1..=4_095).contains(&self.restart_time.as_secs()) {
             return bad("bgp.restartTime", "must be 1s to 4095s (RFC 4724 section 3)");
+        }
+        if self.reclaim_grace < Duration::from_secs(1) {
+            return bad("reclaimGrace", "must be at least 1s");
         }
         if self.mtu.is_some_and(|mtu| !(1_280..=65_535).contains(&mtu)) {
             return bad("mtu", "must be 1280 to 65535 (RFC 8200 section 5)");
@@ -637,6 +641,7 @@ mod tests {
             ),
             (json!({"initialPools": [{"cidr": "10.0.0.0/16", "size": 26}]}), "initialPools: size"),
             (json!({"mtu": 576}), "mtu"),
+            (json!({"reclaimGrace": "0s"}), "reclaimGrace"),
             (json!({"coolDown": "soon"}), "coolDown"),
             (json!({"healthAddress": "9179"}), "healthAddress"),
             (json!({"kernel": {"linkGroup": 0}}), "kernel.linkGroup"),

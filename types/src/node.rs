@@ -46,8 +46,11 @@ pub struct Alive {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Gone {
-    /// Since when, in seconds of Unix time on the clock of the agent that noticed.
+    /// Since when, in seconds of Unix time on the clock of the agent that noticed: for people. Nothing rests on it.
     pub since: u64,
+    /// For how many seconds of the grace period elected agents have seen it gone, as far as that is noted.
+    #[serde(default)]
+    pub waited: u64,
     /// Whether what it had has been taken back: it counts for nothing any more.
     #[serde(default)]
     pub reclaimed: bool,

@@ -34,6 +34,9 @@ pub(super) struct ReclaimTask {
     pub(super) grace: Duration,
 }
 
+/// What is noted of nodes that have gone, and since when this agent has known just that.
+type Watched = BTreeMap<NodeName, (Gone, Instant)>;
+
 impl ReclaimTask {
     pub(super) async fn run(mut self) {
         while self.elected.wait_for(|is_elected| *is_elected).await.is_ok() {
@@ -51,6 +54,7 @@ impl ReclaimTask {
     async fn serve(&mut self) {
         let mut updates: mpsc::Receiver<Update<String, ()>> = self.api.tasks.node_names();
         let mut nodes: Table<String, ()> = Table::new();
+        let mut watched = Watched::new();
         let mut batch = Vec::new();
         let mut again = None;
         loop {
@@ -75,7 +79,7 @@ impl ReclaimTask {
             // Mere absence counts in a whole list only.
             if nodes.is_known() {
                 let names = nodes.iter().map(|(name, ())| name.clone()).collect();
-                let pause = self.look(&names).await.unwrap_or_else(|error| {
+                let pause = self.look(&names, &mut watched).await.unwrap_or_else(|error| {
                     warn!(%error, "what nodes had that have gone is not taken back; tried again");
                     Some(RETRY)
                 });
@@ -85,8 +89,17 @@ impl ReclaimTask {
     }
 
     /// Does what there is to do; how long until something may be to be done again.
-    async fn look(&mut self, kubernetes: &BTreeSet<String>) -> Result<Option<Duration>, StoreError> {
+    async fn look(
+        &mut self,
+        kubernetes: &BTreeSet<String>,
+        watched: &mut Watched,
+    ) -> Result<Option<Duration>, StoreError> {
         let registered = self.registered.borrow_and_update().clone();
+        let now = Instant::now();
+        watched.retain(|node, (gone, _)| registered.get(node).and_then(Option::as_ref) == Some(gone));
+        for (node, gone) in registered.iter().filter_map(|(node, gone)| Some((node, gone.as_ref()?))) {
+            watched.entry(node.clone()).or_insert_with(|| (gone.clone(), now));
+        }
         let mut pause: Option<Duration> = None;
         for step in returned(&registered, kubernetes) {
             self.take(step).await?;
@@ -98,7 +111,9 @@ impl ReclaimTask {
                 Some(entry) => self.hears(&crate::sources::decode(entry).unwrap_or_default()).await,
                 None => false,
             };
-            let candidate = Candidate { node, gone, is_registered: entry.is_some(), is_alive, is_heard };
+            let since = watched.get(&node).map(|(_, since)| *since);
+            let watched = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            let candidate = Candidate { node, gone, watched, is_registered: entry.is_some(), is_alive, is_heard };
             match step(&candidate, self.grace, SystemTime::now()) {
                 Ok(Some(step)) => self.take(step).await?,
                 Ok(None) => {}
@@ -118,7 +133,9 @@ impl ReclaimTask {
     async fn take(&self, step: Step) -> Result<(), StoreError> {
         match step {
             Step::Note(node, gone) => {
-                info!(%node, grace = ?self.grace, "the node has gone; what it has stays its own for the grace period");
+                if gone.waited == 0 {
+                    info!(%node, grace = ?self.grace, "the node has gone; what it has stays its own for the grace period");
+                }
                 self.write(vec![Write::put(keys::gone(&node), store::encode(&gone))]).await
             }
             Step::Forget(node) => {

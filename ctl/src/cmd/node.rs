@@ -25,8 +25,10 @@ fn table(status: &NodeStatus) -> String {
     let addresses: Vec<_> = status.addresses.iter().map(ToString::to_string).collect();
     let router_id = status.router_id.map_or_else(|| "none".to_owned(), |id| id.to_string());
     let connected = if status.datastore_connected { "connected" } else { "NOT CONNECTED" };
+    let confirmed = status.datastore_confirmed_secs;
+    let confirmed = confirmed.map_or_else(String::new, |ago| format!(", last confirmed {} ago", render::age(ago)));
     let mut text = format!(
-        "Node {} ({}), agent {}\n  AS {}, router id {router_id}, addresses {}\n  datastore {}: {connected}\n  \
+        "Node {} ({}), agent {}\n  AS {}, router id {router_id}, addresses {}\n  datastore {}: {connected}{confirmed}\n  \
          {} pods; kernel routes: {} local, {} blocks, {} by BGP, {} failed\n",
         status.node,
         if status.ready { "ready" } else { "NOT READY" },

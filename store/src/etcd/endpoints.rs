@@ -292,5 +292,8 @@ fn describe(error: &EtcdError) -> String {
         cause = error.source();
     }
     texts.retain(|text| !text.is_empty());
-    texts.join(": ")
+    let text = texts.join(": ");
+    // What rustls calls them; it says both times, in seconds since 1970.
+    let is_of_time = ["certificate expired", "certificate not valid yet"].iter().any(|said| text.contains(said));
+    if is_of_time { format!("{text}; is this machine's clock right?") } else { text }
 }
