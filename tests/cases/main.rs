@@ -5,7 +5,13 @@ mod architecture;
 #[cfg(test)]
 mod clean;
 #[cfg(test)]
+mod clock;
+#[cfg(test)]
 mod fabric;
+#[cfg(test)]
+mod fencing;
+#[cfg(test)]
+mod full_disk;
 #[cfg(test)]
 mod lab_itself;
 #[cfg(test)]

@@ -60,7 +60,7 @@ fn up(test: &str, agent: &str) -> Result<Lab, Box<dyn std::error::Error>> {
 }
 
 /// Links of ours on a node.
-fn links(node: &Node) -> Vec<String> {
+pub(crate) fn links(node: &Node) -> Vec<String> {
     let text = node.exec(&["ip", "-json", "link", "show"]).unwrap_or_default();
     let links: Value = serde_json::from_str(&text).unwrap_or_default();
     let names = links.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str().map(str::to_owned));
@@ -74,7 +74,7 @@ fn pod_routes(node: &Node) -> Vec<String> {
 }
 
 /// A network namespace on the node, and the attachment of a container in it.
-fn container(node: &Node, name: &str) -> Result<Attachment, Box<dyn std::error::Error>> {
+pub(crate) fn container(node: &Node, name: &str) -> Result<Attachment, Box<dyn std::error::Error>> {
     node.exec(&["ip", "netns", "add", name])?;
     Ok(Attachment {
         container: name.to_owned(),
@@ -86,7 +86,7 @@ fn container(node: &Node, name: &str) -> Result<Attachment, Box<dyn std::error::
     })
 }
 
-fn first_address(result: &Value) -> String {
+pub(crate) fn first_address(result: &Value) -> String {
     result["ips"][0]["address"].as_str().unwrap_or_default().to_owned()
 }
 

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use tests::{Lab, Options, can_run_labs, wait_until};
+use tests::{Lab, Options, Place, can_run_labs, wait_until};
 
+use crate::clock::fake_clock;
 use crate::node_life::{POOLS, pair};
 use crate::{CONVERGENCE, TestResult};
 
@@ -79,6 +80,12 @@ fn agents_and_manxctl_speak_tls_with_etcd_and_show_their_certificate() -> TestRe
     )?;
     let error = node.agent().ctl(&["--config", "/etc/manx/bare.yaml", "get", "ippools"]).expect_err("no certificate");
     assert!(error.to_string().contains("172.20.40.10:2379"), "{error}");
+    // A wrong clock makes good certificates bad ones, which is said.
+    if let Some(preload) = fake_clock() {
+        let clock = ["env", &preload, "FAKETIME=@1971-01-01 00:00:00", "manxctl", "get", "ippools"];
+        let error = node.exec(&clock).expect_err("a certificate of the future").to_string();
+        assert!(error.contains("not valid yet") && error.contains("clock"), "{error}");
+    }
     lab.down()?;
     Ok(())
 }
