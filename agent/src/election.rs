@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use ::watch::Status;
+use ::watch::{Status, WatchError, WatchStatus};
 use types::backoff::Backoff;
 use types::{NodeName, Update};
 
@@ -207,16 +207,22 @@ impl Election {
     }
 }
 
-/// Whether the API server is reached: one watch that follows it shows that.
+/// Whether the API server is reached: it is followed, and no watch says that it is away. A watch that it refuses is nothing
+/// that another agent would be better off with.
 fn is_reached(status: &Status) -> bool {
-    status.watches.values().any(|watch| watch.connected_since.is_some())
+    let is_away = |watch: &WatchStatus| {
+        let failure = watch.last_failure.as_ref().filter(|_| watch.connected_since.is_none());
+        failure.is_some_and(|failure| !matches!(failure.error, WatchError::Refused { unknown: false, .. }))
+    };
+    let mut watches = status.watches.values();
+    watches.clone().any(|watch| watch.connected_since.is_some()) && !watches.any(is_away)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use ::watch::{Resource, WatchStatus};
+    use ::watch::{Failure, Resource};
     use store::Memory;
 
     use super::*;
@@ -293,11 +299,31 @@ mod tests {
         store.transact(Vec::new(), vec![Write::delete(keys::elected_holder())]).await.unwrap();
         comes(&mut one.elected, true).await;
     }
-    /// Watches of an API server that is reached, or is not.
-    fn watches(reached: bool) -> Status {
+    /// Watches of an API server: one that has heard nothing to the contrary yet, and one that fares like this.
+    fn faring(error: Option<WatchError>) -> Status {
         let mut nodes = WatchStatus::default();
-        nodes.connected_since = reached.then_some(UNIX_EPOCH);
-        Status { watches: [(Resource::Nodes, nodes)].into() }
+        nodes.connected_since = Some(UNIX_EPOCH);
+        let mut services = WatchStatus::default();
+        services.connected_since = error.is_none().then_some(UNIX_EPOCH);
+        services.last_failure = error.map(|error| Failure { at: UNIX_EPOCH, error });
+        Status { watches: [(Resource::Nodes, nodes), (Resource::Services, services)].into() }
+    }
+
+    fn watches(reached: bool) -> Status {
+        let (server, what) = ("https://k8s".to_owned(), "refused".to_owned());
+        faring((!reached).then_some(WatchError::Unavailable { server, what, retry_after: None }))
+    }
+
+    #[test]
+    fn an_api_server_is_reached_that_is_followed_or_refuses_and_is_not_before_anything_was_heard() {
+        let refused = |unknown| {
+            let (server, what) = ("https://k8s".to_owned(), "no".to_owned());
+            is_reached(&faring(Some(WatchError::Refused { server, what, unknown })))
+        };
+        assert!(is_reached(&watches(true)) && !is_reached(&watches(false)));
+        assert!(refused(false) && !refused(true));
+        let unheard = [(Resource::Nodes, WatchStatus::default())].into();
+        assert!(!is_reached(&Status { watches: unheard }));
     }
 
     #[tokio::test(start_paused = true)]

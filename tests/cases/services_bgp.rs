@@ -217,6 +217,8 @@ fn services_get_addresses_from_whoever_is_elected_and_keep_them_while_the_api_se
     assert_eq!(first, "203.0.113.0");
     cluster.router_has(&format!("{first}/32"), &["node2"])?;
 
+    another_is_elected_when_the_elected_agent_alone_loses_the_api_server(&mut cluster)?;
+
     // An agent that starts anew announces what it did; also while nobody tells it of Services.
     let (router, two) = (cluster.lab.node("tor"), cluster.lab.node("node2"));
     let mut monitor = router.command("ip");
@@ -278,6 +280,29 @@ fn services_get_addresses_from_whoever_is_elected_and_keep_them_while_the_api_se
         said.is_ok_and(|said| said.stdout.contains("default/late") && said.stdout.contains("default/other has"))
     })?;
     cluster.lab.down()?;
+    Ok(())
+}
+
+/// The elected agent gives its office up to one that reaches the API server, though it reaches etcd itself.
+fn another_is_elected_when_the_elected_agent_alone_loses_the_api_server(cluster: &mut Cluster) -> TestResult {
+    let holder = |lab: &Lab| -> Result<String, String> {
+        let said = lab.etcd().ctl(&["get", "/manx/v1/elected/holder", "--print-value-only"]);
+        let said = said.map_err(|error| error.to_string())?;
+        let value: Value = serde_json::from_str(&said).map_err(|error| format!("{error}: {said:?}"))?;
+        value.pointer("/spec/node").and_then(Value::as_str).map(str::to_owned).ok_or(said)
+    };
+    let cut = |node: &Node, verb: &str| {
+        let rule = ["OUTPUT", "-p", "tcp", "--dport", "6443", "-j", "REJECT", "--reject-with", "tcp-reset"];
+        node.exec(&[["iptables", verb].as_slice(), &rule].concat())
+    };
+    let first = holder(&cluster.lab)?;
+    cut(cluster.lab.node(&first), "-I")?;
+    cluster.service("cut", "Cluster", &Value::Null)?;
+    cluster.addresses("cut")?;
+    let second = holder(&cluster.lab)?;
+    assert_ne!(second, first);
+    cut(cluster.lab.node(&first), "-D")?;
+    cluster.client.call("DELETE", "/api/v1/namespaces/default/services/cut", None)?;
     Ok(())
 }
 
