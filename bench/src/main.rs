@@ -2,6 +2,7 @@
 
 mod cni;
 mod driver;
+mod k8s;
 mod memory;
 mod policy;
 mod report;
@@ -34,6 +35,8 @@ enum Action {
     Memory(memory::Load),
     /// From a change of policies or labels until the kernel acts on it, and what policies cost.
     Policy(policy::Effort),
+    /// Many pods at once in a Kubernetes cluster, beside the same cluster with ptp, host-local and static routes.
+    K8s(k8s::Effort),
     /// What measures inside a node.
     #[command(hide = true)]
     Drive,
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Action::Cni(effort) => cni::run(effort).and_then(|report| show(&report, cli.json)),
         Action::Memory(load) => memory::run(load).and_then(|report| show(&report, cli.json)),
         Action::Policy(effort) => policy::run(effort).and_then(|report| show(&report, cli.json)),
+        Action::K8s(effort) => k8s::run(effort).and_then(|report| show(&report, cli.json)),
         Action::Drive => driver::run(),
     };
     match ended {

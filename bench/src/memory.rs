@@ -200,13 +200,13 @@ pub(crate) struct Memory {
     /// `RssAnon`.
     anonymous: f64,
     /// `VmHWM`.
-    peak: f64,
+    pub(crate) peak: f64,
     /// `Threads`.
     threads: u32,
 }
 
 impl Memory {
-    fn parse(status: &str) -> Option<Self> {
+    pub(crate) fn parse(status: &str) -> Option<Self> {
         let value = |key: &str| {
             let fields = status.lines().filter_map(|line| line.split_once(':'));
             let (_, value) = fields.into_iter().find(|(name, _)| *name == key)?;

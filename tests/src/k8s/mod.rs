@@ -86,6 +86,7 @@ pub struct ClusterOptions {
     peering: Peering,
     proxy_mode: ProxyMode,
     taint: Option<String>,
+    agent: Option<PathBuf>,
     progress: fn(fmt::Arguments<'_>),
 }
 
@@ -99,6 +100,7 @@ impl Default for ClusterOptions {
             peering: Peering::default(),
             proxy_mode: ProxyMode::default(),
             taint: None,
+            agent: None,
             progress: |_| {},
         }
     }
@@ -146,6 +148,12 @@ impl ClusterOptions {
         self
     }
 
+    /// The archive of the agent's image, instead of the one that tests are made for.
+    pub fn agent_archive(mut self, archive: &Path) -> Self {
+        self.agent = Some(archive.to_owned());
+        self
+    }
+
     /// Is told each step.
     pub fn progress(mut self, tell: fn(fmt::Arguments<'_>)) -> Self {
         self.progress = tell;
@@ -172,7 +180,8 @@ impl Cluster {
         let began = Instant::now();
         let assets = Assets::find()?;
         let mut images = image::make(&assets)?;
-        images.extend(Some(images_folder()?.join(AGENT_ARCHIVE)).filter(|archive| archive.exists()));
+        let usual = images_folder()?.join(AGENT_ARCHIVE);
+        images.extend(options.agent.clone().or_else(|| Some(usual).filter(|archive| archive.exists())));
         let lab = options.lab.clone().without_agents().machines(options.nodes);
         let lab = Lab::up(&options.topology, &lab)?;
         let reaper = Reaper::start(lab.name())?;
@@ -199,7 +208,9 @@ impl Cluster {
             let proxy = self.authority.issue("system:kube-proxy", None, &[], &[])?;
             pki::introduce(&machine.node.path(PROXY_FOLDER), "kube-proxy", &server, &self.authority, &proxy)?;
         }
-        seed::plant(&machines, &self.images, |name| self.lab.disk(name))?;
+        // Another agent's images are kept beside those of the tests, not in their place.
+        let kept = if self.options.agent.is_some() { "lab-images-other" } else { "lab-images" };
+        seed::plant(&machines, &self.images, kept, |name| self.lab.disk(name))?;
         thread::scope(|scope| {
             let started: Vec<_> = machines.iter().map(|machine| scope.spawn(|| machine.start_containerd())).collect();
             started.into_iter().try_for_each(|thread| thread.join().unwrap_or(Ok(())))

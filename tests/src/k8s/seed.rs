@@ -21,11 +21,12 @@ const CONTAINERD: &str = "containerd";
 const INDEXES: [&str; 2] =
     ["io.containerd.metadata.v1.bolt/meta.db", "io.containerd.snapshotter.v1.overlayfs/metadata.db"];
 
-/// Gives machines whose containerd has not run yet the images of these archives. `disk` is where a machine's `/var/lib` is
-/// on the host.
+/// Gives machines whose containerd has not run yet the images of these archives, which are kept in the folder `kept`. `disk`
+/// is where a machine's `/var/lib` is on the host.
 pub(crate) fn plant(
     machines: &[Machine<'_>],
     archives: &[PathBuf],
+    kept: &str,
     disk: impl Fn(&str) -> Option<PathBuf>,
 ) -> Result<(), LabError> {
     let folder = |machine: &Machine<'_>| {
@@ -33,7 +34,7 @@ pub(crate) fn plant(
         let disk = disk(&name).ok_or(LabError::NoSuchNode { what: "disk of", name })?;
         Ok::<_, LabError>(disk.join(CONTAINERD))
     };
-    let seeds = target_folder()?.join("lab-images");
+    let seeds = target_folder()?.join(kept);
     let seed = seeds.join(key(archives)?);
     let mut rest = machines;
     if !seed.exists()
