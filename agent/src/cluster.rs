@@ -17,6 +17,8 @@ use crate::table::Table;
 pub(crate) struct Cluster {
     /// This node.
     own: NodeName,
+    /// Its addresses, which the store hears of later.
+    addresses: Vec<IpAddr>,
     registrations: Table<NodeName, Registration>,
     gone: Table<NodeName, Gone>,
     pools: Table<ResourceName, Box<Resource>>,
@@ -36,6 +38,8 @@ pub(crate) struct Desired {
     pub(crate) sessions: Vec<PeerConfig>,
     /// This node, as the cluster sees it.
     pub(crate) node: Option<ClusterNode>,
+    /// Other nodes that say that an address of this one is theirs.
+    pub(crate) contested: Vec<(IpAddr, NodeName)>,
     /// Every node with its addresses.
     pub(crate) nodes: BTreeMap<NodeName, Vec<IpAddr>>,
     /// Where addresses come from, with whether this node may claim blocks there.
@@ -51,9 +55,10 @@ pub(crate) struct Desired {
 }
 
 impl Cluster {
-    pub(crate) const fn new(own: NodeName) -> Self {
+    pub(crate) const fn new(own: NodeName, addresses: Vec<IpAddr>) -> Self {
         Self {
             own,
+            addresses,
             registrations: Table::new(),
             gone: Table::new(),
             pools: Table::new(),
@@ -61,6 +66,11 @@ impl Cluster {
             configurations: Table::new(),
             peers: Table::new(),
         }
+    }
+
+    /// This node has these addresses from now on.
+    pub(crate) fn readdress(&mut self, addresses: Vec<IpAddr>) {
+        self.addresses = addresses;
     }
 
     /// Takes a report; true where what is known has changed.
@@ -124,9 +134,20 @@ impl Cluster {
             load_balancers: load_balancers.collect(),
             services: configuration.service_ranges(),
             nodes: nodes.iter().map(|node| (node.name.clone(), addresses(node))).collect(),
+            contested: node.iter().flat_map(|node| self.contested(node, &nodes)).collect(),
             node,
             pools,
         })
+    }
+
+    /// Nodes that have an address of this one, but for those that are gone: machines are given new names.
+    fn contested(&self, own: &ClusterNode, nodes: &[ClusterNode]) -> Vec<(IpAddr, NodeName)> {
+        let others = nodes.iter().filter(|other| other.name != own.name && self.gone.find(&other.name).is_none());
+        let shared = |other: &ClusterNode| {
+            let both = Family::ALL.into_iter().filter_map(|family| own.address(family).zip(other.address(family)));
+            both.filter(|(ours, theirs)| ours == theirs).map(|(ours, _)| (ours, other.name.clone())).collect::<Vec<_>>()
+        };
+        others.flat_map(shared).collect()
     }
 
     /// Nodes that are registered or declared.
@@ -145,7 +166,11 @@ impl Cluster {
                     .ok()
                     .and_then(|name| self.nodes.find(&name))
                     .and_then(|resource| node_spec(resource));
-                ClusterNode::new(name.clone(), self.registrations.find(&name), resource)
+                let mut registration = self.registrations.find(&name).cloned();
+                if let Some(own) = registration.as_mut().filter(|_| name == self.own) {
+                    own.put_addresses(&self.addresses);
+                }
+                ClusterNode::new(name.clone(), registration.as_ref(), resource)
             })
             .collect()
     }
@@ -219,7 +244,7 @@ mod tests {
     }
 
     fn desired(updates: impl IntoIterator<Item = ClusterUpdate>) -> Option<Desired> {
-        let mut cluster = Cluster::new("a".parse().unwrap());
+        let mut cluster = Cluster::new("a".parse().unwrap(), vec!["192.0.2.1".parse().unwrap()]);
         for update in updates {
             cluster.apply(update);
         }
@@ -240,6 +265,31 @@ mod tests {
         };
         let sessions = |reclaimed| desired(gone(reclaimed).chain(in_sync())).unwrap().sessions.len();
         assert_eq!((sessions(false), sessions(true)), (1, 0));
+    }
+
+    #[test]
+    fn what_this_node_knows_of_its_addresses_wins_over_what_the_store_has_heard() {
+        let mut cluster = Cluster::new("a".parse().unwrap(), vec!["192.0.2.1".parse().unwrap()]);
+        updates().into_iter().chain(in_sync()).for_each(|update| {
+            cluster.apply(update);
+        });
+        let renumbered = "192.0.2.9".parse().unwrap();
+        cluster.readdress(vec![renumbered]);
+        let local: Vec<_> = cluster.desired().unwrap().sessions.iter().map(|session| session.local_address).collect();
+        assert_eq!(local, [Some(renumbered)]);
+    }
+
+    #[test]
+    fn an_address_that_two_nodes_claim_is_named_unless_the_other_is_gone() {
+        let twin = || updates().into_iter().chain([registration("c", "192.0.2.1")]);
+        let contested = |updates| desired(updates).unwrap().contested;
+        assert_eq!(
+            contested(twin().chain(in_sync()).collect::<Vec<_>>()),
+            [("192.0.2.1".parse().unwrap(), "c".parse().unwrap())]
+        );
+        let gone = Gone { since: 1, waited: 0, reclaimed: false };
+        let gone = ClusterUpdate::Gone(Update::Set("c".parse().unwrap(), gone));
+        assert_eq!(contested(twin().chain([gone]).chain(in_sync()).collect()), []);
     }
 
     #[test]

@@ -19,17 +19,23 @@ pub(crate) struct Candidate {
 }
 
 /// The address of `family` that `method` finds among `candidates` (in the kernel's order) or among those that Kubernetes
-/// knows the node by. `source` answers what source address the kernel would use towards a destination.
+/// knows the node by; the `current` one before others. `source` answers what source address the kernel would use towards a
+/// destination.
 pub(crate) fn address(
     method: &DetectionMethod,
     family: Family,
     candidates: &[Candidate],
     kubernetes: &[IpAddr],
+    current: Option<IpAddr>,
     source: impl FnOnce(IpAddr) -> Option<IpAddr>,
 ) -> Result<Option<IpAddr>, DetectionError> {
-    let mut usable = candidates.iter().filter(|c| {
+    let is_usable = |c: &&Candidate| {
         c.up && c.global && Family::of(c.address) == family && !c.address.is_loopback() && !is_link_local(c.address)
-    });
+    };
+    // A new address comes before older ones of its interface, with IPv6.
+    let (is_current, others): (Vec<_>, Vec<_>) =
+        candidates.iter().filter(is_usable).partition(|c| Some(c.address) == current);
+    let mut usable = is_current.into_iter().chain(others);
     let missing = |what: String| DetectionError { family, what };
     match method {
         DetectionMethod::None => Ok(None),
@@ -52,7 +58,9 @@ pub(crate) fn address(
             _ => Err(missing(format!("no route reaches {destination}"))),
         },
         DetectionMethod::KubernetesInternalIp => {
-            Ok(kubernetes.iter().copied().find(|address| Family::of(*address) == family))
+            let mut known = kubernetes.iter().copied().filter(|address| Family::of(*address) == family);
+            let stays = current.filter(|current| kubernetes.contains(current));
+            Ok(stays.or_else(|| known.next()))
         }
         DetectionMethod::Address(address) if Family::of(*address) == family => Ok(Some(*address)),
         DetectionMethod::Address(address) => Err(missing(format!("{address} is of the other family"))),
@@ -95,7 +103,7 @@ mod tests {
             candidate("eth1", "2001:db8::1"),
         ];
         let kubernetes = ["198.51.100.7".parse().unwrap()];
-        address(&method.parse().unwrap(), family, &candidates, &kubernetes, |_| "192.0.2.1".parse().ok())
+        address(&method.parse().unwrap(), family, &candidates, &kubernetes, None, |_| "192.0.2.1".parse().ok())
             .map(|address| address.map(|address| address.to_string()))
             .map_err(|error| error.to_string())
     }

@@ -4,6 +4,7 @@
 //! node's name in the store. Stopping it changes nothing for pods: the kernel keeps forwarding, peers keep the routes, and
 //! the next start changes only what differs.
 
+mod addresses;
 mod api;
 mod attach;
 mod cluster;

@@ -65,8 +65,7 @@ pub(crate) async fn internal_addresses(config: &Config, journal: &Journal) -> an
         warn!("the API server does not answer; this node's address is taken to be what it was");
         return Ok(remembered.unwrap_or_default());
     };
-    let row = serde_json::to_vec(&addresses).context("addresses")?;
-    journal.commit(vec![JournalWrite::put(Table::Meta, INTERNAL_ADDRESSES, row)]).await?;
+    remember_internal(&addresses, journal).await?;
     Ok(addresses)
 }
 
@@ -83,6 +82,12 @@ async fn ask(access: WatchConfig) -> anyhow::Result<Vec<IpAddr>> {
         }
         tokio::time::sleep(backoff.delay()).await;
     }
+}
+
+/// Remembers by which addresses Kubernetes knows the node.
+pub(crate) async fn remember_internal(addresses: &[IpAddr], journal: &Journal) -> anyhow::Result<()> {
+    let row = serde_json::to_vec(addresses).context("addresses")?;
+    Ok(journal.commit(vec![JournalWrite::put(Table::Meta, INTERNAL_ADDRESSES, row)]).await?)
 }
 
 /// The registration, with what Kubernetes knows of the node.

@@ -15,6 +15,8 @@ pub(crate) enum Part {
     Routes,
     /// The speaker does not listen.
     Speaker,
+    /// Another node has this one's address.
+    Address,
     /// Policy is not in force as it should be.
     Policy,
 }

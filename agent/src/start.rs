@@ -7,14 +7,13 @@
 //! 4. BGP starts, with the forwarding bit where the kernel has kept our routes over the restart.
 //! 5. ADD is served. (The sockets are open since 2: who asks in between waits for the answer.)
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bgp::{ByFamily, Families, ImportPolicy, SpeakerConfig};
+use bgp::{Families, ImportPolicy, SpeakerConfig};
 use kernel::{Kernel, Linux, RouteFilter};
 use store::{Cache, Cached, Etcd, Journal, JournalWrite, Local, StateDir, Store, Table as JournalTable};
 use tokio::sync::{mpsc, watch};
@@ -24,18 +23,17 @@ use tracing::{info, warn};
 
 use felix::acl::Acl;
 use types::config::Config;
-use types::{Family, Registration, RouterId};
+use types::{Family, Registration};
 
 use crate::attach::Attachments;
-use crate::detect::{self, Candidate};
 use crate::kubernetes::Remembered;
 use crate::peers::facts;
 use crate::pods::Identities;
 use crate::presence::{Presence, PresenceError};
 use crate::readiness::{Part, Readiness};
 use crate::status::{Identity, Status};
-use crate::tasks::{self, PolicyWiring, ServiceWiring, Sockets, Wiring};
-use crate::{instance, node_object, pods, presence, remains};
+use crate::tasks::{self, OwnAddresses, PolicyWiring, ServiceWiring, Sockets, Wiring};
+use crate::{addresses, instance, node_object, pods, presence, remains};
 
 /// The journal's key for its own id.
 const JOURNAL_ID: &str = "journal-id";
@@ -54,8 +52,9 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
 
     let mut kernel: Box<dyn Kernel> = Box::new(Linux::open()?);
     let internal = node_object::internal_addresses(&config, &journal).await?;
-    let addresses = addresses(&config, kernel.as_mut(), &internal)?;
-    let router_id = router_id(&addresses, &instance)?;
+    let addresses = addresses::find(&config.address_detection, kernel.as_mut(), &internal)?;
+    let drawn_router_id = addresses::drawn_router_id(&instance)?;
+    let speaks_as = addresses::identity(&addresses, drawn_router_id);
     let preserved = preserved_forwarding(kernel.as_mut(), &config)?;
 
     let cache = Cache::open(state_dir.cache())?;
@@ -75,17 +74,15 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let fencing = Some(ipam::Fencing { grace: config.reclaim_grace, clocks: instance::clocks });
     let defaults = ipam::IpamConfig::new(config.node_name.clone());
     let ipam_config = ipam::IpamConfig { cool_down: config.cool_down, boot_id, fencing, ..defaults };
-    let ipam = ipam::start(ipam_config, shared, journal, pool_updates, &tracker, cancel.clone()).await?;
+    let ipam = ipam::start(ipam_config, shared, journal.clone(), pool_updates, &tracker, cancel.clone()).await?;
 
     let sockets = Sockets::open(&config).await?;
     acl.node_addresses(addresses.clone()).await;
     recover(&config, kernel.as_mut(), &ipam, &felix, &acl).await?;
     readiness.ready(Part::Routes);
 
-    let of = |family| addresses.iter().find(|address| Family::of(**address) == family).copied();
     let speaker = SpeakerConfig {
-        router_id,
-        addresses: ByFamily { ipv4: of(Family::Ipv4), ipv6: of(Family::Ipv6) },
+        identity: speaks_as,
         restart_time: config.restart_time,
         preserved,
         import: ImportPolicy::default(),
@@ -93,13 +90,18 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let (bgp, outputs) = bgp::start(speaker, &tracker, cancel.clone());
 
     let registration = Registration {
-        ipv4: addresses.iter().find_map(|a| if let IpAddr::V4(a) = a { Some(*a) } else { None }),
-        ipv6: addresses.iter().find_map(|a| if let IpAddr::V6(a) = a { Some(*a) } else { None }),
         listen_port: config.listen_port,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         ..Registration::default()
     };
-    let identity = Identity { asn: types::Asn::DEFAULT, router_id, addresses };
+    let own = OwnAddresses {
+        methods: config.address_detection.clone(),
+        journal,
+        internal,
+        found: watch::Sender::new(addresses.clone()),
+        drawn_router_id,
+    };
+    let identity = Identity { asn: types::Asn::DEFAULT, router_id: speaks_as.router_id, addresses };
     let (identity, known_identity) = watch::channel(identity);
     let (refused, refused_endpoints) = watch::channel(0);
     let (identities, kubernetes) = watch_kubernetes(&config, &cache, &tracker).await?;
@@ -141,6 +143,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         presence,
         session,
         registration,
+        addresses: own,
         ipam,
         pools,
         felix,
@@ -206,56 +209,6 @@ async fn journal_id(journal: &Journal) -> anyhow::Result<String> {
     let id = instance::new_journal_id().context("cannot make an id for the journal")?;
     journal.commit(vec![JournalWrite::put(JournalTable::Meta, JOURNAL_ID, id.clone().into_bytes())]).await?;
     Ok(id)
-}
-
-/// The addresses that this node peers from, by configuration.
-fn addresses(config: &Config, kernel: &mut dyn Kernel, internal: &[IpAddr]) -> anyhow::Result<Vec<IpAddr>> {
-    let links = kernel.links()?;
-    let candidates: Vec<_> = kernel
-        .addresses()?
-        .into_iter()
-        .filter_map(|address| {
-            let link = links.iter().find(|link| link.index == address.index)?;
-            Some(Candidate {
-                interface: link.name.clone(),
-                address: address.address,
-                global: address.scope == kernel::Scope::Universe,
-                up: link.up,
-            })
-        })
-        .collect();
-    let source = |destination: IpAddr| {
-        let any = match destination {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        };
-        // Connecting a datagram socket sends nothing; the kernel chooses the source address.
-        let socket = std::net::UdpSocket::bind((any, 0)).ok()?;
-        socket.connect((destination, 9)).ok()?;
-        socket.local_addr().ok().map(|local| local.ip())
-    };
-    let detection = &config.address_detection;
-    let mut found = Vec::new();
-    for (family, method) in [(Family::Ipv4, &detection.ipv4), (Family::Ipv6, &detection.ipv6)] {
-        found.extend(detect::address(method, family, &candidates, internal, source)?);
-    }
-    if found.is_empty() {
-        warn!("this node has no address to peer from");
-    }
-    Ok(found)
-}
-
-/// The IPv4 address; a node without one has an identifier drawn from its instance, within 1.0.0.0 to 223.255.255.255.
-fn router_id(addresses: &[IpAddr], instance: &str) -> anyhow::Result<RouterId> {
-    let ipv4 =
-        addresses.iter().find_map(|address| if let IpAddr::V4(address) = address { Some(*address) } else { None });
-    let drawn = || {
-        let hash =
-            instance.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        let [first, rest @ ..] = hash.to_be_bytes();
-        Ipv4Addr::new(first % 223 + 1, rest[0], rest[1], rest[2])
-    };
-    Ok(RouterId::new(ipv4.unwrap_or_else(drawn))?)
 }
 
 /// The families whose forwarding state has outlived the agent: our BGP routes are still in the kernel (the boot is the

@@ -19,7 +19,8 @@
 //!   agent.sock, health port (1 server each) ──► status: asks ipam, felix, bgp
 //!   presence (1): the lease on the node's name
 //!   election, Nodes' names, registrations ──► reclaim (1) ──► store: what nodes had that have gone
-//!   readiness, Node ──► node (1) ──► CNI configuration, API server
+//!   interfaces (1 thread), Node ──► addresses (1) ──this node's──► cluster, node
+//!   readiness, Node ──► node (1) ──► CNI configuration, API server   ──registration──► presence
 //! ```
 //!
 //! A task that cannot go on says why on one channel, and the agent ends with that; the others end with the process.
@@ -42,11 +43,11 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use types::config::Config;
 use types::resource::Kind;
-use types::{Gone, InterfaceName, NodeName, Prefix, Registration, ResourceName, ServiceRanges, Update};
+use types::{Gone, InterfaceName, NodeName, Prefix, Registration, ResourceName, RouterId, ServiceRanges, Update};
 
 use crate::api::{self, Api};
 use crate::attach::Attachments;
@@ -60,12 +61,14 @@ use crate::status::{Identity, Status};
 use node::NodeTask;
 use reclaim::ReclaimTask;
 
-use crate::{drop_log, health, reaper, released, remains, sources};
+use crate::{addresses, drop_log, health, reaper, released, remains, sources};
 
+pub(crate) use own_addresses::OwnAddresses;
 pub(crate) use policy::{PolicyWiring, acl, read_drop_log, remember};
 pub(crate) use services::{ApiServer, ServiceView, ServiceWiring};
 
 mod node;
+mod own_addresses;
 mod policy;
 mod reclaim;
 mod services;
@@ -83,6 +86,7 @@ pub(crate) struct Wiring {
     pub(crate) presence: Presence,
     pub(crate) session: Option<Session>,
     pub(crate) registration: Registration,
+    pub(crate) addresses: OwnAddresses,
     pub(crate) ipam: Ipam,
     pub(crate) pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
     pub(crate) felix: Felix,
@@ -116,7 +120,10 @@ impl Wiring {
         let acl = self.policy.acl.clone();
         self.policy.start(&self.store, updates, &self.ipam, tracker);
         let cluster = ClusterTask {
-            cluster: Cluster::new(self.config.node_name.clone()),
+            cluster: Cluster::new(self.config.node_name.clone(), self.addresses.found.borrow().clone()),
+            addresses: self.addresses.found.subscribe(),
+            drawn_router_id: self.addresses.drawn_router_id,
+            felix: self.felix.clone(),
             import_prefixes: self.config.import_prefixes.clone(),
             pools: self.pools,
             bgp: self.bgp.clone(),
@@ -151,6 +158,7 @@ impl Wiring {
         let (registration, registrations) = watch::channel(None);
         let node = NodeTask {
             registration: self.registration,
+            addresses: self.addresses.found.subscribe(),
             registered: registration,
             node: self.config.node_name.clone(),
             readiness: self.status.readiness.clone(),
@@ -158,6 +166,12 @@ impl Wiring {
             api: self.services.api(),
         };
         tracker.spawn(node.run());
+
+        let (news, interfaces) = mpsc::channel(1);
+        let events = addresses::subscribe()?;
+        let watch_interfaces = move || addresses::watch_interfaces(events, &news);
+        std::thread::Builder::new().name("interfaces".to_owned()).spawn(watch_interfaces)?;
+        tracker.spawn(self.addresses.follow(interfaces, self.services.api()));
 
         let instance = self.presence.instance.clone();
         let watches = self.status.kubernetes.clone();
@@ -293,7 +307,11 @@ struct ClusterTask {
     import_prefixes: Vec<Prefix>,
     pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
     bgp: Bgp,
+    felix: Felix,
     acl: Acl,
+    /// This node's addresses as they are found.
+    addresses: watch::Receiver<Vec<IpAddr>>,
+    drawn_router_id: RouterId,
     identity: watch::Sender<Identity>,
     unexported: watch::Sender<BTreeSet<Prefix>>,
     service_ranges: watch::Sender<Option<ServiceRanges>>,
@@ -307,8 +325,18 @@ impl ClusterTask {
     async fn run(mut self, mut reports: mpsc::Receiver<sources::ClusterUpdate>) {
         let mut batch = Vec::new();
         let mut in_force = None;
-        while reports.recv_many(&mut batch, UPDATES).await > 0 {
-            let changed = batch.drain(..).fold(false, |changed, update| self.cluster.apply(update) | changed);
+        loop {
+            let readdressed = tokio::select! {
+                received = reports.recv_many(&mut batch, UPDATES) => match received {
+                    0 => return,
+                    _ => false,
+                },
+                Ok(()) = self.addresses.changed() => {
+                    self.cluster.readdress(self.addresses.borrow_and_update().clone());
+                    true
+                }
+            };
+            let changed = batch.drain(..).fold(readdressed, |changed, update| self.cluster.apply(update) | changed);
             if changed {
                 tell(&self.registered, self.cluster.registered());
             }
@@ -359,22 +387,46 @@ impl ClusterTask {
         tell(&self.load_balancers, desired.load_balancers.clone());
         let pools = desired.ranges.iter().copied().collect();
         self.bgp.import(ImportPolicy { pools, prefixes: self.import_prefixes.clone() }).await?;
-        self.identity.send_modify(|identity| {
-            identity.asn = desired.asn;
-            if let Some(node) = &desired.node {
-                identity.addresses = types::Family::ALL.into_iter().filter_map(|family| node.address(family)).collect();
-            }
-        });
+        let identity = self.identify(desired).await;
         let cluster_id = desired.node.as_ref().and_then(|node| node.cluster_id);
         let mut sessions = desired.sessions.clone();
         if sessions.iter().any(|session| session.export_all) {
             share_subnets(&mut sessions).await;
         }
-        self.bgp.configure(sessions, cluster_id).await?;
+        self.bgp.configure(identity, sessions, cluster_id).await?;
         self.readiness.ready(Part::Cluster);
         info!(sessions = desired.sessions.len(), pools = desired.pools.len(), "the cluster's state is in force");
         Ok(())
     }
+
+    /// Who this node is: told to all who name its addresses. An address that another node claims as well is an error on both.
+    async fn identify(&mut self, desired: &Desired) -> bgp::Identity {
+        let addresses = match &desired.node {
+            Some(node) => types::Family::ALL.into_iter().filter_map(|family| node.address(family)).collect(),
+            None => self.addresses.borrow().clone(),
+        };
+        let speaks_as = addresses::identity(&addresses, self.drawn_router_id);
+        if self.identity.borrow().addresses != addresses {
+            self.felix.node_addresses(addresses.clone()).await;
+            self.acl.node_addresses(addresses.clone()).await;
+        }
+        self.identity.send_replace(Identity { asn: desired.asn, router_id: speaks_as.router_id, addresses });
+        if desired.contested.is_empty() {
+            self.readiness.ready(Part::Address);
+        } else {
+            let problem = contested(&desired.contested);
+            error!("{problem}");
+            self.readiness.unready(Part::Address, problem);
+        }
+        speaks_as
+    }
+}
+
+/// What people are told of addresses that others claim.
+fn contested(claims: &[(IpAddr, NodeName)]) -> String {
+    let claims: Vec<_> =
+        claims.iter().map(|(address, node)| format!("{address} is also the address of node {node}")).collect();
+    format!("{}: routes lead to one of them, and nobody knows to which; give each its own", claims.join(", "))
 }
 
 /// Says of peers on a subnet of this node that they are: a next hop there needs no replacement by ours. Where the kernel

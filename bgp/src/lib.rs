@@ -15,6 +15,6 @@ mod view;
 pub mod sessions;
 
 pub use bgp_proto::wire::Families;
-pub use bgp_proto::{ByFamily, ImportPolicy, PeerConfig, SpeakerConfig};
+pub use bgp_proto::{ByFamily, Identity, ImportPolicy, PeerConfig, SpeakerConfig};
 pub use run::{Bgp, BgpError, Outputs};
 pub use tasks::start;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use bgp_proto::{Action, ConnId, ImportPolicy, Input, PeerConfig, Speaker, SpeakerConfig};
+use bgp_proto::{Action, ConnId, Identity, ImportPolicy, Input, PeerConfig, Speaker, SpeakerConfig};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
@@ -51,7 +51,7 @@ pub enum BgpError {
 
 #[derive(Debug)]
 pub(crate) enum Command {
-    Configure(Vec<PeerConfig>, Option<ClusterId>),
+    Configure(Identity, Vec<PeerConfig>, Option<ClusterId>),
     Import(ImportPolicy),
     Originate(BTreeSet<Prefix>),
     NextHops(Vec<NextHopState>),
@@ -71,9 +71,15 @@ impl Bgp {
     }
 
     /// The sessions that there should be: new ones are started, others end with a Cease, changed ones begin again, and
-    /// those that stay the same are not disturbed. With them, the cluster that this node reflects routes for, if it does.
-    pub async fn configure(&self, peers: Vec<PeerConfig>, cluster_id: Option<ClusterId>) -> Result<(), BgpError> {
-        self.tell(Command::Configure(peers, cluster_id)).await
+    /// those that stay the same are not disturbed. With them, who this node is, and the cluster that it reflects routes
+    /// for, if it does.
+    pub async fn configure(
+        &self,
+        identity: Identity,
+        peers: Vec<PeerConfig>,
+        cluster_id: Option<ClusterId>,
+    ) -> Result<(), BgpError> {
+        self.tell(Command::Configure(identity, peers, cluster_id)).await
     }
 
     /// What import policy accepts.
@@ -193,8 +199,8 @@ impl Owner {
         let now = Instant::now();
         // An answer that nobody waits for is not missed.
         match command {
-            Command::Configure(peers, cluster_id) => {
-                self.speaker.handle(Input::Configure { peers, cluster_id }, now);
+            Command::Configure(identity, peers, cluster_id) => {
+                self.speaker.handle(Input::Configure { identity, peers, cluster_id }, now);
             }
             Command::Import(accepted) => self.speaker.handle(Input::Import(accepted), now),
             Command::Originate(prefixes) => self.speaker.handle(Input::Originate(prefixes), now),

@@ -34,6 +34,16 @@ pub struct Registration {
     pub agent_version: String,
 }
 
+impl Registration {
+    /// The node peers from these addresses, the first of each family.
+    pub fn put_addresses(&mut self, addresses: &[IpAddr]) {
+        self.ipv4 =
+            addresses.iter().find_map(|address| if let IpAddr::V4(ipv4) = address { Some(*ipv4) } else { None });
+        self.ipv6 =
+            addresses.iter().find_map(|address| if let IpAddr::V6(ipv6) = address { Some(*ipv6) } else { None });
+    }
+}
+
 /// That a node's agent is alive, and which one: `nodes/NAME/alive`, under a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,8 +1,10 @@
 //! The task that tends the node's place in Kubernetes, of the diagram above.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ::watch::Node;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -24,8 +26,10 @@ pub(super) struct NodeTask {
     pub(super) cni_conf_dir: Option<PathBuf>,
     /// Where there is Kubernetes.
     pub(super) api: Option<ApiServer>,
-    /// What the node says of itself, but for what Kubernetes knows of it.
+    /// What the node says of itself, but for its addresses and what Kubernetes knows of it.
     pub(super) registration: Registration,
+    /// Its addresses.
+    pub(super) addresses: watch::Receiver<Vec<IpAddr>>,
     /// Whole.
     pub(super) registered: watch::Sender<Option<Registration>>,
 }
@@ -41,16 +45,23 @@ impl NodeTask {
     /// Without Kubernetes at once. With it when the Node object is known: a registration without its labels would end
     /// sessions that are for nodes with such labels.
     async fn register(&self) {
-        let Some(ApiServer { mut node, .. }) = self.api.clone() else {
-            self.registered.send_replace(Some(self.registration.clone()));
-            // The receiver waits for changes as long as the agent runs.
-            return std::future::pending().await;
-        };
+        let mut addresses = self.addresses.clone();
+        let mut own = self.registration.clone();
+        let mut node = self.api.clone().map(|api| api.node);
         loop {
-            if let Some(node) = node.borrow_and_update().as_ref() {
-                tell(&self.registered, Some(registration(&self.registration, node)));
+            own.put_addresses(&addresses.borrow_and_update());
+            let whole = match &mut node {
+                None => Some(own.clone()),
+                Some(node) => node.borrow_and_update().as_ref().map(|node| registration(&own, node)),
+            };
+            if whole.is_some() {
+                tell(&self.registered, whole);
             }
-            if node.changed().await.is_err() {
+            let changed = tokio::select! {
+                changed = addresses.changed() => changed,
+                changed = next(&mut node) => changed,
+            };
+            if changed.is_err() {
                 return;
             }
         }
@@ -108,6 +119,14 @@ impl NodeTask {
             }
             tokio::time::sleep(backoff.delay()).await;
         }
+    }
+}
+
+/// The next change of the Node object, where there is one.
+pub(super) async fn next(node: &mut Option<watch::Receiver<Option<Node>>>) -> Result<(), watch::error::RecvError> {
+    match node {
+        Some(node) => node.changed().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,14 +9,21 @@ use crate::policy::ImportPolicy;
 use crate::rib::ByFamily;
 use crate::wire::{Families, GracefulRestart, HoldTime};
 
-/// What holds for the life of a speaker, and what it begins with.
-#[derive(Debug, Clone)]
-pub struct SpeakerConfig {
-    /// The BGP Identifier.
+/// Who a speaker is. That can change, and sessions that depend on what has changed begin anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The BGP Identifier: one for all sessions (RFC 4271 section 4.2).
     pub router_id: RouterId,
     /// This node's address per family: the next hop of its own routes over sessions of the other family, and never the
     /// next hop of a learned one. A family without one is not agreed on with peers of the other.
     pub addresses: ByFamily<Option<IpAddr>>,
+}
+
+/// What holds for the life of a speaker, and what it begins with.
+#[derive(Debug, Clone)]
+pub struct SpeakerConfig {
+    /// Who it is, to begin with.
+    pub identity: Identity,
     /// How long peers are asked to keep this node's routes while it restarts, and how long this node waits for each of
     /// them after its own start (RFC 4724 section 3); zero for no graceful restart. Peers may have one of their own.
     pub restart_time: Duration,
@@ -117,7 +124,7 @@ impl PeerConfig {
         seed: u64,
     ) -> crate::session::SessionConfig {
         crate::session::SessionConfig {
-            router_id: speaker.router_id,
+            router_id: speaker.identity.router_id,
             local_asn: self.local_asn,
             peer_asn: self.asn,
             families: self.agreeable(speaker),
@@ -131,7 +138,18 @@ impl PeerConfig {
 
     /// The families that we can be a next hop in.
     pub(super) fn agreeable(&self, speaker: &SpeakerConfig) -> Families {
-        let over = Family::of(self.address);
-        self.families.iter().filter(|family| *family == over || speaker.addresses.of(*family).is_some()).collect()
+        let has_next_hop = |family| speaker.identity.addresses.of(family).is_some();
+        self.families.iter().filter(|family| !self.is_foreign(*family) || has_next_hop(*family)).collect()
+    }
+
+    /// Whether a session with this peer depends on what has changed between these two.
+    pub(super) fn depends_on(&self, old: &Identity, new: &Identity) -> bool {
+        let is_told = |family| self.is_foreign(family) && old.addresses.of(family) != new.addresses.of(family);
+        old.router_id != new.router_id || self.families.iter().any(is_told)
+    }
+
+    /// Whether a next hop of this family is not our end of the session.
+    fn is_foreign(&self, family: Family) -> bool {
+        family != Family::of(self.address)
     }
 }

@@ -7,14 +7,15 @@ use types::ClusterId;
 
 use super::event::{Action, PeerEvent};
 use super::peer::Peer;
-use super::{PeerConfig, Speaker};
+use super::{Identity, PeerConfig, Speaker};
 use crate::rib::PeerIndex;
 use crate::session::{Input as SessionInput, Session, StopReason};
 
 impl Speaker {
     /// Makes the peers these and no others.
-    pub(super) fn configure(&mut self, peers: Vec<PeerConfig>, cluster_id: Option<ClusterId>) {
+    pub(super) fn configure(&mut self, identity: Identity, peers: Vec<PeerConfig>, cluster_id: Option<ClusterId>) {
         let mut wanted: BTreeMap<IpAddr, PeerConfig> = peers.into_iter().map(|peer| (peer.address, peer)).collect();
+        let earlier = std::mem::replace(&mut self.config.identity, identity);
         let reflector = self.reflector_among(&wanted, cluster_id);
         let former = self.reflector;
         // What internal peers were told under a former cluster cannot be taken back one by one, so their sessions begin
@@ -23,6 +24,7 @@ impl Speaker {
         self.retain_peers(|peer| match wanted.get(&peer.address) {
             None => Some(StopReason::PeerDeConfigured),
             Some(config) if config.needs_new_session(peer) => Some(StopReason::ConfigurationChange),
+            Some(_) if peer.depends_on(&earlier, &identity) => Some(StopReason::ConfigurationChange),
             Some(_) if renounces && peer.is_internal() => Some(StopReason::ConfigurationChange),
             Some(_) => None,
         });
@@ -48,7 +50,7 @@ impl Speaker {
         cluster_id: Option<ClusterId>,
     ) -> Option<ClusterId> {
         let has_clients = peers.values().any(|peer| peer.is_internal() && peer.route_reflector_client);
-        cluster_id.or_else(|| has_clients.then(|| ClusterId(self.config.router_id.addr())))
+        cluster_id.or_else(|| has_clients.then(|| ClusterId(self.config.identity.router_id.addr())))
     }
 
     /// Ends the sessions of peers for which there is a reason, and forgets those peers. Their routes go in one pass.
@@ -85,7 +87,7 @@ impl Speaker {
         };
         let families = config.agreeable(&self.config);
         let restart_time = config.graceful_restart.unwrap_or(self.config.restart_time);
-        let seed = (u64::from(self.config.router_id.number()) << 16) | u64::from(index.0);
+        let seed = (u64::from(self.config.identity.router_id.number()) << 16) | u64::from(index.0);
         let session = Session::new(config.session(&self.config, self.terms(restart_time, families), seed));
         let peer = Some(Peer::new(config, session));
         match self.peers.get_mut(free) {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 use types::{ClusterId, Family, FibUpdate, NextHopState, NextHopWatch, Prefix};
 
-use super::config::PeerConfig;
+use super::config::{Identity, PeerConfig};
 use crate::policy::ImportPolicy;
 use crate::session::{ConnId, DownReason};
 use crate::wire::{AttributeFault, Families};
@@ -14,8 +14,11 @@ use crate::wire::{AttributeFault, Families};
 /// What happens to a speaker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// These are the peers from now on, all of them. Only those that are new, gone or changed notice.
+    /// These are the peers from now on, all of them. Only those that are new, gone or changed notice, and those whose
+    /// session depends on what has changed of us.
     Configure {
+        /// Who we are.
+        identity: Identity,
         /// The peers; of two with one address the last counts.
         peers: Vec<PeerConfig>,
         /// Our cluster where we reflect routes. Without one, a speaker that has clients uses its BGP Identifier (RFC 4456

@@ -26,7 +26,7 @@ use std::time::Instant;
 
 use types::{ClusterId, Prefix};
 
-pub use config::{PeerConfig, SpeakerConfig};
+pub use config::{Identity, PeerConfig, SpeakerConfig};
 pub use event::{Action, Input, PeerEvent};
 pub use view::{PeerStatus, TableSizes};
 
@@ -103,7 +103,7 @@ impl Speaker {
         self.now = now;
         self.stirred = true;
         match input {
-            Input::Configure { peers, cluster_id } => self.configure(peers, cluster_id),
+            Input::Configure { identity, peers, cluster_id } => self.configure(identity, peers, cluster_id),
             Input::Originate(prefixes) => {
                 self.rib.originate(prefixes);
                 if !self.originated {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use types::{ClusterId, Family};
 
-use super::Speaker;
 use super::event::{Action, PeerEvent};
 use super::peer::Connection;
+use super::{Identity, Speaker};
 use crate::policy::{Audience, ExportPolicy, Receiver, SharedSubnet};
 use crate::rib::{Extent, PeerIndex, RouteAttributes};
 use crate::session::{self, ConnId, DownReason, Negotiated, Output, StopReason};
@@ -83,7 +83,7 @@ impl Speaker {
     fn join(&mut self, index: PeerIndex, conn: ConnId, family: Family, terms: &Negotiated, owes_end_of_rib: bool) {
         let local = self.connections.get(&conn).and_then(|connection| connection.local);
         let own_next_hop =
-            local.filter(|local| Family::of(*local) == family).or_else(|| *self.config.addresses.of(family));
+            local.filter(|local| Family::of(*local) == family).or_else(|| *self.config.identity.addresses.of(family));
         let (Some(own_next_hop), Some(peer)) = (own_next_hop, self.peer(index)) else { return };
         let audience = if peer.config.is_internal() {
             Audience::Internal { reflector: self.reflector, clients: peer.config.route_reflector_client }
@@ -150,11 +150,12 @@ impl Speaker {
     fn update(&mut self, index: PeerIndex, update: Update) {
         let Some(peer) = self.peer(index) else { return };
         let (source, local_asn) = (peer.source(), peer.config.local_asn);
+        let Identity { router_id, addresses } = self.config.identity;
         let receiver = Receiver {
             asn: local_asn,
-            router_id: self.config.router_id,
+            router_id,
             cluster_id: self.cluster(),
-            addresses: [self.config.addresses.ipv4, self.config.addresses.ipv6, peer.config.local_address],
+            addresses: [addresses.ipv4, addresses.ipv6, peer.config.local_address],
         };
         self.rib.withdraw(index, update.withdrawn);
         let mut loops = 0;
@@ -241,7 +242,7 @@ impl Speaker {
 
     /// Our cluster (RFC 4456 section 7).
     pub(super) fn cluster(&self) -> ClusterId {
-        self.reflector.unwrap_or_else(|| ClusterId(self.config.router_id.addr()))
+        self.reflector.unwrap_or_else(|| ClusterId(self.config.identity.router_id.addr()))
     }
 
     pub(super) fn event(&mut self, index: PeerIndex, event: PeerEvent) {

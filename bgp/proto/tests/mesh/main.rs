@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failure here is a failed test")]
 
 mod graceful;
+mod identity;
 mod order;
 mod reflectors;
 mod routers;

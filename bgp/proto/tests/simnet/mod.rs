@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bgp_proto::wire::{Families, frame_length};
-use bgp_proto::{Action, ByFamily, ConnId, ImportPolicy, Input, PeerConfig, PeerEvent, Speaker, SpeakerConfig};
+use bgp_proto::{
+    Action, ByFamily, ConnId, Identity, ImportPolicy, Input, PeerConfig, PeerEvent, Speaker, SpeakerConfig,
+};
 use bytes::Bytes;
 use types::{Asn, ClusterId, Family, FibUpdate, NextHopState, NextHopWatch, Prefix, RouterId};
 
@@ -188,8 +190,10 @@ impl SimNet {
     pub(crate) fn add(&mut self, number: Number) {
         let addresses = Family::ALL.map(|family| address(number, family));
         let config = SpeakerConfig {
-            router_id: RouterId::new(Ipv4Addr::new(192, 0, 2, number)).unwrap(),
-            addresses: ByFamily { ipv4: Some(addresses[0]), ipv6: Some(addresses[1]) },
+            identity: Identity {
+                router_id: RouterId::new(Ipv4Addr::new(192, 0, 2, number)).unwrap(),
+                addresses: ByFamily { ipv4: Some(addresses[0]), ipv6: Some(addresses[1]) },
+            },
             restart_time: Duration::from_secs(120),
             preserved: Families::NONE,
             import: import(),
@@ -230,7 +234,21 @@ impl SimNet {
     pub(crate) fn configure(&mut self, number: Number, peers: Vec<PeerConfig>, cluster_id: Option<ClusterId>) {
         let node = self.node_mut(number);
         (node.peers, node.cluster_id) = (peers.clone(), cluster_id);
-        self.input(number, Input::Configure { peers, cluster_id });
+        let identity = node.config.identity;
+        self.input(number, Input::Configure { identity, peers, cluster_id });
+    }
+
+    /// Who a node is.
+    pub(crate) fn identity(&self, number: Number) -> Identity {
+        self.node(number).config.identity
+    }
+
+    /// A node is somebody else from now on, with the same peers.
+    pub(crate) fn identify(&mut self, number: Number, identity: Identity) {
+        let node = self.node_mut(number);
+        node.config.identity = identity;
+        let (peers, cluster_id) = (node.peers.clone(), node.cluster_id);
+        self.configure(number, peers, cluster_id);
     }
 
     /// The peers of a node.
@@ -299,7 +317,7 @@ impl SimNet {
         node.in_sync.clear();
         node.watched.clear();
         let (peers, cluster_id, originated) = (node.peers.clone(), node.cluster_id, node.originated.clone());
-        self.input(number, Input::Configure { peers, cluster_id });
+        self.configure(number, peers, cluster_id);
         self.input(number, Input::Originate(originated));
     }
 

@@ -1,0 +1,79 @@
+//! The task that notices when this node's addresses change, of the diagram above.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use kernel::Linux;
+use store::Journal;
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use types::RouterId;
+use types::config::AddressDetection;
+
+use super::{ApiServer, node, tell};
+use crate::{addresses, node_object};
+
+/// A change of addresses comes in steps; the last one counts.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// This node's addresses, and what they follow from.
+pub(crate) struct OwnAddresses {
+    /// How they are found.
+    pub(crate) methods: AddressDetection,
+    /// Where those are remembered that Kubernetes knows.
+    pub(crate) journal: Journal,
+    /// Those that Kubernetes knows.
+    pub(crate) internal: Vec<IpAddr>,
+    /// What was found.
+    pub(crate) found: watch::Sender<Vec<IpAddr>>,
+    /// The speaker's identifier while there is no IPv4 address.
+    pub(crate) drawn_router_id: RouterId,
+}
+
+impl OwnAddresses {
+    /// Looks again after each change of an interface or of the Node object.
+    pub(super) async fn follow(mut self, mut interfaces: mpsc::Receiver<()>, api: Option<ApiServer>) {
+        let mut node = api.map(|api| api.node);
+        loop {
+            tokio::select! {
+                Some(()) = interfaces.recv() => tokio::time::sleep(SETTLE).await,
+                Ok(()) = node::next(&mut node) => {}
+                else => return,
+            }
+            if let Some(node) = &mut node {
+                let known = node.borrow_and_update().as_ref().map(|node| node.addresses.clone());
+                self.take_internal(known.unwrap_or_default()).await;
+            }
+            while interfaces.try_recv().is_ok() {}
+            self.look().await;
+        }
+    }
+
+    /// What Kubernetes says; a Node object without addresses is not whole yet, or going.
+    async fn take_internal(&mut self, known: Vec<IpAddr>) {
+        if known.is_empty() || known == self.internal {
+            return;
+        }
+        if let Err(error) = node_object::remember_internal(&known, &self.journal).await {
+            warn!(%error, "the next start has to ask Kubernetes for this node's addresses");
+        }
+        self.internal = known;
+    }
+
+    async fn look(&self) {
+        let (methods, internal, former) = (self.methods.clone(), self.internal.clone(), self.found.borrow().clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            addresses::find_again(&methods, &mut Linux::open()?, &internal, &former)
+        });
+        match looked.await {
+            Ok(Ok(found)) => {
+                if tell(&self.found, found.clone()) {
+                    info!(addresses = ?found, "this node has other addresses: sessions move there");
+                }
+            }
+            Ok(Err(error)) => warn!(%error, "this node's addresses stay what they were"),
+            Err(_) => {}
+        }
+    }
+}
