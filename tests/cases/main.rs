@@ -21,6 +21,8 @@ mod manifests;
 #[cfg(test)]
 mod network;
 #[cfg(test)]
+mod newer;
+#[cfg(test)]
 mod node_life;
 #[cfg(test)]
 mod policy;
