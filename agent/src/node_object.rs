@@ -54,9 +54,8 @@ pub(crate) async fn internal_addresses(config: &Config, journal: &Journal) -> an
     let Some(access) = access(config).filter(|_| methods.contains(&&DetectionMethod::KubernetesInternalIp)) else {
         return Ok(Vec::new());
     };
-    let rows = journal.load().await?;
-    let row = rows.iter().find(|row| row.table == Table::Meta && row.key == INTERNAL_ADDRESSES);
-    let remembered: Option<Vec<IpAddr>> = row.and_then(|row| serde_json::from_slice(&row.value).ok());
+    let row = journal.value(Table::Meta, INTERNAL_ADDRESSES).await?;
+    let remembered: Option<Vec<IpAddr>> = row.and_then(|row| serde_json::from_slice(&row).ok());
     let asked = match remembered {
         None => Some(ask(access).await?),
         Some(_) => tokio::time::timeout(PATIENCE, ask(access)).await.ok().transpose()?,
@@ -65,7 +64,12 @@ pub(crate) async fn internal_addresses(config: &Config, journal: &Journal) -> an
         warn!("the API server does not answer; this node's address is taken to be what it was");
         return Ok(remembered.unwrap_or_default());
     };
-    remember_internal(&addresses, journal).await?;
+    if remembered.as_ref() != Some(&addresses)
+        && let Err(error) = remember_internal(&addresses, journal).await
+    {
+        // A full disk is no reason not to serve the pods that there are.
+        warn!(error = format!("{error:#}"), "the node's address is not remembered");
+    }
     Ok(addresses)
 }
 

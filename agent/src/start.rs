@@ -202,9 +202,8 @@ fn run_dir(path: &Path) -> anyhow::Result<()> {
 }
 
 async fn journal_id(journal: &Journal) -> anyhow::Result<String> {
-    let rows = journal.load().await?;
-    if let Some(row) = rows.iter().find(|row| row.table == JournalTable::Meta && row.key == JOURNAL_ID) {
-        return Ok(String::from_utf8_lossy(&row.value).into_owned());
+    if let Some(id) = journal.value(JournalTable::Meta, JOURNAL_ID).await? {
+        return Ok(String::from_utf8_lossy(&id).into_owned());
     }
     let id = instance::new_journal_id().context("cannot make an id for the journal")?;
     journal.commit(vec![JournalWrite::put(JournalTable::Meta, JOURNAL_ID, id.clone().into_bytes())]).await?;

@@ -137,6 +137,12 @@ impl Journal {
         self.ask(Request::Load).await?
     }
 
+    /// The value of one row, if it is there.
+    pub async fn value(&self, table: Table, key: &str) -> Result<Option<Vec<u8>>, JournalError> {
+        let rows = self.load().await?;
+        Ok(rows.into_iter().find(|row| row.table == table && row.key == key).map(|row| row.value))
+    }
+
     /// Folds the log into the file and ends the thread; later calls fail with [`DatabaseError::Closed`]. Not needed for
     /// safety: it only spares the next start some reading.
     pub async fn close(&self) {

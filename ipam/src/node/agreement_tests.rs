@@ -77,7 +77,7 @@ fn who_publishes_finds_out_that_its_block_is_another_s_though_the_watch_is_silen
     let endpoints = vec!["default/a (manx/a/eth0)".to_owned()];
     assert_eq!(node.take_events(), [Event::Lost { block: prefix(BLOCK), to: "node n2".to_owned(), endpoints }]);
     let stray = Stray { pod: pod.pod, address: pod.addresses[0], owner: None };
-    assert_eq!(node.standing().strays, [stray.clone()]);
+    assert_eq!(node.standing().strays, std::slice::from_ref(&stray));
     // A watch that still shows the past does not give the block back.
     set_pools(&mut node, &[pool("v4", BLOCK, 24)]);
     node.claim_update(claim(BLOCK, "n1", 1), now);

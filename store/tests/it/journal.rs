@@ -31,6 +31,8 @@ async fn writes_are_applied_in_order_and_read_back_by_table_and_key() {
         Row { table: Table::Endpoint, key: "b".to_owned(), value: b"3".to_vec() },
     ];
     assert_eq!(journal.load().await.unwrap(), rows);
+    assert_eq!(journal.value(Table::Endpoint, "b").await.unwrap(), Some(b"3".to_vec()));
+    assert_eq!(journal.value(Table::Block, "b").await.unwrap(), None);
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 
     journal.close().await;
