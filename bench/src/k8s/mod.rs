@@ -109,7 +109,8 @@ impl Effort {
         };
         let agents_cpu = spent(agents_before, cpu(&agents)?);
         let stores_cpu = spent(stores_before, cpu(&stores)?).iter().sum();
-        tell(format_args!("all usable after {:.1} s", burst.all()));
+        let middle = median(&burst.ready).unwrap_or_default();
+        tell(format_args!("half are ready after {middle:.1} s, all usable after {:.1} s", burst.all()));
         Ok(Round { network, burst, busy, agents_cpu, stores_cpu, rest, peak })
     }
 
