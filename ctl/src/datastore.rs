@@ -67,12 +67,13 @@ impl Datastore {
         }
     }
 
-    /// Creates or replaces a resource.
+    /// Creates or replaces a resource. A store of a newer layout is not written to.
     pub(crate) async fn put(&self, resource: &Resource) -> anyhow::Result<()> {
         let reference = resource.reference();
         match self {
             Self::Agent(agent) => Ok(agent.put(&path(&reference), resource).await?),
             Self::Etcd(store) => {
+                store::check_schema(store.as_ref()).await?;
                 let key = keys::resource_named(&reference);
                 let write = Write::Put { key, value: store::encode(resource), session: None };
                 store.transact(Vec::new(), vec![write]).await?;
@@ -81,7 +82,7 @@ impl Datastore {
         }
     }
 
-    /// Deletes a resource; false where there was none.
+    /// Deletes a resource; false where there was none. A store of a newer layout is not written to.
     pub(crate) async fn delete(&self, reference: &ResourceRef) -> anyhow::Result<bool> {
         match self {
             Self::Agent(agent) => match agent.delete(&path(reference)).await {
@@ -90,6 +91,7 @@ impl Datastore {
                 Err(error) => Err(error.into()),
             },
             Self::Etcd(store) => {
+                store::check_schema(store.as_ref()).await?;
                 let key: Key = keys::resource_named(reference);
                 let present = Check { key: key.clone(), expect: store::Expect::Present };
                 let outcome = store.transact(vec![present], vec![Write::Delete { key }]).await?;

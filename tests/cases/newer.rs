@@ -58,7 +58,11 @@ fn what_a_newer_version_stored_is_refused_by_name_and_the_rest_is_used() -> Test
     ends_with(node, "nodes/node1/alive: value version 2 is newer than 1", || put("nodes/node1/alive", NEWER))?;
     etcd.ctl(&["del", "/manx/v1/nodes/node1/alive"])?;
     ends_with(node, "key `version` says 2; this build knows 1 and older", || put("version", r#"{"version":2}"#))?;
+    let delete = ["delete", "ippool", "newer"];
+    let refused = node.agent().ctl(&delete).expect_err("a write into a newer layout").to_string();
+    assert!(refused.contains("key `version` says 2"), "{refused}");
     put("version", r#"{"version":1}"#)?;
+    node.agent().ctl(&delete)?;
     // The cache alone can be had again.
     let folder = node.path("/var/lib/manx");
     // What a log beside it holds would win.
