@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use bgp::PeerConfig;
 use bgp::sessions::{Cluster as Declared, sessions};
 use types::resource::{BgpConfigurationSpec, BgpPeerSpec, IpPoolSpec, Kind, Metadata, NodeSpec, Resource, Spec};
-use types::{Asn, ClusterNode, Family, Gone, NodeName, Prefix, Registration, ResourceName, ServiceRanges};
+use types::{Asn, ClusterNode, Gone, NodeName, Prefix, Registration, ResourceName, ServiceRanges};
 
 use crate::load_balancer::Pool;
 use crate::sources::ClusterUpdate;
@@ -133,7 +133,7 @@ impl Cluster {
             unexported: pools.iter().filter(|(_, pool, _)| pool.disable_bgp_export).map(|(_, p, _)| p.cidr).collect(),
             load_balancers: load_balancers.collect(),
             services: configuration.service_ranges(),
-            nodes: nodes.iter().map(|node| (node.name.clone(), addresses(node))).collect(),
+            nodes: nodes.iter().map(|node| (node.name.clone(), node.addresses())).collect(),
             contested: node.iter().flat_map(|node| self.contested(node, &nodes)).collect(),
             node,
             pools,
@@ -143,11 +143,10 @@ impl Cluster {
     /// Nodes that have an address of this one, but for those that are gone: machines are given new names.
     fn contested(&self, own: &ClusterNode, nodes: &[ClusterNode]) -> Vec<(IpAddr, NodeName)> {
         let others = nodes.iter().filter(|other| other.name != own.name && self.gone.find(&other.name).is_none());
-        let shared = |other: &ClusterNode| {
-            let both = Family::ALL.into_iter().filter_map(|family| own.address(family).zip(other.address(family)));
-            both.filter(|(ours, theirs)| ours == theirs).map(|(ours, _)| (ours, other.name.clone())).collect::<Vec<_>>()
-        };
-        others.flat_map(shared).collect()
+        let ours = own.addresses();
+        let claims =
+            others.flat_map(|other| other.addresses().into_iter().map(|address| (address, other.name.clone())));
+        claims.filter(|(address, _)| ours.contains(address)).collect()
     }
 
     /// Nodes that are registered or declared.
@@ -190,11 +189,6 @@ impl Cluster {
         };
         self.peers.iter().map(|(name, resource)| (name, &resource.spec)).filter_map(spec).collect()
     }
-}
-
-/// At most one per family.
-fn addresses(node: &ClusterNode) -> Vec<IpAddr> {
-    Family::ALL.into_iter().filter_map(|family| node.address(family)).collect()
 }
 
 fn node_spec(resource: &Resource) -> Option<(&Metadata, &NodeSpec)> {

@@ -402,7 +402,7 @@ impl ClusterTask {
     /// Who this node is: told to all who name its addresses. An address that another node claims as well is an error on both.
     async fn identify(&mut self, desired: &Desired) -> bgp::Identity {
         let addresses = match &desired.node {
-            Some(node) => types::Family::ALL.into_iter().filter_map(|family| node.address(family)).collect(),
+            Some(node) => node.addresses(),
             None => self.addresses.borrow().clone(),
         };
         let speaks_as = addresses::identity(&addresses, self.drawn_router_id);

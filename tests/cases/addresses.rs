@@ -10,10 +10,8 @@ use tests::{Lab, Node, Options, Place, can_run_labs, wait_for, wait_until};
 use types::Family;
 
 use crate::network::{apply, own_blocks, peer, reaches, status};
-use crate::node_life::{POOLS, pair};
+use crate::node_life::{ETCD, POOLS, pair};
 use crate::{CONVERGENCE, TestResult};
-
-const ETCD: &str = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
 
 /// A machine's addresses, those that it has after a change behind.
 const NODE1: [&str; 2] = ["192.0.2.1", "2001:db8::1"];

@@ -6,10 +6,8 @@ use serde_json::Value;
 use tests::{Lab, Node, Options, Place, PodSpec, can_run_labs, wait_for};
 use types::{Family, InterfaceName};
 
-use crate::node_life::{POOLS, pair};
+use crate::node_life::{ETCD, POOLS, pair};
 use crate::{CONVERGENCE, TestResult};
-
-const ETCD: &str = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
 
 /// What others have on the node, of each kind that we have something of.
 const OTHERS: &str = "

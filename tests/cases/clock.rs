@@ -6,10 +6,8 @@ use serde_json::Value;
 use tests::{Lab, Node, Options, Place, can_run_labs, say_skipped, wait_for, wait_until};
 use types::Family;
 
-use crate::node_life::{POOLS, container, pair};
+use crate::node_life::{ETCD, POOLS, container, pair};
 use crate::{CONVERGENCE, TestResult};
-
-const ETCD: &str = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
 
 /// Where the clock of a node's agent is set.
 const CLOCK: &str = "/run/clock";

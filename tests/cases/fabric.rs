@@ -89,8 +89,7 @@ fn a_nodes_own_as_number_is_changed_while_it_runs_and_back() -> TestResult {
     if !can_run_labs() {
         return Ok(());
     }
-    let etcd = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
-    let file = node_life::pair("ownas", &format!("{etcd}{}", node_life::POOLS))?;
+    let file = node_life::pair("ownas", &format!("{}{}", node_life::ETCD, node_life::POOLS))?;
     let lab = Lab::up(&file, &Options::unique("ownas"))?;
     let (one, two) = (lab.node("node1"), lab.node("node2"));
     let (near, far) = (one.plug("a")?, two.plug("a")?);

@@ -6,10 +6,8 @@ use std::fs;
 use tests::{Attachment, Lab, Node, Options, Place, can_run_labs, wait_for, wait_until};
 use types::Family;
 
-use crate::node_life::{POOLS, container, first_address, pair};
+use crate::node_life::{ETCD, POOLS, container, first_address, pair};
 use crate::{CONVERGENCE, TestResult};
-
-const ETCD: &str = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
 
 /// Whose the blocks are, as etcd has it, with the key and the value of each.
 fn claims(lab: &Lab) -> Result<BTreeMap<String, String>, String> {

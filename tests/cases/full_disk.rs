@@ -5,10 +5,8 @@ use std::fs;
 use tests::{Lab, Node, Options, Place, can_run_labs, wait_until};
 use types::Family;
 
-use crate::node_life::{POOLS, container, links, pair};
+use crate::node_life::{ETCD, POOLS, container, links, pair};
 use crate::{CONVERGENCE, TestResult};
-
-const ETCD: &str = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
 
 /// Leaves no space where the agent keeps its state.
 fn fill(node: &Node) -> TestResult {

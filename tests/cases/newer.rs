@@ -4,7 +4,7 @@ use std::fs;
 
 use tests::{Lab, Node, Options, can_run_labs, wait_for};
 
-use crate::node_life::{POOLS, pair};
+use crate::node_life::{ETCD, POOLS, pair};
 use crate::{CONVERGENCE, TestResult};
 
 /// A value that only a newer build can read.
@@ -29,7 +29,7 @@ fn what_a_newer_version_stored_is_refused_by_name_and_the_rest_is_used() -> Test
     if !can_run_labs() {
         return Ok(());
     }
-    let settings = format!("etcd: {{endpoints: ['http://172.20.40.10:2379']}}\n{POOLS}");
+    let settings = format!("{ETCD}{POOLS}");
     let lab = Lab::up(&pair("newer", &settings)?, &Options::unique("newer"))?;
     let (node, etcd) = (lab.node("node1"), lab.node("etcd").etcd());
     let put = |key: &str, value: &str| etcd.ctl(&["put", &format!("/manx/v1/{key}"), value]);

@@ -52,7 +52,8 @@ topology:
     Ok(folder.join("pair.clab.yml"))
 }
 
-const ETCD: &str = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
+/// The etcd of a [`pair`], and pools, for its agents' configuration.
+pub(crate) const ETCD: &str = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
 pub(crate) const POOLS: &str = "initialPools: [{cidr: 10.42.0.0/16}, {cidr: 'fd00:42::/64'}]\n";
 
 fn up(test: &str, agent: &str) -> Result<Lab, Box<dyn std::error::Error>> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::node_life::{POOLS, pair};
+use crate::node_life::{ETCD, POOLS, pair};
 use crate::{CONVERGENCE, TestResult};
 use tests::{Apiserver, Lab, Node, Options, wait_for};
 
@@ -30,8 +30,7 @@ fn what_a_deleted_node_had_is_taken_back_after_the_grace_and_it_begins_anew_when
     if !Apiserver::can_run() {
         return Ok(());
     }
-    let etcd = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
-    let file = pair("reclaim", &format!("{etcd}{POOLS}{AGENT}"))?;
+    let file = pair("reclaim", &format!("{ETCD}{POOLS}{AGENT}"))?;
     let lab = Lab::up(&file, &Options::unique("reclaim").without_agents())?;
     let server = Apiserver::start(lab.node("etcd"))?;
     server.start_agents(&lab, CONVERGENCE)?;

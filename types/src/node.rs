@@ -125,6 +125,11 @@ impl ClusterNode {
         }
     }
 
+    /// The addresses it peers from: at most one per family.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        Family::ALL.into_iter().filter_map(|family| self.address(family)).collect()
+    }
+
     /// The prefix of the node's own address of the family.
     pub fn host_prefix(&self, family: Family) -> Option<Prefix> {
         self.address(family).map(Prefix::host)

@@ -36,29 +36,33 @@ impl OwnAddresses {
     pub(super) async fn follow(mut self, mut interfaces: mpsc::Receiver<()>, api: Option<ApiServer>) {
         let mut node = api.map(|api| api.node);
         loop {
-            tokio::select! {
-                Some(()) = interfaces.recv() => tokio::time::sleep(SETTLE).await,
-                Ok(()) = node::next(&mut node) => {}
+            let have_changed = tokio::select! {
+                Some(()) = interfaces.recv() => {
+                    tokio::time::sleep(SETTLE).await;
+                    while interfaces.try_recv().is_ok() {}
+                    true
+                }
+                Ok(()) = node::next(&mut node) => false,
                 else => return,
+            };
+            let known = node.as_mut().and_then(|node| node.borrow_and_update().as_ref().map(|it| it.addresses.clone()));
+            // Most of what changes in a Node object is no address.
+            if self.take_internal(known.unwrap_or_default()).await || have_changed {
+                self.look().await;
             }
-            if let Some(node) = &mut node {
-                let known = node.borrow_and_update().as_ref().map(|node| node.addresses.clone());
-                self.take_internal(known.unwrap_or_default()).await;
-            }
-            while interfaces.try_recv().is_ok() {}
-            self.look().await;
         }
     }
 
-    /// What Kubernetes says; a Node object without addresses is not whole yet, or going.
-    async fn take_internal(&mut self, known: Vec<IpAddr>) {
+    /// What Kubernetes says; a Node object without addresses is not whole yet, or going. Whether it is news.
+    async fn take_internal(&mut self, known: Vec<IpAddr>) -> bool {
         if known.is_empty() || known == self.internal {
-            return;
+            return false;
         }
         if let Err(error) = node_object::remember_internal(&known, &self.journal).await {
             warn!(%error, "the next start has to ask Kubernetes for this node's addresses");
         }
         self.internal = known;
+        true
     }
 
     async fn look(&self) {
