@@ -12,7 +12,6 @@ mod node;
 mod pod;
 mod prefix;
 mod service;
-mod update;
 
 pub mod api;
 pub mod backoff;
@@ -21,6 +20,7 @@ pub mod config;
 pub mod policy;
 pub mod resource;
 pub mod selector;
+pub mod update;
 
 pub use asn::{Asn, AsnError, ClusterId, RouterId, RouterIdError};
 pub use endpoint::{EndpointId, EndpointIdError, EndpointPort, PodRef, WorkloadEndpoint};
