@@ -15,6 +15,8 @@ mod fencing;
 #[cfg(test)]
 mod full_disk;
 #[cfg(test)]
+mod house;
+#[cfg(test)]
 mod lab_itself;
 #[cfg(test)]
 mod manifests;

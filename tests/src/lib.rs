@@ -55,6 +55,7 @@ mod probe;
 mod process;
 pub mod reach;
 mod runtime;
+pub mod sources;
 mod state;
 pub mod topology;
 mod wait;
