@@ -58,7 +58,7 @@ pub(crate) fn installed(program: &str, package: &str) -> Result<PathBuf, LabErro
 /// SKIPPED, and a reader of the log sees it. `MANX_LABS=off` is for whoever wants the quick tests alone.
 pub fn can_run_labs() -> bool {
     if std::env::var_os("MANX_LABS").is_some_and(|wanted| wanted == "off") {
-        say_skipped(&"labs are switched off (MANX_LABS=off)");
+        say_skipped(&"labs and API servers are switched off (MANX_LABS=off)");
         return false;
     }
     let missing = if geteuid().is_root() {
