@@ -28,14 +28,13 @@ const ALLOWED: [(&str, &[&str]); 15] = [
 ];
 
 /// Foreign crates that only some of ours may name in normal dependencies.
-const CONFINED: [(&str, &[&str]); 12] = [
+const CONFINED: [(&str, &[&str]); 11] = [
     ("etcd-client", &["store"]),
     ("rusqlite", &["store"]),
     ("rtnetlink", &["kernel"]),
     ("netlink-packet-route", &["kernel"]),
     ("netlink-sys", &["kernel"]),
     ("kube", &["watch"]),
-    ("k8s-openapi", &["watch"]),
     ("k8s-openapi", &["watch"]),
     ("axum", &["agent", "ctl"]),
     ("hyper", &["agent", "ctl"]),

@@ -9,6 +9,8 @@ mod clean;
 #[cfg(test)]
 mod clock;
 #[cfg(test)]
+mod documents;
+#[cfg(test)]
 mod fabric;
 #[cfg(test)]
 mod fencing;

@@ -54,9 +54,13 @@ pub(crate) fn installed(program: &str, package: &str) -> Result<PathBuf, LabErro
     found.ok_or_else(|| LabError::Missing { program: program.to_owned(), hint: format!("install {package}") })
 }
 
-/// Whether this machine can run labs. If not, says so on standard error: a test that returns then has been SKIPPED, and
-/// a reader of the log sees it.
+/// Whether labs are to be run, and this machine can. If not, says so on standard error: a test that returns then has been
+/// SKIPPED, and a reader of the log sees it. `MANX_LABS=off` is for whoever wants the quick tests alone.
 pub fn can_run_labs() -> bool {
+    if std::env::var_os("MANX_LABS").is_some_and(|wanted| wanted == "off") {
+        say_skipped(&"labs and API servers are switched off (MANX_LABS=off)");
+        return false;
+    }
     let missing = if geteuid().is_root() {
         let programs =
             [("unshare", "util-linux"), ("nsenter", "util-linux"), ("ip", "iproute2"), ("etcd", "etcd-server")];

@@ -1,6 +1,7 @@
 //! Whole invocations in fresh namespaces of the real kernel, with a fake agent that puts the routes as the real one does.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process;
@@ -31,7 +32,7 @@ impl Lab {
         let node = match Netns::create() {
             Ok(node) => node,
             Err(error) => {
-                eprintln!("SKIPPED: this test makes network namespaces and needs root: {error}");
+                skipped(&format!("network namespaces need root: {error}"));
                 return None;
             }
         };
@@ -83,6 +84,13 @@ impl Lab {
     fn host_link(&self) -> Option<Link> {
         self.on_node(|kernel| kernel.link(&host_interface()).unwrap())
     }
+}
+
+/// Says that this test is SKIPPED, and why; `./run test` gathers such lines.
+fn skipped(reason: &dyn std::fmt::Display) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    // Not eprintln: the test harness would keep the line of a test that passes to itself.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
 }
 
 fn inside<T: Send>(netns: &Netns, work: impl FnOnce(&mut Linux) -> T + Send) -> T {

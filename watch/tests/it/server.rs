@@ -1,5 +1,6 @@
 //! A real kube-apiserver with an etcd of its own.
 
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -189,8 +190,13 @@ pub(crate) fn url(port: u16) -> String {
     format!("https://127.0.0.1:{port}")
 }
 
-/// The folder with the Kubernetes components: `KUBEBUILDER_ASSETS`, else where `tests/kubernetes/build.sh` puts them.
+/// The folder with the Kubernetes components: `KUBEBUILDER_ASSETS`, else where `tests/kubernetes/build.sh` puts them. None,
+/// said loudly, where they are not, or where `MANX_LABS=off` says that the quick tests alone are wanted.
 fn assets() -> Option<PathBuf> {
+    if std::env::var_os("MANX_LABS").is_some_and(|wanted| wanted == "off") {
+        skipped(&"labs and API servers are switched off (MANX_LABS=off)");
+        return None;
+    }
     let found = match std::env::var_os("KUBEBUILDER_ASSETS") {
         Some(folder) => PathBuf::from(folder),
         None => {
@@ -200,11 +206,11 @@ fn assets() -> Option<PathBuf> {
         }
     };
     if !found.join("kube-apiserver").exists() {
-        eprintln!("SKIPPED: no kube-apiserver in {}; tests/kubernetes/build.sh builds it", found.display());
+        skipped(&format!("no kube-apiserver in {}; tests/kubernetes/build.sh builds it", found.display()));
         return None;
     }
     if Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
-        eprintln!("SKIPPED: no etcd on this machine, so no kube-apiserver either");
+        skipped(&"etcd, which kube-apiserver needs, is not installed");
         return None;
     }
     Some(found)
@@ -244,6 +250,13 @@ fn end(child: &mut Option<Child>) {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+}
+
+/// Says that this test is SKIPPED, and why; `./run test` gathers such lines.
+fn skipped(reason: &dyn std::fmt::Display) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    // Not eprintln: the test harness would keep the line of a test that passes to itself.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
 }
 
 /// A port that nobody listens on, as far as one can know.

@@ -125,7 +125,7 @@ fn installed(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).exists()));
     if !found {
-        eprintln!("SKIPPED: {program} is not installed");
+        crate::skipped(&format!("{program} is not installed"));
     }
     found
 }
