@@ -254,7 +254,7 @@ fn end(child: &mut Option<Child>) {
 
 /// Says that this test is SKIPPED, and why; `./run test` gathers such lines.
 fn skipped(reason: &dyn std::fmt::Display) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    let test = thread::current().name().unwrap_or("a test").to_owned();
     // Not eprintln: the test harness would keep the line of a test that passes to itself.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
 }
