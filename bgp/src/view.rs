@@ -19,7 +19,7 @@ pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
         port: status.config.port,
         origin: status.config.description.clone(),
         asn: status.config.asn,
-        state: status.state.to_string().to_ascii_lowercase(),
+        state: status.state,
         since_secs: status.counters.since.map(|since| now.saturating_duration_since(since).as_secs()),
         families: families.iter().collect(),
         received,

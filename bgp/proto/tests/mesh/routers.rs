@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bgp_proto::session::{DownReason, StateName, StopReason};
+use bgp_proto::session::{DownReason, StopReason};
 use bgp_proto::wire::Families;
 use bgp_proto::{ImportPolicy, Input, PeerConfig, PeerEvent};
-use types::{Family, Prefix};
+use types::{Family, Prefix, SessionState};
 
 use crate::simnet::{ASN, SimNet, address, block, blocks, import, peer};
 use crate::{MINUTE, SECOND, asn, converged_mesh, downs, established, is_converged, routes_to};
@@ -163,7 +163,7 @@ fn rfc4486_4_too_many_prefixes_end_the_session_for_a_while() {
     net.originate(2, blocks(2));
     net.run(2 * MINUTE);
     let state = |net: &SimNet| net.node(1).speaker.as_ref().unwrap().peers().next().unwrap().state;
-    assert_eq!(state(&net), StateName::Idle);
+    assert_eq!(state(&net), SessionState::Idle);
     net.run(10 * MINUTE);
     assert!(is_converged(&net, 2));
 }

@@ -49,7 +49,7 @@ fn rfc4271_6_8_a_connection_that_would_lose_waits_for_the_preferred_one_and_take
     let (mut bench, dialled, accepted) = both(config());
     bench.feed(Input::Received(dialled, peer_open_with(HIGHER_ID).encode()));
     assert_eq!(bench.feed(Input::Received(dialled, keepalive())), [], "the accepted one is preferred");
-    assert_eq!(bench.session.state(), StateName::OpenConfirm);
+    assert_eq!(bench.session.state(), SessionState::OpenConfirm);
     assert_eq!(short(&bench.feed(Input::Closed(accepted))), ["established"]);
     assert_eq!(bench.session.connection(), Some(dialled));
 }

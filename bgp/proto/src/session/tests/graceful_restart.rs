@@ -85,7 +85,7 @@ fn rfc4724_4_2_a_restarted_peer_goes_on_when_the_old_connection_ends_first() {
     let (mut bench, old) = settled();
     let (new, _) = bench.accept();
     assert_eq!(bench.feed(Input::Closed(old)), [Output::Down(DownReason::ConnectionLost)]);
-    assert_eq!(bench.session.state(), StateName::OpenSent);
+    assert_eq!(bench.session.state(), SessionState::OpenSent);
     bench.feed(Input::Received(new, restartable_open().encode()));
     assert_eq!(short(&bench.feed(Input::Received(new, keepalive()))), ["established"]);
 }

@@ -36,7 +36,7 @@ fn rfc4271_8_2_2_keepalives_and_updates_from_the_peer_keep_the_session_up() {
         assert!(outputs.iter().all(|output| matches!(output, Output::Send(..))), "{outputs:?}");
         bench.feed(Input::Received(conn, message));
     }
-    assert_eq!(bench.session.state(), StateName::Established);
+    assert_eq!(bench.session.state(), SessionState::Established);
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn rfc4271_8_2_2_a_peer_that_never_sends_its_open_is_given_four_minutes() {
     let outputs = bench.tick();
     assert_eq!(bench.now - start, Duration::from_secs(240));
     assert_eq!(short(&outputs)[..2], ["NOTIFICATION 4/0", "close"]);
-    assert_eq!(bench.session.state(), StateName::Active);
+    assert_eq!(bench.session.state(), SessionState::Active);
 }
 
 #[test]
