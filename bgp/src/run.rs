@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bgp_proto::{Action, ConnId, Identity, ImportPolicy, Input, PeerConfig, Speaker, SpeakerConfig};
+use mailbox::{Ended, Mailbox};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
@@ -21,7 +22,7 @@ use crate::view;
 /// A clone of the handle to the speaker.
 #[derive(Debug, Clone)]
 pub struct Bgp {
-    commands: mpsc::Sender<Command>,
+    mailbox: Mailbox<Command>,
 }
 
 /// What the speaker says of itself, in batches and in order.
@@ -49,6 +50,12 @@ pub enum BgpError {
     Ended,
 }
 
+impl From<Ended> for BgpError {
+    fn from(Ended: Ended) -> Self {
+        Self::Ended
+    }
+}
+
 #[derive(Debug)]
 pub(crate) enum Command {
     Configure(Identity, Vec<PeerConfig>, Option<ClusterId>),
@@ -62,12 +69,12 @@ pub(crate) enum Command {
 
 impl Bgp {
     pub(crate) const fn new(commands: mpsc::Sender<Command>) -> Self {
-        Self { commands }
+        Self { mailbox: Mailbox::new(commands) }
     }
 
     /// Listens at this port from now on (and no longer at an earlier one).
     pub async fn listen(&self, port: u16) -> Result<(), BgpError> {
-        self.ask(|reply| Command::Listen(port, reply)).await?
+        self.mailbox.ask(|reply| Command::Listen(port, reply)).await?
     }
 
     /// The sessions that there should be: new ones are started, others end with a Cease, changed ones begin again, and
@@ -79,42 +86,32 @@ impl Bgp {
         peers: Vec<PeerConfig>,
         cluster_id: Option<ClusterId>,
     ) -> Result<(), BgpError> {
-        self.tell(Command::Configure(identity, peers, cluster_id)).await
+        Ok(self.mailbox.tell(Command::Configure(identity, peers, cluster_id)).await?)
     }
 
     /// What import policy accepts.
     pub async fn import(&self, accepted: ImportPolicy) -> Result<(), BgpError> {
-        self.tell(Command::Import(accepted)).await
+        Ok(self.mailbox.tell(Command::Import(accepted)).await?)
     }
 
     /// The prefixes that this node originates, all of them.
     pub async fn originate(&self, prefixes: BTreeSet<Prefix>) -> Result<(), BgpError> {
-        self.tell(Command::Originate(prefixes)).await
+        Ok(self.mailbox.tell(Command::Originate(prefixes)).await?)
     }
 
     /// Answers to [`Outputs::watches`].
     pub async fn next_hops(&self, states: Vec<NextHopState>) -> Result<(), BgpError> {
-        self.tell(Command::NextHops(states)).await
+        Ok(self.mailbox.tell(Command::NextHops(states)).await?)
     }
 
     /// The sessions as they are.
     pub async fn peers(&self) -> Result<Vec<PeerStatus>, BgpError> {
-        self.ask(Command::Peers).await
+        Ok(self.mailbox.ask(Command::Peers).await?)
     }
 
     /// The tables: of one family or both, one destination or all.
     pub async fn routes(&self, family: Option<Family>, prefix: Option<Prefix>) -> Result<Vec<RouteView>, BgpError> {
-        self.ask(|reply| Command::Routes(family, prefix, reply)).await
-    }
-
-    async fn tell(&self, command: Command) -> Result<(), BgpError> {
-        self.commands.send(command).await.map_err(|_| BgpError::Ended)
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, BgpError> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(command(reply)).await?;
-        answer.await.map_err(|_| BgpError::Ended)
+        Ok(self.mailbox.ask(|reply| Command::Routes(family, prefix, reply)).await?)
     }
 }
 
