@@ -47,7 +47,7 @@ fn rfc4271_8_1_2_a_passive_session_never_dials() {
 }
 
 #[test]
-fn rfc4271_4_2_our_open_says_who_we_are_and_what_we_can() {
+fn rfc4271_4_2_and_rfc6793_4_1_and_4_2_1_our_open_says_who_we_are_and_what_we_can() {
     let local_asn = asn(4_200_000_000);
     let terms = restart_terms(true);
     let config = SessionConfig { local_asn, graceful_restart: Some(terms.clone()), ..config() };
@@ -95,7 +95,7 @@ fn rfc4271_8_2_2_updates_are_delivered_and_counted() {
 }
 
 #[test]
-fn rfc4271_8_1_2_a_stopped_session_tells_the_peer_why_and_stays_down() {
+fn rfc4486_4_a_stopped_session_tells_the_peer_why_and_stays_down() {
     for (reason, code) in [
         (StopReason::PeerDeConfigured, "NOTIFICATION 6/3"),
         (StopReason::AdministrativeShutdown("maintenance".to_owned()), "NOTIFICATION 6/2"),

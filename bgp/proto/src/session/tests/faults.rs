@@ -175,7 +175,7 @@ fn rfc4271_8_2_2_a_notification_ends_the_session_without_an_answer() {
 }
 
 #[test]
-fn rfc4271_6_6_connection_refused_and_lost_are_told_and_tried_again() {
+fn rfc4271_8_2_2_connection_refused_and_lost_are_told_and_tried_again() {
     let (mut bench, conn) = Bench::started(config());
     let outputs = bench.feed(Input::ConnectFailed(conn, "connection refused".to_owned()));
     assert_eq!(short(&outputs), ["failed: cannot connect: connection refused"]);

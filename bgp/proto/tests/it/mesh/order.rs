@@ -9,7 +9,7 @@ use bgp_proto::wire::Families;
 use proptest::prelude::*;
 use types::{Family, Prefix};
 
-use crate::MINUTE;
+use super::MINUTE;
 use crate::simnet::{Number, SimNet, address, block};
 
 #[derive(Debug, Clone)]
