@@ -11,20 +11,20 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::tasks::SocketEvent;
 
-/// Slices of one write; more gain nothing, as the kernel takes 1,024 at most and buffers far less.
-const SLICES: usize = 64;
+/// Messages that one write hands to the kernel. More gain nothing: it takes 1,024 slices at most and buffers far less.
+const MESSAGES_PER_WRITE: usize = 64;
 
-/// Room for one read: many small messages, or a good part of a table.
-const READ: usize = 64 * 1024;
+/// Octets that one read has room for: many small messages, or a good part of a table.
+const OCTETS_PER_READ: usize = 64 * 1024;
 
 /// The owner's end of a connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// The socket.
+    /// The socket, which the reader task reads from.
     stream: Arc<TcpStream>,
     /// Encoded messages that the socket has not taken yet; the first may be written in part.
     queue: std::collections::VecDeque<Bytes>,
-    /// Told when the socket was full, so that the reader task reports when it no longer is.
+    /// Notified when the socket was full, so that the reader task reports when it has room again.
     want_write: Arc<Notify>,
     /// Ends the reader task when dropped.
     _reader: AbortOnDrop,
@@ -49,7 +49,8 @@ impl Connection {
     /// when there is room again.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         while !self.queue.is_empty() {
-            let slices: Vec<_> = self.queue.iter().take(SLICES).map(|message| IoSlice::new(message)).collect();
+            let slices: Vec<_> =
+                self.queue.iter().take(MESSAGES_PER_WRITE).map(|message| IoSlice::new(message)).collect();
             match self.stream.try_write_vectored(&slices) {
                 Ok(written) => self.taken(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -62,6 +63,7 @@ impl Connection {
         Ok(())
     }
 
+    /// Drops from the queue the octets that the kernel has taken.
     fn taken(&mut self, mut written: usize) {
         while let Some(first) = self.queue.front_mut() {
             if written < first.len() {
@@ -74,6 +76,7 @@ impl Connection {
     }
 }
 
+/// A task that does not outlive this value.
 #[derive(Debug)]
 struct AbortOnDrop(tokio::task::AbortHandle);
 
@@ -123,14 +126,19 @@ pub(crate) async fn read(
     }
 }
 
+/// What a read has brought.
 enum Filled {
+    /// Octets.
     Some,
+    /// Nothing: the socket was not readable after all.
     Nothing,
+    /// The peer's end of the stream.
     End,
 }
 
+/// Appends what the socket has to the buffer, without waiting.
 fn fill(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<Filled> {
-    buffer.reserve(READ);
+    buffer.reserve(OCTETS_PER_READ);
     match stream.try_read_buf(buffer) {
         Ok(0) => Ok(Filled::End),
         Ok(_) => Ok(Filled::Some),

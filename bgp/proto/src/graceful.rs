@@ -25,9 +25,9 @@ pub const UNMARKED_RIB_TIME: Duration = Duration::from_secs(5);
 pub(crate) struct Restart {
     /// The families whose forwarding state the kernel has kept (the F bits that peers are told).
     preserved: Families,
-    /// Whether the first configuration has come, without which nobody is known to be waited for.
+    /// Whether the first configuration has come. Before it, it is not known which peers are waited for.
     configured: bool,
-    /// By peer and family: what is still to come. A peer that is not in here is not waited for.
+    /// The peers whose End-of-RIB is waited for, by family.
     awaited: BTreeMap<(IpAddr, Family), Awaited>,
     /// The families that are in sync.
     in_sync: Families,
@@ -39,6 +39,7 @@ pub(crate) struct Restart {
     next: Option<Instant>,
 }
 
+/// An End-of-RIB that is waited for.
 #[derive(Debug, Clone, Copy)]
 struct Awaited {
     /// When the wait ends whatever happens.
@@ -63,7 +64,7 @@ impl Restart {
         }
     }
 
-    /// Whether the peers are to be told so in OPEN (the R bit): until all families are in sync.
+    /// Whether OPENs say that we have restarted (the R bit): until all families are in sync.
     pub(crate) fn is_under_way(&self) -> bool {
         !self.preserved.is_empty() && self.in_sync != Families::ALL
     }
@@ -106,13 +107,13 @@ impl Restart {
         self.changed = true;
     }
 
-    /// The session is up with these families. Each is given `patience` for its End-of-RIB.
+    /// The session is up with these families. Each is given `restart_time` for its End-of-RIB.
     pub(crate) fn established(
         &mut self,
         peer: IpAddr,
         families: Families,
         offer: Option<&PeerRestart>,
-        patience: Duration,
+        restart_time: Duration,
         now: Instant,
     ) {
         self.awaited.retain(|(address, family), awaited| {
@@ -120,13 +121,13 @@ impl Restart {
                 return true;
             }
             awaited.restarted = offer.is_some_and(|offer| offer.restarting);
-            awaited.deadline = now + if offer.is_some() { patience } else { UNMARKED_RIB_TIME.min(patience) };
+            awaited.deadline = now + if offer.is_some() { restart_time } else { UNMARKED_RIB_TIME.min(restart_time) };
             families.contains(*family)
         });
         self.changed = true;
     }
 
-    /// The session is lost before its End-of-RIB.
+    /// The session is lost; an End-of-RIB that has not come is waited for as if there had been no session.
     pub(crate) fn closed(&mut self, peer: IpAddr) {
         for awaited in self.awaited.iter_mut().filter(|((address, _), _)| *address == peer).map(|(_, awaited)| awaited)
         {
@@ -136,7 +137,7 @@ impl Restart {
         self.changed = true;
     }
 
-    /// RFC 4724 section 2: the peer has sent all it has.
+    /// The peer has sent all its routes of the family (RFC 4724 section 2).
     pub(crate) fn end_of_rib(&mut self, peer: IpAddr, family: Family) {
         self.awaited.remove(&(peer, family));
         self.changed = true;
@@ -147,7 +148,7 @@ impl Restart {
         self.next
     }
 
-    /// The families that have come into sync since the last call. Cheap once both have.
+    /// The families that have come into sync since the last call. It costs next to nothing while nothing has happened.
     pub(crate) fn poll(&mut self, now: Instant) -> Vec<Family> {
         let due = self.next.is_some_and(|next| next <= now);
         if !self.configured || !(self.changed || due) {
@@ -171,9 +172,10 @@ impl Restart {
     }
 }
 
-/// The routes of one peer that stay although its session was lost, by family, and until when.
+/// The routes of one peer that stay although its session was lost.
 #[derive(Debug, Default)]
 pub(crate) struct Retention {
+    /// Until when they stay, by family.
     until: BTreeMap<Family, Instant>,
 }
 
@@ -190,18 +192,24 @@ impl Retention {
     }
 
     /// A session is up again. Returns the families whose kept routes go at once: those that the new OPEN does not name,
-    /// or names without the F bit (RFC 4724 section 4.2). The others are given `patience` for their End-of-RIB.
-    pub(crate) fn established(&mut self, offer: Option<&PeerRestart>, patience: Duration, now: Instant) -> Families {
+    /// or names without the F bit (RFC 4724 section 4.2). The others are given `restart_time` for their End-of-RIB.
+    pub(crate) fn established(
+        &mut self,
+        offer: Option<&PeerRestart>,
+        restart_time: Duration,
+        now: Instant,
+    ) -> Families {
         let preserved = |family: &Family| offer.is_some_and(|offer| offer.forwarding.contains(*family));
         let gone = self.until.keys().copied().filter(|family| !preserved(family)).collect();
         self.until.retain(|family, _| preserved(family));
         for until in self.until.values_mut() {
-            *until = now + patience;
+            *until = now + restart_time;
         }
         gone
     }
 
-    /// RFC 4724 section 4.2: what has not been sent again by now goes. Returns whether there was anything kept.
+    /// The peer has sent all its routes of the family: those that it has not sent again go (RFC 4724 section 4.2). Returns
+    /// whether any were kept.
     pub(crate) fn end_of_rib(&mut self, family: Family) -> bool {
         self.until.remove(&family).is_some()
     }

@@ -21,9 +21,11 @@ use crate::wire::{Codec, PathAttributes};
 /// LOCAL_PREF of routes that come with none (the default of the field; RFC 4271 section 5.1.5 leaves it open).
 pub const DEFAULT_LOCAL_PREF: u32 = 100;
 
-/// The well-known communities of RFC 1997.
+/// Not to be told to other ASes (RFC 1997, Well-known Communities).
 const NO_EXPORT: u32 = 0xffff_ff01;
+/// Not to be told to any peer.
 const NO_ADVERTISE: u32 = 0xffff_ff02;
+/// Not to be told to other ASes, those of the same confederation among them.
 const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
 
 /// Which learned prefixes may be used and reflected. A refused one stays visible and is counted.
@@ -181,7 +183,8 @@ impl ExportPolicy {
             Audience::Internal { reflector, .. } => {
                 path.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
                 if source != Source::Local {
-                    // RFC 4456 section 8: set by the first reflector only; section 10: the next hop stays.
+                    // Only the first reflector sets ORIGINATOR_ID (RFC 4456 section 8), and none changes the next hop
+                    // (section 10).
                     path.originator_id = path.originator_id.or(originator);
                     path.cluster_list.splice(0..0, reflector);
                 }

@@ -20,8 +20,8 @@ fn peer(json: &str) -> (ResourceName, BgpPeerSpec) {
 fn addresses(own: &str, nodes: &[ClusterNode], peers: &[(ResourceName, BgpPeerSpec)], mesh: bool) -> Vec<String> {
     let configuration =
         BgpConfigurationSpec { node_to_node_mesh_enabled: Some(mesh), ..BgpConfigurationSpec::default() };
-    let cluster = Cluster { nodes, peers, configuration: &configuration };
-    sessions(&own.parse().unwrap(), &cluster).iter().map(|s| format!("{} as {}", s.address, s.asn)).collect()
+    let declared = DeclaredPeering { nodes, peers, configuration: &configuration };
+    sessions(&own.parse().unwrap(), &declared).iter().map(|s| format!("{} as {}", s.address, s.asn)).collect()
 }
 
 #[test]
@@ -50,11 +50,11 @@ fn reflectors_leave_the_mesh_and_both_sides_of_a_selected_session_have_it() {
     let peers = [peer(r#"{"nodeSelector": "name != 'rr'", "peerSelector": "name == 'rr'"}"#)];
     let configuration =
         BgpConfigurationSpec { node_to_node_mesh_enabled: Some(false), ..BgpConfigurationSpec::default() };
-    let cluster = Cluster { nodes: &nodes, peers: &peers, configuration: &configuration };
-    let of_reflector = sessions(&"rr".parse().unwrap(), &cluster);
+    let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration };
+    let of_reflector = sessions(&"rr".parse().unwrap(), &declared);
     assert_eq!(of_reflector.len(), 4);
     assert!(of_reflector.iter().all(|session| session.route_reflector_client));
-    let of_client = sessions(&"a".parse().unwrap(), &cluster);
+    let of_client = sessions(&"a".parse().unwrap(), &declared);
     assert_eq!(of_client.len(), 2);
     assert!(of_client.iter().all(|session| !session.route_reflector_client));
     // The mesh, where it is on, is among the others.
@@ -68,8 +68,8 @@ fn other_nodes_blocks_are_for_external_peers_that_ask_for_them() {
         let json = format!(r#"{{"peerIP": "198.51.100.1", "asNumber": {asn}, "exportOtherNodes": true}}"#);
         let peers = [peer(&json)];
         let configuration = BgpConfigurationSpec::default();
-        let cluster = Cluster { nodes: &nodes, peers: &peers, configuration: &configuration };
-        let sessions = sessions(&"a".parse().unwrap(), &cluster);
+        let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration };
+        let sessions = sessions(&"a".parse().unwrap(), &declared);
         sessions.iter().filter(|session| session.export_all).map(|session| session.address).collect::<Vec<_>>()
     };
     assert_eq!(asks(64_601), [IpAddr::from([198, 51, 100, 1])]);

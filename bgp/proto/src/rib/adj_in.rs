@@ -41,7 +41,9 @@ pub(crate) struct Path {
     marks: u8,
 }
 
+/// Import policy refuses the path.
 const REFUSED: u8 = 1;
+/// The generation of the session that the path came over.
 const GENERATION: u8 = 2;
 
 impl Path {

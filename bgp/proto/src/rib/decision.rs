@@ -62,9 +62,9 @@ pub enum Excluded {
     NextHopUnreachable,
 }
 
-/// The steps, in their order.
+/// The steps of the decision process, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Step {
+pub enum DecisionStep {
     /// A prefix that this speaker originates is never replaced by a learned one.
     LocalOrigin,
     /// RFC 4271 section 9.1.1: the higher LOCAL_PREF.
@@ -90,14 +90,14 @@ pub enum Step {
 /// What became of one candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// The best.
+    /// It is the best route, which is told to peers.
     Best,
-    /// Equal to the best up to the metric of its next hop, so packets use both (RFC 7938 section 5.2: the content of
-    /// AS_PATH may differ, its length may not). Lost to the best at this tie-break.
-    Multipath(Step),
-    /// Lost at this step.
-    Lost(Step),
-    /// Took no part.
+    /// It equals the best route up to the metric of its next hop, so packets use both (RFC 7938 section 5.2: the content
+    /// of AS_PATH may differ, its length may not). It lost to the best at this tie-break.
+    Multipath(DecisionStep),
+    /// It lost at this step.
+    Lost(DecisionStep),
+    /// It took no part.
     Excluded(Excluded),
 }
 
@@ -118,7 +118,7 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for DecisionStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::LocalOrigin => "originated here",
@@ -166,20 +166,21 @@ pub(crate) fn decide(candidates: &[Candidate]) -> Vec<Verdict> {
 }
 
 /// The steps that decide what packets use.
-const BEFORE_MULTIPATH: &[Step] = &[
-    Step::LocalOrigin,
-    Step::LocalPref,
-    Step::AsPathLength,
-    Step::Origin,
-    Step::Med,
-    Step::ExternalOverInternal,
-    Step::IgpMetric,
+const BEFORE_MULTIPATH: &[DecisionStep] = &[
+    DecisionStep::LocalOrigin,
+    DecisionStep::LocalPref,
+    DecisionStep::AsPathLength,
+    DecisionStep::Origin,
+    DecisionStep::Med,
+    DecisionStep::ExternalOverInternal,
+    DecisionStep::IgpMetric,
 ];
 
 /// The steps that choose what is told to peers among routes that packets use alike.
-const TIE_BREAKS: &[Step] = &[Step::RouterId, Step::ClusterListLength, Step::PeerAddress];
+const TIE_BREAKS: &[DecisionStep] =
+    &[DecisionStep::RouterId, DecisionStep::ClusterListLength, DecisionStep::PeerAddress];
 
-/// The candidates while steps eliminate some of them.
+/// The candidates, some of which have been eliminated by the steps so far.
 struct Contest {
     entrants: Vec<Entrant>,
 }
@@ -192,23 +193,24 @@ struct Entrant {
 }
 
 impl Contest {
-    fn run(&mut self, step: Step) {
+    /// Eliminates the candidates that lose at this step.
+    fn run(&mut self, step: DecisionStep) {
         match step {
-            Step::LocalOrigin => self.keep_lowest(step, |route| route.source != Source::Local),
-            Step::LocalPref => self.keep_lowest(step, |route| u32::MAX - route.local_pref),
-            Step::AsPathLength => self.keep_lowest(step, |route| route.as_path_length),
-            Step::Origin => self.keep_lowest(step, |route| route.origin),
-            Step::Med => self.med(),
-            Step::ExternalOverInternal => self.keep_lowest(step, |route| route.source > Source::External),
-            Step::IgpMetric => self.keep_lowest(step, |route| route.igp_metric),
-            Step::RouterId => self.keep_lowest(step, |route| route.originator),
-            Step::ClusterListLength => self.keep_lowest(step, |route| route.cluster_list_length),
-            Step::PeerAddress => self.keep_lowest(step, |route| route.peer),
+            DecisionStep::LocalOrigin => self.keep_lowest(step, |route| route.source != Source::Local),
+            DecisionStep::LocalPref => self.keep_lowest(step, |route| u32::MAX - route.local_pref),
+            DecisionStep::AsPathLength => self.keep_lowest(step, |route| route.as_path_length),
+            DecisionStep::Origin => self.keep_lowest(step, |route| route.origin),
+            DecisionStep::Med => self.med(),
+            DecisionStep::ExternalOverInternal => self.keep_lowest(step, |route| route.source > Source::External),
+            DecisionStep::IgpMetric => self.keep_lowest(step, |route| route.igp_metric),
+            DecisionStep::RouterId => self.keep_lowest(step, |route| route.originator),
+            DecisionStep::ClusterListLength => self.keep_lowest(step, |route| route.cluster_list_length),
+            DecisionStep::PeerAddress => self.keep_lowest(step, |route| route.peer),
         }
     }
 
     /// Eliminates all that are not lowest by `key` among those still in.
-    fn keep_lowest<K: Ord>(&mut self, step: Step, key: impl Fn(&Candidate) -> K) {
+    fn keep_lowest<K: Ord>(&mut self, step: DecisionStep, key: impl Fn(&Candidate) -> K) {
         let Some(lowest) = self.entrants.iter().filter(|entrant| entrant.is_in()).map(|e| key(&e.candidate)).min()
         else {
             return;
@@ -226,7 +228,7 @@ impl Contest {
         for entrant in self.entrants.iter_mut().filter(|entrant| entrant.is_in()) {
             let route = entrant.candidate;
             if still_in.iter().any(|other| other.neighbour_as == route.neighbour_as && other.med < route.med) {
-                entrant.lose(Step::Med);
+                entrant.lose(DecisionStep::Med);
             }
         }
     }
@@ -252,7 +254,7 @@ impl Entrant {
         self.out.is_none()
     }
 
-    fn lose(&mut self, step: Step) {
+    fn lose(&mut self, step: DecisionStep) {
         self.out = Some(if TIE_BREAKS.contains(&step) { Verdict::Multipath(step) } else { Verdict::Lost(step) });
     }
 }

@@ -18,7 +18,7 @@ use crate::wire::{Cease, Handling, Message, MessageType, RouteRefresh, Update};
 pub(super) struct Established {
     /// Its connection.
     pub(super) agreed: Agreed,
-    /// Since when.
+    /// When it was established.
     since: Instant,
     /// A connection that the peer has opened since, which tells that the peer has restarted (RFC 4724 section 4.2).
     ///

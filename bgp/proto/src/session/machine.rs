@@ -213,7 +213,7 @@ impl Session {
     }
 }
 
-/// In Idle, every connection is refused (RFC 4271 section 8.2.2).
+/// Handles an input in Idle, where every connection is refused (RFC 4271 section 8.2.2).
 fn idle(until: Option<Instant>, input: Input, context: &mut Context<'_>) -> State {
     match input {
         Input::Start if until.is_none() => State::Opening(Opening::begin(context)),

@@ -38,7 +38,7 @@ enum Outgoing {
     Open(Handshake),
 }
 
-/// Which of the two connections.
+/// Which of the two connections with the peer: the one that we dial, or the one that it dials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Outgoing,

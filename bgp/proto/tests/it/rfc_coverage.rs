@@ -40,8 +40,9 @@ const INTRODUCTION: &str = "\
 # RFC coverage
 
 Each row says that a test proves a clause: it fails if the speaker stops doing what that section of the RFC asks for. A test
-of several clauses has a row for each. A clause that is not here has no test of its own, which says nothing about whether it
-is implemented. `cargo test -p CRATE NAME` runs a test by its name, with the crate that the file is in; those in
+of several clauses has a row for each. A clause is a section, with the letter of an item in it where it has such; `whole`
+stands for an RFC that does not number its sections. A clause that is not here has no test of its own, which says nothing about
+whether it is implemented. `cargo test -p CRATE NAME` runs a test by its name, with the crate that the file is in; those in
 `tests/cases` need the lab (`./run test NAME`).
 
 The page is made of the tests' names and is not edited by hand. A test that proves a clause is named after it,
@@ -125,7 +126,7 @@ struct Proof {
 
 fn render(proofs: &BTreeSet<Proof>) -> String {
     let mut page = format!("{INTRODUCTION}\n| RFC | title |\n|---|---|\n");
-    for (rfc, title) in TITLES {
+    for (rfc, title) in TITLES.iter().filter(|(rfc, _)| proofs.iter().any(|proof| proof.rfc == *rfc)) {
         page.push_str(&format!("| {rfc} | {title} |\n"));
     }
     page.push_str("\n| RFC | clause | test | file |\n|---|---|---|---|\n");
@@ -222,7 +223,7 @@ fn rfc_number(digits: &str) -> Result<u32, String> {
 /// The number between two underscores, and the letter behind it.
 fn component(part: &str) -> Option<(u32, Option<char>)> {
     let letter = part.chars().last().filter(char::is_ascii_lowercase);
-    let digits = part.strip_suffix(|last| Some(last) == letter).unwrap_or(part);
+    let digits = part.strip_suffix(|last: char| Some(last) == letter).unwrap_or(part);
     if digits.starts_with(|first: char| first.is_ascii_digit()) { Some((digits.parse().ok()?, letter)) } else { None }
 }
 

@@ -15,8 +15,9 @@ pub(crate) struct Cursor(u64);
 pub(crate) struct Log {
     /// The place of the first message that is still held.
     first: u64,
+    /// The messages that are held, in their order.
     runs: VecDeque<Packed>,
-    /// The sizes of the messages held, added up.
+    /// The octets of the messages that are held.
     bytes: usize,
 }
 

@@ -7,16 +7,16 @@ use types::Prefix;
 
 use super::log::Cursor;
 
-/// So many batches of missed prefixes are kept apart; more are merged, which bounds them by the number of prefixes.
-const BATCHES: usize = 8;
+/// How many batches of missed prefixes are kept apart. More are merged into one, which holds each prefix once.
+const MISSED_BATCHES: usize = 8;
 
-/// A peer of a group. It reads the log first, so that what it is told from the table besides is never overtaken by older
-/// news.
+/// A peer of a group. It reads the log first, so that older news of the log never comes behind what it is told from the
+/// table.
 #[derive(Debug)]
 pub(crate) struct Member {
-    /// What it has read.
+    /// The place of the log up to which it has read.
     pub(super) cursor: Cursor,
-    /// Prefixes whose news it has missed because it was slow.
+    /// Prefixes whose changes were dropped from the log before it read them, because it was slow.
     missed: VecDeque<Missed>,
     /// The slot of the table with which its walk goes on; nothing when it has walked it all.
     pub(super) walk: Option<u32>,
@@ -41,7 +41,7 @@ impl Member {
     /// Notes that the peer will not read the log about these prefixes, which are in ascending order.
     pub(super) fn miss(&mut self, prefixes: &Arc<[Prefix]>) {
         self.missed.push_back(Missed { prefixes: Arc::clone(prefixes), done: 0 });
-        if self.missed.len() > BATCHES {
+        if self.missed.len() > MISSED_BATCHES {
             let mut all: Vec<_> = self.missed.drain(..).flat_map(|missed| missed.left().to_vec()).collect();
             all.sort_unstable();
             all.dedup();
