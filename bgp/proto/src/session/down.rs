@@ -75,7 +75,7 @@ impl DownReason {
             Self::BadPeerAs { .. } => plain(ErrorCode::Open(OpenError::BadPeerAs)),
             Self::BadIdentifier(_) => plain(ErrorCode::Open(OpenError::BadIdentifier)),
             Self::NoCommonFamily(wanted) => {
-                // The capabilities that are missed, as they would stand in an OPEN (RFC 5492 section 3).
+                // The capabilities that are missed, as they would stand in an OPEN (RFC 5492 section 5).
                 let mut data = Vec::new();
                 for AfiSafi { afi, safi } in wanted.iter().map(AfiSafi::unicast) {
                     let [high, low] = afi.to_be_bytes();
