@@ -10,7 +10,7 @@ fn what_was_missed_again_and_again_is_told_once() {
     for _ in 0..100 {
         member.miss(&prefixes(0..10));
     }
-    assert!(member.missed.len() <= BATCHES);
+    assert!(member.missed.len() <= MISSED_BATCHES);
     let mut told = Vec::new();
     loop {
         let next = member.next_missed(3);
@@ -19,5 +19,5 @@ fn what_was_missed_again_and_again_is_told_once() {
         }
         told.extend(next);
     }
-    assert!(told.len() <= 10 * BATCHES, "{}", told.len());
+    assert!(told.len() <= 10 * MISSED_BATCHES, "{}", told.len());
 }
