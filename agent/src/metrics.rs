@@ -149,7 +149,7 @@ impl Moment {
 type PeerGauge = (&'static str, &'static str, fn(&PeerStatus) -> u64);
 
 const PEER_GAUGES: &[PeerGauge] = &[
-    ("bgp_peer_established", "1 while the session is Established", |peer| u64::from(peer.state == "established")),
+    ("bgp_peer_established", "1 while the session is Established", |peer| u64::from(peer.state.is_established())),
     ("bgp_peer_since_seconds", "Seconds since the session came up or went down", |peer| peer.since_secs.unwrap_or(0)),
     ("bgp_peer_received", "Routes in the peer's Adj-RIB-In", |peer| peer.received),
     ("bgp_peer_accepted", "Routes of the peer that import policy accepts", |peer| peer.accepted),

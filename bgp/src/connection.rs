@@ -11,20 +11,20 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::tasks::SocketEvent;
 
-/// Slices of one write; more gain nothing, as the kernel takes 1,024 at most and buffers far less.
-const SLICES: usize = 64;
+/// Messages that one write hands to the kernel. More gain nothing: it takes 1,024 slices at most and buffers far less.
+const MESSAGES_PER_WRITE: usize = 64;
 
-/// Room for one read: many small messages, or a good part of a table.
-const READ: usize = 64 * 1024;
+/// Octets that one read has room for: many small messages, or a good part of a table.
+const OCTETS_PER_READ: usize = 64 * 1024;
 
 /// The owner's end of a connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// The socket.
+    /// The socket, which the reader task reads from.
     stream: Arc<TcpStream>,
     /// Encoded messages that the socket has not taken yet; the first may be written in part.
     queue: std::collections::VecDeque<Bytes>,
-    /// Told when the socket was full, so that the reader task reports when it no longer is.
+    /// Notified when the socket was full, so that the reader task reports when it has room again.
     want_write: Arc<Notify>,
     /// Ends the reader task when dropped.
     _reader: AbortOnDrop,
@@ -49,7 +49,8 @@ impl Connection {
     /// when there is room again.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         while !self.queue.is_empty() {
-            let slices: Vec<_> = self.queue.iter().take(SLICES).map(|message| IoSlice::new(message)).collect();
+            let slices: Vec<_> =
+                self.queue.iter().take(MESSAGES_PER_WRITE).map(|message| IoSlice::new(message)).collect();
             match self.stream.try_write_vectored(&slices) {
                 Ok(written) => self.taken(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -62,6 +63,7 @@ impl Connection {
         Ok(())
     }
 
+    /// Drops from the queue the octets that the kernel has taken.
     fn taken(&mut self, mut written: usize) {
         while let Some(first) = self.queue.front_mut() {
             if written < first.len() {
@@ -74,6 +76,7 @@ impl Connection {
     }
 }
 
+/// A task that does not outlive this value.
 #[derive(Debug)]
 struct AbortOnDrop(tokio::task::AbortHandle);
 
@@ -123,14 +126,19 @@ pub(crate) async fn read(
     }
 }
 
+/// What a read has brought.
 enum Filled {
+    /// Octets.
     Some,
+    /// Nothing: the socket was not readable after all.
     Nothing,
+    /// The peer's end of the stream.
     End,
 }
 
+/// Appends what the socket has to the buffer, without waiting.
 fn fill(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<Filled> {
-    buffer.reserve(READ);
+    buffer.reserve(OCTETS_PER_READ);
     match stream.try_read_buf(buffer) {
         Ok(0) => Ok(Filled::End),
         Ok(_) => Ok(Filled::Some),
@@ -156,67 +164,4 @@ async fn deliver(id: ConnId, buffer: &mut BytesMut, events: &mpsc::Sender<Socket
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let dialled = TcpStream::connect(listener.local_addr().unwrap());
-        let (dialled, accepted) = tokio::join!(dialled, listener.accept());
-        (dialled.unwrap(), accepted.unwrap().0)
-    }
-
-    #[tokio::test]
-    async fn a_full_socket_loses_nothing_and_is_reported_when_there_is_room_again() {
-        let (ours, mut theirs) = pair().await;
-        let (stream, want_write) = (Arc::new(ours), Arc::new(Notify::new()));
-        let (events, mut inbox) = mpsc::channel(16);
-        let reader = tokio::spawn(read(ConnId::new(1), Arc::clone(&stream), Arc::clone(&want_write), events));
-        let mut connection = Connection::new(stream, want_write, reader.abort_handle());
-        let message = Bytes::from(vec![7; 4_096]);
-        connection.enqueue(std::iter::repeat_n(message, 10_000));
-        connection.flush().unwrap();
-        assert!(!connection.is_drained(), "forty megabytes fit no socket buffer");
-
-        let drain = tokio::spawn(async move {
-            let mut count = 0_usize;
-            let mut buffer = vec![0; 1 << 16];
-            while count < 40_960_000 {
-                let read = tokio::io::AsyncReadExt::read(&mut theirs, &mut buffer).await.unwrap();
-                assert!(buffer[..read].iter().all(|byte| *byte == 7));
-                count += read;
-            }
-            count
-        });
-        while !connection.is_drained() {
-            let event = inbox.recv().await;
-            assert!(matches!(event, Some(SocketEvent::Writable(_))), "{event:?}");
-            connection.flush().unwrap();
-        }
-        assert_eq!(drain.await.unwrap(), 40_960_000);
-    }
-
-    #[tokio::test]
-    async fn messages_are_cut_out_of_the_stream_however_it_is_split() {
-        let (ours, mut theirs) = pair().await;
-        let (stream, want_write) = (Arc::new(ours), Arc::new(Notify::new()));
-        let (events, mut inbox) = mpsc::channel(16);
-        tokio::spawn(read(ConnId::new(1), stream, want_write, events));
-        let mut keepalive = vec![0xff; 16];
-        keepalive.extend([0, 19, 4]);
-        let mut bytes = keepalive.repeat(2);
-        bytes.extend([0; 19]);
-        for part in bytes.chunks(7) {
-            tokio::io::AsyncWriteExt::write_all(&mut theirs, part).await.unwrap();
-        }
-        for _ in 0..2 {
-            match inbox.recv().await {
-                Some(SocketEvent::Received(_, message)) => assert_eq!(message[..], keepalive[..]),
-                other => panic!("{other:?}"),
-            }
-        }
-        // A header without the marker is handed on as it is, for the speaker to answer, and ends the reading.
-        assert!(matches!(inbox.recv().await, Some(SocketEvent::Received(..))));
-        assert!(inbox.recv().await.is_none());
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@
 //! routes and next hops to be watched come out as [`Outputs`]. Nothing here decides anything about routes or sessions:
 //! that is `bgp-proto`'s, and which sessions there should be is [`sessions`]'s.
 //!
-//! The task that ends because the process ends sends nothing: peers keep this node's routes while it restarts (RFC 4724).
+//! When the agent ends, the speaker sends no NOTIFICATION: peers keep this node's routes while it restarts (RFC 4724).
 
 mod connection;
 mod run;

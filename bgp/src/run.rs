@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use bgp_proto::{Action, ConnId, Identity, ImportPolicy, Input, PeerConfig, Speaker, SpeakerConfig};
+use mailbox::{Ended, Mailbox};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
@@ -18,10 +19,11 @@ use crate::socket;
 use crate::tasks::{SocketEvent, Spawner};
 use crate::view;
 
-/// A clone of the handle to the speaker.
+/// The handle to the speaker. Clones speak to the same one.
 #[derive(Debug, Clone)]
 pub struct Bgp {
-    commands: mpsc::Sender<Command>,
+    /// To the speaker's owner.
+    mailbox: Mailbox<Command>,
 }
 
 /// What the speaker says of itself, in batches and in order.
@@ -36,7 +38,7 @@ pub struct Outputs {
 /// Why a speaker does not do what it was told.
 #[derive(Debug, thiserror::Error)]
 pub enum BgpError {
-    /// The environment: another process listens there, or the port is privileged.
+    /// The environment is at fault: another process listens there, or the port is privileged.
     #[error("cannot listen for BGP on port {port}: {error}")]
     Listen {
         /// The port.
@@ -44,9 +46,15 @@ pub enum BgpError {
         /// What the kernel says.
         error: io::Error,
     },
-    /// The owner has ended, as the agent is ending.
-    #[error("the speaker has ended")]
+    /// The speaker's owner has ended, as it does when the agent ends.
+    #[error("the BGP speaker has ended")]
     Ended,
+}
+
+impl From<Ended> for BgpError {
+    fn from(Ended: Ended) -> Self {
+        Self::Ended
+    }
 }
 
 #[derive(Debug)]
@@ -62,12 +70,12 @@ pub(crate) enum Command {
 
 impl Bgp {
     pub(crate) const fn new(commands: mpsc::Sender<Command>) -> Self {
-        Self { commands }
+        Self { mailbox: Mailbox::new(commands) }
     }
 
     /// Listens at this port from now on (and no longer at an earlier one).
     pub async fn listen(&self, port: u16) -> Result<(), BgpError> {
-        self.ask(|reply| Command::Listen(port, reply)).await?
+        self.mailbox.ask(|reply| Command::Listen(port, reply)).await?
     }
 
     /// The sessions that there should be: new ones are started, others end with a Cease, changed ones begin again, and
@@ -79,47 +87,42 @@ impl Bgp {
         peers: Vec<PeerConfig>,
         cluster_id: Option<ClusterId>,
     ) -> Result<(), BgpError> {
-        self.tell(Command::Configure(identity, peers, cluster_id)).await
+        Ok(self.mailbox.tell(Command::Configure(identity, peers, cluster_id)).await?)
     }
 
     /// What import policy accepts.
     pub async fn import(&self, accepted: ImportPolicy) -> Result<(), BgpError> {
-        self.tell(Command::Import(accepted)).await
+        Ok(self.mailbox.tell(Command::Import(accepted)).await?)
     }
 
     /// The prefixes that this node originates, all of them.
     pub async fn originate(&self, prefixes: BTreeSet<Prefix>) -> Result<(), BgpError> {
-        self.tell(Command::Originate(prefixes)).await
+        Ok(self.mailbox.tell(Command::Originate(prefixes)).await?)
     }
 
     /// Answers to [`Outputs::watches`].
     pub async fn next_hops(&self, states: Vec<NextHopState>) -> Result<(), BgpError> {
-        self.tell(Command::NextHops(states)).await
+        Ok(self.mailbox.tell(Command::NextHops(states)).await?)
     }
 
     /// The sessions as they are.
     pub async fn peers(&self) -> Result<Vec<PeerStatus>, BgpError> {
-        self.ask(Command::Peers).await
+        Ok(self.mailbox.ask(Command::Peers).await?)
     }
 
     /// The tables: of one family or both, one destination or all.
     pub async fn routes(&self, family: Option<Family>, prefix: Option<Prefix>) -> Result<Vec<RouteView>, BgpError> {
-        self.ask(|reply| Command::Routes(family, prefix, reply)).await
-    }
-
-    async fn tell(&self, command: Command) -> Result<(), BgpError> {
-        self.commands.send(command).await.map_err(|_| BgpError::Ended)
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, BgpError> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(command(reply)).await?;
-        answer.await.map_err(|_| BgpError::Ended)
+        Ok(self.mailbox.ask(|reply| Command::Routes(family, prefix, reply)).await?)
     }
 }
 
-/// Events that one round takes at most before it writes: enough to pack well, few enough to answer soon.
-const ROUND: usize = 256;
+/// Events of sockets that one round takes at most before it writes: enough to pack messages well, few enough for commands
+/// to be answered soon.
+const EVENTS_PER_ROUND: usize = 256;
+
+/// Octets after which the speaker stops handing out messages for one connection. A run of messages is handed out whole
+/// ([`Speaker::transmit`]), so this few mean one run at a time: none is taken that the socket may have no room for.
+const OCTETS_PER_TRANSMIT: usize = 256;
 
 /// The owner's state.
 pub(crate) struct Owner {
@@ -127,15 +130,15 @@ pub(crate) struct Owner {
     speaker: Speaker,
     /// Starts listeners, dials and readers.
     spawner: Spawner,
-    /// From sockets.
+    /// What sockets report.
     inbox: mpsc::Receiver<SocketEvent>,
-    /// From [`Bgp`].
+    /// What was told or asked through [`Bgp`].
     commands: mpsc::Receiver<Command>,
     /// The sockets, by the id that the speaker knows them under.
     connections: HashMap<ConnId, Connection>,
-    /// Dials under way.
+    /// The dials that are under way; aborting one gives it up.
     dials: HashMap<ConnId, AbortHandle>,
-    /// Listeners and their port.
+    /// The port that is listened at, and its listeners; aborting them ends the listening.
     listening: Option<(u16, Vec<AbortHandle>)>,
     /// Route changes that felix has not taken yet.
     fib: Outbox<FibUpdate>,
@@ -165,9 +168,9 @@ impl Owner {
         }
     }
 
-    /// Rounds of: take what has come, let the speaker decide, write once per connection.
+    /// Goes round by round: takes what has come, lets the speaker decide, and writes once per connection.
     pub(crate) async fn run(mut self) {
-        let mut events = Vec::with_capacity(ROUND);
+        let mut events = Vec::with_capacity(EVENTS_PER_ROUND);
         loop {
             let timeout = self.speaker.timeout();
             let timer = async {
@@ -180,10 +183,10 @@ impl Owner {
                 biased;
                 command = self.commands.recv() => match command {
                     Some(command) => self.command(command),
-                    // Nobody can configure or ask any more: the agent is ending.
+                    // The last handle is gone, so nobody can configure or ask any more: the agent is ending.
                     None => return,
                 },
-                count = self.inbox.recv_many(&mut events, ROUND) => {
+                count = self.inbox.recv_many(&mut events, EVENTS_PER_ROUND) => {
                     debug_assert!(count > 0, "the spawner holds a sender");
                     events.drain(..).for_each(|event| self.socket_event(event));
                 }
@@ -197,7 +200,7 @@ impl Owner {
 
     fn command(&mut self, command: Command) {
         let now = Instant::now();
-        // An answer that nobody waits for is not missed.
+        // A reply fails only when whoever asked has stopped waiting for it, which is no loss.
         match command {
             Command::Configure(identity, peers, cluster_id) => {
                 self.speaker.handle(Input::Configure { identity, peers, cluster_id }, now);
@@ -245,7 +248,7 @@ impl Owner {
                         self.connections.insert(conn, self.spawner.read(conn, stream));
                         self.speaker.handle(Input::Accepted { conn, local, remote }, now);
                     }
-                    Err(error) => debug!(%error, "a connection ended before it was taken"),
+                    Err(error) => debug!(%error, "an incoming BGP connection ended before it could be used"),
                 }
             }
             SocketEvent::Dialled(conn, dialled) => {
@@ -273,11 +276,11 @@ impl Owner {
         }
     }
 
-    /// The connection is over without our doing.
+    /// A connection has ended, and not because the speaker closed it.
     fn lost(&mut self, conn: ConnId, error: Option<io::Error>) {
         if self.connections.remove(&conn).is_some() {
             if let Some(error) = error {
-                debug!(?conn, %error, "connection lost");
+                debug!(?conn, %error, "a BGP connection was lost");
             }
             self.speaker.handle(Input::Closed { conn }, Instant::now());
         }
@@ -306,7 +309,7 @@ impl Owner {
                 }
                 if let Some(mut connection) = self.connections.remove(&conn) {
                     connection.enqueue(last_words);
-                    // It closes in any case; a peer that does not read does not hear why.
+                    // The connection closes whether or not this succeeds: a peer that does not read is not told why.
                     let _ = connection.flush();
                 }
             }
@@ -332,7 +335,7 @@ impl Owner {
                     return;
                 }
             }
-            self.speaker.transmit(conn, &mut messages, ROUND, Instant::now());
+            self.speaker.transmit(conn, &mut messages, OCTETS_PER_TRANSMIT, Instant::now());
             if messages.is_empty() {
                 return;
             }
@@ -345,9 +348,11 @@ fn ends(stream: &tokio::net::TcpStream) -> io::Result<(SocketAddr, SocketAddr)> 
     Ok((stream.local_addr()?, stream.peer_addr()?))
 }
 
-/// Values on their way to another task: the owner never waits for it, it gathers.
+/// Values on their way to another task. The owner does not wait for that task: it gathers values until there is room.
 struct Outbox<T> {
+    /// To the other task.
     sender: mpsc::Sender<Vec<T>>,
+    /// The values that have not been sent, in their order.
     waiting: Vec<T>,
 }
 
@@ -368,7 +373,7 @@ impl<T> Outbox<T> {
     async fn flush(&mut self) {
         match self.sender.reserve().await {
             Ok(permit) => permit.send(std::mem::take(&mut self.waiting)),
-            // Nobody programs routes any more: the agent is ending.
+            // The other task has ended, and with it the programming of routes: the agent is ending.
             Err(_) => self.waiting.clear(),
         }
     }

@@ -11,18 +11,18 @@ use types::{Asn, ClusterNode, Family, NodeName, ResourceName};
 /// The port of BGP (RFC 4271 section 8.2.1).
 pub const PORT: u16 = 179;
 
-/// What the sessions of one node follow from.
+/// What the cluster declares about peering, from which the sessions of each node follow.
 #[derive(Debug, Clone)]
-pub struct Cluster<'a> {
+pub struct DeclaredPeering<'a> {
     /// All nodes that are known, this one among them.
     pub nodes: &'a [ClusterNode],
-    /// All BGPPeers.
+    /// All BGPPeer resources, with their names.
     pub peers: &'a [(ResourceName, BgpPeerSpec)],
-    /// The BGPConfiguration, or its defaults.
+    /// The BGPConfiguration resource, or its defaults where there is none.
     pub configuration: &'a BgpConfigurationSpec,
 }
 
-impl Cluster<'_> {
+impl DeclaredPeering<'_> {
     /// The AS number of a node: its own, else the configuration's, else 64512.
     pub fn asn(&self, node: &ClusterNode) -> Asn {
         node.asn.or(self.configuration.as_number).unwrap_or(Asn::DEFAULT)
@@ -37,32 +37,36 @@ impl Cluster<'_> {
 /// The sessions of the node of this name, by address, with the resource that each comes from (`mesh`, or the BGPPeer's
 /// name) as description. A BGPPeer wins over the mesh, the first BGPPeer by name over later ones. One session per family
 /// of the peer's address.
-pub fn sessions(own: &NodeName, cluster: &Cluster<'_>) -> Vec<PeerConfig> {
-    let Some(own) = cluster.nodes.iter().find(|node| node.name == *own) else { return Vec::new() };
-    let mut found = Found { own, cluster, by_address: BTreeMap::new() };
+pub fn sessions(own: &NodeName, declared: &DeclaredPeering<'_>) -> Vec<PeerConfig> {
+    let Some(own) = declared.nodes.iter().find(|node| node.name == *own) else { return Vec::new() };
+    let mut found = SessionList { own, declared, by_address: BTreeMap::new() };
 
-    let mut peers: Vec<_> = cluster.peers.iter().collect();
+    let mut peers: Vec<_> = declared.peers.iter().collect();
     peers.sort_by(|(a, _), (b, _)| a.cmp(b));
     for (name, peer) in peers {
         found.bgp_peer(name.as_str(), peer);
     }
-    let mesh = cluster.configuration.node_to_node_mesh_enabled.unwrap_or(true);
+    let mesh = declared.configuration.node_to_node_mesh_enabled.unwrap_or(true);
     if mesh && own.cluster_id.is_none() {
-        for node in cluster.nodes.iter().filter(|node| node.cluster_id.is_none()) {
-            let restart_time = cluster.configuration.mesh_restart_time();
-            found.node("mesh", node, Terms { restart_time, ..Terms::default() });
+        for node in declared.nodes.iter().filter(|node| node.cluster_id.is_none()) {
+            let restart_time = declared.configuration.mesh_restart_time();
+            found.node("mesh", node, SessionTerms { restart_time, ..SessionTerms::default() });
         }
     }
     found.by_address.into_values().collect()
 }
 
-struct Found<'a> {
+/// The sessions of one node, while they are gathered.
+struct SessionList<'a> {
+    /// The node.
     own: &'a ClusterNode,
-    cluster: &'a Cluster<'a>,
+    /// Where they come from.
+    declared: &'a DeclaredPeering<'a>,
+    /// Those that were found; the first with an address stays.
     by_address: BTreeMap<IpAddr, PeerConfig>,
 }
 
-impl Found<'_> {
+impl SessionList<'_> {
     fn bgp_peer(&mut self, name: &str, peer: &BgpPeerSpec) {
         let has_session = |node: &ClusterNode| match (&peer.node, &peer.node_selector) {
             (Some(wanted), _) => node.name == *wanted,
@@ -71,7 +75,7 @@ impl Found<'_> {
         };
         match peer.target() {
             Some(PeerTarget::Router(address, asn)) if has_session(self.own) => {
-                let terms = Terms {
+                let terms = SessionTerms {
                     reflector_client: self.own.cluster_id.is_some(),
                     restart_time: peer.restart_time(),
                     export_all: peer.export_other_nodes,
@@ -81,7 +85,7 @@ impl Found<'_> {
             Some(PeerTarget::Nodes(selector)) => {
                 let selected = |node: &ClusterNode| selector.matches(&node.labels);
                 // The other side of a session needs it as well, whichever of the two the resource selects.
-                for node in self.cluster.nodes {
+                for node in self.declared.nodes {
                     let ours = has_session(self.own) && selected(node);
                     let theirs = has_session(node) && selected(self.own);
                     if ours || theirs {
@@ -89,7 +93,7 @@ impl Found<'_> {
                         self.node(
                             name,
                             node,
-                            Terms { restart_time: peer.restart_time(), export_all, ..Terms::default() },
+                            SessionTerms { restart_time: peer.restart_time(), export_all, ..SessionTerms::default() },
                         );
                     }
                 }
@@ -98,24 +102,24 @@ impl Found<'_> {
         }
     }
 
-    fn node(&mut self, origin: &str, node: &ClusterNode, terms: Terms) {
+    fn node(&mut self, origin: &str, node: &ClusterNode, terms: SessionTerms) {
         if node.name == self.own.name {
             return;
         }
-        // RFC 4456 section 7: reflectors of one cluster are no clients of each other.
+        // Reflectors of one cluster are no clients of each other (RFC 4456 section 7).
         let reflector_client = self.own.cluster_id.is_some() && node.cluster_id != self.own.cluster_id;
         for family in Family::ALL {
             if let Some(address) = node.address(family) {
-                let (port, asn) = (self.cluster.port(node), self.cluster.asn(node));
-                self.add(origin, address, port, asn, Terms { reflector_client, ..terms });
+                let (port, asn) = (self.declared.port(node), self.declared.asn(node));
+                self.add(origin, address, port, asn, SessionTerms { reflector_client, ..terms });
             }
         }
     }
 
-    fn add(&mut self, origin: &str, address: IpAddr, port: u16, asn: Asn, terms: Terms) {
+    fn add(&mut self, origin: &str, address: IpAddr, port: u16, asn: Asn, terms: SessionTerms) {
         let family = Family::of(address);
         let Some(local_address) = self.own.address(family) else { return };
-        let local_asn = self.cluster.asn(self.own);
+        let local_asn = self.declared.asn(self.own);
         self.by_address.entry(address).or_insert_with(|| PeerConfig {
             port,
             local_address: Some(local_address),
@@ -128,9 +132,9 @@ impl Found<'_> {
     }
 }
 
-/// What a session is to be like, beside its ends.
+/// What is agreed with the peer of a session, apart from who the two are.
 #[derive(Debug, Clone, Copy, Default)]
-struct Terms {
+struct SessionTerms {
     /// The peer is our client, if it is of our AS.
     reflector_client: bool,
     /// How long its routes stay while it restarts.
@@ -140,88 +144,4 @@ struct Terms {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use types::ClusterId;
-
-    fn node(name: &str, number: u8) -> ClusterNode {
-        ClusterNode {
-            name: name.parse().unwrap(),
-            ipv4: Some(std::net::Ipv4Addr::new(192, 0, 2, number)),
-            ipv6: Some(format!("2001:db8::{number}").parse().unwrap()),
-            asn: None,
-            listen_port: None,
-            cluster_id: None,
-            labels: BTreeMap::from([("name".to_owned(), name.to_owned())]),
-        }
-    }
-
-    fn peer(json: &str) -> (ResourceName, BgpPeerSpec) {
-        ("p".parse().unwrap(), serde_json::from_str(json).unwrap())
-    }
-
-    fn addresses(own: &str, nodes: &[ClusterNode], peers: &[(ResourceName, BgpPeerSpec)], mesh: bool) -> Vec<String> {
-        let configuration =
-            BgpConfigurationSpec { node_to_node_mesh_enabled: Some(mesh), ..BgpConfigurationSpec::default() };
-        let cluster = Cluster { nodes, peers, configuration: &configuration };
-        sessions(&own.parse().unwrap(), &cluster).iter().map(|s| format!("{} as {}", s.address, s.asn)).collect()
-    }
-
-    #[test]
-    fn the_mesh_is_a_session_per_family_with_every_other_node_and_none_with_oneself() {
-        let nodes = [node("a", 1), node("b", 2), ClusterNode { ipv6: None, ..node("c", 3) }];
-        let expected = ["192.0.2.2 as 64512", "192.0.2.3 as 64512", "2001:db8::2 as 64512"];
-        assert_eq!(addresses("a", &nodes, &[], true), expected);
-        assert!(addresses("a", &nodes, &[], false).is_empty());
-        assert!(addresses("unknown", &nodes, &[], true).is_empty());
-    }
-
-    #[test]
-    fn a_bgp_peer_is_for_the_nodes_that_it_selects_and_wins_over_the_mesh() {
-        let nodes = [node("a", 1), node("b", 2)];
-        let tor = [peer(r#"{"peerIP": "198.51.100.1", "asNumber": 64601, "nodeSelector": "name == 'a'"}"#)];
-        assert_eq!(addresses("a", &nodes, &tor, false), ["198.51.100.1 as 64601"]);
-        assert!(addresses("b", &nodes, &tor, false).is_empty());
-        let other = [peer(r#"{"peerIP": "192.0.2.2", "asNumber": 65000, "node": "a"}"#)];
-        assert!(addresses("a", &nodes, &other, true).contains(&"192.0.2.2 as 65000".to_owned()));
-    }
-
-    #[test]
-    fn rfc4456_reflectors_leave_the_mesh_and_both_sides_of_a_selected_session_have_it() {
-        let reflector = ClusterNode { cluster_id: Some(ClusterId([1, 1, 1, 1].into())), ..node("rr", 9) };
-        let nodes = [node("a", 1), node("b", 2), reflector];
-        let peers = [peer(r#"{"nodeSelector": "name != 'rr'", "peerSelector": "name == 'rr'"}"#)];
-        let configuration =
-            BgpConfigurationSpec { node_to_node_mesh_enabled: Some(false), ..BgpConfigurationSpec::default() };
-        let cluster = Cluster { nodes: &nodes, peers: &peers, configuration: &configuration };
-        let of_reflector = sessions(&"rr".parse().unwrap(), &cluster);
-        assert_eq!(of_reflector.len(), 4);
-        assert!(of_reflector.iter().all(|session| session.route_reflector_client));
-        let of_client = sessions(&"a".parse().unwrap(), &cluster);
-        assert_eq!(of_client.len(), 2);
-        assert!(of_client.iter().all(|session| !session.route_reflector_client));
-        // The mesh, where it is on, is among the others.
-        assert_eq!(addresses("a", &nodes, &[], true), ["192.0.2.2 as 64512", "2001:db8::2 as 64512"]);
-    }
-
-    #[test]
-    fn other_nodes_blocks_are_for_external_peers_that_ask_for_them() {
-        let nodes = [node("a", 1), node("b", 2)];
-        let asks = |asn: u32| {
-            let json = format!(r#"{{"peerIP": "198.51.100.1", "asNumber": {asn}, "exportOtherNodes": true}}"#);
-            let peers = [peer(&json)];
-            let configuration = BgpConfigurationSpec::default();
-            let cluster = Cluster { nodes: &nodes, peers: &peers, configuration: &configuration };
-            let sessions = sessions(&"a".parse().unwrap(), &cluster);
-            sessions.iter().filter(|session| session.export_all).map(|session| session.address).collect::<Vec<_>>()
-        };
-        assert_eq!(asks(64_601), [IpAddr::from([198, 51, 100, 1])]);
-        assert!(asks(64_512).is_empty());
-    }
-
-    #[test]
-    fn a_node_with_an_as_number_of_its_own_is_an_ebgp_peer() {
-        let nodes = [node("a", 1), ClusterNode { asn: Asn::new(65_001).ok(), ipv6: None, ..node("b", 2) }];
-        assert_eq!(addresses("a", &nodes, &[], true), ["192.0.2.2 as 65001"]);
-    }
-}
+mod tests;

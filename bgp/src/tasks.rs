@@ -41,24 +41,28 @@ pub(crate) enum SocketEvent {
     Closed(ConnId, Option<io::Error>),
 }
 
-/// Messages that wait for the owner; a reader with more to say waits, and with it TCP's window closes.
-const INBOX: usize = 4_096;
+/// Events of sockets that may wait for the owner. A reader that has one more waits, so that TCP's window closes and the peer
+/// slows down.
+const SOCKET_EVENTS_QUEUED: usize = 4_096;
 
-/// Commands that wait for the owner.
-const COMMANDS: usize = 64;
+/// Commands that may wait for the owner.
+const COMMANDS_QUEUED: usize = 64;
 
-/// Batches that wait for felix; the owner gathers changes meanwhile.
-const BATCHES: usize = 16;
+/// Batches that may wait for felix; the owner gathers further changes meanwhile.
+const BATCHES_QUEUED: usize = 16;
 
-/// No dial waits longer; ConnectRetry (RFC 4271 section 8.1.3) comes first.
+/// No dial waits longer than this. The ConnectRetryTimer (RFC 4271 section 8.1.3) gives a dial up earlier.
 const DIAL_LIMIT: Duration = Duration::from_secs(120);
 
-/// Starts a speaker without sessions that listens nowhere yet; [`Bgp`] gives it both.
+/// How long a listener waits after it could not accept a connection.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// Starts a speaker that has no sessions and listens nowhere: [`Bgp::configure`] and [`Bgp::listen`] change that.
 pub fn start(config: SpeakerConfig, tracker: &TaskTracker, cancel: CancellationToken) -> (Bgp, Outputs) {
-    let (events, inbox) = mpsc::channel(INBOX);
-    let (commands, requests) = mpsc::channel(COMMANDS);
-    let (fib, fib_updates) = mpsc::channel(BATCHES);
-    let (watches, next_hop_watches) = mpsc::channel(BATCHES);
+    let (events, inbox) = mpsc::channel(SOCKET_EVENTS_QUEUED);
+    let (commands, requests) = mpsc::channel(COMMANDS_QUEUED);
+    let (fib, fib_updates) = mpsc::channel(BATCHES_QUEUED);
+    let (watches, next_hop_watches) = mpsc::channel(BATCHES_QUEUED);
     let spawner = Spawner { tracker: tracker.clone(), events };
     let owner = Owner::new(config, spawner, inbox, requests, fib, watches);
     tracker.spawn(async move {
@@ -70,10 +74,12 @@ pub fn start(config: SpeakerConfig, tracker: &TaskTracker, cancel: CancellationT
     (Bgp::new(commands), Outputs { fib: fib_updates, watches: next_hop_watches })
 }
 
-/// Starts the owner's helpers.
+/// Starts the owner's listeners, dials and readers.
 #[derive(Debug)]
 pub(crate) struct Spawner {
+    /// Knows all tasks of the agent, which waits for them when it ends.
     tracker: TaskTracker,
+    /// To the owner; each task that is started gets a clone.
     events: mpsc::Sender<SocketEvent>,
 }
 
@@ -84,17 +90,19 @@ impl Spawner {
         Ok(listeners.into_iter().map(|listener| self.spawn(accept(listener, self.events.clone()))).collect())
     }
 
+    /// Dials `remote` from `local`, or from an address that the kernel chooses.
     pub(crate) fn dial(&self, id: ConnId, remote: SocketAddr, local: Option<IpAddr>) -> AbortHandle {
         let events = self.events.clone();
         self.spawn(async move {
-            let limit = || io::Error::new(io::ErrorKind::TimedOut, "no answer");
+            let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "no answer");
             let dialled = tokio::time::timeout(DIAL_LIMIT, socket::dial(remote, local)).await;
-            let dialled = dialled.unwrap_or_else(|_| Err(limit()));
-            // The owner is gone only when the agent is.
+            let dialled = dialled.unwrap_or_else(|_| Err(timed_out()));
+            // The owner is gone only when the agent is ending.
             let _ = events.send(SocketEvent::Dialled(id, dialled)).await;
         })
     }
 
+    /// Reads from a connection, and makes it writable for the owner.
     pub(crate) fn read(&self, id: ConnId, stream: TcpStream) -> Connection {
         let (stream, want_write) = (Arc::new(stream), Arc::new(Notify::new()));
         let read = connection::read(id, Arc::clone(&stream), Arc::clone(&want_write), self.events.clone());
@@ -106,14 +114,16 @@ impl Spawner {
     }
 }
 
+/// The listener task: hands every connection to the owner, until the owner is gone.
 async fn accept(listener: TcpListener, events: mpsc::Sender<SocketEvent>) {
     loop {
         let event = match listener.accept().await {
             Ok((stream, _)) => SocketEvent::Accepted(stream),
             Err(error) => {
-                // Out of file descriptors, or a connection that ended before it was taken: neither ends the listener.
-                tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                // The agent is out of file descriptors, or the connection ended before it was accepted. Neither is a reason
+                // to stop listening.
+                tracing::warn!(%error, "cannot accept a BGP connection; listening goes on");
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                 continue;
             }
         };

@@ -7,7 +7,7 @@ use bgp_proto::{PeerEvent, PeerStatus, Source};
 use types::api::{self, PathView, RouteView};
 use types::{Family, Prefix};
 
-/// One peer.
+/// A peer as the local API shows it.
 pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
     let count = |of: fn(&bgp_proto::RouteCounts) -> u32| -> u64 {
         Family::ALL.iter().map(|family| u64::from(of(status.routes.of(*family)))).sum()
@@ -19,7 +19,7 @@ pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
         port: status.config.port,
         origin: status.config.description.clone(),
         asn: status.config.asn,
-        state: status.state.to_string().to_ascii_lowercase(),
+        state: status.state,
         since_secs: status.counters.since.map(|since| now.saturating_duration_since(since).as_secs()),
         families: families.iter().collect(),
         received,
@@ -30,12 +30,12 @@ pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
     }
 }
 
-/// One destination.
+/// A destination as the local API shows it.
 pub(crate) fn route(route: &bgp_proto::RouteView<'_>) -> RouteView {
     RouteView { prefix: route.prefix, own: route.own, paths: route.paths.iter().map(path).collect() }
 }
 
-/// Whether a route is asked for: a prefix asks for itself.
+/// Whether a route is asked for: who asks for a prefix means that one alone, who asks for none means all.
 pub(crate) fn is_asked_for(asked: Option<Prefix>, prefix: Prefix) -> bool {
     asked.is_none_or(|asked| asked == prefix)
 }
@@ -60,20 +60,30 @@ fn path(path: &bgp_proto::PathView<'_>) -> PathView {
     }
 }
 
-/// An event in words, and whether somebody should look at it.
+/// What the log says of a peer's event, and whether it is a warning.
 pub(crate) fn event(event: &PeerEvent) -> (String, bool) {
     match event {
-        PeerEvent::Established(families) => (format!("established ({})", list(*families)), false),
-        PeerEvent::Down { reason, retained } if *retained == Families::NONE => (format!("down: {reason}"), true),
-        PeerEvent::Down { reason, retained } => {
-            (format!("down: {reason}; its {} routes stay while it restarts", list(*retained)), true)
+        PeerEvent::Established(families) => (format!("the session is established ({})", list(*families)), false),
+        PeerEvent::Down { reason, retained } if *retained == Families::NONE => {
+            (format!("the session is down: {reason}"), true)
         }
-        PeerEvent::AttemptFailed(reason) => (format!("not established: {reason}"), false),
-        PeerEvent::EndOfRib(family) => (format!("has sent all its {family} routes"), false),
-        PeerEvent::StaleExpired(family) => (format!("has not come back in time; its {family} routes are gone"), true),
-        PeerEvent::Fault(fault) => (format!("sent a malformed attribute: {fault}"), true),
-        PeerEvent::Rejected => ("is not a configured peer; its connection is closed".to_owned(), false),
-        PeerEvent::TooManyPeers => ("is one peer too many and is ignored".to_owned(), true),
+        PeerEvent::Down { reason, retained } => (
+            format!("the session is down: {reason}; the peer's {} routes stay while it restarts", list(*retained)),
+            true,
+        ),
+        PeerEvent::AttemptFailed(reason) => (format!("the session could not be established: {reason}"), false),
+        PeerEvent::EndOfRib(family) => (format!("the peer has sent all its {family} routes"), false),
+        PeerEvent::StaleExpired(family) => (
+            format!(
+                "the peer has not come back and sent its {family} routes again in time; those that were kept are gone"
+            ),
+            true,
+        ),
+        PeerEvent::Fault(fault) => (format!("the peer sent a malformed UPDATE: {fault}"), true),
+        PeerEvent::Rejected => ("a connection from an address that is no configured peer is closed".to_owned(), false),
+        PeerEvent::TooManyPeers => {
+            ("the speaker has as many peers as it can have; this one is ignored".to_owned(), true)
+        }
     }
 }
 

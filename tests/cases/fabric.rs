@@ -57,7 +57,7 @@ fn a_router_is_told_of_other_nodes_blocks_while_its_peer_says_so_and_of_own_ones
 }
 
 #[test]
-fn the_routers_bgp_daemon_crashing_and_starting_again_loses_no_packet() -> TestResult {
+fn rfc4724_4_2_the_routers_bgp_daemon_crashing_and_starting_again_loses_no_packet() -> TestResult {
     if !can_run_labs() {
         return Ok(());
     }

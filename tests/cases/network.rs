@@ -150,7 +150,7 @@ fn pods_of_different_nodes_and_the_host_behind_the_router_reach_each_other_witho
 }
 
 #[test]
-fn killing_or_stopping_an_agent_and_starting_it_again_loses_no_packet() -> TestResult {
+fn rfc4724_4_1_and_4_2_killing_or_stopping_an_agent_and_starting_it_again_loses_no_packet() -> TestResult {
     if !can_run_labs() {
         return Ok(());
     }
@@ -256,7 +256,7 @@ fn peers_follow_resources_live_and_a_peer_with_the_wrong_as_is_said_and_disturbs
 }
 
 #[test]
-fn garbage_on_the_bgp_port_is_answered_and_disturbs_nobody() -> TestResult {
+fn rfc4271_6_1_garbage_on_the_bgp_port_is_answered_and_disturbs_nobody() -> TestResult {
     if !can_run_labs() {
         return Ok(());
     }
@@ -299,7 +299,7 @@ fn pools(number: u8, disabled: bool) -> String {
 }
 
 #[test]
-fn reflectors_of_two_makes_connect_nodes_that_have_no_mesh_and_each_alone_is_enough() -> TestResult {
+fn rfc4456_6_and_7_reflectors_of_two_makes_connect_nodes_that_have_no_mesh_and_each_alone_is_enough() -> TestResult {
     if !can_run_labs() {
         return Ok(());
     }

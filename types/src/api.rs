@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::{Direction, Flow, Labels, PolicyId, Protocol, label_fault, label_key_fault};
-use crate::{Asn, EndpointId, Family, NodeName, PodRef, Prefix, ResourceName, RouterId};
+use crate::{Asn, EndpointId, Family, NodeName, PodRef, Prefix, ResourceName, RouterId, SessionState};
 
 /// Where the socket lies under the agent's run folder (`/run/manx`).
 pub const SOCKET: &str = "agent.sock";
@@ -86,8 +86,8 @@ pub struct PeerStatus {
     pub origin: String,
     /// Its AS number.
     pub asn: Asn,
-    /// The state of RFC 4271 section 8.2.2, in lower case.
-    pub state: String,
+    /// How far it has come.
+    pub state: SessionState,
     /// Seconds since it entered or left Established.
     pub since_secs: Option<u64>,
     /// The families of the session.

@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rfc5396_both_notations_parse_and_zero_is_refused() {
+    fn rfc5396_2_both_notations_parse_and_zero_is_refused() {
         assert_eq!("64512".parse(), Ok(Asn::DEFAULT));
         assert_eq!("64086.59904".parse(), Asn::new(4_200_000_000));
         assert_eq!("0".parse::<Asn>(), Err(AsnError::Zero));
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn rfc6793_a_number_of_four_octets_is_as_trans_in_two() {
+    fn rfc6793_4_2_2_a_number_of_four_octets_is_as_trans_in_two() {
         assert_eq!(Asn::new(4_200_000_000).unwrap().two_octets(), 23_456);
         assert_eq!(Asn::DEFAULT.two_octets(), 64_512);
     }

@@ -12,6 +12,7 @@ mod node;
 mod pod;
 mod prefix;
 mod service;
+mod session;
 
 pub mod api;
 pub mod backoff;
@@ -30,4 +31,5 @@ pub use node::{Alive, BlockClaim, ClusterNode, Gone, Registration};
 pub use pod::Pod;
 pub use prefix::{Family, Prefix, PrefixError};
 pub use service::{AddressCondition, EndpointSlice, Namespaced, Requested, Service, ServiceRanges};
+pub use session::SessionState;
 pub use update::Update;

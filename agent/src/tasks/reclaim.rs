@@ -127,7 +127,7 @@ impl ReclaimTask {
     async fn hears(&self, registration: &Registration) -> bool {
         let own = [registration.ipv4.map(IpAddr::V4), registration.ipv6.map(IpAddr::V6)];
         let peers = self.bgp.peers().await.unwrap_or_default();
-        peers.iter().any(|peer| peer.state == "established" && own.contains(&Some(peer.address)))
+        peers.iter().any(|peer| peer.state.is_established() && own.contains(&Some(peer.address)))
     }
 
     async fn take(&self, step: Step) -> Result<(), StoreError> {

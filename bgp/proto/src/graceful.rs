@@ -25,9 +25,9 @@ pub const UNMARKED_RIB_TIME: Duration = Duration::from_secs(5);
 pub(crate) struct Restart {
     /// The families whose forwarding state the kernel has kept (the F bits that peers are told).
     preserved: Families,
-    /// Whether the first configuration has come, without which nobody is known to be waited for.
+    /// Whether the first configuration has come. Before it, it is not known which peers are waited for.
     configured: bool,
-    /// By peer and family: what is still to come. A peer that is not in here is not waited for.
+    /// The peers whose End-of-RIB is waited for, by family.
     awaited: BTreeMap<(IpAddr, Family), Awaited>,
     /// The families that are in sync.
     in_sync: Families,
@@ -39,6 +39,7 @@ pub(crate) struct Restart {
     next: Option<Instant>,
 }
 
+/// An End-of-RIB that is waited for.
 #[derive(Debug, Clone, Copy)]
 struct Awaited {
     /// When the wait ends whatever happens.
@@ -63,7 +64,7 @@ impl Restart {
         }
     }
 
-    /// Whether the peers are to be told so in OPEN (the R bit): until all families are in sync.
+    /// Whether OPENs say that we have restarted (the R bit): until all families are in sync.
     pub(crate) fn is_under_way(&self) -> bool {
         !self.preserved.is_empty() && self.in_sync != Families::ALL
     }
@@ -106,13 +107,13 @@ impl Restart {
         self.changed = true;
     }
 
-    /// The session is up with these families. Each is given `patience` for its End-of-RIB.
+    /// The session is up with these families. Each is given `restart_time` for its End-of-RIB.
     pub(crate) fn established(
         &mut self,
         peer: IpAddr,
         families: Families,
         offer: Option<&PeerRestart>,
-        patience: Duration,
+        restart_time: Duration,
         now: Instant,
     ) {
         self.awaited.retain(|(address, family), awaited| {
@@ -120,13 +121,13 @@ impl Restart {
                 return true;
             }
             awaited.restarted = offer.is_some_and(|offer| offer.restarting);
-            awaited.deadline = now + if offer.is_some() { patience } else { UNMARKED_RIB_TIME.min(patience) };
+            awaited.deadline = now + if offer.is_some() { restart_time } else { UNMARKED_RIB_TIME.min(restart_time) };
             families.contains(*family)
         });
         self.changed = true;
     }
 
-    /// The session is lost before its End-of-RIB.
+    /// The session is lost; an End-of-RIB that has not come is waited for as if there had been no session.
     pub(crate) fn closed(&mut self, peer: IpAddr) {
         for awaited in self.awaited.iter_mut().filter(|((address, _), _)| *address == peer).map(|(_, awaited)| awaited)
         {
@@ -136,7 +137,7 @@ impl Restart {
         self.changed = true;
     }
 
-    /// RFC 4724 section 2: the peer has sent all it has.
+    /// The peer has sent all its routes of the family (RFC 4724 section 2).
     pub(crate) fn end_of_rib(&mut self, peer: IpAddr, family: Family) {
         self.awaited.remove(&(peer, family));
         self.changed = true;
@@ -147,7 +148,7 @@ impl Restart {
         self.next
     }
 
-    /// The families that have come into sync since the last call. Cheap once both have.
+    /// The families that have come into sync since the last call. It costs next to nothing while nothing has happened.
     pub(crate) fn poll(&mut self, now: Instant) -> Vec<Family> {
         let due = self.next.is_some_and(|next| next <= now);
         if !self.configured || !(self.changed || due) {
@@ -171,9 +172,10 @@ impl Restart {
     }
 }
 
-/// The routes of one peer that stay although its session was lost, by family, and until when.
+/// The routes of one peer that stay although its session was lost.
 #[derive(Debug, Default)]
 pub(crate) struct Retention {
+    /// Until when they stay, by family.
     until: BTreeMap<Family, Instant>,
 }
 
@@ -190,18 +192,24 @@ impl Retention {
     }
 
     /// A session is up again. Returns the families whose kept routes go at once: those that the new OPEN does not name,
-    /// or names without the F bit (RFC 4724 section 4.2). The others are given `patience` for their End-of-RIB.
-    pub(crate) fn established(&mut self, offer: Option<&PeerRestart>, patience: Duration, now: Instant) -> Families {
+    /// or names without the F bit (RFC 4724 section 4.2). The others are given `restart_time` for their End-of-RIB.
+    pub(crate) fn established(
+        &mut self,
+        offer: Option<&PeerRestart>,
+        restart_time: Duration,
+        now: Instant,
+    ) -> Families {
         let preserved = |family: &Family| offer.is_some_and(|offer| offer.forwarding.contains(*family));
         let gone = self.until.keys().copied().filter(|family| !preserved(family)).collect();
         self.until.retain(|family, _| preserved(family));
         for until in self.until.values_mut() {
-            *until = now + patience;
+            *until = now + restart_time;
         }
         gone
     }
 
-    /// RFC 4724 section 4.2: what has not been sent again by now goes. Returns whether there was anything kept.
+    /// The peer has sent all its routes of the family: those that it has not sent again go (RFC 4724 section 4.2). Returns
+    /// whether any were kept.
     pub(crate) fn end_of_rib(&mut self, family: Family) -> bool {
         self.until.remove(&family).is_some()
     }
@@ -225,125 +233,4 @@ impl Retention {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-    const B: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
-    const MINUTE: Duration = Duration::from_secs(60);
-
-    const BOTH: Families = Families::ALL;
-    const IPV4: Families = Families::only(Family::Ipv4);
-    const IPV6: Families = Families::only(Family::Ipv6);
-
-    fn offer(restarting: bool) -> PeerRestart {
-        PeerRestart { restarting, time: MINUTE, families: BOTH, forwarding: BOTH }
-    }
-
-    fn restart_with(peers: &[IpAddr], now: Instant) -> Restart {
-        let mut restart = Restart::new(BOTH);
-        for peer in peers {
-            restart.expect(*peer, IPV4, now + MINUTE);
-        }
-        assert!(restart.poll(now).is_empty(), "nothing is in sync before the configuration is known");
-        restart.configured();
-        restart
-    }
-
-    #[test]
-    fn rfc4724_4_1_a_family_is_in_sync_once_every_peer_has_sent_its_end_of_rib() {
-        let now = Instant::now();
-        let mut restart = restart_with(&[A, B], now);
-        assert_eq!(restart.poll(now), [Family::Ipv6], "no peer speaks it");
-        assert!(restart.defers_deletions(Family::Ipv4) && restart.is_under_way());
-        for peer in [A, B] {
-            restart.established(peer, IPV4, Some(&offer(false)), MINUTE, now);
-            assert!(restart.poll(now).is_empty());
-            restart.end_of_rib(peer, Family::Ipv4);
-        }
-        assert_eq!(restart.poll(now), [Family::Ipv4]);
-        assert!(!restart.defers_deletions(Family::Ipv4) && !restart.is_under_way());
-        assert!(restart.poll(now).is_empty(), "said once");
-    }
-
-    #[test]
-    fn a_peer_that_never_comes_up_is_waited_for_until_its_deadline_only() {
-        let now = Instant::now();
-        let mut restart = restart_with(&[A], now);
-        restart.poll(now);
-        assert_eq!(restart.timeout(), Some(now + MINUTE));
-        assert!(restart.poll(now + MINUTE - Duration::from_millis(1)).is_empty());
-        assert_eq!(restart.poll(now + MINUTE), [Family::Ipv4]);
-        assert_eq!(restart.timeout(), None);
-    }
-
-    #[test]
-    fn a_peer_without_graceful_restart_is_given_a_few_seconds() {
-        let now = Instant::now();
-        let mut restart = restart_with(&[A], now);
-        restart.poll(now);
-        restart.established(A, IPV4, None, MINUTE, now);
-        assert_eq!(restart.poll(now + UNMARKED_RIB_TIME), [Family::Ipv4]);
-    }
-
-    #[test]
-    fn a_peer_that_is_lost_again_has_what_is_left_of_its_time() {
-        let now = Instant::now();
-        let mut restart = restart_with(&[A], now);
-        restart.poll(now);
-        let later = now + Duration::from_secs(50);
-        restart.established(A, IPV4, Some(&offer(false)), MINUTE, later);
-        restart.poll(later);
-        assert_eq!(restart.timeout(), Some(later + MINUTE));
-        restart.closed(A);
-        restart.poll(later);
-        assert_eq!(restart.timeout(), Some(now + MINUTE));
-        restart.forget(A);
-        assert_eq!(restart.poll(later), [Family::Ipv4]);
-    }
-
-    #[test]
-    fn rfc4724_4_1_a_reflector_does_not_wait_for_a_peer_that_waits_for_it() {
-        let now = Instant::now();
-        let mut restart = restart_with(&[A], now);
-        assert!(!restart.has_chosen(Family::Ipv4));
-        restart.established(A, IPV4, Some(&offer(true)), MINUTE, now);
-        assert_eq!(restart.poll(now), [Family::Ipv6]);
-        assert!(restart.has_chosen(Family::Ipv4), "peers may be told");
-        assert!(restart.defers_deletions(Family::Ipv4), "but nothing is deleted yet");
-    }
-
-    #[test]
-    fn rfc4724_4_2_routes_stay_for_the_restart_time_after_a_loss_without_notification() {
-        let now = Instant::now();
-        let mut retention = Retention::default();
-        assert_eq!(retention.lost(Some(&offer(false)), true, now), BOTH);
-        assert!(retention.expired(now).is_empty());
-        assert_eq!(retention.expired(now + MINUTE), BOTH);
-        assert_eq!(retention.timeout(), None);
-    }
-
-    #[test]
-    fn rfc4724_4_a_notification_ends_graceful_restart() {
-        let now = Instant::now();
-        assert!(Retention::default().lost(Some(&offer(false)), false, now).is_empty());
-        assert!(Retention::default().lost(None, true, now).is_empty(), "as does a peer without the capability");
-    }
-
-    #[test]
-    fn rfc4724_4_2_a_family_without_the_f_bit_in_the_new_open_goes_at_once() {
-        let now = Instant::now();
-        let without_bit = PeerRestart { forwarding: IPV4, ..offer(true) };
-        let without_family = PeerRestart { families: IPV4, forwarding: IPV4, ..offer(true) };
-        for new in [without_bit, without_family] {
-            let mut retention = Retention::default();
-            retention.lost(Some(&offer(false)), true, now);
-            assert_eq!(retention.established(Some(&new), MINUTE, now), IPV6);
-            assert!(retention.holds(Family::Ipv4) && !retention.holds(Family::Ipv6));
-            assert!(retention.end_of_rib(Family::Ipv4) && !retention.end_of_rib(Family::Ipv4));
-        }
-        let mut retention = Retention::default();
-        retention.lost(Some(&offer(false)), true, now);
-        assert_eq!(retention.established(None, MINUTE, now), BOTH);
-    }
-}
+mod tests;

@@ -19,6 +19,6 @@ pub mod wire;
 
 pub use graceful::UNMARKED_RIB_TIME;
 pub use policy::{DEFAULT_LOCAL_PREF, ImportPolicy};
-pub use rib::{ByFamily, Excluded, MAXIMUM_PATHS, PathView, RouteCounts, RouteView, Source, Step, Verdict};
+pub use rib::{ByFamily, DecisionStep, Excluded, MAXIMUM_PATHS, PathView, RouteCounts, RouteView, Source, Verdict};
 pub use session::ConnId;
 pub use speaker::{Action, Identity, Input, PeerConfig, PeerEvent, PeerStatus, Speaker, SpeakerConfig, TableSizes};

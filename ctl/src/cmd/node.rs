@@ -65,7 +65,7 @@ fn row(peer: &PeerStatus) -> Vec<String> {
         address,
         peer.origin.clone(),
         peer.asn.to_string(),
-        peer.state.clone(),
+        peer.state.as_str().to_owned(),
         peer.since_secs.map_or_else(|| "-".to_owned(), render::age),
         peer.received.to_string(),
         peer.accepted.to_string(),

@@ -28,16 +28,23 @@ pub(crate) struct RouteAttributes {
 /// All attribute sets in use, and their next hops.
 #[derive(Debug, Default)]
 pub(crate) struct AttributeSets {
+    /// The sets by their numbers; an empty place is one of `free`.
     slots: Vec<Option<Slot>>,
+    /// Numbers that no set has, to be used again.
     free: Vec<AttrId>,
+    /// The number of every set in use.
     by_value: HashMap<Arc<RouteAttributes>, AttrId>,
+    /// The next hops that the sets name.
     next_hops: NextHops,
 }
 
+/// A set in use.
 #[derive(Debug)]
 struct Slot {
     value: Arc<RouteAttributes>,
+    /// The next hop that it names; nothing for routes of our own.
     next_hop: Option<NextHopId>,
+    /// How many paths and notes of this round refer to it.
     references: u32,
 }
 
@@ -67,7 +74,7 @@ impl AttributeSets {
         }
     }
 
-    /// Counts one less, and frees the set that has none left.
+    /// Counts one reference less, and frees a set that has none left.
     pub(crate) fn release(&mut self, id: AttrId) {
         if let Some(Some(slot)) = self.slots.get_mut(id.0 as usize) {
             slot.references = slot.references.saturating_sub(1);
@@ -116,7 +123,7 @@ impl AttributeSets {
         self.next_hops.take_changed()
     }
 
-    /// Whether [`AttributeSets::take_changed_next_hops`] has any.
+    /// Whether [`AttributeSets::take_changed_next_hops`] would return any.
     pub(crate) fn has_changed_next_hops(&self) -> bool {
         self.next_hops.has_changed()
     }

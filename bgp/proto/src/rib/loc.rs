@@ -5,7 +5,7 @@
 //! join (a walk by slot survives any change of the table, and what changes behind it is in the update group's log).
 //!
 //! Changes are not decided at once: a touched slot is noted together with what was published of it, and
-//! [`Table::settle`] decides once per round, however often the prefix changed in between.
+//! [`PrefixTable::settle`] decides once per round, however often the prefix changed in between.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -84,13 +84,18 @@ pub(crate) struct Change {
 
 /// All prefixes of one family.
 #[derive(Debug)]
-pub(crate) struct Table<N: Network> {
+pub(crate) struct PrefixTable<N: Network> {
+    /// The prefixes with their paths; a free slot has no paths and is not in `by_prefix`.
     slots: Vec<Slot<N>>,
+    /// The numbers of free slots, to be used again.
     free: Vec<u32>,
+    /// The number of each prefix's slot.
     by_prefix: PrefixMap<N, u32>,
+    /// The slots that have changed since the last [`PrefixTable::settle`].
     touched: Vec<Touched>,
 }
 
+/// A prefix and the paths to it.
 #[derive(Debug)]
 struct Slot<N> {
     prefix: N,
@@ -111,13 +116,13 @@ struct Touched {
     next_hops: Vec<IpAddr>,
 }
 
-impl<N: Network> Default for Table<N> {
+impl<N: Network> Default for PrefixTable<N> {
     fn default() -> Self {
         Self { slots: Vec::new(), free: Vec::new(), by_prefix: PrefixMap::new(), touched: Vec::new() }
     }
 }
 
-impl<N: Network> Table<N> {
+impl<N: Network> PrefixTable<N> {
     /// Takes in a route, whose reference to its attributes is handed over. Returns the route that it replaces, with its
     /// reference.
     pub(crate) fn announce(&mut self, prefix: Prefix, path: Path, attributes: &mut AttributeSets) -> Option<Path> {
@@ -226,7 +231,7 @@ impl<N: Network> Table<N> {
         }
     }
 
-    /// Whether [`Table::settle`] has something to do.
+    /// Whether [`PrefixTable::settle`] has something to do.
     pub(crate) const fn is_touched(&self) -> bool {
         !self.touched.is_empty()
     }
@@ -236,7 +241,7 @@ impl<N: Network> Table<N> {
         self.by_prefix.len()
     }
 
-    /// The best route to a prefix as of the last [`Table::settle`].
+    /// The best route to a prefix as of the last [`PrefixTable::settle`].
     pub(crate) fn best(&self, prefix: Prefix) -> Option<Best> {
         self.slots.get(*self.by_prefix.get(&N::of(prefix)?)? as usize)?.best()
     }
@@ -347,11 +352,4 @@ impl<N> Slot<N> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_costs_no_more_than_it_is_said_to() {
-        assert_eq!((size_of::<Slot<Ipv4Network>>(), size_of::<Slot<Ipv6Network>>()), (32, 48));
-    }
-}
+mod tests;

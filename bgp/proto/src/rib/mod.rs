@@ -3,10 +3,10 @@
 //! ```text
 //!            announce, withdraw, originate                 settle (once per round)
 //!   peer ──────► paths of a prefix (adj_in) ──touched──► decision ──► Change ──┬──► FibUpdate
-//!                          in Table (loc)                                      └──► UpdateGroup (adj_out) ──► octets
+//!                      in PrefixTable (loc)                                    └──► UpdateGroup (adj_out) ──► octets
 //! ```
 //!
-//! What exists how often: one [`Rib`]; one table per family; one slot of 32 octets (48 for IPv6) per prefix and one path of eight
+//! How much there is of each: one [`Rib`]; one [`PrefixTable`] per family; one slot of 32 octets (48 for IPv6) per prefix and one path of eight
 //! per peer that offers it; one attribute set however many routes bear it; one update group per set of peers that are told
 //! the same, whatever their number. There is nothing per peer and prefix besides the path.
 //!
@@ -40,8 +40,8 @@ use adj_out::{UpdateGroup, View};
 use attrs::AttributeSets;
 pub(crate) use attrs::RouteAttributes;
 pub use by_family::ByFamily;
-pub use decision::{Excluded, MAXIMUM_PATHS, Source, Step, Verdict};
-use loc::Table;
+pub use decision::{DecisionStep, Excluded, MAXIMUM_PATHS, Source, Verdict};
+use loc::PrefixTable;
 pub use sources::RouteCounts;
 use sources::Sources;
 pub use view::{PathView, RouteView};
@@ -62,15 +62,19 @@ macro_rules! with_table {
     };
 }
 
-/// A log does not hold more octets than this for slow peers.
-const LOG_LIMIT: usize = 8 * 1024 * 1024;
+/// How many octets the log of an update group holds for slow peers.
+const LOG_LIMIT_OCTETS: usize = 8 * 1024 * 1024;
 
 /// All routes of a speaker.
 #[derive(Debug, Default)]
 pub(crate) struct Rib {
+    /// The attributes of all routes.
     attributes: AttributeSets,
+    /// The routes, by family and prefix.
     tables: Tables,
+    /// The peers that routes come from, and how many routes they offer.
     sources: Sources,
+    /// Which learned prefixes may be used.
     import: ImportPolicy,
     /// What this speaker originates.
     originated: BTreeSet<Prefix>,
@@ -78,14 +82,15 @@ pub(crate) struct Rib {
     groups: Vec<Option<UpdateGroup>>,
     /// Routes of peers that go at the next [`Rib::sweep`].
     doomed: ByFamily<BTreeMap<PeerIndex, Extent>>,
-    /// How many octets a log holds for slow peers: [`LOG_LIMIT`].
+    /// How many octets a log holds for slow peers: [`LOG_LIMIT_OCTETS`], but for tests.
     log_limit: usize,
 }
 
+/// The table of each family.
 #[derive(Debug, Default)]
 struct Tables {
-    ipv4: Table<Ipv4Network>,
-    ipv6: Table<Ipv6Network>,
+    ipv4: PrefixTable<Ipv4Network>,
+    ipv6: PrefixTable<Ipv6Network>,
 }
 
 /// An update group's place in [`Rib::groups`].
@@ -103,7 +108,7 @@ pub(crate) enum Extent {
 
 impl Rib {
     pub(crate) fn new(import: ImportPolicy) -> Self {
-        Self { import, log_limit: LOG_LIMIT, ..Self::default() }
+        Self { import, log_limit: LOG_LIMIT_OCTETS, ..Self::default() }
     }
 
     // --- peers ---
@@ -392,7 +397,7 @@ impl Rib {
         }
     }
 
-    /// Whether [`Rib::settle`] has something to do.
+    /// Whether [`Rib::settle`] has nothing to do.
     pub(crate) fn is_settled(&self) -> bool {
         !self.tables.ipv4.is_touched()
             && !self.tables.ipv6.is_touched()

@@ -12,14 +12,17 @@ pub(crate) struct NextHopId(u32);
 /// Every next hop that some attribute set names.
 #[derive(Debug, Default)]
 pub(crate) struct NextHops {
+    /// The next hops by their places; a place in `free` still holds the former one.
     slots: Vec<NextHop>,
+    /// Places to be used again.
     free: Vec<NextHopId>,
+    /// The place of every next hop in use.
     by_address: HashMap<IpAddr, NextHopId>,
     /// Next hops whose need of a watch may have changed since the last [`NextHops::watches`].
     unsettled: Vec<NextHopId>,
     /// Next hops whose state has changed since the last [`NextHops::take_changed`].
     changed: HashSet<NextHopId>,
-    /// How many have not been answered.
+    /// Of how many next hops the kernel has not said anything yet.
     unanswered: usize,
 }
 
@@ -28,9 +31,9 @@ struct NextHop {
     address: IpAddr,
     /// The attribute sets that name it.
     references: u32,
-    /// The metric of the route that resolves it; nothing while none does, or none is known to.
+    /// The metric of the kernel's route to it; nothing while there is no such route, or none is known of.
     metric: Option<u32>,
-    /// Whether anything has been said of it.
+    /// Whether the kernel has said anything of it.
     answered: bool,
     /// Whether a watch has been asked for.
     watched: bool,
@@ -65,7 +68,7 @@ impl NextHops {
         id
     }
 
-    /// Counts one less.
+    /// Counts one attribute set less.
     pub(crate) fn release(&mut self, id: NextHopId) {
         if let Some(slot) = self.slots.get_mut(id.0 as usize) {
             slot.references = slot.references.saturating_sub(1);
@@ -94,12 +97,12 @@ impl NextHops {
         }
     }
 
-    /// Whether something has been said of every one.
+    /// Whether the kernel has said something of every next hop.
     pub(crate) const fn knows_all(&self) -> bool {
         self.unanswered == 0
     }
 
-    /// Whether [`NextHops::take_changed`] has any.
+    /// Whether [`NextHops::take_changed`] would return any.
     pub(crate) fn has_changed(&self) -> bool {
         !self.changed.is_empty()
     }
@@ -135,41 +138,4 @@ impl NextHops {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
-
-    #[test]
-    fn a_next_hop_is_watched_from_its_first_use_to_its_last() {
-        let mut next_hops = NextHops::default();
-        let id = next_hops.acquire(ADDRESS);
-        assert_eq!(next_hops.acquire(ADDRESS), id);
-        assert_eq!(next_hops.watches(), [NextHopWatch::Track(ADDRESS)]);
-        next_hops.release(id);
-        assert!(next_hops.watches().is_empty());
-        next_hops.release(id);
-        next_hops.acquire(ADDRESS);
-        assert!(next_hops.watches().is_empty(), "taken up again within a round");
-        next_hops.release(id);
-        assert_eq!(next_hops.watches(), [NextHopWatch::Untrack(ADDRESS)]);
-        assert!(next_hops.watches().is_empty());
-        let again = next_hops.acquire(ADDRESS);
-        next_hops.release(again);
-        assert!(next_hops.watches().is_empty(), "used for less than a round");
-    }
-
-    #[test]
-    fn rfc4271_9_1_2_1_a_next_hop_is_unreachable_until_the_kernel_says_otherwise() {
-        let mut next_hops = NextHops::default();
-        let id = next_hops.acquire(ADDRESS);
-        assert_eq!(next_hops.metric(id), None);
-        assert!(!next_hops.knows_all());
-        next_hops.set(NextHopState { address: ADDRESS, metric: Some(7) });
-        next_hops.set(NextHopState { address: ADDRESS, metric: Some(7) });
-        assert_eq!(next_hops.metric(id), Some(7));
-        assert!(next_hops.knows_all());
-        assert_eq!(next_hops.take_changed().len(), 1);
-        assert!(next_hops.take_changed().is_empty());
-    }
-}
+mod tests;

@@ -26,12 +26,15 @@ pub struct RouteCounts {
 #[derive(Debug, Default)]
 pub(super) struct Sources(Vec<Option<Peer>>);
 
+/// A peer, as far as its routes depend on it.
 #[derive(Debug)]
 struct Peer {
     address: IpAddr,
-    /// From the last OPEN; kept while the peer restarts.
+    /// The BGP Identifier of its last OPEN, which stays while the peer restarts.
     router_id: Option<RouterId>,
+    /// The generation of the routes that come now.
     generation: ByFamily<Generation>,
+    /// How many routes it offers.
     counts: ByFamily<RouteCounts>,
 }
 
@@ -53,7 +56,7 @@ impl Sources {
         }
     }
 
-    /// Returns whether it is another one than before.
+    /// Takes the identifier over, and returns whether it is another one than before.
     pub(super) fn set_router_id(&mut self, peer: PeerIndex, router_id: RouterId) -> bool {
         self.peer_mut(peer).is_some_and(|peer| peer.router_id.replace(router_id) != Some(router_id))
     }
@@ -103,7 +106,7 @@ impl Sources {
         }
     }
 
-    /// Import policy has changed its mind about a path, which says the new judgement.
+    /// Import policy judges a path otherwise than before; the path bears the new judgement.
     pub(super) fn judged(&mut self, path: &Path, family: Family) {
         if let Some(peer) = self.peer_mut(path.peer) {
             let refused = &mut peer.counts.of_mut(family).refused;

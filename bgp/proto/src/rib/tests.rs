@@ -102,7 +102,7 @@ impl Told {
 }
 
 #[test]
-fn a_peer_that_joins_is_sent_the_table_and_then_end_of_rib_once_it_may_end() {
+fn rfc4724_4_a_peer_that_joins_is_sent_the_table_and_then_end_of_rib_once_it_may_end() {
     let mut rib = rib();
     rib.announce(PeerIndex(1), Source::Client, route(1, 100), (0..200).map(prefix));
     rib.settle(|_| {});

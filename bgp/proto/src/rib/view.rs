@@ -7,7 +7,7 @@ use types::{Family, Prefix};
 use super::Rib;
 use super::adj_in::Path;
 use super::decision::{self, Source, Verdict};
-use super::loc::{Network, Peers as _, Table};
+use super::loc::{Network, Peers as _, PrefixTable};
 use crate::wire::PathAttributes;
 
 /// A destination and all that is known of it.
@@ -55,7 +55,7 @@ impl Rib {
     fn views<'a, N: Network>(
         &'a self,
         family: Family,
-        table: &'a Table<N>,
+        table: &'a PrefixTable<N>,
         within: Option<Prefix>,
     ) -> Box<dyn Iterator<Item = RouteView<'a>> + 'a> {
         match within.map(N::of) {

@@ -29,7 +29,7 @@ pub(super) struct Core {
     pub(super) idle_hold: Backoff,
 }
 
-/// The shared parts, and what one input brings along.
+/// What the states share, and what one input brings along.
 #[derive(Debug)]
 pub(super) struct Context<'a> {
     pub(super) core: &'a mut Core,
@@ -100,13 +100,13 @@ impl Context<'_> {
         self.core.counters.last_sent = Some(notification);
     }
 
-    /// An attempt is over without a session.
+    /// Says that an attempt is over without a session.
     pub(super) fn attempt_failed(&mut self, reason: DownReason) {
         self.core.counters.last_down = Some(reason.clone());
         self.outputs.push(Output::AttemptFailed(reason));
     }
 
-    /// Begins to dial; says under which id.
+    /// Begins to dial, and returns the id of the connection.
     pub(super) fn dial(&mut self) -> ConnId {
         let conn = self.outputs.conn_id();
         self.outputs.push(Output::Connect(conn));
@@ -120,8 +120,8 @@ impl Context<'_> {
     }
 }
 
-/// The longest interval of ConnectRetryTimer and idle hold.
+/// The longest interval of the ConnectRetryTimer and of the idle hold.
 pub(super) const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
-/// The first idle hold.
+/// How long the first idle hold lasts; each further one lasts twice as long.
 const FIRST_IDLE_HOLD: Duration = Duration::from_secs(5);

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use types::{Asn, RouterId};
+use types::{Asn, RouterId, SessionState};
 
 use super::config::StopReason;
-use super::machine::StateName;
 use crate::wire::{AfiSafi, Cease, DecodeError, ErrorCode, Families, FsmError, MessageType, Notification, OpenError};
 
 /// Why an established session went down, or why an attempt to establish one failed.
@@ -35,7 +34,7 @@ pub enum DownReason {
         /// The message.
         message: MessageType,
         /// The state.
-        state: StateName,
+        state: SessionState,
     },
     /// The peer says that it is another AS than configured.
     #[error("peer says that it is AS {got}, configured is AS {expected}")]
@@ -68,15 +67,15 @@ impl DownReason {
             Self::HoldTimerExpired(_) => plain(ErrorCode::HoldTimerExpired),
             Self::Malformed(error) => Some(error.notification.clone()),
             Self::Unexpected { state, .. } => plain(ErrorCode::Fsm(match state {
-                StateName::OpenSent => FsmError::InOpenSent,
-                StateName::OpenConfirm => FsmError::InOpenConfirm,
-                StateName::Established => FsmError::InEstablished,
-                StateName::Idle | StateName::Connect | StateName::Active => FsmError::Unspecific,
+                SessionState::OpenSent => FsmError::InOpenSent,
+                SessionState::OpenConfirm => FsmError::InOpenConfirm,
+                SessionState::Established => FsmError::InEstablished,
+                SessionState::Idle | SessionState::Connect | SessionState::Active => FsmError::Unspecific,
             })),
             Self::BadPeerAs { .. } => plain(ErrorCode::Open(OpenError::BadPeerAs)),
             Self::BadIdentifier(_) => plain(ErrorCode::Open(OpenError::BadIdentifier)),
             Self::NoCommonFamily(wanted) => {
-                // The capabilities that are missed, as they would stand in an OPEN (RFC 5492 section 3).
+                // The capabilities that are missed, as they would stand in an OPEN (RFC 5492 section 5).
                 let mut data = Vec::new();
                 for AfiSafi { afi, safi } in wanted.iter().map(AfiSafi::unicast) {
                     let [high, low] = afi.to_be_bytes();

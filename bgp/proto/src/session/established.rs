@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use types::SessionState;
 
 use super::agreed::Agreed;
 use super::context::{Context, LONGEST_RETRY};
 use super::down::DownReason;
 use super::handshake::{Handshake, Progress};
-use super::machine::{ConnId, Input, Output, State, StateName};
+use super::machine::{ConnId, Input, Output, State};
 use super::opening::{COLLISION_WAIT, Opening};
 use crate::wire::{Cease, Handling, Message, MessageType, RouteRefresh, Update};
 
@@ -17,7 +18,7 @@ use crate::wire::{Cease, Handling, Message, MessageType, RouteRefresh, Update};
 pub(super) struct Established {
     /// Its connection.
     pub(super) agreed: Agreed,
-    /// Since when.
+    /// When it was established.
     since: Instant,
     /// A connection that the peer has opened since, which tells that the peer has restarted (RFC 4724 section 4.2).
     ///
@@ -105,7 +106,7 @@ impl Established {
                 return self.down(DownReason::NotificationReceived(notification), context);
             }
             Message::Open(_) => {
-                let (message, state) = (MessageType::Open, StateName::Established);
+                let (message, state) = (MessageType::Open, SessionState::Established);
                 return self.down(DownReason::Unexpected { message, state }, context);
             }
         }

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use types::SessionState;
 
 use super::agreed::Agreed;
 use super::context::Context;
 use super::down::DownReason;
-use super::machine::{ConnId, StateName};
+use super::machine::ConnId;
 use super::negotiated::Negotiated;
 use crate::wire::{Codec, Message};
 
@@ -62,10 +63,10 @@ impl Handshake {
         }
     }
 
-    pub(super) const fn state(&self) -> StateName {
+    pub(super) const fn state(&self) -> SessionState {
         match self {
-            Self::OpenSent { .. } => StateName::OpenSent,
-            Self::OpenConfirm(_) | Self::Confirmed { .. } => StateName::OpenConfirm,
+            Self::OpenSent { .. } => SessionState::OpenSent,
+            Self::OpenConfirm(_) | Self::Confirmed { .. } => SessionState::OpenConfirm,
         }
     }
 

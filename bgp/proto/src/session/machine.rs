@@ -1,11 +1,10 @@
 //! The session and what goes in and out.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::time::Instant;
 
 use bytes::Bytes;
-use types::Family;
+use types::{Family, SessionState};
 
 use super::config::{SessionConfig, StopReason};
 use super::context::{Context, Core};
@@ -24,36 +23,6 @@ impl ConnId {
     /// The connection with this number.
     pub const fn new(number: u64) -> Self {
         Self(number)
-    }
-}
-
-/// The states of RFC 4271 section 8.2.2. Of two connections, the one that has come further counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum StateName {
-    /// Stopped, or held.
-    Idle,
-    /// Dialling.
-    Connect,
-    /// Waiting for the peer to dial, or to dial again.
-    Active,
-    /// Our OPEN is sent.
-    OpenSent,
-    /// The peer's OPEN is accepted.
-    OpenConfirm,
-    /// Routes may flow.
-    Established,
-}
-
-impl fmt::Display for StateName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Idle => "Idle",
-            Self::Connect => "Connect",
-            Self::Active => "Active",
-            Self::OpenSent => "OpenSent",
-            Self::OpenConfirm => "OpenConfirm",
-            Self::Established => "Established",
-        })
     }
 }
 
@@ -209,11 +178,11 @@ impl Session {
     }
 
     /// The state.
-    pub fn state(&self) -> StateName {
+    pub fn state(&self) -> SessionState {
         match &self.state {
-            State::Idle { .. } => StateName::Idle,
+            State::Idle { .. } => SessionState::Idle,
             State::Opening(opening) => opening.state(),
-            State::Established(_) => StateName::Established,
+            State::Established(_) => SessionState::Established,
         }
     }
 
@@ -244,7 +213,7 @@ impl Session {
     }
 }
 
-/// In Idle, every connection is refused (RFC 4271 section 8.2.2).
+/// Handles an input in Idle, where every connection is refused (RFC 4271 section 8.2.2).
 fn idle(until: Option<Instant>, input: Input, context: &mut Context<'_>) -> State {
     match input {
         Input::Start if until.is_none() => State::Opening(Opening::begin(context)),

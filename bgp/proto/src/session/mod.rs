@@ -35,5 +35,5 @@ pub use collision::{Survivor, survivor};
 pub use config::{SessionConfig, StopReason};
 pub use counters::{Counters, MessageCounts};
 pub use down::DownReason;
-pub use machine::{ConnId, Input, Output, Outputs, Session, StateName};
+pub use machine::{ConnId, Input, Output, Outputs, Session};
 pub use negotiated::{Negotiated, PeerRestart};

@@ -4,6 +4,7 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use types::SessionState;
 
 use super::agreed::Agreed;
 use super::collision::Survivor;
@@ -12,7 +13,7 @@ use super::context::Context;
 use super::down::DownReason;
 use super::established::Established;
 use super::handshake::{Handshake, Progress};
-use super::machine::{ConnId, Input, Output, State, StateName};
+use super::machine::{ConnId, Input, Output, State};
 use crate::wire::{Cease, ErrorCode};
 
 /// A session that is not established yet.
@@ -37,7 +38,7 @@ enum Outgoing {
     Open(Handshake),
 }
 
-/// Which of the two connections.
+/// Which of the two connections with the peer: the one that we dial, or the one that it dials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Outgoing,
@@ -123,10 +124,10 @@ impl Opening {
         outgoing.into_iter().chain(self.incoming.as_ref().and_then(Handshake::timeout)).min()
     }
 
-    pub(super) fn state(&self) -> StateName {
+    pub(super) fn state(&self) -> SessionState {
         let outgoing = match &self.outgoing {
-            Outgoing::Nothing | Outgoing::Waiting { .. } => StateName::Active,
-            Outgoing::Dialling { .. } => StateName::Connect,
+            Outgoing::Nothing | Outgoing::Waiting { .. } => SessionState::Active,
+            Outgoing::Dialling { .. } => SessionState::Connect,
             Outgoing::Open(handshake) => handshake.state(),
         };
         self.incoming.as_ref().map_or(outgoing, |handshake| handshake.state().max(outgoing))
@@ -280,7 +281,7 @@ impl Opening {
 
     /// Whether the peer's OPEN was accepted on this connection.
     fn is_agreed(&self, side: Side) -> bool {
-        self.handshake(side).is_some_and(|handshake| handshake.state() == StateName::OpenConfirm)
+        self.handshake(side).is_some_and(|handshake| handshake.state() == SessionState::OpenConfirm)
     }
 
     /// Takes a connection out.

@@ -103,7 +103,9 @@ impl PeerConfig {
     }
 
     /// Whether a session under the old terms has to end for these to hold.
-    /// What a peer was told beyond what it is to be told now is not remembered one by one; more can be told at any time.
+    ///
+    /// It has to where the peer was told more than it is to be told now, as what it was told is not remembered route by
+    /// route. More can be told at any time.
     pub(super) fn needs_new_session(&self, old: &Self) -> bool {
         let alike = Self {
             export_all: self.export_all || old.export_all,

@@ -12,7 +12,7 @@ use crate::rib::PeerIndex;
 use crate::session::{Input as SessionInput, Session, StopReason};
 
 impl Speaker {
-    /// Makes the peers these and no others.
+    /// From now on the speaker is `identity` and has these peers and no others.
     pub(super) fn configure(&mut self, identity: Identity, peers: Vec<PeerConfig>, cluster_id: Option<ClusterId>) {
         let mut wanted: BTreeMap<IpAddr, PeerConfig> = peers.into_iter().map(|peer| (peer.address, peer)).collect();
         let earlier = std::mem::replace(&mut self.config.identity, identity);
@@ -125,7 +125,7 @@ impl Speaker {
         for index in self.by_address.values().copied().collect::<Vec<_>>() {
             let Some(peer) = self.peer(index) else { continue };
             let families = peer.config.agreeable(&self.config);
-            let terms = self.terms(self.patience(index), families);
+            let terms = self.terms(self.restart_time_of(index), families);
             if let Some(peer) = self.peer_mut(index) {
                 peer.session.set_graceful_restart(terms);
             }

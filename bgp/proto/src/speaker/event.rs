@@ -77,9 +77,9 @@ pub enum Action {
     Connect {
         /// The new connection's id.
         conn: ConnId,
-        /// Whom.
+        /// The peer's address and port.
         remote: SocketAddr,
-        /// From which address.
+        /// Our address to dial from; the kernel chooses one where there is none.
         local: Option<IpAddr>,
     },
     /// Close a connection, or give up dialling it. Its id means nothing to the speaker any more.
@@ -97,7 +97,7 @@ pub enum Action {
     Event {
         /// The peer, or who dialled.
         peer: IpAddr,
-        /// What.
+        /// What has happened.
         event: PeerEvent,
     },
 }
@@ -109,7 +109,7 @@ pub enum PeerEvent {
     Established(Families),
     /// The session is over.
     Down {
-        /// Why.
+        /// Why it is over.
         reason: DownReason,
         /// The families whose routes are kept while the peer restarts.
         retained: Families,

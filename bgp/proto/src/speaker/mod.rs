@@ -39,8 +39,9 @@ use peer::{Connection, Peer};
 /// A BGP speaker.
 #[derive(Debug)]
 pub struct Speaker {
+    /// What it was configured with, and who it is now.
     config: SpeakerConfig,
-    /// When it began to be.
+    /// When it was created: peers of the first configuration are waited for from then on.
     start: Instant,
     /// The time of the last input.
     now: Instant,
@@ -48,9 +49,13 @@ pub struct Speaker {
     reflector: Option<ClusterId>,
     /// The peers by their places; an empty place is reused.
     peers: Vec<Option<Peer>>,
+    /// The place of each peer.
     by_address: BTreeMap<IpAddr, PeerIndex>,
+    /// The connections of all peers, those that are being dialled among them.
     connections: HashMap<ConnId, Connection>,
+    /// All routes.
     rib: Rib,
+    /// Our own graceful restart.
     restart: Restart,
     /// Whether it is known what this speaker originates.
     originated: bool,
@@ -58,14 +63,15 @@ pub struct Speaker {
     deferred: ByFamily<BTreeSet<Prefix>>,
     /// What sessions want done; empty between inputs.
     outputs: Outputs,
+    /// What is to be done and has not been handed out yet.
     actions: VecDeque<Action>,
     /// Connections with something to be sent, each once.
     ready: VecDeque<ConnId>,
     /// When peers are to be looked after: at or before their own timeouts, one entry each.
     timers: BTreeSet<(Instant, PeerIndex)>,
-    /// Whether there was an input since the last round was closed.
+    /// Whether there was an input since the last round ended.
     stirred: bool,
-    /// Connections of strangers that were closed.
+    /// How many connections were closed because whoever dialled is not a peer.
     rejected: u64,
 }
 
@@ -158,7 +164,7 @@ impl Speaker {
     fn accepted(&mut self, conn: ConnId, local: SocketAddr, remote: SocketAddr) {
         let Some(peer) = self.by_address.get(&remote.ip()).copied() else {
             self.rejected += 1;
-            // RFC 4486 section 4: Connection Rejected.
+            // A speaker that is not a peer is told Connection Rejected (RFC 4486 section 4).
             let rejection = Notification::new(ErrorCode::Cease(Cease::ConnectionRejected));
             self.actions.push_back(Action::Close { conn, last_words: vec![rejection.encode()] });
             self.actions.push_back(Action::Event { peer: remote.ip(), event: PeerEvent::Rejected });
@@ -190,7 +196,7 @@ impl Speaker {
         }
     }
 
-    /// Enters when a peer is to be looked after. An entry that is too early is left: it costs one look.
+    /// Notes when a peer is to be looked after. A note that has become too early stays: it costs one look at the peer.
     fn arm(&mut self, index: PeerIndex) {
         let Some(peer) = self.peers.get_mut(usize::from(index.0)).and_then(Option::as_mut) else { return };
         let Some(due) = peer.timeout() else { return };

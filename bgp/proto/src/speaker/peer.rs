@@ -12,7 +12,9 @@ use crate::session::{PeerRestart, Session};
 /// A peer, from the configuration that adds it to the one that removes it.
 #[derive(Debug)]
 pub(super) struct Peer {
+    /// What was configured.
     pub(super) config: PeerConfig,
+    /// The session with it.
     pub(super) session: Session,
     /// Its routes that stay while it restarts.
     pub(super) retention: Retention,
@@ -60,9 +62,9 @@ impl Peer {
 /// A connection of some peer.
 #[derive(Debug)]
 pub(super) struct Connection {
-    /// Whose.
+    /// The peer that it is with.
     pub(super) peer: PeerIndex,
-    /// Our end, once it is there.
+    /// Our address, once the connection is there.
     pub(super) local: Option<std::net::IpAddr>,
     /// Messages of the session that have not been handed out yet. They go before routes.
     pub(super) control: Vec<Bytes>,

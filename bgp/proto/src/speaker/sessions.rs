@@ -15,7 +15,7 @@ use crate::wire::{Families, GracefulRestart, Update};
 
 /// How long a session stays down that ended because the peer sent too many prefixes (RFC 4486 section 4 asks for a
 /// damping of the oscillation).
-const TOO_MANY_PREFIXES_REST: Duration = Duration::from_secs(300);
+const TOO_MANY_PREFIXES_DOWN_TIME: Duration = Duration::from_secs(300);
 
 impl Speaker {
     /// Gives a session its input and does what it wants done.
@@ -58,20 +58,20 @@ impl Speaker {
 
     fn established(&mut self, index: PeerIndex, conn: ConnId, negotiated: &Negotiated) {
         let now = self.now;
-        let patience = self.patience(index);
+        let restart_time = self.restart_time_of(index);
         // What a former session left must not take new routes along.
         self.rib.sweep();
         let Some(peer) = self.peer_mut(index) else { return };
         let address = peer.config.address;
         let offer = negotiated.graceful_restart.as_ref();
         peer.offer = offer.cloned();
-        let gone = peer.retention.established(offer, patience, now);
+        let gone = peer.retention.established(offer, restart_time, now);
         for family in gone.iter() {
             self.rib.doom(index, family, Extent::Stale);
         }
         self.rib.sweep();
         self.rib.set_router_id(index, negotiated.router_id);
-        self.restart.established(address, negotiated.families, offer, patience, now);
+        self.restart.established(address, negotiated.families, offer, restart_time, now);
         for family in negotiated.families.iter() {
             self.join(index, conn, family, negotiated, true);
         }
@@ -192,12 +192,12 @@ impl Speaker {
         self.event(index, PeerEvent::EndOfRib(family));
     }
 
-    /// RFC 4486 section 4: ends the session of a peer that sends too many prefixes.
+    /// Ends the session of a peer that has sent too many prefixes (RFC 4486 section 4).
     pub(super) fn limit_prefixes(&mut self, index: PeerIndex) {
         let Some(limit) = self.peer(index).and_then(|peer| peer.config.max_prefixes) else { return };
         let over = Family::ALL.into_iter().find(|family| self.rib.counts(index, *family).received > limit);
         let Some(family) = over else { return };
-        let resume = self.now + TOO_MANY_PREFIXES_REST;
+        let resume = self.now + TOO_MANY_PREFIXES_DOWN_TIME;
         if let Some(peer) = self.peer_mut(index) {
             peer.resume = Some(resume);
         }
@@ -228,8 +228,8 @@ impl Speaker {
         self.session_input(index, if resumes { session::Input::Start } else { session::Input::Tick });
     }
 
-    /// How long the peer is waited for, and asked to wait.
-    pub(super) fn patience(&self, index: PeerIndex) -> Duration {
+    /// How long the peer is asked to keep our routes while we restart, and is waited for when it or we have restarted.
+    pub(super) fn restart_time_of(&self, index: PeerIndex) -> Duration {
         self.peer(index).and_then(|peer| peer.config.graceful_restart).unwrap_or(self.config.restart_time)
     }
 

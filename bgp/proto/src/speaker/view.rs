@@ -1,11 +1,11 @@
 //! A speaker as people see it.
 
-use types::{Family, Prefix};
+use types::{Family, Prefix, SessionState};
 
 use super::Speaker;
 use super::config::PeerConfig;
 use crate::rib::{ByFamily, RouteCounts, RouteView};
-use crate::session::{Counters, Negotiated, StateName};
+use crate::session::{Counters, Negotiated};
 use crate::wire::Families;
 
 /// One peer at a glance.
@@ -14,7 +14,7 @@ pub struct PeerStatus<'a> {
     /// What was configured.
     pub config: &'a PeerConfig,
     /// The state of RFC 4271 section 8.2.2.
-    pub state: StateName,
+    pub state: SessionState,
     /// What was agreed on, while established.
     pub negotiated: Option<&'a Negotiated>,
     /// Messages, and what ended the session last.

@@ -41,7 +41,7 @@ pub struct GracefulRestart {
 /// A family in the terms of graceful restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RestartFamily {
-    /// Which.
+    /// The family.
     pub family: AfiSafi,
     /// F: forwarding was preserved over the restart that just happened.
     pub forwarding: bool,

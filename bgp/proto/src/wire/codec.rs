@@ -41,7 +41,7 @@ pub struct Codec {
     pub four_octet_as: bool,
     /// Which attributes are accepted and sent.
     pub peer_type: PeerType,
-    /// Routes of other families are ignored (RFC 4760 section 7).
+    /// The families whose routes are read; those of others are ignored (RFC 4760 section 8).
     pub families: Families,
 }
 

@@ -7,27 +7,27 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use super::fault::DecodeError;
 use super::notification::{ErrorCode, HeaderError};
 
-/// Marker, length and type.
+/// The octets of a header: marker, length and type.
 pub const HEADER_LENGTH: usize = 19;
 
-/// No message is longer (RFC 4271 section 4.1).
+/// The octets of the longest message, with its header (RFC 4271 section 4.1).
 pub const MAX_LENGTH: usize = 4_096;
 
-/// Sixteen octets of ones.
+/// What every message begins with (RFC 4271 section 4.1).
 const MARKER: [u8; 16] = [0xff; 16];
 
-/// The types of messages, by their numbers.
+/// The types of messages, each with its number on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MessageType {
-    /// 1.
+    /// 1: begins a session.
     Open,
-    /// 2.
+    /// 2: announces and withdraws routes.
     Update,
-    /// 3.
+    /// 3: ends a session.
     Notification,
-    /// 4.
+    /// 4: accepts an OPEN, and shows that the sender is alive.
     Keepalive,
-    /// 5 (RFC 2918).
+    /// 5: asks for routes again (RFC 2918).
     RouteRefresh,
 }
 

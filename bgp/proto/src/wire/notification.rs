@@ -103,15 +103,15 @@ subcodes! {
     OpenError {
         /// No particular one, or a malformed optional parameter.
         Unspecific = 0 "unspecific",
-        /// Not version 4.
+        /// The version is not 4.
         UnsupportedVersion = 1 "unsupported version number",
-        /// Not the AS number that is configured.
+        /// The AS number is not the one that is configured.
         BadPeerAs = 2 "bad peer AS",
-        /// Zero, or our own.
+        /// The identifier is zero, or our own.
         BadIdentifier = 3 "bad BGP identifier",
-        /// Not the Capabilities parameter.
+        /// The parameter is not Capabilities.
         UnsupportedParameter = 4 "unsupported optional parameter",
-        /// One or two seconds.
+        /// The hold time is one or two seconds.
         UnacceptableHoldTime = 6 "unacceptable hold time",
         /// A capability that we require is missing.
         UnsupportedCapability = 7 "unsupported capability",
@@ -133,9 +133,9 @@ subcodes! {
         AttributeFlags = 4 "attribute flags error",
         /// A length that does not fit the attribute.
         AttributeLength = 5 "attribute length error",
-        /// Not IGP, EGP or INCOMPLETE.
+        /// The origin is not IGP, EGP or INCOMPLETE.
         InvalidOrigin = 6 "invalid ORIGIN attribute",
-        /// Not the address of a host.
+        /// The next hop is not the address of a host.
         InvalidNextHop = 8 "invalid NEXT_HOP attribute",
         /// A malformed optional attribute.
         OptionalAttribute = 9 "optional attribute error",
@@ -149,13 +149,13 @@ subcodes! {
 subcodes! {
     /// Subcodes of Finite State Machine Error (RFC 6608 section 3).
     FsmError {
-        /// In no particular state.
+        /// The message came in a state without a subcode of its own.
         Unspecific = 0 "unspecific",
-        /// In OpenSent.
+        /// The message came in OpenSent.
         InOpenSent = 1 "unexpected message in OpenSent state",
-        /// In OpenConfirm.
+        /// The message came in OpenConfirm.
         InOpenConfirm = 2 "unexpected message in OpenConfirm state",
-        /// In Established.
+        /// The message came in Established.
         InEstablished = 3 "unexpected message in Established state",
     }
 }
@@ -173,7 +173,7 @@ subcodes! {
         PeerDeConfigured = 3 "peer de-configured",
         /// An operator's decision, and the session may come back; the data may say why (RFC 9003).
         AdministrativeReset = 4 "administrative reset",
-        /// Not now.
+        /// The speaker takes no connection from this peer, at least not now.
         ConnectionRejected = 5 "connection rejected",
         /// A change that needs a new session.
         ConfigurationChange = 6 "other configuration change",

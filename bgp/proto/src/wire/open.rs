@@ -116,7 +116,7 @@ impl Open {
         let parsed: Parsed<'_, (u8, u16, u16, &[u8])> = head.parse(body);
         let (rest, (version, asn, hold_time, id)) = parsed.map_err(unreadable)?;
         if version != VERSION {
-            // The data is the version that we speak, in two octets.
+            // The data of the NOTIFICATION is the version that we speak, in two octets.
             return Err(refuse(OpenError::UnsupportedVersion, 19, &[0, VERSION]));
         }
         let hold_time = HoldTime::from_secs(hold_time)
@@ -167,7 +167,7 @@ impl Open {
             Ok(0) => out.put_u8(0),
             Ok(length @ ..=253) => out.put_slice(&[length + 2, CAPABILITIES, length]),
             _ => {
-                // No message holds more: what does not fit is cut.
+                // A message has no room for more capabilities than this; the rest is cut off.
                 capabilities.truncate(header::MAX_LENGTH - HEADER_LENGTH - 16);
                 let length = u16::try_from(capabilities.len()).unwrap_or(u16::MAX);
                 out.put_slice(&[EXTENDED, EXTENDED]);

@@ -166,7 +166,7 @@ impl Packer {
         self.finish(start);
     }
 
-    /// Begins a message; says where.
+    /// Begins a message, and returns where.
     fn begin(&mut self) -> usize {
         let start = self.out.len();
         header::put(&mut self.out, MessageType::Update);
@@ -181,7 +181,7 @@ impl Packer {
         self.messages += 1;
     }
 
-    /// Begins a field with a length of two octets; says where.
+    /// Begins a field with a length of two octets, and returns where.
     fn begin_field(&mut self) -> usize {
         let start = self.out.len();
         self.out.put_u16(0);
@@ -240,14 +240,14 @@ impl MpHead {
     }
 }
 
-/// An UPDATE without prefixes and attributes.
+/// The octets of an UPDATE without prefixes and attributes.
 const UPDATE_LENGTH: usize = HEADER_LENGTH + 4;
 
-/// An IPv6 address and its length.
+/// The octets of the longest prefix: an IPv6 address and its length.
 const LONGEST_PREFIX: usize = 17;
 
-/// Flags, code and length of a multiprotocol attribute.
+/// The octets of flags, code and length of a multiprotocol attribute.
 const MP_HEADER_LENGTH: usize = 4;
 
-/// Optional, with a length of two octets.
+/// The flags of a multiprotocol attribute: optional, with a length of two octets.
 const MP_FLAGS: u8 = 0x90;

@@ -10,14 +10,14 @@ use super::notification::{ErrorCode, RouteRefreshError};
 /// A request to send all routes of a family again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteRefresh {
-    /// Which.
+    /// The family whose routes are asked for.
     pub family: AfiSafi,
     /// Zero in a request; RFC 7313 gives others a meaning.
     pub subtype: u8,
 }
 
 impl RouteRefresh {
-    /// A request.
+    /// A request for the routes of a family.
     pub const fn request(family: AfiSafi) -> Self {
         Self { family, subtype: 0 }
     }

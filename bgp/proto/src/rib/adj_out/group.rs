@@ -12,17 +12,17 @@ use crate::policy::{ExportPolicy, ImportPolicy};
 use crate::rib::adj_in::PeerIndex;
 use crate::rib::attrs::{AttrId, AttributeSets};
 use crate::rib::decision::Source;
-use crate::rib::loc::{Best, Change, Network, Table};
+use crate::rib::loc::{Best, Change, Network, PrefixTable};
 use crate::wire::{Message, Packed, Packer, frame_length};
 
-/// A run of messages in the log is cut at about this size, so that a slow peer's budget is not overdrawn by much.
-const RUN: usize = 32 * 1024;
+/// A run of messages in the log ends at about this many octets, so that a slow peer's budget is not exceeded by much.
+const OCTETS_PER_RUN: usize = 32 * 1024;
 
-/// News of so many prefixes are encoded without waiting for the end of the round.
-const NOTED: usize = 64 * 1024;
+/// Once this many prefixes have been noted, they are encoded without waiting for the end of the round.
+const PREFIXES_NOTED_AT_MOST: usize = 64 * 1024;
 
-/// So many prefixes at a time are encoded for one peer alone.
-const CHUNK: usize = 4_096;
+/// How many prefixes are encoded at a time, and walked at a time for one peer alone.
+const PREFIXES_PER_CHUNK: usize = 4_096;
 
 /// What encoding needs to look up.
 pub(crate) struct View<'a> {
@@ -44,12 +44,15 @@ struct Told {
 /// Peers with the same [`ExportPolicy`], one family.
 #[derive(Debug)]
 pub(crate) struct UpdateGroup {
+    /// What the members have in common.
     policy: ExportPolicy,
+    /// The peers, each with what it has read and has yet to be told.
     members: BTreeMap<PeerIndex, Member>,
+    /// What all members are told, encoded once.
     log: Log,
     /// How many members have not read the whole log.
     behind: usize,
-    /// Empty between calls.
+    /// Encodes messages; it holds none between calls.
     packer: Packer,
     /// What this round announces.
     announced: Vec<(Told, Prefix)>,
@@ -57,7 +60,7 @@ pub(crate) struct UpdateGroup {
     withdrawn: Vec<Prefix>,
     /// Whether the log has grown since the last round was closed.
     grown: bool,
-    /// Routes that no message has room for (RFC 4271 section 9.2).
+    /// How many routes were not told because no message has room for them (RFC 4271 section 9.2).
     too_long: u64,
 }
 
@@ -129,7 +132,7 @@ impl UpdateGroup {
             None if old.is_some() => self.withdrawn.push(change.prefix),
             Some(_) | None => {}
         }
-        if self.announced.len() + self.withdrawn.len() >= NOTED {
+        if self.announced.len() + self.withdrawn.len() >= PREFIXES_NOTED_AT_MOST {
             self.encode(view);
         }
     }
@@ -183,21 +186,21 @@ impl UpdateGroup {
             let Some((told, _)) = same.first() else { continue };
             let Some(route) = view.attributes.value(told.attrs) else { continue };
             let (path, next_hop) = self.policy.rewrite(told.source, route, told.originator);
-            for part in same.chunks(CHUNK) {
+            for part in same.chunks(PREFIXES_PER_CHUNK) {
                 let prefixes = part.iter().map(|(_, prefix)| *prefix);
                 if self.packer.reach(next_hop, None, &path, prefixes.clone()).is_err() {
                     self.too_long += part.len() as u64;
                     withdrawn.extend(prefixes);
                 }
-                // Not exact, but of the right order for both families.
+                // An estimate of the octets that were packed, of the right order for both families.
                 size += 64 + part.len() * 8;
-                if size >= RUN {
+                if size >= OCTETS_PER_RUN {
                     runs.push(self.packer.take());
                     size = 0;
                 }
             }
         }
-        for part in withdrawn.chunks(CHUNK) {
+        for part in withdrawn.chunks(PREFIXES_PER_CHUNK) {
             self.packer.withdraw(self.policy.family, part.iter().copied());
             runs.push(self.packer.take());
         }
@@ -205,7 +208,7 @@ impl UpdateGroup {
         runs.retain(|run| run.messages > 0);
         announced.clear();
         withdrawn.clear();
-        if announced.capacity() <= CHUNK {
+        if announced.capacity() <= PREFIXES_PER_CHUNK {
             (self.announced, self.withdrawn) = (announced, withdrawn);
         }
         runs
@@ -228,7 +231,7 @@ impl UpdateGroup {
     pub(crate) fn transmit<N: Network>(
         &mut self,
         peer: PeerIndex,
-        table: &Table<N>,
+        table: &PrefixTable<N>,
         view: &View<'_>,
         may_end: bool,
         out: &mut Vec<Bytes>,
@@ -260,12 +263,12 @@ impl UpdateGroup {
     fn catch_up<N: Network>(
         &mut self,
         peer: PeerIndex,
-        table: &Table<N>,
+        table: &PrefixTable<N>,
         view: &View<'_>,
         may_end: bool,
     ) -> Option<Vec<Packed>> {
         let member = self.members.get_mut(&peer)?;
-        let missed = member.next_missed(CHUNK);
+        let missed = member.next_missed(PREFIXES_PER_CHUNK);
         if !missed.is_empty() {
             for prefix in missed {
                 match table.best(prefix).and_then(|best| self.told(&prefix, best, view)) {
@@ -277,7 +280,7 @@ impl UpdateGroup {
         }
         if let Some(from) = member.walk {
             let mut found = Vec::new();
-            member.walk = table.walk(from, CHUNK, |prefix, best| found.push((prefix, best)));
+            member.walk = table.walk(from, PREFIXES_PER_CHUNK, |prefix, best| found.push((prefix, best)));
             for (prefix, best) in found {
                 if let Some(told) = self.told(&prefix, best, view) {
                     self.announced.push((told, prefix));

@@ -7,16 +7,16 @@ use types::Prefix;
 
 use super::log::Cursor;
 
-/// So many batches of missed prefixes are kept apart; more are merged, which bounds them by the number of prefixes.
-const BATCHES: usize = 8;
+/// How many batches of missed prefixes are kept apart. More are merged into one, which holds each prefix once.
+const MISSED_BATCHES: usize = 8;
 
-/// A peer of a group. It reads the log first, so that what it is told from the table besides is never overtaken by older
-/// news.
+/// A peer of a group. It reads the log first, so that older news of the log never comes behind what it is told from the
+/// table.
 #[derive(Debug)]
 pub(crate) struct Member {
-    /// What it has read.
+    /// The place of the log up to which it has read.
     pub(super) cursor: Cursor,
-    /// Prefixes whose news it has missed because it was slow.
+    /// Prefixes whose changes were dropped from the log before it read them, because it was slow.
     missed: VecDeque<Missed>,
     /// The slot of the table with which its walk goes on; nothing when it has walked it all.
     pub(super) walk: Option<u32>,
@@ -41,7 +41,7 @@ impl Member {
     /// Notes that the peer will not read the log about these prefixes, which are in ascending order.
     pub(super) fn miss(&mut self, prefixes: &Arc<[Prefix]>) {
         self.missed.push_back(Missed { prefixes: Arc::clone(prefixes), done: 0 });
-        if self.missed.len() > BATCHES {
+        if self.missed.len() > MISSED_BATCHES {
             let mut all: Vec<_> = self.missed.drain(..).flat_map(|missed| missed.left().to_vec()).collect();
             all.sort_unstable();
             all.dedup();
@@ -68,28 +68,4 @@ impl Missed {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn prefixes(range: std::ops::Range<u8>) -> Arc<[Prefix]> {
-        range.map(|number| Prefix::host([192, 0, 2, number].into())).collect()
-    }
-
-    #[test]
-    fn what_was_missed_again_and_again_is_told_once() {
-        let mut member = Member::new(Cursor::default(), false);
-        for _ in 0..100 {
-            member.miss(&prefixes(0..10));
-        }
-        assert!(member.missed.len() <= BATCHES);
-        let mut told = Vec::new();
-        loop {
-            let next = member.next_missed(3);
-            if next.is_empty() {
-                break;
-            }
-            told.extend(next);
-        }
-        assert!(told.len() <= 10 * BATCHES, "{}", told.len());
-    }
-}
+mod tests;

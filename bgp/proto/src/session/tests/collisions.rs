@@ -45,11 +45,11 @@ fn rfc4271_6_8_when_the_open_has_come_on_both_the_losing_connection_is_closed() 
 }
 
 #[test]
-fn rfc4271_6_8_a_connection_that_would_lose_waits_for_the_preferred_one_and_takes_over_if_that_goes() {
+fn a_connection_that_would_lose_waits_for_the_preferred_one_and_takes_over_if_that_goes() {
     let (mut bench, dialled, accepted) = both(config());
     bench.feed(Input::Received(dialled, peer_open_with(HIGHER_ID).encode()));
     assert_eq!(bench.feed(Input::Received(dialled, keepalive())), [], "the accepted one is preferred");
-    assert_eq!(bench.session.state(), StateName::OpenConfirm);
+    assert_eq!(bench.session.state(), SessionState::OpenConfirm);
     assert_eq!(short(&bench.feed(Input::Closed(accepted))), ["established"]);
     assert_eq!(bench.session.connection(), Some(dialled));
 }
@@ -85,7 +85,7 @@ fn rfc4271_6_8_a_preferred_connection_is_established_at_once_and_the_other_close
 }
 
 #[test]
-fn rfc4271_6_8_a_connection_that_waits_can_still_be_closed_by_the_peer() {
+fn a_connection_that_waits_can_still_be_closed_by_the_peer() {
     let (mut bench, dialled, accepted) = both(config());
     bench.feed(Input::Received(dialled, peer_open_with(HIGHER_ID).encode()));
     bench.feed(Input::Received(dialled, keepalive()));
@@ -96,7 +96,7 @@ fn rfc4271_6_8_a_connection_that_waits_can_still_be_closed_by_the_peer() {
 }
 
 #[test]
-fn rfc4271_6_8_losing_a_collision_at_the_peer_is_no_failure() {
+fn losing_a_collision_at_the_peer_is_no_failure() {
     let (mut bench, dialled, accepted) = both(config());
     let cease = Notification::new(crate::wire::ErrorCode::Cease(crate::wire::Cease::CollisionResolution));
     let outputs = bench.feed(Input::Received(dialled, cease.encode()));

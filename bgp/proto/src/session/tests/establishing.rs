@@ -6,17 +6,17 @@ use crate::wire::PeerType;
 #[test]
 fn rfc4271_8_2_2_a_dialled_session_goes_through_every_state() {
     let mut bench = Bench::new(config());
-    assert_eq!(bench.session.state(), StateName::Idle);
+    assert_eq!(bench.session.state(), SessionState::Idle);
     assert_eq!(bench.session.timeout(), None);
     let [Output::Connect(conn)] = bench.feed(Input::Start)[..] else { panic!("no dial") };
-    assert_eq!(bench.session.state(), StateName::Connect);
+    assert_eq!(bench.session.state(), SessionState::Connect);
     assert_eq!(short(&bench.feed(Input::Connected(conn))), ["OPEN"]);
-    assert_eq!(bench.session.state(), StateName::OpenSent);
+    assert_eq!(bench.session.state(), SessionState::OpenSent);
     assert_eq!(short(&bench.feed(Input::Received(conn, peer_open().encode()))), ["KEEPALIVE"]);
-    assert_eq!(bench.session.state(), StateName::OpenConfirm);
+    assert_eq!(bench.session.state(), SessionState::OpenConfirm);
     assert_eq!(bench.session.connection(), None);
     assert_eq!(short(&bench.feed(Input::Received(conn, keepalive()))), ["established"]);
-    assert_eq!(bench.session.state(), StateName::Established);
+    assert_eq!(bench.session.state(), SessionState::Established);
     assert_eq!(bench.session.connection(), Some(conn));
     let counters = bench.session.counters();
     assert_eq!((counters.established, counters.since), (1, Some(bench.now)));
@@ -39,15 +39,15 @@ fn rfc4271_8_2_2_an_accepted_connection_goes_through_the_same_states_and_ends_th
 fn rfc4271_8_1_2_a_passive_session_never_dials() {
     let mut bench = Bench::new(SessionConfig { passive: true, ..config() });
     assert_eq!(bench.feed(Input::Start), []);
-    assert_eq!((bench.session.state(), bench.session.timeout()), (StateName::Active, None));
+    assert_eq!((bench.session.state(), bench.session.timeout()), (SessionState::Active, None));
     let (conn, outputs) = bench.accept();
     assert_eq!(short(&outputs), ["OPEN"]);
     assert_eq!(short(&bench.feed(Input::Closed(conn))), ["failed: connection lost"]);
-    assert_eq!((bench.session.state(), bench.session.timeout()), (StateName::Active, None));
+    assert_eq!((bench.session.state(), bench.session.timeout()), (SessionState::Active, None));
 }
 
 #[test]
-fn rfc4271_4_2_our_open_says_who_we_are_and_what_we_can() {
+fn rfc4271_4_2_and_rfc6793_4_1_and_4_2_1_our_open_says_who_we_are_and_what_we_can() {
     let local_asn = asn(4_200_000_000);
     let terms = restart_terms(true);
     let config = SessionConfig { local_asn, graceful_restart: Some(terms.clone()), ..config() };
@@ -95,7 +95,7 @@ fn rfc4271_8_2_2_updates_are_delivered_and_counted() {
 }
 
 #[test]
-fn rfc4271_8_1_2_a_stopped_session_tells_the_peer_why_and_stays_down() {
+fn rfc4486_4_a_stopped_session_tells_the_peer_why_and_stays_down() {
     for (reason, code) in [
         (StopReason::PeerDeConfigured, "NOTIFICATION 6/3"),
         (StopReason::AdministrativeShutdown("maintenance".to_owned()), "NOTIFICATION 6/2"),
@@ -107,7 +107,7 @@ fn rfc4271_8_1_2_a_stopped_session_tells_the_peer_why_and_stays_down() {
         let outputs = bench.feed(Input::Stop(reason.clone()));
         assert_eq!(short(&outputs), [code, "close", &format!("down: {reason}")]);
         assert!(!DownReason::Stopped(reason).retains_routes());
-        assert_eq!((bench.session.state(), bench.session.timeout()), (StateName::Idle, None));
+        assert_eq!((bench.session.state(), bench.session.timeout()), (SessionState::Idle, None));
         let (_, outputs) = bench.accept();
         assert_eq!(short(&outputs), ["NOTIFICATION 6/5", "close"]);
         assert_eq!(short(&bench.feed(Input::Start)), ["connect"]);
@@ -138,7 +138,7 @@ fn rfc4271_8_2_2_a_stop_ends_attempts_in_every_state() {
     assert_eq!(short(&bench.feed(stop())), ["NOTIFICATION 6/3", "close", "NOTIFICATION 6/3", "close"]);
     let (mut bench, _) = Bench::open_confirm(config(), &peer_open());
     assert_eq!(short(&bench.feed(stop())), ["NOTIFICATION 6/3", "close"]);
-    assert_eq!(bench.session.state(), StateName::Idle);
+    assert_eq!(bench.session.state(), SessionState::Idle);
 }
 
 #[test]

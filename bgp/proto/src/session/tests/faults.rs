@@ -7,7 +7,7 @@ use crate::wire::{Cease, ErrorCode};
 fn after_open_sent(octets: Bytes) -> (Bench, Vec<Output>) {
     let (mut bench, conn) = Bench::open_sent(config());
     let outputs = bench.feed(Input::Received(conn, octets));
-    assert_eq!(bench.session.state(), StateName::Active, "it dials again later");
+    assert_eq!(bench.session.state(), SessionState::Active, "it dials again later");
     (bench, outputs)
 }
 
@@ -37,7 +37,7 @@ fn rfc6286_2_2_our_own_identifier_is_refused_from_an_internal_peer_only() {
     let outputs = bench.feed(Input::Received(conn, open(64_512).encode()));
     assert_eq!(short(&outputs), ["NOTIFICATION 2/3", "close", "failed: peer has our own router id 10.0.0.1"]);
     let (bench, _) = Bench::established(config(), &open(64_513));
-    assert_eq!(bench.session.state(), StateName::Established);
+    assert_eq!(bench.session.state(), SessionState::Established);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn rfc4271_6_3_a_malformed_update_ends_the_session_and_holds_the_next_attempt_ba
     let outputs = bench.feed(Input::Received(conn, raw(2, &[0, 9, 0, 0])));
     assert_eq!(short(&outputs)[..2], ["NOTIFICATION 3/1", "close"]);
     assert!(matches!(outputs[2], Output::Down(DownReason::Malformed(_))));
-    assert_eq!(bench.session.state(), StateName::Idle);
+    assert_eq!(bench.session.state(), SessionState::Idle);
     let (_, outputs) = bench.accept();
     assert_eq!(short(&outputs), ["NOTIFICATION 6/5", "close"]);
     assert_eq!(short(&bench.tick()), ["connect"]);
@@ -145,7 +145,7 @@ fn rfc7606_2_a_malformed_attribute_withdraws_the_routes_and_the_session_stays() 
     assert_eq!(update.withdrawn, ["10.1.0.0/16".parse().unwrap()]);
     assert_eq!((&update.reach[..], &update.attributes), (&[][..], &None));
     assert_eq!(bench.session.counters().treated_as_withdraw, 1);
-    assert_eq!(bench.session.state(), StateName::Established);
+    assert_eq!(bench.session.state(), SessionState::Established);
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn rfc4271_6_5_silence_ends_the_session_with_hold_timer_expired() {
         shorts[shorts.len() - 3..],
         ["NOTIFICATION 4/0", "close", "down: hold timer expired: nothing heard for 30 s"]
     );
-    assert_eq!(bench.session.state(), StateName::Active);
+    assert_eq!(bench.session.state(), SessionState::Active);
 }
 
 #[test]
@@ -175,11 +175,11 @@ fn rfc4271_8_2_2_a_notification_ends_the_session_without_an_answer() {
 }
 
 #[test]
-fn rfc4271_6_6_connection_refused_and_lost_are_told_and_tried_again() {
+fn rfc4271_8_2_2_connection_refused_and_lost_are_told_and_tried_again() {
     let (mut bench, conn) = Bench::started(config());
     let outputs = bench.feed(Input::ConnectFailed(conn, "connection refused".to_owned()));
     assert_eq!(short(&outputs), ["failed: cannot connect: connection refused"]);
-    assert_eq!(bench.session.state(), StateName::Active);
+    assert_eq!(bench.session.state(), SessionState::Active);
     assert_eq!(short(&bench.tick()), ["connect"]);
     let (mut bench, conn) = Bench::open_confirm(config(), &peer_open());
     assert_eq!(short(&bench.feed(Input::Closed(conn))), ["failed: connection lost"]);
@@ -191,7 +191,7 @@ fn rfc4271_8_2_2_a_lost_connection_takes_the_session_down_without_a_notification
     let (mut bench, conn) = Bench::established(config(), &peer_open());
     let outputs = bench.feed(Input::Closed(conn));
     assert_eq!(outputs, [Output::Down(DownReason::ConnectionLost)]);
-    assert_eq!(bench.session.state(), StateName::Active);
+    assert_eq!(bench.session.state(), SessionState::Active);
     assert_eq!(bench.session.counters().last_down, Some(DownReason::ConnectionLost));
 }
 

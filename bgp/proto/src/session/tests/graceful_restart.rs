@@ -27,13 +27,13 @@ fn rfc4724_3_the_terms_are_those_of_the_agreed_families() {
 }
 
 #[test]
-fn rfc4724_4_2_without_our_own_terms_the_peers_do_not_count() {
+fn without_our_own_terms_the_peers_do_not_count() {
     let (bench, _) = Bench::established(config(), &restartable_open());
     assert_eq!(bench.session.negotiated().unwrap().graceful_restart, None);
 }
 
 #[test]
-fn rfc4724_4_2_routes_stay_when_the_connection_just_ends_and_go_after_a_notification() {
+fn rfc4724_4_and_4_2_routes_stay_when_the_connection_just_ends_and_go_after_a_notification() {
     let (mut bench, conn) = Bench::established(restartable(), &restartable_open());
     let [Output::Down(ref reason)] = bench.feed(Input::Closed(conn))[..] else { panic!("not down") };
     assert!(reason.retains_routes());
@@ -65,7 +65,7 @@ fn rfc4724_4_2_a_new_connection_takes_the_place_of_the_old_one_without_losing_ro
 }
 
 #[test]
-fn rfc4724_4_2_a_new_connection_that_comes_to_nothing_leaves_the_session_alone() {
+fn a_new_connection_that_comes_to_nothing_leaves_the_session_alone() {
     let (mut bench, old) = settled();
     let (new, _) = bench.accept();
     assert_eq!(bench.feed(Input::Closed(new)), []);
@@ -85,13 +85,13 @@ fn rfc4724_4_2_a_restarted_peer_goes_on_when_the_old_connection_ends_first() {
     let (mut bench, old) = settled();
     let (new, _) = bench.accept();
     assert_eq!(bench.feed(Input::Closed(old)), [Output::Down(DownReason::ConnectionLost)]);
-    assert_eq!(bench.session.state(), StateName::OpenSent);
+    assert_eq!(bench.session.state(), SessionState::OpenSent);
     bench.feed(Input::Received(new, restartable_open().encode()));
     assert_eq!(short(&bench.feed(Input::Received(new, keepalive()))), ["established"]);
 }
 
 #[test]
-fn rfc4724_4_1_the_terms_of_the_next_open_can_be_changed_while_the_session_is_up() {
+fn rfc4724_4_2_the_terms_of_the_next_open_can_be_changed_while_the_session_is_up() {
     let (mut bench, conn) = Bench::established(
         SessionConfig { graceful_restart: Some(restart_terms(true)), ..config() },
         &restartable_open(),

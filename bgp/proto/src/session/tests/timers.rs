@@ -36,11 +36,11 @@ fn rfc4271_8_2_2_keepalives_and_updates_from_the_peer_keep_the_session_up() {
         assert!(outputs.iter().all(|output| matches!(output, Output::Send(..))), "{outputs:?}");
         bench.feed(Input::Received(conn, message));
     }
-    assert_eq!(bench.session.state(), StateName::Established);
+    assert_eq!(bench.session.state(), SessionState::Established);
 }
 
 #[test]
-fn rfc4271_4_2_a_hold_time_of_zero_means_no_timers() {
+fn rfc4271_4_4_and_8_2_2_a_hold_time_of_zero_means_no_timers() {
     let (bench, _) = Bench::established(config(), &Open { hold_time: HoldTime::NONE, ..peer_open() });
     assert_eq!(bench.session.timeout(), None);
 }
@@ -52,7 +52,7 @@ fn rfc4271_8_2_2_a_peer_that_never_sends_its_open_is_given_four_minutes() {
     let outputs = bench.tick();
     assert_eq!(bench.now - start, Duration::from_secs(240));
     assert_eq!(short(&outputs)[..2], ["NOTIFICATION 4/0", "close"]);
-    assert_eq!(bench.session.state(), StateName::Active);
+    assert_eq!(bench.session.state(), SessionState::Active);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn rfc4271_8_2_2_a_peer_that_falls_silent_in_open_confirm_is_given_the_agreed_ho
 }
 
 #[test]
-fn rfc4271_8_1_3_connect_retry_doubles_to_a_minute_with_jitter_and_begins_again_after_success() {
+fn rfc4271_8_2_2_and_10_connect_retry_doubles_to_a_minute_with_jitter_and_begins_again_after_success() {
     let (mut bench, mut conn) = Bench::started(config());
     for whole in [5, 10, 20, 40, 60, 60] {
         let (start, whole) = (bench.now, Duration::from_secs(whole));

@@ -1,10 +1,10 @@
 //! Type codes and flags of path attributes (RFC 4271 section 4.3).
 
-/// Not well-known.
+/// The attribute is not well-known: a speaker need not know it.
 pub(super) const OPTIONAL: u8 = 0x80;
-/// Sent on by speakers that do not know it.
+/// Speakers that do not know the attribute send it on.
 pub(super) const TRANSITIVE: u8 = 0x40;
-/// Has been sent on by a speaker that did not know it.
+/// A speaker that did not know the attribute has sent it on.
 pub(super) const PARTIAL: u8 = 0x20;
 /// The length has two octets.
 pub(super) const EXTENDED_LENGTH: u8 = 0x10;

@@ -126,7 +126,8 @@ impl Read {
     fn take(&mut self, codec: &Codec, attribute: &Attribute<'_>) -> Result<(), DecodeError> {
         let multiprotocol = matches!(attribute.code, code::MP_REACH_NLRI | code::MP_UNREACH_NLRI);
         if !self.seen.insert(attribute.code) {
-            // RFC 7606 section 3 g.
+            // A second multiprotocol attribute ends the session, a second one of any other type is discarded (RFC 7606
+            // section 3 g).
             if multiprotocol {
                 return Err(attribute.reset(UpdateError::MalformedAttributeList, &[]));
             }
@@ -139,14 +140,14 @@ impl Read {
             return Ok(());
         }
         if attribute.is_only_internal() && codec.peer_type == PeerType::External {
-            // RFC 7606 sections 7.5, 7.9 and 7.10.
+            // From an external peer such an attribute is discarded (RFC 7606 sections 7.5, 7.9 and 7.10).
             self.fault(attribute.code, UpdateError::Unspecific, Handling::AttributeDiscard, attribute.offset);
             return Ok(());
         }
         match code::flags(attribute.code) {
             None => return self.take_unknown(attribute),
             Some(flags) if attribute.flags & (OPTIONAL | TRANSITIVE) != flags => {
-                // RFC 7606 section 3 c. The routes of MP_REACH_NLRI are still needed, to be withdrawn.
+                // Wrong flags withdraw the routes (RFC 7606 section 3 c), so those of MP_REACH_NLRI have to be read still.
                 let error = UpdateError::AttributeFlags;
                 self.fault(attribute.code, error, Handling::TreatAsWithdraw, attribute.offset);
                 if !multiprotocol {
@@ -166,7 +167,8 @@ impl Read {
         Ok(())
     }
 
-    /// RFC 4271 section 5: optional transitive attributes are kept, other optional ones are not.
+    /// Keeps an attribute that is not known here if it is transitive, and leaves it out if it is not; one that says it is
+    /// well-known ends the session (RFC 4271 sections 5 and 6.3).
     fn take_unknown(&mut self, attribute: &Attribute<'_>) -> Result<(), DecodeError> {
         if attribute.flags & OPTIONAL == 0 {
             return Err(attribute.reset(UpdateError::UnrecognizedWellKnown, attribute.whole));
@@ -229,7 +231,7 @@ impl Read {
                 self.attributes.cluster_list =
                     non_empty(value)?.iter().map(|octets| ClusterId((*octets).into())).collect();
             }
-            // Between speakers of four octets they have no place (RFC 6793 section 4.1).
+            // A speaker of four octets may not send these two to another (RFC 6793 section 4.1).
             code::AS4_PATH | code::AS4_AGGREGATOR if codec.four_octet_as => return Err(DISCARD),
             code::AS4_PATH => {
                 let path = AsPath::parse(value, Width::Four, Confederation::PassedOver).map_err(|_| DISCARD)?;
@@ -275,7 +277,7 @@ impl Read {
         }
         let (as4_path, as4_aggregator) = (self.as4_path.take(), self.as4_aggregator.take());
         match (self.attributes.aggregator, as4_aggregator) {
-            // The last aggregator did not know the two attributes: what is in them is older.
+            // The last aggregator did not know AS4_PATH and AS4_AGGREGATOR, so what they say is older than it.
             (Some(aggregator), Some(_)) if aggregator.asn != Asn::TRANS => return,
             (Some(_), Some(as4_aggregator)) => self.attributes.aggregator = Some(as4_aggregator),
             _ => {}
@@ -390,5 +392,7 @@ fn non_empty(value: &[u8]) -> Result<&[[u8; 4]], Malformed> {
     }
 }
 
+/// The length is wrong, and the routes are withdrawn.
 const LENGTH: Malformed = (UpdateError::AttributeLength, Handling::TreatAsWithdraw);
+/// The attribute is wrong, and routes are used without it.
 const DISCARD: Malformed = (UpdateError::OptionalAttribute, Handling::AttributeDiscard);

@@ -10,7 +10,7 @@ mod timers;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use types::{Asn, Family, RouterId};
+use types::{Asn, Family, RouterId, SessionState};
 
 use super::*;
 use crate::wire::{

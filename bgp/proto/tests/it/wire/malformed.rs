@@ -94,7 +94,7 @@ fn rfc4271_6_1_octets_that_are_more_or_less_than_the_message_are_a_bad_length() 
 }
 
 #[test]
-fn rfc4271_6_2_faults_of_open() {
+fn rfc4271_6_2_and_rfc7607_2_faults_of_open() {
     for (body, error, data, offset) in [
         ("03 fc00 005a 0a000001 00", OpenError::UnsupportedVersion, &[0, 4][..], 19),
         ("04 0000 005a 0a000001 00", OpenError::BadPeerAs, &[], 20),
@@ -124,7 +124,7 @@ fn rfc4271_6_2_faults_of_open() {
 }
 
 #[test]
-fn rfc4271_6_3_lengths_that_do_not_add_up_end_the_session() {
+fn rfc4271_6_3_and_rfc7606_3b_lengths_that_do_not_add_up_end_the_session() {
     for (body, offset) in [("0001 0000", 22), ("0005 0000", 21), ("0000 0001", 23), ("0000 0010 40010100", 23)] {
         let expected = (ErrorCode::Update(UpdateError::MalformedAttributeList), vec![], offset);
         assert_eq!(reset(EXTERNAL, &message(2, body)), expected, "{body}");
@@ -145,7 +145,7 @@ fn rfc7606_5_3_prefixes_that_cannot_be_read_end_the_session() {
 }
 
 #[test]
-fn rfc4760_7_multiprotocol_attributes_that_cannot_be_read_end_the_session() {
+fn rfc4760_7_and_rfc7606_5_3_and_7_11_multiprotocol_attributes_that_cannot_be_read_end_the_session() {
     for attribute in [
         "800e 04 0002 01 10",                                           // nothing behind the length
         "800e 14 0002 01 10 20010db8000000000000000000000001",          // no reserved octet
@@ -165,7 +165,7 @@ fn rfc4760_7_multiprotocol_attributes_that_cannot_be_read_end_the_session() {
 }
 
 #[test]
-fn rfc7606_3_g_a_second_multiprotocol_attribute_ends_the_session_and_any_other_is_discarded() {
+fn rfc7606_3g_a_second_multiprotocol_attribute_ends_the_session_and_any_other_is_discarded() {
     let list = ErrorCode::Update(UpdateError::MalformedAttributeList);
     assert_eq!(reset(EXTERNAL, &with(&[REACH, REACH].join(" "))).0, list);
     assert_eq!(reset(EXTERNAL, &with("800f 03 0002 01 800f 03 0002 01")).0, list);
@@ -182,7 +182,7 @@ fn rfc4271_6_3_an_unknown_attribute_that_says_it_is_well_known_ends_the_session_
 }
 
 #[test]
-fn rfc7606_3_c_wrong_flags_withdraw_the_routes() {
+fn rfc7606_3c_wrong_flags_withdraw_the_routes() {
     for (code, attributes) in [
         (1, ["c001 01 00", AS_PATH, NEXT_HOP, ""]),
         (2, [ORIGIN, "8002 06 02 01 0000fc01", NEXT_HOP, ""]),
@@ -202,7 +202,7 @@ fn rfc7606_3_c_wrong_flags_withdraw_the_routes() {
 }
 
 #[test]
-fn rfc7606_3_d_missing_mandatory_attributes_withdraw_the_routes() {
+fn rfc7606_3d_missing_mandatory_attributes_withdraw_the_routes() {
     let missing = |codec, code, attributes: &[&str]| {
         let octets = update("", &attributes.join(" "), IPV4);
         treated_as_withdraw(codec, &octets, code, UpdateError::MissingWellKnown);
@@ -248,7 +248,7 @@ fn rfc7606_7_1_origin() {
 }
 
 #[test]
-fn rfc7606_7_2_as_path() {
+fn rfc7606_7_2_and_rfc7607_2_as_path() {
     for path in [
         "4002 02 02 00",             // an empty segment
         "4002 01 02",                // a cut segment
@@ -264,7 +264,7 @@ fn rfc7606_7_2_as_path() {
 }
 
 #[test]
-fn rfc7606_7_3_next_hop() {
+fn rfc7606_3e_and_7_3_next_hop() {
     let octets = |next_hop: &str| update("", &[ORIGIN, AS_PATH, next_hop].join(" "), IPV4);
     treated_as_withdraw(EXTERNAL, &octets("4003 03 c00002"), 3, UpdateError::AttributeLength);
     for address in ["00000000", "e0000001", "ffffffff"] {
@@ -294,7 +294,7 @@ fn rfc7606_7_4_to_7_10_lengths_of_the_other_attributes() {
 }
 
 #[test]
-fn rfc7606_7_5_7_9_7_10_what_only_internal_peers_may_send_is_discarded_from_an_external_one() {
+fn rfc7606_7_5_and_7_9_and_7_10_what_only_internal_peers_may_send_is_discarded_from_an_external_one() {
     for (attribute, code) in [(LOCAL_PREF, 5), ("8009 04 0a000007", 9), ("800a 04 0a000001", 10), ("4005 01 00", 5)] {
         let update = discarded(EXTERNAL, &with(attribute), code, UpdateError::Unspecific);
         let attributes = update.attributes.unwrap();
@@ -304,7 +304,7 @@ fn rfc7606_7_5_7_9_7_10_what_only_internal_peers_may_send_is_discarded_from_an_e
 }
 
 #[test]
-fn rfc7606_7_11_an_ipv6_next_hop_that_is_no_host_withdraws_the_routes() {
+fn rfc4760_3_an_ipv6_next_hop_that_is_no_host_withdraws_the_routes() {
     let address = "20010db8000000000000000000000001";
     for wrong in ["00000000000000000000000000000000", "ff020000000000000000000000000001"] {
         let octets = update("", &[ORIGIN, AS_PATH, &REACH.replace(address, wrong)].join(" "), "");
@@ -325,7 +325,7 @@ fn rfc6793_6_as4_attributes_between_speakers_of_four_octets_and_malformed_ones_a
 }
 
 #[test]
-fn rfc7606_3_h_the_strongest_of_several_faults_decides() {
+fn rfc7606_3h_the_strongest_of_several_faults_decides() {
     let update = used(EXTERNAL, &with("4006 01 00 8004 01 00"));
     let handlings: Vec<_> = update.faults.iter().map(|fault| (fault.attribute, fault.handling)).collect();
     assert_eq!(handlings, [(6, Handling::AttributeDiscard), (4, Handling::TreatAsWithdraw)]);

@@ -5,8 +5,8 @@ use bgp_proto::wire::Families;
 use bgp_proto::{ByFamily, Identity, PeerConfig};
 use types::{Family, RouterId};
 
+use super::{MINUTE, SECOND, converged_mesh, downs, is_converged};
 use crate::simnet::{address, block, peer};
-use crate::{MINUTE, SECOND, converged_mesh, downs, is_converged};
 
 fn reconfigured() -> (DownReason, Families) {
     (DownReason::Stopped(StopReason::ConfigurationChange), Families::NONE)

@@ -72,7 +72,7 @@ const FRR_ROUTES: [&str; 5] = [
 
 #[test]
 fn frr_in_four_octets() {
-    let (open, updates) = capture(EXTERNAL, include_str!("../data/frr.hex"));
+    let (open, updates) = capture(EXTERNAL, include_str!("../../data/frr.hex"));
     assert_eq!((open.asn, open.router_id.to_string()), (asn(4_200_000_001), "10.0.0.2".to_owned()));
     assert_eq!((open.hold_time.secs(), open.families()), (180, Families::ALL));
     assert!(open.four_octet_as() && open.route_refresh());
@@ -87,8 +87,8 @@ fn frr_in_four_octets() {
 
 #[test]
 fn rfc6793_4_2_3_frr_in_two_octets_means_the_same_routes() {
-    let (_, two) = capture(TWO_OCTETS, include_str!("../data/frr-two-octets.hex"));
-    let (_, four) = capture(EXTERNAL, include_str!("../data/frr.hex"));
+    let (_, two) = capture(TWO_OCTETS, include_str!("../../data/frr-two-octets.hex"));
+    let (_, four) = capture(EXTERNAL, include_str!("../../data/frr.hex"));
     assert_eq!(announced(&two), FRR_ROUTES);
     let attributes = |updates: &[Update]| {
         let mut all: Vec<_> = updates.iter().filter_map(|update| update.attributes.clone()).collect();
@@ -101,7 +101,7 @@ fn rfc6793_4_2_3_frr_in_two_octets_means_the_same_routes() {
 #[test]
 fn bird_as_a_reflector_in_two_octets() {
     let codec = Codec { four_octet_as: false, ..INTERNAL };
-    let (open, updates) = capture(codec, include_str!("../data/bird.hex"));
+    let (open, updates) = capture(codec, include_str!("../../data/bird.hex"));
     assert_eq!((open.asn, open.router_id.to_string()), (Asn::DEFAULT, "10.0.0.3".to_owned()));
     assert!(open.capabilities.contains(&Capability::Unknown { code: 70, value: vec![] }), "enhanced route refresh");
     assert_eq!(
@@ -115,7 +115,7 @@ fn bird_as_a_reflector_in_two_octets() {
 
 #[test]
 fn gobgp_in_four_octets() {
-    let (open, updates) = capture(EXTERNAL, include_str!("../data/gobgp.hex"));
+    let (open, updates) = capture(EXTERNAL, include_str!("../../data/gobgp.hex"));
     assert_eq!((open.asn, open.families()), (asn(65_010), Families::ALL));
     assert_eq!(open.graceful_restart().unwrap().time, std::time::Duration::from_secs(120));
     assert_eq!(announced(&updates), ["10.99.0.0/24 via 127.0.0.1 path 65010", "fd99::/64 via 2001:db8::4 path 65010",]);

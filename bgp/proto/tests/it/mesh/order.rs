@@ -9,11 +9,11 @@ use bgp_proto::wire::Families;
 use proptest::prelude::*;
 use types::{Family, Prefix};
 
-use crate::MINUTE;
+use super::MINUTE;
 use crate::simnet::{Number, SimNet, address, block};
 
 #[derive(Debug, Clone)]
-enum Step {
+enum NetworkStep {
     Originate(Number, BTreeSet<u8>),
     Reset(Number, Number),
     Restart(Number),
@@ -23,42 +23,43 @@ enum Step {
     Run(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = NetworkStep> {
     let node = || 1..=3_u8;
     prop_oneof![
-        (node(), proptest::collection::btree_set(1..8_u8, 0..4)).prop_map(|(n, blocks)| Step::Originate(n, blocks)),
-        (node(), node()).prop_map(|(a, b)| Step::Reset(a, b)),
-        node().prop_map(Step::Restart),
-        (node(), node()).prop_map(|(a, b)| Step::Unpeer(a, b)),
-        node().prop_map(Step::Peer),
-        (node(), node(), any::<bool>()).prop_map(|(a, b, up)| Step::NextHop(a, b, up)),
-        (0..30_000_u64).prop_map(Step::Run),
+        (node(), proptest::collection::btree_set(1..8_u8, 0..4))
+            .prop_map(|(n, blocks)| NetworkStep::Originate(n, blocks)),
+        (node(), node()).prop_map(|(a, b)| NetworkStep::Reset(a, b)),
+        node().prop_map(NetworkStep::Restart),
+        (node(), node()).prop_map(|(a, b)| NetworkStep::Unpeer(a, b)),
+        node().prop_map(NetworkStep::Peer),
+        (node(), node(), any::<bool>()).prop_map(|(a, b, up)| NetworkStep::NextHop(a, b, up)),
+        (0..30_000_u64).prop_map(NetworkStep::Run),
     ]
 }
 
-fn take(net: &mut SimNet, step: &Step, all_peers: &BTreeMap<Number, Vec<PeerConfig>>) {
+fn take(net: &mut SimNet, step: &NetworkStep, all_peers: &BTreeMap<Number, Vec<PeerConfig>>) {
     match step {
-        Step::Originate(node, numbers) => {
+        NetworkStep::Originate(node, numbers) => {
             let prefixes = numbers.iter().flat_map(|number| Family::ALL.map(|family| block(*number, family))).collect();
             net.originate(*node, prefixes);
         }
-        Step::Reset(a, b) => net.reset(*a, *b),
-        Step::Restart(node) => {
+        NetworkStep::Reset(a, b) => net.reset(*a, *b),
+        NetworkStep::Restart(node) => {
             net.kill(*node);
             net.start(*node, Families::ALL);
         }
-        Step::Unpeer(node, other) => {
+        NetworkStep::Unpeer(node, other) => {
             let name = format!("node {other}");
             let peers = net.peers(*node).into_iter().filter(|peer| peer.description != name).collect();
             net.configure(*node, peers, None);
         }
-        Step::Peer(node) => net.configure(*node, all_peers[node].clone(), None),
-        Step::NextHop(node, other, up) => {
+        NetworkStep::Peer(node) => net.configure(*node, all_peers[node].clone(), None),
+        NetworkStep::NextHop(node, other, up) => {
             for family in Family::ALL {
                 net.set_next_hop(*node, address(*other, family), *up);
             }
         }
-        Step::Run(milliseconds) => net.run(Duration::from_millis(*milliseconds)),
+        NetworkStep::Run(milliseconds) => net.run(Duration::from_millis(*milliseconds)),
     }
 }
 
@@ -86,8 +87,8 @@ proptest! {
         }).collect();
 
         let reversed: Vec<_> = steps.iter().rev().cloned().collect();
-        let squashed: Vec<_> = steps.iter().filter(|step| !matches!(step, Step::Run(_))).cloned().collect();
-        let split: Vec<_> = steps.iter().flat_map(|step| [step.clone(), Step::Run(7_000)]).collect();
+        let squashed: Vec<_> = steps.iter().filter(|step| !matches!(step, NetworkStep::Run(_))).cloned().collect();
+        let split: Vec<_> = steps.iter().flat_map(|step| [step.clone(), NetworkStep::Run(7_000)]).collect();
         for steps in [steps, reversed, squashed, split] {
             let mut net = SimNet::mesh(3, seed);
             let all_peers = (1..=3).map(|number| (number, net.peers(number))).collect();
@@ -95,11 +96,11 @@ proptest! {
                 take(&mut net, step, &all_peers);
             }
             for number in 1..=3 {
-                take(&mut net, &Step::Peer(number), &all_peers);
+                take(&mut net, &NetworkStep::Peer(number), &all_peers);
                 for other in 1..=3 {
-                    take(&mut net, &Step::NextHop(number, other, true), &all_peers);
+                    take(&mut net, &NetworkStep::NextHop(number, other, true), &all_peers);
                 }
-                take(&mut net, &Step::Originate(number, last[usize::from(number) - 1].clone()), &all_peers);
+                take(&mut net, &NetworkStep::Originate(number, last[usize::from(number) - 1].clone()), &all_peers);
             }
             net.run(10 * MINUTE);
             for number in 1..=3 {

@@ -82,10 +82,10 @@ proptest! {
 #[test]
 fn captures_mean_the_same_to_both() {
     for (codec, hex) in [
-        (EXTERNAL, include_str!("../data/frr.hex")),
-        (TWO_OCTETS, include_str!("../data/frr-two-octets.hex")),
-        (Codec { four_octet_as: false, ..INTERNAL }, include_str!("../data/bird.hex")),
-        (EXTERNAL, include_str!("../data/gobgp.hex")),
+        (EXTERNAL, include_str!("../../data/frr.hex")),
+        (TWO_OCTETS, include_str!("../../data/frr-two-octets.hex")),
+        (Codec { four_octet_as: false, ..INTERNAL }, include_str!("../../data/bird.hex")),
+        (EXTERNAL, include_str!("../../data/gobgp.hex")),
     ] {
         for line in hex.lines().filter(|line| !line.starts_with('#')) {
             let octets = octets(line);

@@ -1,12 +1,6 @@
 //! The wire format, seen from outside: octets against values, against malformed octets, against other implementations.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::cast_possible_truncation,
-    reason = "tests say what went wrong by panicking"
-)]
+#![allow(clippy::expect_used, clippy::cast_possible_truncation, reason = "tests say what went wrong by panicking")]
 
 mod captures;
 mod malformed;

@@ -7,8 +7,8 @@ use bgp_proto::PeerConfig;
 use bgp_proto::wire::Families;
 use types::{ClusterId, Family};
 
+use super::{MINUTE, SECOND, is_converged, routes_to};
 use crate::simnet::{Link, Number, SimNet, block, blocks, peer};
-use crate::{MINUTE, SECOND, is_converged, routes_to};
 
 fn cluster(number: u8) -> ClusterId {
     ClusterId(Ipv4Addr::new(1, 1, 1, number))
@@ -51,7 +51,7 @@ fn rfc4456_6_clients_and_other_internal_peers_learn_of_each_other_through_the_re
 }
 
 #[test]
-fn rfc4456_6_a_speaker_that_is_no_reflector_passes_nothing_on() {
+fn rfc4271_9_2_a_speaker_that_is_no_reflector_passes_nothing_on() {
     let mut net = SimNet::new(5);
     for number in 1..=3 {
         net.add(number);

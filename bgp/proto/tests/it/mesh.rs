@@ -1,15 +1,11 @@
 //! Whole networks of speakers in virtual time: what a user would see of meshes, reflectors and routers, and of everything
 //! that can happen to them.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failure here is a failed test")]
-
 mod graceful;
 mod identity;
 mod order;
 mod reflectors;
 mod routers;
-#[path = "../simnet/mod.rs"]
-mod simnet;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,8 +14,9 @@ use std::time::Duration;
 use bgp_proto::PeerEvent;
 use bgp_proto::session::DownReason;
 use bgp_proto::wire::Families;
-use simnet::{Link, Number, SimNet, address, block};
 use types::{Asn, Family, Prefix};
+
+use crate::simnet::{Link, Number, SimNet, address, block};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

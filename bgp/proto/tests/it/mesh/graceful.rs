@@ -7,11 +7,11 @@ use bgp_proto::session::DownReason;
 use bgp_proto::wire::Families;
 use types::Family;
 
+use super::{MINUTE, SECOND, converged_mesh, downs, is_converged, routes_to};
 use crate::simnet::{Link, address, block};
-use crate::{MINUTE, SECOND, converged_mesh, downs, is_converged, routes_to};
 
 #[test]
-fn rfc4724_a_killed_agent_that_comes_back_costs_no_route_anywhere() {
+fn rfc4724_4_1_and_4_2_a_killed_agent_that_comes_back_costs_no_route_anywhere() {
     let mut net = converged_mesh(4);
     net.kill(2);
     net.run(100 * SECOND);
@@ -30,7 +30,7 @@ fn rfc4724_a_killed_agent_that_comes_back_costs_no_route_anywhere() {
 }
 
 #[test]
-fn rfc4724_all_agents_killed_at_once_cost_no_route_anywhere() {
+fn rfc4724_4_1_all_agents_killed_at_once_cost_no_route_anywhere() {
     let mut net = converged_mesh(4);
     for number in 1..=4 {
         net.kill(number);

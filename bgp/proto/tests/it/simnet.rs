@@ -544,7 +544,7 @@ impl Node {
     pub(crate) fn is_established(&self) -> bool {
         self.speaker
             .as_ref()
-            .is_some_and(|speaker| speaker.peers().all(|peer| peer.state == bgp_proto::session::StateName::Established))
+            .is_some_and(|speaker| speaker.peers().all(|peer| peer.state == types::SessionState::Established))
     }
 
     /// What the node originates from its next start on.

@@ -61,7 +61,7 @@ fn rfc4271_4_4_keepalive_is_a_header_alone() {
 }
 
 #[test]
-fn rfc4271_4_2_open_with_all_capabilities() {
+fn rfc4271_4_2_and_rfc4724_3_and_rfc4760_8_and_rfc5492_4_open_with_all_capabilities() {
     let body = "
         04                          # version
         5ba0                        # AS_TRANS: the number needs four octets
@@ -224,7 +224,7 @@ fn rfc4271_4_3_an_announcement_from_an_internal_peer_with_every_attribute() {
 }
 
 #[test]
-fn rfc4271_5_1_attributes_without_a_place_at_an_external_peer_are_not_sent() {
+fn rfc4271_5_1_5_attributes_without_a_place_at_an_external_peer_are_not_sent() {
     let attributes = PathAttributes {
         local_pref: Some(100),
         originator_id: Some(id("10.0.0.7")),
@@ -270,7 +270,7 @@ fn rfc6793_4_2_2_to_a_speaker_of_two_octets_the_numbers_go_in_as4_path_and_as4_a
 }
 
 #[test]
-fn rfc6793_4_2_3_two_octets_suffice_where_every_number_fits() {
+fn rfc6793_4_2_2_two_octets_suffice_where_every_number_fits() {
     let attributes = "4001 01 00 4002 04 02 01 fc01 4003 04 c0000201 c007 06 fc01 0a000009";
     let octets = update("", attributes, "18 0a4100");
     let value = Update {
@@ -304,7 +304,7 @@ fn rfc6793_4_2_3_as4_attributes_older_than_the_last_aggregator_are_ignored() {
 }
 
 #[test]
-fn rfc4760_3_ipv6_is_announced_in_mp_reach_nlri_which_comes_first() {
+fn rfc4760_3_and_rfc7606_5_1_ipv6_is_announced_in_mp_reach_nlri_which_comes_first() {
     let octets = update(
         "",
         "
@@ -361,7 +361,7 @@ fn rfc2545_3_a_link_local_next_hop_stands_beside_the_global_one() {
 }
 
 #[test]
-fn rfc2545_3_without_a_global_address_the_link_local_one_is_the_next_hop() {
+fn without_a_global_address_the_link_local_one_is_the_next_hop() {
     let octets = update(
         "",
         "
@@ -399,7 +399,7 @@ fn rfc4724_2_end_of_rib_of_both_families() {
 }
 
 #[test]
-fn rfc4760_3_one_update_may_announce_and_withdraw_in_both_families() {
+fn rfc7606_5_1_one_update_may_announce_and_withdraw_in_both_families() {
     let value = decode_update(EXTERNAL, &everything());
     assert_eq!(value.withdrawn, prefixes(["10.66.0.0/24", "fd00::/8"]));
     let announced: Vec<_> = value.reach.iter().map(|reach| (reach.family, reach.prefixes.clone())).collect();
@@ -424,7 +424,7 @@ fn everything() -> Vec<u8> {
 }
 
 #[test]
-fn rfc4760_7_routes_of_families_that_were_not_agreed_on_are_ignored() {
+fn rfc4760_8_routes_of_families_that_were_not_agreed_on_are_ignored() {
     let only = |family| Codec { families: Families::only(family), ..EXTERNAL };
     let update = decode_update(only(Family::Ipv4), &everything());
     assert_eq!(update.withdrawn, prefixes(["10.66.0.0/24"]));
@@ -452,7 +452,7 @@ fn rfc4271_5_known_attributes_keep_their_partial_bit_and_unknown_ones_get_it() {
 }
 
 #[test]
-fn equal_attributes_are_equal_values_however_they_are_written() {
+fn rfc4271_5_equal_attributes_are_equal_values_however_they_are_written() {
     let decode = |attributes| decode_update(EXTERNAL, &update("", attributes, "18 0a4100"));
     assert_eq!(
         decode("4001 01 00 4002 06 02 01 0000fc01 4003 04 c0000201 c0c8 01 01 c0c9 01 02"),

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bgp_proto::session::{DownReason, StateName, StopReason};
+use bgp_proto::session::{DownReason, StopReason};
 use bgp_proto::wire::Families;
 use bgp_proto::{ImportPolicy, Input, PeerConfig, PeerEvent};
-use types::{Family, Prefix};
+use types::{Family, Prefix, SessionState};
 
+use super::{MINUTE, SECOND, asn, converged_mesh, downs, established, is_converged, routes_to};
 use crate::simnet::{ASN, SimNet, address, block, blocks, import, peer};
-use crate::{MINUTE, SECOND, asn, converged_mesh, downs, established, is_converged, routes_to};
 
 const ROUTER: u32 = 64_601;
 
@@ -45,7 +45,7 @@ fn a_router_learns_each_block_from_its_own_node_only() {
 }
 
 #[test]
-fn a_router_that_wants_them_learns_other_nodes_blocks_with_next_hops_on_the_shared_subnet_kept() {
+fn rfc4271_5_1_3_a_router_that_wants_them_learns_other_nodes_blocks_with_next_hops_on_the_shared_subnet_kept() {
     let subnet = |peer: &PeerConfig| match Family::of(peer.address) {
         Family::Ipv4 => "192.0.2.0/24",
         Family::Ipv6 => "2001:db8::/64",
@@ -86,7 +86,7 @@ fn a_router_is_told_of_the_rest_on_the_same_session_when_it_comes_to_want_it() {
 }
 
 #[test]
-fn without_a_shared_subnet_a_node_is_the_next_hop_of_what_it_passes_on() {
+fn rfc4271_5_1_3_without_a_shared_subnet_a_node_is_the_next_hop_of_what_it_passes_on() {
     let net = with_router(|peer| peer.export_all = true);
     let speaker = net.node(9).speaker.as_ref().unwrap();
     let view = speaker.routes(Family::Ipv4, Some(block(1, Family::Ipv4))).next().unwrap();
@@ -147,7 +147,7 @@ fn rfc4486_4_a_stranger_is_turned_away() {
 }
 
 #[test]
-fn rfc4486_4_too_many_prefixes_end_the_session_for_a_while() {
+fn rfc4271_6_7_and_rfc4486_4_too_many_prefixes_end_the_session_for_a_while() {
     let mut net = converged_mesh(2);
     let mut peers = net.peers(1);
     for peer in &mut peers {
@@ -163,7 +163,7 @@ fn rfc4486_4_too_many_prefixes_end_the_session_for_a_while() {
     net.originate(2, blocks(2));
     net.run(2 * MINUTE);
     let state = |net: &SimNet| net.node(1).speaker.as_ref().unwrap().peers().next().unwrap().state;
-    assert_eq!(state(&net), StateName::Idle);
+    assert_eq!(state(&net), SessionState::Idle);
     net.run(10 * MINUTE);
     assert!(is_converged(&net, 2));
 }

@@ -1,0 +1,83 @@
+use super::*;
+use types::ClusterId;
+
+fn node(name: &str, number: u8) -> ClusterNode {
+    ClusterNode {
+        name: name.parse().unwrap(),
+        ipv4: Some(std::net::Ipv4Addr::new(192, 0, 2, number)),
+        ipv6: Some(format!("2001:db8::{number}").parse().unwrap()),
+        asn: None,
+        listen_port: None,
+        cluster_id: None,
+        labels: BTreeMap::from([("name".to_owned(), name.to_owned())]),
+    }
+}
+
+fn peer(json: &str) -> (ResourceName, BgpPeerSpec) {
+    ("p".parse().unwrap(), serde_json::from_str(json).unwrap())
+}
+
+fn addresses(own: &str, nodes: &[ClusterNode], peers: &[(ResourceName, BgpPeerSpec)], mesh: bool) -> Vec<String> {
+    let configuration =
+        BgpConfigurationSpec { node_to_node_mesh_enabled: Some(mesh), ..BgpConfigurationSpec::default() };
+    let declared = DeclaredPeering { nodes, peers, configuration: &configuration };
+    sessions(&own.parse().unwrap(), &declared).iter().map(|s| format!("{} as {}", s.address, s.asn)).collect()
+}
+
+#[test]
+fn the_mesh_is_a_session_per_family_with_every_other_node_and_none_with_oneself() {
+    let nodes = [node("a", 1), node("b", 2), ClusterNode { ipv6: None, ..node("c", 3) }];
+    let expected = ["192.0.2.2 as 64512", "192.0.2.3 as 64512", "2001:db8::2 as 64512"];
+    assert_eq!(addresses("a", &nodes, &[], true), expected);
+    assert!(addresses("a", &nodes, &[], false).is_empty());
+    assert!(addresses("unknown", &nodes, &[], true).is_empty());
+}
+
+#[test]
+fn a_bgp_peer_is_for_the_nodes_that_it_selects_and_wins_over_the_mesh() {
+    let nodes = [node("a", 1), node("b", 2)];
+    let tor = [peer(r#"{"peerIP": "198.51.100.1", "asNumber": 64601, "nodeSelector": "name == 'a'"}"#)];
+    assert_eq!(addresses("a", &nodes, &tor, false), ["198.51.100.1 as 64601"]);
+    assert!(addresses("b", &nodes, &tor, false).is_empty());
+    let other = [peer(r#"{"peerIP": "192.0.2.2", "asNumber": 65000, "node": "a"}"#)];
+    assert!(addresses("a", &nodes, &other, true).contains(&"192.0.2.2 as 65000".to_owned()));
+}
+
+#[test]
+fn reflectors_leave_the_mesh_and_both_sides_of_a_selected_session_have_it() {
+    let reflector = ClusterNode { cluster_id: Some(ClusterId([1, 1, 1, 1].into())), ..node("rr", 9) };
+    let nodes = [node("a", 1), node("b", 2), reflector];
+    let peers = [peer(r#"{"nodeSelector": "name != 'rr'", "peerSelector": "name == 'rr'"}"#)];
+    let configuration =
+        BgpConfigurationSpec { node_to_node_mesh_enabled: Some(false), ..BgpConfigurationSpec::default() };
+    let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration };
+    let of_reflector = sessions(&"rr".parse().unwrap(), &declared);
+    assert_eq!(of_reflector.len(), 4);
+    assert!(of_reflector.iter().all(|session| session.route_reflector_client));
+    let of_client = sessions(&"a".parse().unwrap(), &declared);
+    assert_eq!(of_client.len(), 2);
+    assert!(of_client.iter().all(|session| !session.route_reflector_client));
+    // The mesh, where it is on, is among the others.
+    assert_eq!(addresses("a", &nodes, &[], true), ["192.0.2.2 as 64512", "2001:db8::2 as 64512"]);
+}
+
+#[test]
+fn other_nodes_blocks_are_for_external_peers_that_ask_for_them() {
+    let nodes = [node("a", 1), node("b", 2)];
+    let asks = |asn: u32| {
+        let json = format!(r#"{{"peerIP": "198.51.100.1", "asNumber": {asn}, "exportOtherNodes": true}}"#);
+        let peers = [peer(&json)];
+        let configuration = BgpConfigurationSpec::default();
+        let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration };
+        let sessions = sessions(&"a".parse().unwrap(), &declared);
+        sessions.iter().filter(|session| session.export_all).map(|session| session.address).collect::<Vec<_>>()
+    };
+    assert_eq!(asks(64_601), [IpAddr::from([198, 51, 100, 1])]);
+    assert!(asks(64_512).is_empty());
+}
+
+#[test]
+fn a_node_with_an_as_number_of_its_own_is_an_ebgp_peer() {
+    let nodes = [node("a", 1), ClusterNode { asn: Asn::new(65_001).ok(), ipv6: None, ..node("b", 2) }];
+    assert_eq!(addresses("a", &nodes, &[], true), ["192.0.2.2 as 65001"]);
+}
