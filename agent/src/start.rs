@@ -25,15 +25,19 @@ use felix::acl::Acl;
 use types::config::Config;
 use types::{Family, Registration};
 
-use crate::attach::Attachments;
-use crate::kubernetes::Remembered;
-use crate::peers::facts;
-use crate::pods::Identities;
-use crate::presence::{Presence, PresenceError};
-use crate::readiness::{Part, Readiness};
-use crate::status::{Identity, Status};
-use crate::tasks::{self, OwnAddresses, PolicyWiring, ServiceWiring, Sockets, Wiring};
-use crate::{addresses, instance, node_object, pods, presence, remains};
+use crate::api::status::{Identity, Status};
+use crate::cluster::presence::{self, Presence, PresenceError};
+use crate::cni::conversation::Attachments;
+use crate::cni::recovery;
+use crate::node::addresses_task::OwnAddresses;
+use crate::node::readiness::{Part, Readiness};
+use crate::node::{addresses, instance, object};
+use crate::policy::pods::{self, Identities};
+use crate::policy::remembered::Remembered;
+use crate::policy::remote::facts;
+use crate::policy::tasks::PolicyWiring;
+use crate::services::announcements_task::ServiceWiring;
+use crate::tasks::{self, Sockets, Wiring};
 
 /// The journal's key for its own id.
 const JOURNAL_ID: &str = "journal-id";
@@ -51,7 +55,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let instance = instance::id(&journal_id(&journal).await?, &boot_id).context("cannot tell the network namespace")?;
 
     let mut kernel: Box<dyn Kernel> = Box::new(Linux::open()?);
-    let internal = node_object::internal_addresses(&config, &journal).await?;
+    let internal = object::internal_addresses(&config, &journal).await?;
     let addresses = addresses::find(&config.address_detection, kernel.as_mut(), &internal)?;
     let drawn_router_id = addresses::drawn_router_id(&instance)?;
     let speaks_as = addresses::identity(&addresses, drawn_router_id);
@@ -68,7 +72,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let session = take_name(&presence).await?;
 
     let felix = tasks::felix(&config, &addresses)?;
-    let acl = tasks::acl(&config)?;
+    let acl = crate::policy::tasks::acl(&config)?;
     let (pools, pool_updates) = mpsc::channel(64);
     let shared = config.etcd.is_some().then(|| Arc::clone(&store));
     let fencing = Some(ipam::Fencing { grace: config.reclaim_grace, clocks: instance::clocks });
@@ -121,7 +125,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         kubernetes: kubernetes.as_ref().map(|(remembered, _)| remembered.status.clone()),
         services: services.view(),
         drained: watch::Sender::default(),
-        host_problems: Arc::new(remains::host_problems(kernel.as_mut())),
+        host_problems: Arc::new(recovery::host_problems(kernel.as_mut())),
     };
     let (parked, parked_links) = mpsc::channel(1);
     let attachments = Attachments {
@@ -175,10 +179,10 @@ async fn watch_kubernetes(
     cache: &Cache,
     tracker: &TaskTracker,
 ) -> anyhow::Result<(Identities, Option<(Remembered, mpsc::Receiver<pods::Question>)>)> {
-    let Some(access) = node_object::access(config) else { return Ok((Identities::Stated, None)) };
+    let Some(access) = object::access(config) else { return Ok((Identities::Stated, None)) };
     let watches = ::watch::start(access).await?;
     let (questions, asked) = mpsc::channel(pods::QUESTIONS);
-    let remembered = tasks::remember(watches, cache, tracker);
+    let remembered = crate::policy::tasks::remember(watches, cache, tracker);
     Ok((Identities::Kubernetes(questions), Some((remembered, asked))))
 }
 
@@ -276,7 +280,7 @@ async fn recover(
     acl: &Acl,
 ) -> anyhow::Result<()> {
     let group = config.kernel.link_group;
-    for (id, path) in remains::tombstones(&config.run_dir.join(types::cni::RELEASED)).context("tombstones")? {
+    for (id, path) in recovery::tombstones(&config.run_dir.join(types::cni::RELEASED)).context("tombstones")? {
         ipam.release(id).await?;
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -285,10 +289,10 @@ async fn recover(
             _ => {}
         }
     }
-    ipam.reconcile_kernel(remains::serving(kernel, group)?).await?;
+    ipam.reconcile_kernel(recovery::serving(kernel, group)?).await?;
     let endpoints = ipam.endpoints().await;
     let interfaces = endpoints.iter().map(|endpoint| endpoint.host_interface.clone()).collect();
-    let orphans = remains::park_orphans(kernel, &interfaces, group)?;
+    let orphans = recovery::park_orphans(kernel, &interfaces, group)?;
     for endpoint in &endpoints {
         let attached = felix.attach(endpoint.host_interface.clone(), endpoint.addresses.clone()).await;
         if let Err(error) = attached {

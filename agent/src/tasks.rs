@@ -49,29 +49,24 @@ use types::config::Config;
 use types::resource::Kind;
 use types::{Gone, InterfaceName, NodeName, Prefix, Registration, ResourceName, RouterId, ServiceRanges, Update};
 
-use crate::api::{self, Api};
-use crate::attach::Attachments;
-use crate::cluster::{Cluster, Desired};
-use crate::drop_log::Denied;
-use crate::election::Election;
-use crate::load_balancer::Pool;
-use crate::presence::Presence;
-use crate::readiness::{Part, Readiness};
-use crate::status::{Identity, Status};
-use node::NodeTask;
-use reclaim::ReclaimTask;
-
-use crate::{addresses, drop_log, health, reaper, released, remains, sources};
-
-pub(crate) use own_addresses::OwnAddresses;
-pub(crate) use policy::{PolicyWiring, acl, read_drop_log, remember};
-pub(crate) use services::{ApiServer, ServiceView, ServiceWiring};
-
-mod node;
-mod own_addresses;
-mod policy;
-mod reclaim;
-mod services;
+use crate::api::health;
+use crate::api::local::{self, Api};
+use crate::api::status::{Identity, Status};
+use crate::cluster::desired::{Cluster, Desired};
+use crate::cluster::election::Election;
+use crate::cluster::presence::Presence;
+use crate::cluster::reclaim_task::ReclaimTask;
+use crate::cluster::sources;
+use crate::cni::conversation::Attachments;
+use crate::cni::{reaper, recovery, tombstones};
+use crate::node::addresses;
+use crate::node::addresses_task::OwnAddresses;
+use crate::node::object_task::NodeTask;
+use crate::node::readiness::{Part, Readiness};
+use crate::policy::drop_log::{self, Denied};
+use crate::policy::tasks::PolicyWiring;
+use crate::services::announcements_task::ServiceWiring;
+use crate::services::load_balancer::Pool;
 
 /// Updates that wait for the cluster task.
 const UPDATES: usize = 1_024;
@@ -199,7 +194,7 @@ impl Wiring {
             }
         });
 
-        tracker.spawn(released::follow(self.attachments.clone()));
+        tracker.spawn(tombstones::follow(self.attachments.clone()));
         tracker.spawn(serve_cni(cni, self.attachments, tracker.clone()));
         let (looks, looked) = mpsc::channel(1);
         let (acl, ipam) = (self.status.acl.clone(), self.status.ipam.clone());
@@ -207,7 +202,7 @@ impl Wiring {
         let relabels = self.config.kubernetes.is_none();
         let denied = Denied::new(looks);
         let status = self.status.clone();
-        let router = api::router(Api { status, store: self.store, acl, ipam, denied, relabels });
+        let router = local::router(Api { status, store: self.store, acl, ipam, denied, relabels });
         tracker.spawn(serve("local API", fatal.clone(), axum::serve(api, router).into_future()));
         let router = health::router(self.status);
         tracker.spawn(serve("health port", fatal.clone(), axum::serve(health_listener, router).into_future()));
@@ -250,7 +245,7 @@ pub(crate) fn felix(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<Fel
 
 /// Parks a link, off the runtime's threads: netlink blocks.
 pub(crate) async fn park(interface: InterfaceName, group: u32) -> anyhow::Result<()> {
-    let parked = tokio::task::spawn_blocking(move || remains::park(&mut Linux::open()?, &interface, group));
+    let parked = tokio::task::spawn_blocking(move || recovery::park(&mut Linux::open()?, &interface, group));
     Ok(parked.await??)
 }
 

@@ -16,9 +16,9 @@ use tracing::{info, warn};
 use types::backoff::Backoff;
 use types::{EndpointSlice, Namespaced, NodeName, Prefix, Service, ServiceRanges, Update};
 
-use super::tell;
-use crate::load_balancer::{self, Change, Pool};
-use crate::services::{Announcements, EXCLUDED, remembered};
+use super::announcements::{Announcements, EXCLUDED, remembered};
+use super::load_balancer::{self, Change, Pool};
+use crate::tasks::tell;
 
 /// Updates that are taken before what follows is told.
 const ROUND: usize = 1_024;
@@ -62,9 +62,9 @@ pub(crate) struct ServiceWiring {
     task: ServiceTask,
     api: Option<ApiServer>,
     /// What is to be announced.
-    pub(super) ranges: watch::Sender<Option<ServiceRanges>>,
+    pub(crate) ranges: watch::Sender<Option<ServiceRanges>>,
     /// Where addresses are given out from.
-    pub(super) pools: watch::Sender<Vec<Pool>>,
+    pub(crate) pools: watch::Sender<Vec<Pool>>,
     problems: watch::Sender<BTreeSet<String>>,
 }
 
@@ -85,7 +85,7 @@ impl ServiceWiring {
     }
 
     /// The API server, where there is one.
-    pub(super) fn api(&self) -> Option<ApiServer> {
+    pub(crate) fn api(&self) -> Option<ApiServer> {
         self.api.clone()
     }
 
@@ -93,7 +93,7 @@ impl ServiceWiring {
         ServiceView { announced: self.task.announced.subscribe(), problems: self.problems.subscribe() }
     }
 
-    pub(super) fn start(self, elected: watch::Receiver<bool>, tracker: &TaskTracker) {
+    pub(crate) fn start(self, elected: watch::Receiver<bool>, tracker: &TaskTracker) {
         if let Some(api) = self.api {
             let pools = self.pools.subscribe();
             tracker.spawn(LoadBalancerTask { api, pools, elected, problems: self.problems }.run());
@@ -256,7 +256,7 @@ async fn receive<T>(from: &mut Option<mpsc::Receiver<T>>, into: &mut Vec<T>) {
 async fn last_announced(cache: &Cache) -> Option<BTreeSet<Prefix>> {
     let entries =
         cache.load(&keys::announced()).await.inspect_err(|error| warn!(%error, "nothing is remembered")).ok()?;
-    entries.iter().find_map(crate::sources::decode)
+    entries.iter().find_map(crate::cluster::sources::decode)
 }
 
 fn remember(cache: &Cache, announced: Option<&BTreeSet<Prefix>>) {

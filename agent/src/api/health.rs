@@ -6,8 +6,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::metrics;
-use crate::status::Status;
+use super::metrics;
+use super::status::Status;
 
 /// The routes of the health port.
 pub(crate) fn router(status: Status) -> Router {

@@ -14,7 +14,7 @@ use types::policy::{Labels, PolicyId};
 use types::resource::Kind;
 use types::{Pod, ResourceName, Update};
 
-use crate::tasks::ApiServer;
+use crate::services::announcements_task::ApiServer;
 
 /// So long the API server may be silent at the start before what is remembered counts.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
@@ -44,7 +44,7 @@ pub(crate) fn pod(update: Update<Key, Entry>) -> Option<Update<PodKey, Pod>> {
     Some(match update {
         Update::Restart => Update::Restart,
         Update::InSync => Update::InSync,
-        Update::Set(key, entry) => Update::Set(pod_key(&key)?, crate::sources::decode(&entry)?),
+        Update::Set(key, entry) => Update::Set(pod_key(&key)?, crate::cluster::sources::decode(&entry)?),
         Update::Delete(key) => Update::Delete(pod_key(&key)?),
     })
 }

@@ -15,7 +15,7 @@ use types::WorkloadEndpoint;
 use types::api::DropRecord;
 use types::policy::{Direction, End, Flow, Protocol, Reason};
 
-use crate::tasks;
+use super::tasks;
 
 /// Packets that wait to be explained; more than that at a time are counted and not shown.
 pub(crate) const PACKETS: usize = 256;

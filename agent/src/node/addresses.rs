@@ -11,7 +11,7 @@ use tracing::warn;
 use types::config::AddressDetection;
 use types::{Family, RouterId, RouterIdError};
 
-use crate::detect::{self, Candidate, DetectionError};
+use super::detection::{self, Candidate, DetectionError};
 
 /// Why this node's addresses are not known.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub(crate) fn find(
     let candidates = candidates(kernel)?;
     let mut found = Vec::new();
     for (family, method) in by_family(methods) {
-        found.extend(detect::address(method, family, &candidates, internal, None, source)?);
+        found.extend(detection::address(method, family, &candidates, internal, None, source)?);
     }
     if found.is_empty() {
         warn!("this node has no address to peer from");
@@ -52,7 +52,7 @@ pub(crate) fn find_again(
     let candidates = candidates(kernel)?;
     let found = by_family(methods).into_iter().filter_map(|(family, method)| {
         let current = of(former, family);
-        let found = detect::address(method, family, &candidates, internal, current, source);
+        let found = detection::address(method, family, &candidates, internal, current, source);
         if let Err(error) = &found {
             warn!(%error, "the address stays what it was");
         }

@@ -16,11 +16,12 @@ use types::config::{Config, EndpointToHost};
 use types::resource::Kind;
 use types::{NodeName, Update};
 
-use super::services::{self, ApiServer};
-use crate::kubernetes::Remembered;
-use crate::peers::Peers;
-use crate::readiness::{Part, Readiness};
-use crate::{drop_log, kubernetes, pods, policies, sources};
+use super::remembered::{self, Remembered};
+use super::remote::Peers;
+use super::{drop_log, feed, pods};
+use crate::cluster::sources;
+use crate::node::readiness::{Part, Readiness};
+use crate::services::announcements_task::{self, ApiServer};
 
 /// What the tasks of policy are made of.
 pub(crate) struct PolicyWiring {
@@ -34,14 +35,14 @@ pub(crate) struct PolicyWiring {
 }
 
 impl PolicyWiring {
-    pub(super) fn start(
+    pub(crate) fn start(
         self,
         store: &Arc<dyn Store>,
         cluster: mpsc::Sender<sources::ClusterUpdate>,
         ipam: &Ipam,
         tracker: &TaskTracker,
     ) {
-        let (updates, carried) = mpsc::channel(policies::UPDATES);
+        let (updates, carried) = mpsc::channel(feed::UPDATES);
         let (policies, namespaces) = match self.kubernetes {
             None => {
                 let watched = |kind| store.watch(keys::resources(kind));
@@ -58,20 +59,20 @@ impl PolicyWiring {
             }
             Some((Remembered { policies, namespaces, pods: entries, .. }, questions)) => {
                 let (pods, known) = mpsc::channel(pods::QUESTIONS);
-                tracker.spawn(kubernetes::follow_pods(entries, pods));
+                tracker.spawn(remembered::follow_pods(entries, pods));
                 tracker.spawn(pods::follow(known, questions, ipam.clone(), self.acl.clone()));
                 (policies, namespaces)
             }
         };
-        tracker.spawn(sources::follow(policies, policies::policy, updates.clone()));
-        tracker.spawn(sources::follow(namespaces, policies::namespace, updates.clone()));
+        tracker.spawn(sources::follow(policies, feed::policy, updates.clone()));
+        tracker.spawn(sources::follow(namespaces, feed::namespace, updates.clone()));
 
-        let (peers, published) = mpsc::channel(policies::UPDATES);
+        let (peers, published) = mpsc::channel(feed::UPDATES);
         let (relist, relisted) = mpsc::channel(1);
-        tracker.spawn(sources::follow(store.watch(keys::blocks()), policies::block, peers.clone()));
-        tracker.spawn(policies::follow_nodes(Arc::clone(store), cluster, peers, relisted));
-        tracker.spawn(policies::judge_peers(Peers::new(self.node), published, updates, relist, self.refused));
-        tracker.spawn(policies::carry(carried, self.acl.clone()));
+        tracker.spawn(sources::follow(store.watch(keys::blocks()), feed::block, peers.clone()));
+        tracker.spawn(feed::follow_nodes(Arc::clone(store), cluster, peers, relisted));
+        tracker.spawn(feed::judge_peers(Peers::new(self.node), published, updates, relist, self.refused));
+        tracker.spawn(feed::carry(carried, self.acl.clone()));
         tracker.spawn(follow_policy_readiness(self.acl, self.readiness));
     }
 }
@@ -80,17 +81,17 @@ impl PolicyWiring {
 pub(crate) fn remember(watches: Watches, cache: &Cache, tracker: &TaskTracker) -> Remembered {
     let Watches { policies, namespaces, pods, node, status, tasks } = watches;
     let (known_node, node_known) = watch::channel(None);
-    tracker.spawn(services::follow_node(node, known_node));
+    tracker.spawn(announcements_task::follow_node(node, known_node));
     Remembered {
-        policies: remembered(keys::resources(Kind::NetworkPolicy), policies, kubernetes::policy_entry, cache, tracker),
+        policies: remembered(keys::resources(Kind::NetworkPolicy), policies, remembered::policy_entry, cache, tracker),
         namespaces: remembered(
             keys::resources(Kind::Namespace),
             namespaces,
-            kubernetes::namespace_entry,
+            remembered::namespace_entry,
             cache,
             tracker,
         ),
-        pods: remembered(keys::pods(), pods, kubernetes::pod_entry, cache, tracker),
+        pods: remembered(keys::pods(), pods, remembered::pod_entry, cache, tracker),
         status,
         api: ApiServer { tasks: Arc::new(tasks), node: node_known },
     }
@@ -99,14 +100,14 @@ pub(crate) fn remember(watches: Watches, cache: &Cache, tracker: &TaskTracker) -
 fn remembered<K: Send + 'static, V: Send + 'static>(
     prefix: Key,
     from: mpsc::Receiver<Update<K, V>>,
-    entry: kubernetes::EntryOf<K, V>,
+    entry: remembered::EntryOf<K, V>,
     cache: &Cache,
     tracker: &TaskTracker,
 ) -> mpsc::Receiver<Update<Key, Entry>> {
-    let (raw, entries) = mpsc::channel(kubernetes::UPDATES);
-    let (out, remembered) = mpsc::channel(kubernetes::UPDATES);
-    tracker.spawn(kubernetes::write_down(from, entry, raw));
-    tracker.spawn(store::remembered(prefix, entries, cache.clone(), kubernetes::PATIENCE, out));
+    let (raw, entries) = mpsc::channel(remembered::UPDATES);
+    let (out, remembered) = mpsc::channel(remembered::UPDATES);
+    tracker.spawn(remembered::write_down(from, entry, raw));
+    tracker.spawn(store::remembered(prefix, entries, cache.clone(), remembered::PATIENCE, out));
     remembered
 }
 

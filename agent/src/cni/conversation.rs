@@ -24,10 +24,11 @@ use ipam::{Description, Ipam, Request as Reservation, ReserveError};
 use types::cni::{self, Attach, Detach, FrameError, Park, Refused, Reply, Request, Wire, code};
 use types::{EndpointId, WorkloadEndpoint};
 
-use crate::peers::facts;
-use crate::pods::Identities;
-use crate::readiness::Readiness;
-use crate::{released, tasks};
+use super::tombstones;
+use crate::node::readiness::Readiness;
+use crate::policy::pods::Identities;
+use crate::policy::remote::facts;
+use crate::tasks;
 
 /// What every conversation needs.
 #[derive(Clone)]
@@ -88,7 +89,7 @@ impl Attachments {
             let msg = format!("the API server has not told this node of pod {pod} yet");
             return Err(ConversationError::Refused(Refused { code: code::TRY_AGAIN, msg }));
         };
-        released::make_good(self, &id).await;
+        tombstones::make_good(self, &id).await;
         let reservation = Reservation { pod, labels, ports };
         let endpoint = self.ipam.reserve(id.clone(), reservation).await.map_err(refuse_reservation)?;
         let outcome = self.wire(stream, &endpoint).await;
@@ -290,7 +291,7 @@ mod tests {
     use types::{Pod, PodRef, Update};
 
     use super::*;
-    use crate::pods::{self, Question};
+    use crate::policy::pods::{self, Question};
     use crate::testing::{World, id, pod, reference, soon, tier, until};
 
     fn attachments(world: &World, identities: Identities) -> Attachments {

@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 
 use types::InterfaceName;
 
-use crate::remains::change_if_there;
+use super::recovery::change_if_there;
 
 /// More in one message would hold the kernel's RTNL lock for too long.
 const MOST: usize = 32;

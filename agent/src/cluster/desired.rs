@@ -8,9 +8,9 @@ use bgp::sessions::{Cluster as Declared, sessions};
 use types::resource::{BgpConfigurationSpec, BgpPeerSpec, IpPoolSpec, Kind, Metadata, NodeSpec, Resource, Spec};
 use types::{Asn, ClusterNode, Gone, NodeName, Prefix, Registration, ResourceName, ServiceRanges};
 
-use crate::load_balancer::Pool;
-use crate::sources::ClusterUpdate;
-use crate::table::Table;
+use super::sources::ClusterUpdate;
+use super::table::Table;
+use crate::services::load_balancer::Pool;
 
 /// Everything that sources have said, and who we are.
 #[derive(Debug)]

@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use types::api::{IpamView, NodeStatus, RouteCounts, RouteView};
 use types::{Asn, Family, NodeName, Prefix, RouterId, WorkloadEndpoint};
 
-use crate::metrics::Moment;
-use crate::readiness::Readiness;
-use crate::tasks::ServiceView;
+use super::metrics::Moment;
+use crate::node::readiness::Readiness;
+use crate::services::announcements_task::ServiceView;
 
 /// What the answers are put together from.
 #[derive(Clone)]

@@ -13,8 +13,8 @@ use types::policy::{Policy, PolicyId, PolicyKind, Problem, network_policy};
 use types::resource::{Kind, NAME_LABEL, Resource, Spec};
 use types::{BlockClaim, EndpointId, NodeName, Prefix, Update, WorkloadEndpoint};
 
-use crate::peers::{Consequence, Peers};
-use crate::sources::{self, ClusterUpdate, decode, subjects};
+use super::remote::{Consequence, Peers};
+use crate::cluster::sources::{self, ClusterUpdate, decode, subjects};
 
 /// Updates that wait for felix.
 pub(crate) const UPDATES: usize = 1_024;

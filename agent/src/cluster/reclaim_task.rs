@@ -13,9 +13,9 @@ use tracing::{info, warn};
 
 use types::{BlockClaim, Gone, NodeName, Prefix, Registration, Update, WorkloadEndpoint};
 
-use super::ApiServer;
-use crate::reclaim::{Candidate, Step, candidates, returned, step};
-use crate::table::Table;
+use super::reclaim::{Candidate, Step, candidates, returned, step};
+use super::table::Table;
+use crate::services::announcements_task::ApiServer;
 
 /// After a failure everything is looked at again.
 const RETRY: Duration = Duration::from_secs(10);
@@ -24,21 +24,21 @@ const RETRY: Duration = Duration::from_secs(10);
 const ROUND: usize = 1_024;
 
 /// What the task is made of.
-pub(super) struct ReclaimTask {
-    pub(super) store: Arc<dyn Store>,
-    pub(super) bgp: Bgp,
-    pub(super) api: ApiServer,
-    pub(super) elected: watch::Receiver<bool>,
+pub(crate) struct ReclaimTask {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) bgp: Bgp,
+    pub(crate) api: ApiServer,
+    pub(crate) elected: watch::Receiver<bool>,
     /// Nodes that are registered, with what is noted of those that have gone; nothing before that is known.
-    pub(super) registered: watch::Receiver<BTreeMap<NodeName, Option<Gone>>>,
-    pub(super) grace: Duration,
+    pub(crate) registered: watch::Receiver<BTreeMap<NodeName, Option<Gone>>>,
+    pub(crate) grace: Duration,
 }
 
 /// What is noted of nodes that have gone, and since when this agent has known just that.
 type Watched = BTreeMap<NodeName, (Gone, Instant)>;
 
 impl ReclaimTask {
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         while self.elected.wait_for(|is_elected| *is_elected).await.is_ok() {
             let mut elected = self.elected.clone();
             tokio::select! {
@@ -108,7 +108,7 @@ impl ReclaimTask {
             let is_alive = self.store.get(&keys::alive(&node)).await?.is_some();
             let entry = self.store.get(&keys::registration(&node)).await?;
             let is_heard = match &entry {
-                Some(entry) => self.hears(&crate::sources::decode(entry).unwrap_or_default()).await,
+                Some(entry) => self.hears(&super::sources::decode(entry).unwrap_or_default()).await,
                 None => false,
             };
             let since = watched.get(&node).map(|(_, since)| *since);
@@ -163,7 +163,7 @@ impl ReclaimTask {
         let claims = self.store.list(&keys::blocks()).await?.entries;
         for claim in claims {
             let Ok(keys::Subject::Block(block)) = keys::subject(&claim.key) else { continue };
-            if crate::sources::decode::<BlockClaim>(&claim).is_none_or(|claim| claim.owner != *node) {
+            if super::sources::decode::<BlockClaim>(&claim).is_none_or(|claim| claim.owner != *node) {
                 continue;
             }
             let of_block = endpoints.iter().filter(|entry| is_within(entry, &block)).map(|entry| entry.key.clone());
@@ -197,6 +197,6 @@ impl ReclaimTask {
 }
 
 fn is_within(endpoint: &store::Entry, block: &Prefix) -> bool {
-    let endpoint = crate::sources::decode::<WorkloadEndpoint>(endpoint);
+    let endpoint = super::sources::decode::<WorkloadEndpoint>(endpoint);
     endpoint.is_some_and(|endpoint| endpoint.addresses.iter().any(|address| block.contains(*address)))
 }

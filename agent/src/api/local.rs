@@ -23,9 +23,9 @@ use types::policy::{EffectivePolicy, Explanation};
 use types::resource::{Kind, Resource, ResourceRef};
 use types::{Family, Prefix, ResourceName, WorkloadEndpoint};
 
-use crate::drop_log::Denied;
-use crate::pods;
-use crate::status::Status;
+use super::status::Status;
+use crate::policy::drop_log::Denied;
+use crate::policy::pods;
 
 /// What the handlers ask.
 #[derive(Clone)]

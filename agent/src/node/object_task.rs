@@ -11,32 +11,33 @@ use tracing::{info, warn};
 use types::backoff::Backoff;
 use types::{NodeName, Registration};
 
-use super::{ApiServer, tell};
-use crate::node_object::{DAMPING, Network, first_of_others, put_conflist, registration, wanted};
-use crate::readiness::Readiness;
+use super::object::{DAMPING, Network, first_of_others, put_conflist, registration, wanted};
+use super::readiness::Readiness;
+use crate::services::announcements_task::ApiServer;
+use crate::tasks::tell;
 
 /// Delays between attempts to write what was not taken.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// What the task is made of.
-pub(super) struct NodeTask {
-    pub(super) node: NodeName,
-    pub(super) readiness: Readiness,
+pub(crate) struct NodeTask {
+    pub(crate) node: NodeName,
+    pub(crate) readiness: Readiness,
     /// Where the runtime looks for the CNI configuration.
-    pub(super) cni_conf_dir: Option<PathBuf>,
+    pub(crate) cni_conf_dir: Option<PathBuf>,
     /// Where there is Kubernetes.
-    pub(super) api: Option<ApiServer>,
+    pub(crate) api: Option<ApiServer>,
     /// What the node says of itself, but for its addresses and what Kubernetes knows of it.
-    pub(super) registration: Registration,
+    pub(crate) registration: Registration,
     /// Its addresses.
-    pub(super) addresses: watch::Receiver<Vec<IpAddr>>,
+    pub(crate) addresses: watch::Receiver<Vec<IpAddr>>,
     /// Whole.
-    pub(super) registered: watch::Sender<Option<Registration>>,
+    pub(crate) registered: watch::Sender<Option<Registration>>,
 }
 
 impl NodeTask {
     /// When the agent is ready for the first time, pods may come. The Node object says whether they may.
-    pub(super) async fn run(self) {
+    pub(crate) async fn run(self) {
         let (network, state) = watch::channel(Network::NotYet);
         let damped = damp(&self.readiness, network);
         tokio::join!(self.invite_the_runtime(), damped, self.tend_object(state), self.register());
@@ -123,7 +124,7 @@ impl NodeTask {
 }
 
 /// The next change of the Node object, where there is one.
-pub(super) async fn next(node: &mut Option<watch::Receiver<Option<Node>>>) -> Result<(), watch::error::RecvError> {
+pub(crate) async fn next(node: &mut Option<watch::Receiver<Option<Node>>>) -> Result<(), watch::error::RecvError> {
     match node {
         Some(node) => node.changed().await,
         None => std::future::pending().await,

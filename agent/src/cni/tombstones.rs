@@ -6,8 +6,8 @@ use std::time::Duration;
 use tracing::{info, warn};
 use types::EndpointId;
 
-use crate::attach::Attachments;
-use crate::remains;
+use super::conversation::Attachments;
+use super::recovery;
 
 /// How often tombstones are looked for.
 const EVERY: Duration = Duration::from_secs(2);
@@ -17,7 +17,7 @@ pub(crate) async fn follow(attachments: Attachments) {
     let mut looks = tokio::time::interval(EVERY);
     loop {
         looks.tick().await;
-        match remains::tombstones(&attachments.released) {
+        match recovery::tombstones(&attachments.released) {
             Ok(found) => {
                 for (id, path) in found {
                     consume(&attachments, &id, &path).await;

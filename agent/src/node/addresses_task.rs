@@ -11,8 +11,9 @@ use tracing::{info, warn};
 use types::RouterId;
 use types::config::AddressDetection;
 
-use super::{ApiServer, node, tell};
-use crate::{addresses, node_object};
+use super::{addresses, object, object_task};
+use crate::services::announcements_task::ApiServer;
+use crate::tasks::tell;
 
 /// A change of addresses comes in steps; the last one counts.
 const SETTLE: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ pub(crate) struct OwnAddresses {
 
 impl OwnAddresses {
     /// Looks again after each change of an interface or of the Node object.
-    pub(super) async fn follow(mut self, mut interfaces: mpsc::Receiver<()>, api: Option<ApiServer>) {
+    pub(crate) async fn follow(mut self, mut interfaces: mpsc::Receiver<()>, api: Option<ApiServer>) {
         let mut node = api.map(|api| api.node);
         loop {
             let have_changed = tokio::select! {
@@ -42,7 +43,7 @@ impl OwnAddresses {
                     while interfaces.try_recv().is_ok() {}
                     true
                 }
-                Ok(()) = node::next(&mut node) => false,
+                Ok(()) = object_task::next(&mut node) => false,
                 else => return,
             };
             let known = node.as_mut().and_then(|node| node.borrow_and_update().as_ref().map(|it| it.addresses.clone()));
@@ -58,7 +59,7 @@ impl OwnAddresses {
         if known.is_empty() || known == self.internal {
             return false;
         }
-        if let Err(error) = node_object::remember_internal(&known, &self.journal).await {
+        if let Err(error) = object::remember_internal(&known, &self.journal).await {
             warn!(%error, "the next start has to ask Kubernetes for this node's addresses");
         }
         self.internal = known;

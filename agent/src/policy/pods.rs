@@ -15,7 +15,7 @@ use tracing::warn;
 
 use types::{EndpointId, Pod, PodRef, Update, WorkloadEndpoint};
 
-use crate::peers::facts;
+use super::remote::facts;
 
 /// How long an ADD waits for its Pod object: the runtime may be ahead of the watch.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,9 @@
+//! What the store says of the cluster, what follows for this node, and this node's place among the others.
+
+pub(crate) mod desired;
+pub(crate) mod election;
+pub(crate) mod presence;
+pub(crate) mod reclaim;
+pub(crate) mod reclaim_task;
+pub(crate) mod sources;
+pub(crate) mod table;

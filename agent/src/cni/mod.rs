@@ -1,0 +1,7 @@
+//! The runtime's side: conversations with the CNI binary, what they attach, what an earlier life of the agent left, and the
+//! links that wait to be deleted.
+
+pub(crate) mod conversation;
+pub(crate) mod reaper;
+pub(crate) mod recovery;
+pub(crate) mod tombstones;
