@@ -1,6 +1,10 @@
 //! What people and programs of this host may ask of the agent.
 
-pub(crate) mod health;
+mod fault;
+mod health;
 pub(crate) mod local;
-pub(crate) mod metrics;
+mod metrics;
+mod resources;
+pub(crate) mod sockets;
 pub(crate) mod status;
+pub(crate) mod tasks;

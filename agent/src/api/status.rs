@@ -1,7 +1,6 @@
 //! The node at a glance: asked of the owners of state each time, kept nowhere.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +12,12 @@ use store::{Store, keys};
 use tokio::sync::watch;
 
 use types::api::{IpamView, NodeStatus, RouteCounts, RouteView};
-use types::{Asn, Family, NodeName, Prefix, RouterId, WorkloadEndpoint};
+use types::{Family, NodeName, Prefix, WorkloadEndpoint};
 
 use super::metrics::Moment;
+use crate::cluster::desired_task::Identity;
 use crate::node::readiness::Readiness;
-use crate::services::announcements_task::ServiceView;
+use crate::services::tasks::ServiceView;
 
 /// What the answers are put together from.
 #[derive(Clone)]
@@ -28,14 +28,8 @@ pub(crate) struct Status {
     pub(crate) datastore: String,
     /// The datastore, to be asked whether it answers.
     pub(crate) store: Arc<dyn Store>,
-    /// Addresses and endpoints.
-    pub(crate) ipam: Ipam,
-    /// Kernel routes.
-    pub(crate) felix: Felix,
-    /// Policy.
-    pub(crate) acl: Acl,
-    /// Sessions and tables.
-    pub(crate) bgp: Bgp,
+    /// Who is asked.
+    pub(crate) owners: Owners,
     /// Who the speaker is.
     pub(crate) identity: watch::Receiver<Identity>,
     /// What keeps the node from being ready.
@@ -52,19 +46,21 @@ pub(crate) struct Status {
     pub(crate) host_problems: Arc<Vec<String>>,
 }
 
-/// Who the speaker is, as the cluster sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Identity {
-    /// Its AS number.
-    pub(crate) asn: Asn,
-    /// Its identifier.
-    pub(crate) router_id: RouterId,
-    /// Where it peers from.
-    pub(crate) addresses: Vec<IpAddr>,
+/// The owners of this node's state.
+#[derive(Debug, Clone)]
+pub(crate) struct Owners {
+    /// Addresses and endpoints.
+    pub(crate) ipam: Ipam,
+    /// Kernel routes.
+    pub(crate) felix: Felix,
+    /// Policy.
+    pub(crate) acl: Acl,
+    /// Sessions and tables.
+    pub(crate) bgp: Bgp,
 }
 
-/// A datastore that takes longer is as good as away to a person who waits.
-const DATASTORE_LIMIT: Duration = Duration::from_millis(500);
+/// How long the datastore may take to answer: one that takes longer is as good as away to a person who waits.
+const DATASTORE_WAIT: Duration = Duration::from_millis(500);
 
 impl Status {
     /// What keeps the node from being ready; empty when it is.
@@ -75,8 +71,8 @@ impl Status {
     pub(crate) async fn node(&self) -> NodeStatus {
         let identity = self.identity.borrow().clone();
         let key = keys::schema_version();
-        let probe = tokio::time::timeout(DATASTORE_LIMIT, self.store.get(&key));
-        let (connected, routes, peers) = tokio::join!(probe, self.felix.view(), self.bgp.peers());
+        let probe = tokio::time::timeout(DATASTORE_WAIT, self.store.get(&key));
+        let (connected, routes, peers) = tokio::join!(probe, self.owners.felix.view(), self.owners.bgp.peers());
         let datastore_connected = matches!(connected, Ok(Ok(_)));
         let peers = peers.unwrap_or_default();
         let unready = self.unready();
@@ -86,7 +82,7 @@ impl Status {
         if *self.drained.borrow() {
             problems.push("drained: nothing of this node is announced (manxctl node drain --undo)".to_owned());
         }
-        let standing = self.ipam.standing().await;
+        let standing = self.owners.ipam.standing().await;
         problems.extend(standing.fenced.map(|why| format!("no addresses are given out: {why}")));
         problems.extend(standing.strays.iter().map(stray));
         if !datastore_connected {
@@ -119,13 +115,13 @@ impl Status {
             addresses: identity.addresses,
             peers,
             routes: counts,
-            endpoints: self.ipam.endpoints().await.len(),
+            endpoints: self.owners.ipam.endpoints().await.len(),
         }
     }
 
     /// All that is measured.
     pub(crate) async fn moment(&self) -> Moment {
-        let (status, routes, acl) = tokio::join!(self.node(), self.felix.view(), self.acl.view());
+        let (status, routes, acl) = tokio::join!(self.node(), self.owners.felix.view(), self.owners.acl.view());
         let refused_endpoints = *self.refused_endpoints.borrow();
         let announced_services = self.services.announced.borrow().as_ref().map_or(0, BTreeSet::len);
         let (routes, acl) = (routes.unwrap_or_default(), acl.unwrap_or_default());
@@ -133,16 +129,16 @@ impl Status {
     }
 
     pub(crate) async fn ipam(&self) -> IpamView {
-        let view = self.ipam.view().await;
+        let view = self.owners.ipam.view().await;
         IpamView::new(view.pools, view.blocks, view.addresses)
     }
 
     pub(crate) async fn endpoints(&self) -> Vec<WorkloadEndpoint> {
-        self.ipam.endpoints().await
+        self.owners.ipam.endpoints().await
     }
 
     pub(crate) async fn routes(&self, family: Option<Family>, prefix: Option<Prefix>) -> Vec<RouteView> {
-        self.bgp.routes(family, prefix).await.unwrap_or_default()
+        self.owners.bgp.routes(family, prefix).await.unwrap_or_default()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the cluster's declarations mean for this node: pure. The task around it is in `tasks`.
+//! What the cluster's declarations mean for this node (pure). The task around it is in `desired_task`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,25 +6,41 @@ use std::net::IpAddr;
 use bgp::PeerConfig;
 use bgp::sessions::{Cluster as Declared, sessions};
 use types::resource::{BgpConfigurationSpec, BgpPeerSpec, IpPoolSpec, Kind, Metadata, NodeSpec, Resource, Spec};
+use types::update::Mirror;
 use types::{Asn, ClusterNode, Gone, NodeName, Prefix, Registration, ResourceName, ServiceRanges};
 
 use super::sources::ClusterUpdate;
-use super::table::Table;
-use crate::services::load_balancer::Pool;
 
 /// Everything that sources have said, and who we are.
 #[derive(Debug)]
-pub(crate) struct Cluster {
+pub(crate) struct ClusterState {
     /// This node.
     own: NodeName,
     /// Its addresses, which the store hears of later.
     addresses: Vec<IpAddr>,
-    registrations: Table<NodeName, Registration>,
-    gone: Table<NodeName, Gone>,
-    pools: Table<ResourceName, Box<Resource>>,
-    nodes: Table<ResourceName, Box<Resource>>,
-    configurations: Table<ResourceName, Box<Resource>>,
-    peers: Table<ResourceName, Box<Resource>>,
+    /// What nodes' agents say of their nodes.
+    registrations: Mirror<NodeName, Registration>,
+    /// What elected agents have noted of nodes that have gone.
+    gone: Mirror<NodeName, Gone>,
+    /// Resources of kind IPPool.
+    pools: Mirror<ResourceName, Box<Resource>>,
+    /// Resources of kind Node.
+    nodes: Mirror<ResourceName, Box<Resource>>,
+    /// Resources of kind BGPConfiguration.
+    configurations: Mirror<ResourceName, Box<Resource>>,
+    /// Resources of kind BGPPeer.
+    peers: Mirror<ResourceName, Box<Resource>>,
+}
+
+/// A pool of addresses for Services of type LoadBalancer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoadBalancerPool {
+    /// Its name, by which Services may ask for it.
+    pub(crate) name: String,
+    /// Its addresses.
+    pub(crate) cidr: Prefix,
+    /// No new addresses are given out; those given stay.
+    pub(crate) is_disabled: bool,
 }
 
 /// What follows for this node.
@@ -49,22 +65,22 @@ pub(crate) struct Desired {
     /// Ranges whose blocks are not announced.
     pub(crate) unexported: BTreeSet<Prefix>,
     /// Where Services of type LoadBalancer get their addresses from.
-    pub(crate) load_balancers: Vec<Pool>,
+    pub(crate) load_balancers: Vec<LoadBalancerPool>,
     /// Ranges of Services' addresses that are announced.
     pub(crate) services: ServiceRanges,
 }
 
-impl Cluster {
+impl ClusterState {
     pub(crate) const fn new(own: NodeName, addresses: Vec<IpAddr>) -> Self {
         Self {
             own,
             addresses,
-            registrations: Table::new(),
-            gone: Table::new(),
-            pools: Table::new(),
-            nodes: Table::new(),
-            configurations: Table::new(),
-            peers: Table::new(),
+            registrations: Mirror::new(),
+            gone: Mirror::new(),
+            pools: Mirror::new(),
+            nodes: Mirror::new(),
+            configurations: Mirror::new(),
+            peers: Mirror::new(),
         }
     }
 
@@ -76,12 +92,12 @@ impl Cluster {
     /// Takes a report; true where what is known has changed.
     pub(crate) fn apply(&mut self, update: ClusterUpdate) -> bool {
         match update {
-            ClusterUpdate::Registration(update) => self.registrations.apply(update),
-            ClusterUpdate::Gone(update) => self.gone.apply(update),
-            ClusterUpdate::Resource(Kind::IpPool, update) => self.pools.apply(update),
-            ClusterUpdate::Resource(Kind::Node, update) => self.nodes.apply(update),
-            ClusterUpdate::Resource(Kind::BgpConfiguration, update) => self.configurations.apply(update),
-            ClusterUpdate::Resource(Kind::BgpPeer, update) => self.peers.apply(update),
+            ClusterUpdate::Registration(update) => self.registrations.changes(update),
+            ClusterUpdate::Gone(update) => self.gone.changes(update),
+            ClusterUpdate::Resource(Kind::IpPool, update) => self.pools.changes(update),
+            ClusterUpdate::Resource(Kind::Node, update) => self.nodes.changes(update),
+            ClusterUpdate::Resource(Kind::BgpConfiguration, update) => self.configurations.changes(update),
+            ClusterUpdate::Resource(Kind::BgpPeer, update) => self.peers.changes(update),
             // Those are felix's.
             ClusterUpdate::Resource(Kind::NetworkPolicy | Kind::Namespace, _) => false,
         }
@@ -89,15 +105,15 @@ impl Cluster {
 
     /// Nodes that are registered or noted as gone, with what is noted.
     pub(crate) fn registered(&self) -> BTreeMap<NodeName, Option<Gone>> {
-        let registered = self.registrations.iter().map(|(name, _)| (name.clone(), None));
-        registered.chain(self.gone.iter().map(|(name, gone)| (name.clone(), Some(gone.clone())))).collect()
+        let registered = self.registrations.entries().iter().map(|(name, _)| (name.clone(), None));
+        registered.chain(self.gone.entries().iter().map(|(name, gone)| (name.clone(), Some(gone.clone())))).collect()
     }
 
     /// What follows, once every source has told its whole state: half a state would start sessions that the other half
     /// forbids.
     pub(crate) fn desired(&self) -> Option<Desired> {
         let resources = [&self.pools, &self.nodes, &self.configurations, &self.peers];
-        if !self.registrations.is_known() || !self.gone.is_known() || !resources.iter().all(|table| table.is_known()) {
+        if !self.registrations.is_known() || !self.gone.is_known() || !resources.iter().all(|kind| kind.is_known()) {
             return None;
         }
         let nodes = self.cluster_nodes();
@@ -108,6 +124,7 @@ impl Cluster {
         let labels = node.as_ref().map(|node| node.labels.clone()).unwrap_or_default();
         let pools: Vec<_> = self
             .pools
+            .entries()
             .iter()
             .filter_map(|(name, resource)| match &resource.spec {
                 Spec::IpPool(pool) => Some((name.clone(), pool.clone())),
@@ -118,9 +135,9 @@ impl Cluster {
                 (name, pool, ours)
             })
             .collect();
-        // Nobody but pods has a block, and nobody but the router is told a way to a Service.
+        // A pool is for pods, whose blocks nodes claim and peers may announce, or for Services, which have single addresses.
         let (pools, load_balancers): (Vec<_>, Vec<_>) = pools.into_iter().partition(|(_, pool, _)| pool.is_for_pods());
-        let load_balancers = load_balancers.into_iter().map(|(name, pool, _)| Pool {
+        let load_balancers = load_balancers.into_iter().map(|(name, pool, _)| LoadBalancerPool {
             name: name.to_string(),
             cidr: pool.cidr,
             is_disabled: pool.disabled,
@@ -142,7 +159,8 @@ impl Cluster {
 
     /// Nodes that have an address of this one, but for those that are gone: machines are given new names.
     fn contested(&self, own: &ClusterNode, nodes: &[ClusterNode]) -> Vec<(IpAddr, NodeName)> {
-        let others = nodes.iter().filter(|other| other.name != own.name && self.gone.find(&other.name).is_none());
+        let others =
+            nodes.iter().filter(|other| other.name != own.name && self.gone.entries().get(&other.name).is_none());
         let ours = own.addresses();
         let claims =
             others.flat_map(|other| other.addresses().into_iter().map(|address| (address, other.name.clone())));
@@ -151,10 +169,10 @@ impl Cluster {
 
     /// Nodes that are registered or declared.
     fn cluster_nodes(&self) -> Vec<ClusterNode> {
-        let declared = self.nodes.iter().filter_map(|(name, _)| name.as_str().parse::<NodeName>().ok());
+        let declared = self.nodes.entries().iter().filter_map(|(name, _)| name.as_str().parse::<NodeName>().ok());
         let names: BTreeSet<NodeName> =
-            self.registrations.iter().map(|(name, _)| name.clone()).chain(declared).collect();
-        let is_reclaimed = |name: &NodeName| self.gone.find(name).is_some_and(|gone| gone.reclaimed);
+            self.registrations.entries().iter().map(|(name, _)| name.clone()).chain(declared).collect();
+        let is_reclaimed = |name: &NodeName| self.gone.entries().get(name).is_some_and(|gone| gone.reclaimed);
         names
             .into_iter()
             .filter(|name| !is_reclaimed(name))
@@ -163,9 +181,9 @@ impl Cluster {
                     .as_str()
                     .parse()
                     .ok()
-                    .and_then(|name| self.nodes.find(&name))
+                    .and_then(|name| self.nodes.entries().get(&name))
                     .and_then(|resource| node_spec(resource));
-                let mut registration = self.registrations.find(&name).cloned();
+                let mut registration = self.registrations.entries().get(&name).cloned();
                 if let Some(own) = registration.as_mut().filter(|_| name == self.own) {
                     own.put_addresses(&self.addresses);
                 }
@@ -175,7 +193,7 @@ impl Cluster {
     }
 
     fn configuration(&self) -> BgpConfigurationSpec {
-        let mut found = self.configurations.iter().filter_map(|(_, resource)| match &resource.spec {
+        let mut found = self.configurations.entries().iter().filter_map(|(_, resource)| match &resource.spec {
             Spec::BgpConfiguration(configuration) => Some(configuration.clone()),
             _ => None,
         });
@@ -187,7 +205,7 @@ impl Cluster {
             Spec::BgpPeer(peer) => Some((name.clone(), peer.clone())),
             _ => None,
         };
-        self.peers.iter().map(|(name, resource)| (name, &resource.spec)).filter_map(spec).collect()
+        self.peers.entries().iter().map(|(name, resource)| (name, &resource.spec)).filter_map(spec).collect()
     }
 }
 
@@ -199,107 +217,4 @@ fn node_spec(resource: &Resource) -> Option<(&Metadata, &NodeSpec)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use types::Update;
-
-    fn resource(kind: &str, name: &str, spec: serde_json::Value) -> ClusterUpdate {
-        let document = serde_json::json!({
-            "apiVersion": types::resource::API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec});
-        let resource = Resource::from_value(document).unwrap();
-        ClusterUpdate::Resource(resource.kind(), Update::Set(resource.metadata.name.clone(), Box::new(resource)))
-    }
-
-    fn registration(name: &str, ipv4: &str) -> ClusterUpdate {
-        let registration = Registration { ipv4: Some(ipv4.parse().unwrap()), ..Registration::default() };
-        ClusterUpdate::Registration(Update::Set(name.parse().unwrap(), registration))
-    }
-
-    fn in_sync() -> impl Iterator<Item = ClusterUpdate> {
-        Kind::CLUSTER
-            .into_iter()
-            .map(|kind| ClusterUpdate::Resource(kind, Update::InSync))
-            .chain([ClusterUpdate::Registration(Update::InSync), ClusterUpdate::Gone(Update::InSync)])
-    }
-
-    fn updates() -> Vec<ClusterUpdate> {
-        vec![
-            registration("a", "192.0.2.1"),
-            registration("b", "192.0.2.2"),
-            resource("IPPool", "p", serde_json::json!({"cidr": "10.0.0.0/16", "nodeSelector": "rack == '1'"})),
-            resource("IPPool", "q", serde_json::json!({"cidr": "10.1.0.0/16", "disableBGPExport": true})),
-            resource("IPPool", "lb", serde_json::json!({"cidr": "10.2.0.0/16", "allowedUses": ["LoadBalancer"]})),
-            resource(
-                "BGPConfiguration",
-                "default",
-                serde_json::json!({"asNumber": 65001, "serviceLoadBalancerIPs": [{"cidr": "10.2.0.0/16"}]}),
-            ),
-        ]
-    }
-
-    fn desired(updates: impl IntoIterator<Item = ClusterUpdate>) -> Option<Desired> {
-        let mut cluster = Cluster::new("a".parse().unwrap(), vec!["192.0.2.1".parse().unwrap()]);
-        for update in updates {
-            cluster.apply(update);
-        }
-        cluster.desired()
-    }
-
-    #[test]
-    fn nothing_follows_before_every_source_is_known() {
-        assert_eq!(desired(updates()), None);
-        assert_eq!(desired(updates().into_iter().chain(in_sync().skip(1))), None);
-    }
-
-    #[test]
-    fn nobody_peers_with_a_node_whose_things_were_taken_back() {
-        let gone = |reclaimed| {
-            let gone = Gone { since: 1, waited: 0, reclaimed };
-            updates().into_iter().chain([ClusterUpdate::Gone(Update::Set("b".parse().unwrap(), gone))])
-        };
-        let sessions = |reclaimed| desired(gone(reclaimed).chain(in_sync())).unwrap().sessions.len();
-        assert_eq!((sessions(false), sessions(true)), (1, 0));
-    }
-
-    #[test]
-    fn what_this_node_knows_of_its_addresses_wins_over_what_the_store_has_heard() {
-        let mut cluster = Cluster::new("a".parse().unwrap(), vec!["192.0.2.1".parse().unwrap()]);
-        updates().into_iter().chain(in_sync()).for_each(|update| {
-            cluster.apply(update);
-        });
-        let renumbered = "192.0.2.9".parse().unwrap();
-        cluster.readdress(vec![renumbered]);
-        let local: Vec<_> = cluster.desired().unwrap().sessions.iter().map(|session| session.local_address).collect();
-        assert_eq!(local, [Some(renumbered)]);
-    }
-
-    #[test]
-    fn an_address_that_two_nodes_claim_is_named_unless_the_other_is_gone() {
-        let twin = || updates().into_iter().chain([registration("c", "192.0.2.1")]);
-        let contested = |updates| desired(updates).unwrap().contested;
-        assert_eq!(
-            contested(twin().chain(in_sync()).collect::<Vec<_>>()),
-            [("192.0.2.1".parse().unwrap(), "c".parse().unwrap())]
-        );
-        let gone = Gone { since: 1, waited: 0, reclaimed: false };
-        let gone = ClusterUpdate::Gone(Update::Set("c".parse().unwrap(), gone));
-        assert_eq!(contested(twin().chain([gone]).chain(in_sync()).collect()), []);
-    }
-
-    #[test]
-    fn what_follows_does_not_depend_on_the_order_of_arrival() {
-        let forward = desired(updates().into_iter().chain(in_sync())).unwrap();
-        let backward = desired(updates().into_iter().rev().chain(in_sync())).unwrap();
-        assert_eq!(forward, backward);
-        assert_eq!(forward.asn.number(), 65_001);
-        assert_eq!(forward.sessions.len(), 1);
-        assert_eq!(forward.pools.iter().map(|(_, _, ours)| *ours).collect::<Vec<_>>(), [false, true]);
-        assert_eq!(forward.unexported.len(), 1);
-        assert_eq!(
-            (forward.ranges.len(), forward.load_balancers.len()),
-            (2, 1),
-            "a pool for Services is none for pods"
-        );
-        assert_eq!(forward.services.all().collect::<Vec<_>>(), [&forward.load_balancers[0].cidr]);
-    }
-}
+mod tests;

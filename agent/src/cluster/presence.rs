@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use store::{Check, Entry, Outcome, SchemaError, Session, Store, StoreError, Write, keys};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -16,6 +17,9 @@ use types::{Alive, NameError, NodeName, Registration, ResourceName};
 
 /// How long the name stays taken after its agent has gone.
 pub(crate) const LEASE: Duration = Duration::from_secs(30);
+
+/// The shortest and the longest delay between two attempts to take the name and to register.
+const ENTER_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
 /// The name is held by another live agent, or what is stored there is not understood.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +61,11 @@ impl From<SchemaError> for PresenceError {
 /// Who we are.
 #[derive(Clone)]
 pub(crate) struct Presence {
+    /// Where names are taken.
     pub(crate) store: Arc<dyn Store>,
+    /// This node's name.
     pub(crate) node: NodeName,
+    /// This agent's instance, as `node::instance` makes it.
     pub(crate) instance: String,
     /// The pools that a cluster begins with.
     pub(crate) initial_pools: Vec<IpPoolSpec>,
@@ -134,35 +141,35 @@ impl Presence {
         Ok(())
     }
 
-    /// Keeps the name and the registration, once it is known, for as long as the agent runs; ends only with `Taken` or `Schema`, or when cancelled.
+    /// Keeps the name and the registration, once it is known, for as long as the agent runs; ends only with `Taken` or
+    /// `Schema`, or when cancelled.
     pub(crate) async fn keep(
         self,
         mut session: Option<Session>,
-        mut registration: tokio::sync::watch::Receiver<Option<Registration>>,
+        mut registration: watch::Receiver<Option<Registration>>,
         cancel: CancellationToken,
     ) -> Result<(), PresenceError> {
-        let mut backoff =
-            Backoff::new(Duration::from_millis(200), Duration::from_secs(5), u64::from(std::process::id()));
-        let mut registered = false;
+        let mut backoff = Backoff::new(ENTER_DELAYS.0, ENTER_DELAYS.1, u64::from(std::process::id()));
+        let mut is_registered = false;
         loop {
             let attempt = async {
                 if session.is_none() {
                     session = Some(self.enter().await?);
                     info!(node = %self.node, "the node's name is ours");
                 }
-                if !registered {
+                if !is_registered {
                     let current = registration.borrow_and_update().clone();
                     if let Some(current) = current {
                         self.register(&current).await?;
                     }
-                    registered = true;
+                    is_registered = true;
                 }
                 Ok(())
             };
             match attempt.await {
                 Err(error @ (PresenceError::Taken { .. } | PresenceError::Schema(_))) => return Err(error),
                 Err(error) => {
-                    warn!(%error, "not registered; trying again");
+                    warn!(%error, "this node is not registered in the store yet; trying again");
                     tokio::select! {
                         () = tokio::time::sleep(backoff.delay()) => continue,
                         () = cancel.cancelled() => return Ok(()),
@@ -179,10 +186,10 @@ impl Presence {
                 () = lost => {
                     session = None;
                     // A store that has forgotten the session may have forgotten all the rest.
-                    registered = false;
+                    is_registered = false;
                 }
                 changed = registration.changed() => {
-                    registered = false;
+                    is_registered = false;
                     if changed.is_err() {
                         return Ok(());
                     }

@@ -1,4 +1,4 @@
-//! The elected agent's task of taking back what nodes had that have gone, of the diagram above.
+//! The elected agent's task of taking back what nodes had that have gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,26 +11,32 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use types::update::Mirror;
 use types::{BlockClaim, Gone, NodeName, Prefix, Registration, Update, WorkloadEndpoint};
 
-use super::reclaim::{Candidate, Step, candidates, returned, step};
-use super::table::Table;
-use crate::services::announcements_task::ApiServer;
+use super::reclaim::{Candidate, ReclaimAction, Verdict, candidates, judge, returned};
+use super::sources::decode;
+use crate::node::kubernetes::ApiServer;
 
-/// After a failure everything is looked at again.
-const RETRY: Duration = Duration::from_secs(10);
+/// How long after a failure everything is looked at again.
+const RECLAIM_RETRY_DELAY: Duration = Duration::from_secs(10);
 
-/// Updates that are taken before what follows is done.
-const ROUND: usize = 1_024;
+/// How many updates are taken at most before what follows from them is done.
+const UPDATES_PER_ROUND: usize = 1_024;
 
 /// What the task is made of.
 pub(crate) struct ReclaimTask {
+    /// Where nodes' keys are.
     pub(crate) store: Arc<dyn Store>,
+    /// Sessions: a node that is heard there has not gone.
     pub(crate) bgp: Bgp,
+    /// Where Nodes' names come from.
     pub(crate) api: ApiServer,
+    /// Whether this agent is elected.
     pub(crate) elected: watch::Receiver<bool>,
     /// Nodes that are registered, with what is noted of those that have gone; nothing before that is known.
     pub(crate) registered: watch::Receiver<BTreeMap<NodeName, Option<Gone>>>,
+    /// How long what a gone node had stays its own.
     pub(crate) grace: Duration,
 }
 
@@ -53,7 +59,7 @@ impl ReclaimTask {
     /// One term.
     async fn serve(&mut self) {
         let mut updates: mpsc::Receiver<Update<String, ()>> = self.api.tasks.node_names();
-        let mut nodes: Table<String, ()> = Table::new();
+        let mut nodes: Mirror<String, ()> = Mirror::new();
         let mut watched = Watched::new();
         let mut batch = Vec::new();
         let mut again = None;
@@ -65,7 +71,7 @@ impl ReclaimTask {
                 }
             };
             tokio::select! {
-                count = updates.recv_many(&mut batch, ROUND) => if count == 0 {
+                count = updates.recv_many(&mut batch, UPDATES_PER_ROUND) => if count == 0 {
                     return;
                 },
                 changed = self.registered.changed() => if changed.is_err() {
@@ -78,10 +84,10 @@ impl ReclaimTask {
             }
             // Mere absence counts in a whole list only.
             if nodes.is_known() {
-                let names = nodes.iter().map(|(name, ())| name.clone()).collect();
+                let names = nodes.entries().keys().cloned().collect();
                 let pause = self.look(&names, &mut watched).await.unwrap_or_else(|error| {
-                    warn!(%error, "what nodes had that have gone is not taken back; tried again");
-                    Some(RETRY)
+                    warn!(%error, "what nodes had that have gone cannot be taken back now; trying again");
+                    Some(RECLAIM_RETRY_DELAY)
                 });
                 again = pause.map(|pause| Instant::now() + pause);
             }
@@ -101,23 +107,23 @@ impl ReclaimTask {
             watched.entry(node.clone()).or_insert_with(|| (gone.clone(), now));
         }
         let mut pause: Option<Duration> = None;
-        for step in returned(&registered, kubernetes) {
-            self.take(step).await?;
+        for action in returned(&registered, kubernetes) {
+            self.take(action).await?;
         }
         for (node, gone) in candidates(&registered, kubernetes) {
             let is_alive = self.store.get(&keys::alive(&node)).await?.is_some();
             let entry = self.store.get(&keys::registration(&node)).await?;
             let is_heard = match &entry {
-                Some(entry) => self.hears(&super::sources::decode(entry).unwrap_or_default()).await,
+                Some(entry) => self.hears(&decode(entry).unwrap_or_default()).await,
                 None => false,
             };
             let since = watched.get(&node).map(|(_, since)| *since);
             let watched = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
             let candidate = Candidate { node, gone, watched, is_registered: entry.is_some(), is_alive, is_heard };
-            match step(&candidate, self.grace, SystemTime::now()) {
-                Ok(Some(step)) => self.take(step).await?,
-                Ok(None) => {}
-                Err(later) => pause = Some(pause.map_or(later, |pause| pause.min(later))),
+            match judge(&candidate, self.grace, SystemTime::now()) {
+                Verdict::Act(action) => self.take(action).await?,
+                Verdict::Wait(later) => pause = Some(pause.map_or(later, |pause| pause.min(later))),
+                Verdict::NothingLeft => {}
             }
         }
         Ok(pause)
@@ -130,28 +136,30 @@ impl ReclaimTask {
         peers.iter().any(|peer| peer.state == "established" && own.contains(&Some(peer.address)))
     }
 
-    async fn take(&self, step: Step) -> Result<(), StoreError> {
-        match step {
-            Step::Note(node, gone) => {
+    async fn take(&self, action: ReclaimAction) -> Result<(), StoreError> {
+        match action {
+            ReclaimAction::Note(node, gone) => {
                 if gone.waited == 0 {
-                    info!(%node, grace = ?self.grace, "the node has gone; what it has stays its own for the grace period");
+                    info!(%node, grace = ?self.grace, "a node has gone; what it has stays its own for the grace period");
                 }
                 self.write(vec![Write::put(keys::gone(&node), store::encode(&gone))]).await
             }
-            Step::Forget(node) => {
-                info!(%node, "the node does not count as gone any more");
+            ReclaimAction::Forget(node) => {
+                info!(%node, "a node does not count as gone any more");
                 self.write(vec![Write::delete(keys::gone(&node))]).await
             }
-            Step::Reclaim(node, gone) => {
+            ReclaimAction::Reclaim(node, gone) => {
                 self.release_blocks(&node).await?;
                 // From here on nobody peers with it or believes its endpoints, whoever may write its keys.
                 self.write(vec![Write::put(keys::gone(&node), store::encode(&gone))]).await?;
                 match self.clear(&node).await {
                     // Its certificate may keep an agent to its own node's keys. They count for nothing.
-                    Err(StoreError::Refused { .. }) => info!(%node, "its keys stay"),
+                    Err(StoreError::Refused { .. }) => {
+                        info!(%node, "the store keeps this agent from deleting what the gone node published; it counts for nothing")
+                    }
                     other => other?,
                 }
-                info!(%node, "what the node had is free");
+                info!(%node, "what the gone node had is free");
                 Ok(())
             }
         }
@@ -163,7 +171,7 @@ impl ReclaimTask {
         let claims = self.store.list(&keys::blocks()).await?.entries;
         for claim in claims {
             let Ok(keys::Subject::Block(block)) = keys::subject(&claim.key) else { continue };
-            if super::sources::decode::<BlockClaim>(&claim).is_none_or(|claim| claim.owner != *node) {
+            if decode::<BlockClaim>(&claim).is_none_or(|claim| claim.owner != *node) {
                 continue;
             }
             let of_block = endpoints.iter().filter(|entry| is_within(entry, &block)).map(|entry| entry.key.clone());
@@ -176,7 +184,7 @@ impl ReclaimTask {
                 outcome => outcome?,
             };
             if let Outcome::Committed(_) = outcome {
-                info!(%node, %block, "block released");
+                info!(%node, %block, "a block of the gone node is released");
             }
         }
         Ok(())
@@ -197,6 +205,6 @@ impl ReclaimTask {
 }
 
 fn is_within(endpoint: &store::Entry, block: &Prefix) -> bool {
-    let endpoint = super::sources::decode::<WorkloadEndpoint>(endpoint);
+    let endpoint = decode::<WorkloadEndpoint>(endpoint);
     endpoint.is_some_and(|endpoint| endpoint.addresses.iter().any(|address| block.contains(*address)))
 }

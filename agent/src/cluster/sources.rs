@@ -22,7 +22,7 @@ pub(crate) enum ClusterUpdate {
     Resource(Kind, Update<ResourceName, Box<Resource>>),
 }
 
-/// Types what a watch says, for as long as somebody listens.
+/// Types what a watch says and passes it on, for as long as somebody listens.
 pub(crate) async fn follow<T>(
     mut updates: mpsc::Receiver<Update<Key, Entry>>,
     wrap: impl Fn(Update<Subject, Entry>) -> Option<T>,
@@ -37,54 +37,51 @@ pub(crate) async fn follow<T>(
     }
 }
 
-/// The same update by what its key is about; none for a key that this build does not know, which is said.
+/// The same report by what its key is about; none for a key that this build does not know, which is said.
 pub(crate) fn subjects(update: Update<Key, Entry>) -> Option<Update<Subject, Entry>> {
-    let subject = |key: &Key| keys::subject(key).inspect_err(|error| warn!(%error, "left out")).ok();
-    Some(match update {
-        Update::Restart => Update::Restart,
-        Update::InSync => Update::InSync,
-        Update::Set(key, entry) => Update::Set(subject(&key)?, entry),
-        Update::Delete(key) => Update::Delete(subject(&key)?),
+    update.filter_map(|key| {
+        let subject = keys::subject(&key);
+        subject.inspect_err(|error| warn!(%error, "the store has a key that is not known here; it is left out")).ok()
     })
 }
 
 /// Registrations; the endpoints that lie under the same prefix are for others.
 pub(crate) fn registration(update: Update<Subject, Entry>) -> Option<ClusterUpdate> {
-    Some(ClusterUpdate::Registration(match update {
-        Update::Restart => Update::Restart,
-        Update::InSync => Update::InSync,
-        Update::Set(Subject::Registration(node), entry) => Update::Set(node, decode(&entry)?),
-        Update::Delete(Subject::Registration(node)) => Update::Delete(node),
-        Update::Set(..) | Update::Delete(..) => return None,
-    }))
+    let registrations = update.filter_map(|subject| match subject {
+        Subject::Registration(node) => Some(node),
+        _ => None,
+    })?;
+    read(registrations).map(ClusterUpdate::Registration)
 }
 
 /// Nodes that have gone.
 pub(crate) fn gone(update: Update<Subject, Entry>) -> Option<ClusterUpdate> {
-    Some(ClusterUpdate::Gone(match update {
-        Update::Restart => Update::Restart,
-        Update::InSync => Update::InSync,
-        Update::Set(Subject::Gone(node), entry) => Update::Set(node, decode(&entry)?),
-        Update::Delete(Subject::Gone(node)) => Update::Delete(node),
-        Update::Set(..) | Update::Delete(..) => return None,
-    }))
+    let gone = update.filter_map(|subject| match subject {
+        Subject::Gone(node) => Some(node),
+        _ => None,
+    })?;
+    read(gone).map(ClusterUpdate::Gone)
 }
 
 /// Resources of a kind.
 pub(crate) fn resource(kind: Kind) -> impl Fn(Update<Subject, Entry>) -> Option<ClusterUpdate> {
     move |update| {
-        let update = match update {
-            Update::Restart => Update::Restart,
-            Update::InSync => Update::InSync,
-            Update::Set(Subject::Resource(_, name), entry) => Update::Set(name, Box::new(decode(&entry)?)),
-            Update::Delete(Subject::Resource(_, name)) => Update::Delete(name),
-            Update::Set(..) | Update::Delete(..) => return None,
-        };
-        Some(ClusterUpdate::Resource(kind, update))
+        let resources = update.filter_map(|subject| match subject {
+            Subject::Resource(_, name) => Some(name),
+            _ => None,
+        })?;
+        read(resources).map(|update| ClusterUpdate::Resource(kind, update))
     }
+}
+
+/// The same report with its entry read. Of an entry that cannot be read nothing is told, and what was known of the object
+/// before stays.
+pub(crate) fn read<K, T: DeserializeOwned>(update: Update<K, Entry>) -> Option<Update<K, T>> {
+    update.try_map(|_, entry| decode(&entry).ok_or(())).ok()
 }
 
 /// What an entry says; none where it cannot be read, which is said.
 pub(crate) fn decode<T: DeserializeOwned>(entry: &Entry) -> Option<T> {
-    store::decode(&entry.key, &entry.value).inspect_err(|error| warn!(%error, "left out")).ok()
+    let say = |error: &store::DecodeError| warn!(%error, "an entry of the store cannot be read here; it is left out");
+    store::decode(&entry.key, &entry.value).inspect_err(say).ok()
 }

@@ -6,7 +6,6 @@
 //! module is their order.
 
 use std::io;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -15,50 +14,22 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use felix::Felix;
-use felix::acl::Acl;
-use ipam::{Description, Ipam, Request as Reservation, ReserveError};
+use ipam::{Description, Request as Reservation, ReserveError};
 use types::cni::{self, Attach, Detach, FrameError, Park, Refused, Reply, Request, Wire, code};
 use types::{EndpointId, WorkloadEndpoint};
 
+use super::attachments::Attachments;
 use super::tombstones;
-use crate::node::readiness::Readiness;
-use crate::policy::pods::Identities;
-use crate::policy::remote::facts;
-use crate::tasks;
+use crate::policy::facts;
 
-/// What every conversation needs.
-#[derive(Clone)]
-pub(crate) struct Attachments {
-    /// Addresses and endpoints.
-    pub(crate) ipam: Ipam,
-    /// Routes.
-    pub(crate) felix: Felix,
-    /// Policy.
-    pub(crate) acl: Acl,
-    /// Who the pods are.
-    pub(crate) identities: Identities,
-    /// The MTU for pods' interfaces.
-    pub(crate) mtu: watch::Receiver<u32>,
-    /// The group of parked links.
-    pub(crate) parked_group: u32,
-    /// Told when a link was parked.
-    pub(crate) parked: mpsc::Sender<()>,
-    /// Where DELs that were not answered leave tombstones.
-    pub(crate) released: PathBuf,
-    /// What keeps ADD from being served, if anything.
-    pub(crate) readiness: Readiness,
-}
-
-/// A binary that says nothing for so long is gone or stuck; wiring takes a millisecond.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the binary may say nothing: then it is gone or stuck, as wiring takes a millisecond.
+const BINARY_SILENCE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long policy may take to be in force once the pair is wired: shorter than the binary waits for the answer
 /// (`Patience::ADD` in crate `cni`, 15 s), so that the runtime is told why and nothing is left when it comes with the DEL.
-const POLICY_PATIENCE: Duration = Duration::from_secs(10);
+const POLICY_WAIT: Duration = Duration::from_secs(10);
 
 impl Attachments {
     /// Holds one conversation to its end.
@@ -73,11 +44,11 @@ impl Attachments {
         match outcome {
             Ok(()) => {}
             Err(ConversationError::Refused(refused)) => {
-                warn!(code = refused.code, reason = %refused, "refused");
+                warn!(code = refused.code, reason = %refused, "a request of the CNI binary is refused");
                 // If the binary is gone, nobody waits for the refusal.
                 let _ = send(&mut stream, &Reply::Refused(refused)).await;
             }
-            Err(error) => warn!(%error, "conversation ended early"),
+            Err(error) => warn!(%error, "a conversation with the CNI binary ended early"),
         }
     }
 
@@ -96,7 +67,7 @@ impl Attachments {
         if outcome.is_err() {
             self.undo(&endpoint).await;
         } else {
-            info!(endpoint = %id, pod = %endpoint.pod, addresses = ?endpoint.addresses, "attached");
+            info!(endpoint = %id, pod = %endpoint.pod, addresses = ?endpoint.addresses, "a pod is attached");
             self.identities.attached(id).await;
         }
         outcome
@@ -112,7 +83,7 @@ impl Attachments {
         };
         send(stream, &Reply::Wire(wire)).await?;
         // Policy comes into force while the binary wires.
-        let mut policed = pin!(self.acl.attach(endpoint.id.clone(), facts(endpoint.clone())));
+        let mut policed = pin!(self.acl.attach(endpoint.id.clone(), facts::of_endpoint(endpoint.clone())));
         let (wired, early) = {
             match future::select(pin!(receive(stream)), policed.as_mut()).await {
                 Either::Left((wired, _)) => (wired, None),
@@ -124,7 +95,7 @@ impl Attachments {
             let policed = match early {
                 Some(policed) => policed,
                 None => {
-                    let policed = tokio::time::timeout(POLICY_PATIENCE, policed).await;
+                    let policed = tokio::time::timeout(POLICY_WAIT, policed).await;
                     policed.map_err(|_| self.not_policed(&endpoint.id))?
                 }
             };
@@ -143,29 +114,12 @@ impl Attachments {
     }
 
     fn not_policed(&self, id: &EndpointId) -> Refused {
-        let seconds = POLICY_PATIENCE.as_secs();
+        let seconds = POLICY_WAIT.as_secs();
         let mut msg = format!("policies of endpoint {id} are not in force after {seconds} s");
         for reason in self.acl.readiness().borrow().iter() {
             msg = format!("{msg}; {reason}");
         }
         Refused { code: code::TRY_AGAIN, msg }
-    }
-
-    pub(crate) async fn undo(&self, endpoint: &WorkloadEndpoint) {
-        if let Err(error) = self.felix.detach(endpoint.addresses.clone()).await {
-            warn!(endpoint = %endpoint.id, %error, "routes of an abandoned attachment stay until the next resync");
-        }
-        // Before the release: from then on another ADD of the same attachment may make a link of the same name.
-        if let Err(error) = tasks::park(endpoint.host_interface.clone(), self.parked_group).await {
-            warn!(endpoint = %endpoint.id, %error, "the link of an abandoned attachment stays until its DEL");
-        }
-        if let Err(error) = self.acl.detach(endpoint.id.clone()).await {
-            warn!(endpoint = %endpoint.id, %error, "policy of an abandoned attachment stays until the next resync");
-        }
-        if let Err(error) = self.ipam.release(endpoint.id.clone()).await {
-            warn!(endpoint = %endpoint.id, %error, "addresses of an abandoned attachment stay taken");
-        }
-        self.reap();
     }
 
     async fn detach(&self, stream: &mut UnixStream, detach: Detach) -> Result<(), ConversationError> {
@@ -192,7 +146,7 @@ impl Attachments {
                 self.reap();
                 send(stream, &Reply::Done).await?;
                 if let Some(endpoint) = endpoint {
-                    info!(endpoint = %id, pod = %endpoint.pod, "detached");
+                    info!(endpoint = %id, pod = %endpoint.pod, "a pod is detached");
                 }
             }
             (Err(_), None) => {}
@@ -207,11 +161,6 @@ impl Attachments {
             Request::Parked => Ok(()),
             _ => Err(ConversationError::OutOfOrder),
         }
-    }
-
-    fn reap(&self) {
-        // A full queue means that the reaper has been told already.
-        let _ = self.parked.try_send(());
     }
 
     async fn status(&self, stream: &mut UnixStream, protocol: u32) -> Result<(), ConversationError> {
@@ -260,7 +209,7 @@ fn refuse_reservation(error: ReserveError) -> Refused {
 
 async fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> Result<T, FrameError> {
     let silent = || FrameError::Io(io::Error::new(io::ErrorKind::TimedOut, "the other end says nothing"));
-    tokio::time::timeout(PATIENCE, read(stream)).await.map_err(|_| silent())?
+    tokio::time::timeout(BINARY_SILENCE_LIMIT, read(stream)).await.map_err(|_| silent())?
 }
 
 async fn read<T: DeserializeOwned>(stream: &mut UnixStream) -> Result<T, FrameError> {
@@ -284,208 +233,4 @@ async fn send<T: Serialize + Sync>(stream: &mut UnixStream, message: &T) -> Resu
 }
 
 #[cfg(test)]
-mod tests {
-    use felix::policy::PodKey;
-    use tokio::sync::mpsc::{Receiver, Sender};
-    use types::policy::Labels;
-    use types::{Pod, PodRef, Update};
-
-    use super::*;
-    use crate::policy::pods::{self, Question};
-    use crate::testing::{World, id, pod, reference, soon, tier, until};
-
-    fn attachments(world: &World, identities: Identities) -> Attachments {
-        let (_, mtu) = watch::channel(1_500);
-        // Whoever is told of parked links has left.
-        let (parked, _) = mpsc::channel(1);
-        Attachments {
-            ipam: world.ipam.clone(),
-            felix: world.felix.clone(),
-            acl: world.acl.clone(),
-            identities,
-            mtu,
-            parked_group: kernel::ours::LINK_GROUP,
-            parked,
-            released: PathBuf::from("/nowhere"),
-            readiness: Readiness::new(),
-        }
-    }
-
-    /// The binary's end, and the conversation at the other.
-    fn conversation(attachments: &Attachments) -> (UnixStream, impl Future<Output = ()> + use<>) {
-        let (binary, agent) = UnixStream::pair().unwrap();
-        (binary, attachments.clone().converse(agent))
-    }
-
-    fn attach(id: &EndpointId, pod: PodRef, labels: Labels) -> Request {
-        Request::Attach(Attach { protocol: cni::PROTOCOL, id: id.clone(), pod, labels, ports: Vec::new() })
-    }
-
-    async fn ask(binary: &mut UnixStream, request: &Request) -> Reply {
-        send(binary, request).await.unwrap();
-        // Its patience is not tested here, and a clock that goes on by itself would end it.
-        read(binary).await.unwrap()
-    }
-
-    /// A DEL from its beginning to its end.
-    async fn delete(attachments: &Attachments, id: &EndpointId) {
-        let (mut binary, conversation) = conversation(attachments);
-        let detach = Request::Detach(Detach { protocol: cni::PROTOCOL, id: id.clone() });
-        let script = async {
-            assert!(matches!(ask(&mut binary, &detach).await, Reply::Park(_)));
-            assert_eq!(ask(&mut binary, &Request::Parked).await, Reply::Done);
-        };
-        soon(async { tokio::join!(conversation, script) }).await;
-    }
-
-    #[tokio::test]
-    async fn an_attachment_is_there_from_its_answer_to_its_del() {
-        let world = World::new().await;
-        let (attachments, id) = (attachments(&world, Identities::Stated), id("aaa1"));
-        let (mut binary, conversation) = conversation(&attachments);
-        let script = async {
-            let request = attach(&id, reference("a", None), tier("db"));
-            assert!(matches!(ask(&mut binary, &request).await, Reply::Wire(_)));
-            world.wire(&id);
-            assert_eq!(ask(&mut binary, &Request::Wired).await, Reply::Done);
-        };
-        soon(async { tokio::join!(conversation, script) }).await;
-        assert_eq!(world.ipam.endpoints().await.len(), 1);
-        assert_eq!(world.felix.view().await.unwrap().local, 1);
-        assert_eq!(world.acl.show(id.clone()).await.unwrap().labels, tier("db"));
-        delete(&attachments, &id).await;
-        assert!(world.is_gone(&id).await);
-    }
-
-    #[tokio::test]
-    async fn policy_that_does_not_come_into_force_in_time_refuses_the_pod_and_leaves_nothing() {
-        let world = World::new().await;
-        world.fail_restores();
-        let (attachments, id) = (attachments(&world, Identities::Stated), id("aaa1"));
-        let (mut binary, conversation) = conversation(&attachments);
-        let script = async {
-            let request = attach(&id, reference("a", None), tier("db"));
-            assert!(matches!(ask(&mut binary, &request).await, Reply::Wire(_)));
-            world.wire(&id);
-            until(async || !world.acl.readiness().borrow().is_empty()).await;
-            // The clock goes on by itself from here, to whatever is waited for.
-            tokio::time::pause();
-            let reply = ask(&mut binary, &Request::Wired).await;
-            let Reply::Refused(refused) = reply else { panic!("{reply:?}") };
-            assert_eq!(refused.code, code::TRY_AGAIN);
-            let told = refused.msg;
-            assert!(told.starts_with("policies of endpoint manx/aaa1/eth0 are not in force after 10 s; "), "{told}");
-            assert!(told.contains("rules cannot be changed"), "{told}");
-            // Before the binary hears it.
-            assert!(world.is_gone(&id).await);
-            tokio::time::resume();
-        };
-        tokio::join!(conversation, script);
-        delete(&attachments, &id).await;
-        assert!(world.is_gone(&id).await);
-    }
-
-    #[tokio::test]
-    async fn a_binary_that_leaves_takes_its_attachment_with_it() {
-        let world = World::new().await;
-        world.fail_restores();
-        let attachments = attachments(&world, Identities::Stated);
-        for (container, wired) in [("aaa1", false), ("bbb2", true)] {
-            let id = id(container);
-            let (mut binary, conversation) = conversation(&attachments);
-            let script = async {
-                let request = attach(&id, reference("a", None), tier("db"));
-                assert!(matches!(ask(&mut binary, &request).await, Reply::Wire(_)));
-                world.wire(&id);
-                if wired {
-                    send(&mut binary, &Request::Wired).await.unwrap();
-                    until(async || world.acl.show(id.clone()).await.is_some()).await;
-                }
-                drop(binary);
-            };
-            soon(async { tokio::join!(conversation, script) }).await;
-            assert!(world.is_gone(&id).await, "{container}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_binary_that_speaks_out_of_turn_is_undone() {
-        let world = World::new().await;
-        world.fail_restores();
-        let (attachments, id) = (attachments(&world, Identities::Stated), id("aaa1"));
-        let (mut binary, conversation) = conversation(&attachments);
-        let script = async {
-            let request = attach(&id, reference("a", None), tier("db"));
-            assert!(matches!(ask(&mut binary, &request).await, Reply::Wire(_)));
-            send(&mut binary, &Request::Wired).await.unwrap();
-            send(&mut binary, &Request::Wired).await.unwrap();
-            assert!(read::<Reply>(&mut binary).await.is_err());
-        };
-        soon(async { tokio::join!(conversation, script) }).await;
-        assert!(world.is_gone(&id).await);
-    }
-
-    /// The channels of the task that knows pods.
-    type Known = Update<PodKey, Pod>;
-
-    fn channels() -> (Sender<Known>, Receiver<Known>, Identities, Receiver<Question>) {
-        let (updates, told) = mpsc::channel(pods::QUESTIONS);
-        let (questions, asked) = mpsc::channel(pods::QUESTIONS);
-        (updates, told, Identities::Kubernetes(questions), asked)
-    }
-
-    #[tokio::test]
-    async fn labels_that_change_while_the_binary_wires_are_not_lost() {
-        let world = World::new().await;
-        let (updates, told, identities, asked) = channels();
-        let (attachments, id) = (attachments(&world, identities.clone()), id("aaa1"));
-        let task = pods::follow(told, asked, world.ipam.clone(), world.acl.clone());
-        let (mut binary, conversation) = conversation(&attachments);
-        let (key, web) = pod("a", "u1", tier("web"));
-        let script = async {
-            updates.send(Update::Set(key.clone(), web.clone())).await.unwrap();
-            let request = attach(&id, web.reference.clone(), Labels::new());
-            assert!(matches!(ask(&mut binary, &request).await, Reply::Wire(_)));
-            world.wire(&id);
-            let ended = Pod { labels: tier("db"), finished: true, ..web.clone() };
-            updates.send(Update::Set(key, ended)).await.unwrap();
-            let stated = || Description { labels: Labels::new(), ports: Vec::new(), finished: false };
-            let known = async || identities.of(&web.reference, stated()).await.unwrap().finished;
-            until(known).await;
-            // With one more answer the task is done with the change.
-            assert!(known().await);
-            assert_eq!(world.acl.show(id.clone()).await.unwrap().labels, tier("web"));
-            assert_eq!(ask(&mut binary, &Request::Wired).await, Reply::Done);
-            until(async || world.acl.show(id.clone()).await.unwrap().labels == tier("db")).await;
-            let endpoint = world.ipam.endpoint(id.clone()).await.unwrap();
-            assert!(endpoint.finished && endpoint.labels == tier("db"));
-        };
-        let talk = soon(async { tokio::join!(conversation, script) });
-        tokio::select! {
-            () = task => panic!("the task has ended"),
-            _ = talk => {}
-        }
-    }
-
-    #[tokio::test]
-    async fn a_pod_that_the_api_server_has_not_told_of_is_tried_again() {
-        let world = World::new().await;
-        let (updates, told, identities, asked) = channels();
-        let (attachments, id) = (attachments(&world, identities), id("aaa1"));
-        let task = pods::follow(told, asked, world.ipam.clone(), world.acl.clone());
-        let (mut binary, conversation) = conversation(&attachments);
-        let script = async {
-            let (key, old) = pod("a", "old", tier("web"));
-            updates.send(Update::Set(key, old)).await.unwrap();
-            tokio::time::pause();
-            let reply = ask(&mut binary, &attach(&id, reference("a", Some("new")), Labels::new())).await;
-            let Reply::Refused(refused) = reply else { panic!("{reply:?}") };
-            assert_eq!(refused.code, code::TRY_AGAIN);
-        };
-        tokio::select! {
-            () = task => panic!("the task has ended"),
-            _ = async { tokio::join!(conversation, script) } => {}
-        }
-        assert!(world.is_gone(&id).await);
-    }
-}
+mod tests;

@@ -2,32 +2,31 @@
 
 use std::time::Duration;
 
+use kernel::ours::change_if_there;
 use kernel::{Kernel, KernelError, LinkChange};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
 use types::InterfaceName;
 
-use super::recovery::change_if_there;
-
-/// More in one message would hold the kernel's RTNL lock for too long.
-const MOST: usize = 32;
+/// How many links are deleted at most with one message: more would hold the kernel's RTNL lock for too long.
+const LINKS_PER_MESSAGE: usize = 32;
 
 /// Links of one drain arrive together; the first waits this long for the others.
 const GATHER: Duration = Duration::from_millis(20);
 
-/// What could not be deleted is tried again after this long.
-const AGAIN: Duration = Duration::from_secs(5);
+/// How long after a failure it is tried again to delete what is parked.
+const REAP_RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// Follows `parked` until its senders are gone. Blocking: runs on its own thread.
 pub(crate) fn run(mut kernel: Box<dyn Kernel>, group: u32, mut parked: mpsc::Receiver<()>) {
     loop {
         match reap(kernel.as_mut(), group) {
             Ok(0) => {}
-            Ok(count) => debug!(count, "parked links deleted"),
+            Ok(count) => debug!(count, "parked links are deleted"),
             Err(error) => {
                 warn!(%error, group, "parked links stay until the next attempt");
-                std::thread::sleep(AGAIN);
+                std::thread::sleep(REAP_RETRY_DELAY);
                 if parked.is_closed() {
                     return;
                 }
@@ -53,10 +52,10 @@ pub(crate) fn reap(kernel: &mut dyn Kernel, group: u32) -> Result<usize, KernelE
         return Ok(links.len());
     }
     let mut left = links.as_slice();
-    while left.len() > MOST {
+    while left.len() > LINKS_PER_MESSAGE {
         // A group cannot be deleted in part: the surplus goes back to the default group, down and routeless as it is,
         // and returns for the next message.
-        let (now, later) = left.split_at(MOST);
+        let (now, later) = left.split_at(LINKS_PER_MESSAGE);
         let moved = |kernel: &mut dyn Kernel, to| {
             let change = LinkChange { group: Some(to), ..LinkChange::default() };
             later.iter().try_for_each(|link| change_if_there(kernel, link.index, &change))
@@ -66,7 +65,7 @@ pub(crate) fn reap(kernel: &mut dyn Kernel, group: u32) -> Result<usize, KernelE
         moved(kernel, group)?;
         deleted?;
         left = later;
-        debug!(count = now.len(), "parked links deleted");
+        debug!(count = now.len(), "parked links are deleted");
     }
     if !left.is_empty() {
         kernel.delete_link_group(group)?;

@@ -1,4 +1,4 @@
-//! The task that notices when this node's addresses change, of the diagram above.
+//! The task that notices when this node's addresses change.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,15 +8,14 @@ use store::Journal;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use types::RouterId;
 use types::config::AddressDetection;
 
-use super::{addresses, object, object_task};
-use crate::services::announcements_task::ApiServer;
-use crate::tasks::tell;
+use super::kubernetes::{ApiServer, next};
+use super::latest::tell;
+use super::{addresses, internal_addresses};
 
-/// A change of addresses comes in steps; the last one counts.
-const SETTLE: Duration = Duration::from_secs(1);
+/// How long the look at the interfaces waits after a change: changes come in steps, and the last one counts.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// This node's addresses, and what they follow from.
 pub(crate) struct OwnAddresses {
@@ -28,8 +27,6 @@ pub(crate) struct OwnAddresses {
     pub(crate) internal: Vec<IpAddr>,
     /// What was found.
     pub(crate) found: watch::Sender<Vec<IpAddr>>,
-    /// The speaker's identifier while there is no IPv4 address.
-    pub(crate) drawn_router_id: RouterId,
 }
 
 impl OwnAddresses {
@@ -39,11 +36,11 @@ impl OwnAddresses {
         loop {
             let have_changed = tokio::select! {
                 Some(()) = interfaces.recv() => {
-                    tokio::time::sleep(SETTLE).await;
+                    tokio::time::sleep(SETTLING).await;
                     while interfaces.try_recv().is_ok() {}
                     true
                 }
-                Ok(()) = object_task::next(&mut node) => false,
+                Ok(()) = next(&mut node) => false,
                 else => return,
             };
             let known = node.as_mut().and_then(|node| node.borrow_and_update().as_ref().map(|it| it.addresses.clone()));
@@ -59,8 +56,8 @@ impl OwnAddresses {
         if known.is_empty() || known == self.internal {
             return false;
         }
-        if let Err(error) = object::remember_internal(&known, &self.journal).await {
-            warn!(%error, "the next start has to ask Kubernetes for this node's addresses");
+        if let Err(error) = internal_addresses::remember(&known, &self.journal).await {
+            warn!(%error, "this node's addresses are not remembered; the next start has to ask Kubernetes for them");
         }
         self.internal = known;
         true
@@ -77,7 +74,7 @@ impl OwnAddresses {
                     info!(addresses = ?found, "this node has other addresses: sessions move there");
                 }
             }
-            Ok(Err(error)) => warn!(%error, "this node's addresses stay what they were"),
+            Ok(Err(error)) => warn!(%error, "this node's addresses cannot be looked for now; they stay what they were"),
             Err(_) => {}
         }
     }

@@ -1,23 +1,23 @@
-//! The task that tends the node's place in Kubernetes, of the diagram above.
+//! The task that tends the node's place in Kubernetes: its registration, its Node object, the runtime's configuration.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ::watch::Node;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use types::backoff::Backoff;
 use types::{NodeName, Registration};
 
-use super::object::{DAMPING, Network, first_of_others, put_conflist, registration, wanted};
+use super::cni_configuration::{first_of_others, put_conflist};
+use super::kubernetes::{ApiServer, next};
+use super::latest::tell;
+use super::object::{Network, UNREADY_GRACE, registration, wanted};
 use super::readiness::Readiness;
-use crate::services::announcements_task::ApiServer;
-use crate::tasks::tell;
 
-/// Delays between attempts to write what was not taken.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// The shortest and the longest delay between two attempts to write what was not taken.
+const WRITE_DELAYS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// What the task is made of.
 pub(crate) struct NodeTask {
@@ -25,13 +25,13 @@ pub(crate) struct NodeTask {
     pub(crate) readiness: Readiness,
     /// Where the runtime looks for the CNI configuration.
     pub(crate) cni_conf_dir: Option<PathBuf>,
-    /// Where there is Kubernetes.
+    /// The API server, where there is one.
     pub(crate) api: Option<ApiServer>,
     /// What the node says of itself, but for its addresses and what Kubernetes knows of it.
     pub(crate) registration: Registration,
     /// Its addresses.
     pub(crate) addresses: watch::Receiver<Vec<IpAddr>>,
-    /// Whole.
+    /// The registration with all that belongs to it; nothing before that is known.
     pub(crate) registered: watch::Sender<Option<Registration>>,
 }
 
@@ -71,7 +71,7 @@ impl NodeTask {
     async fn tend_object(&self, mut state: watch::Receiver<Network>) {
         let Some(ApiServer { tasks, mut node }) = self.api.clone() else { return };
         let mut writer = tasks.writer();
-        let mut backoff = Backoff::new(RETRY.0, RETRY.1, u64::from(std::process::id()));
+        let mut backoff = Backoff::new(WRITE_DELAYS.0, WRITE_DELAYS.1, u64::from(std::process::id()));
         loop {
             let write = {
                 let network = state.borrow_and_update();
@@ -81,10 +81,12 @@ impl NodeTask {
             if let Some(write) = write {
                 match write.carry_out(&mut writer, &self.node).await {
                     Ok(()) => {
-                        info!(?write, "written into the Node object");
+                        info!(?write, "this is written into the node's Node object");
                         backoff.reset();
                     }
-                    Err(error) => warn!(%error, ?write, "not written into the Node object; tried again"),
+                    Err(error) => {
+                        warn!(%error, ?write, "this is not written into the node's Node object yet; trying again")
+                    }
                 }
                 // What the watch says next is what was written, unless somebody else was faster.
                 let _ = tokio::time::timeout(backoff.delay(), node.changed()).await;
@@ -103,31 +105,25 @@ impl NodeTask {
     async fn invite_the_runtime(&self) {
         let Some(folder) = self.cni_conf_dir.clone() else { return };
         self.readiness.all_ready().await;
-        let mut backoff = Backoff::new(RETRY.0, RETRY.1, u64::from(std::process::id()));
+        let mut backoff = Backoff::new(WRITE_DELAYS.0, WRITE_DELAYS.1, u64::from(std::process::id()));
         loop {
             let into = folder.clone();
             // A disk may be slow.
             let put = tokio::task::spawn_blocking(move || (put_conflist(&into), first_of_others(&into))).await;
             match put {
-                Ok((Ok(path), None)) => return info!(path = %path.display(), "the runtime may ask for networks"),
+                Ok((Ok(path), None)) => {
+                    return info!(path = %path.display(), "the CNI configuration is in place: the runtime may ask for networks");
+                }
                 Ok((Ok(path), Some(other))) => {
-                    return warn!(path = %path.display(), %other, "the runtime takes another network's configuration first");
+                    return warn!(path = %path.display(), %other, "the runtime takes another network's CNI configuration before ours");
                 }
                 Ok((Err(error), _)) => {
-                    warn!(folder = %folder.display(), %error, "the CNI configuration cannot be put there; tried again");
+                    warn!(folder = %folder.display(), %error, "the CNI configuration cannot be put into its folder yet; trying again");
                 }
                 Err(_) => return,
             }
             tokio::time::sleep(backoff.delay()).await;
         }
-    }
-}
-
-/// The next change of the Node object, where there is one.
-pub(crate) async fn next(node: &mut Option<watch::Receiver<Option<Node>>>) -> Result<(), watch::error::RecvError> {
-    match node {
-        Some(node) => node.changed().await,
-        None => std::future::pending().await,
     }
 }
 
@@ -141,7 +137,7 @@ async fn damp(readiness: &Readiness, to: watch::Sender<Network>) {
             if changes.changed().await.is_err() {
                 return;
             }
-        } else if tokio::time::timeout(DAMPING, readiness.all_ready()).await.is_err() {
+        } else if tokio::time::timeout(UNREADY_GRACE, readiness.all_ready()).await.is_err() {
             to.send_replace(Network::Unavailable(why.join("; ")));
             readiness.all_ready().await;
         }

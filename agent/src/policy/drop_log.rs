@@ -7,7 +7,7 @@ use felix::acl::Acl;
 use ipam::Ipam;
 use kernel::KernelError;
 use kernel::acl::{DropLog, LogEvent, LoggedPacket, Tuple};
-use kernel::events::Wait;
+use kernel::events::{Wait, Waker};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tracing::warn;
 
@@ -15,10 +15,8 @@ use types::WorkloadEndpoint;
 use types::api::DropRecord;
 use types::policy::{Direction, End, Flow, Protocol, Reason};
 
-use super::tasks;
-
 /// Packets that wait to be explained; more than that at a time are counted and not shown.
-pub(crate) const PACKETS: usize = 256;
+const QUEUED_PACKETS: usize = 256;
 
 /// Somebody wants to look.
 #[derive(Debug)]
@@ -32,11 +30,13 @@ pub(crate) struct Denied {
     looks: mpsc::Sender<Look>,
 }
 
-impl Denied {
-    pub(crate) const fn new(looks: mpsc::Sender<Look>) -> Self {
-        Self { looks }
-    }
+/// The way to look, and where the one who serves hears of it.
+pub(crate) fn channel() -> (Denied, mpsc::Receiver<Look>) {
+    let (looks, looked) = mpsc::channel(1);
+    (Denied { looks }, looked)
+}
 
+impl Denied {
     /// Denied packets from now on; none when the agent is ending. The kernel may refuse the log: its group may have
     /// another reader.
     pub(crate) async fn look(&self) -> Option<Result<broadcast::Receiver<DropRecord>, KernelError>> {
@@ -49,16 +49,16 @@ impl Denied {
 /// Serves those who look: reads the log from the first one's coming to the last one's going.
 pub(crate) async fn serve(group: u16, mut looks: mpsc::Receiver<Look>, acl: Acl, ipam: Ipam) {
     while let Some(first) = looks.recv().await {
-        let (packets, mut read) = mpsc::channel(PACKETS);
-        let waker = match tasks::read_drop_log(group, packets).await {
+        let (packets, mut read) = mpsc::channel(QUEUED_PACKETS);
+        let waker = match open(group, packets).await {
             Ok(waker) => waker,
             Err(error) => {
-                // Who asked may have left.
+                // If whoever asked has left, nobody is to be told.
                 let _ = first.reply.send(Err(error));
                 continue;
             }
         };
-        let (records, receiver) = broadcast::channel(PACKETS);
+        let (records, receiver) = broadcast::channel(QUEUED_PACKETS);
         let _ = first.reply.send(Ok(receiver));
         acl.log(true).await;
         loop {
@@ -79,15 +79,24 @@ pub(crate) async fn serve(group: u16, mut looks: mpsc::Receiver<Look>, acl: Acl,
     }
 }
 
+/// A thread that reads denied packets until it is woken.
+async fn open(group: u16, packets: mpsc::Sender<Logged>) -> Result<Waker, KernelError> {
+    let log = DropLog::open(group)?;
+    let waker = log.waker();
+    // The runtime's threads for blocking work: one such reader at a time.
+    tokio::task::spawn_blocking(move || read(log, &packets));
+    Ok(waker)
+}
+
 /// A packet, and how many before it were not taken.
 #[derive(Debug)]
-pub(crate) struct Logged {
+struct Logged {
     packet: LoggedPacket,
     missed: u64,
 }
 
 /// Reads the log until woken; blocks.
-pub(crate) fn read(mut log: DropLog, packets: &mpsc::Sender<Logged>) {
+fn read(mut log: DropLog, packets: &mpsc::Sender<Logged>) {
     let mut missed = 0;
     loop {
         match log.next(None) {
@@ -100,7 +109,7 @@ pub(crate) fn read(mut log: DropLog, packets: &mpsc::Sender<Logged>) {
             Ok(Wait::TimedOut) => {}
             Ok(Wait::Woken) => return,
             Err(error) => {
-                warn!(%error, "denied packets are not shown any more");
+                warn!(%error, "the kernel's log of denied packets cannot be read any more; whoever looks sees no more of them");
                 return;
             }
         }

@@ -14,16 +14,22 @@ use types::policy::{Labels, PolicyId};
 use types::resource::Kind;
 use types::{Pod, ResourceName, Update};
 
-use crate::services::announcements_task::ApiServer;
+use crate::cluster::sources::read;
+use crate::node::kubernetes::ApiServer;
 
-/// So long the API server may be silent at the start before what is remembered counts.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the API server may be silent at the start before what is remembered counts.
+pub(crate) const API_SERVER_WAIT: Duration = Duration::from_secs(2);
 
 /// Updates that wait for whoever types them.
-pub(crate) const UPDATES: usize = 256;
+pub(crate) const QUEUED_UPDATES: usize = 256;
 
-/// The key under which an object is remembered, and its value, empty where it is gone; nothing where its names make no key.
-pub(crate) type EntryOf<K, V> = fn(&K, Option<V>) -> Option<(Key, Vec<u8>)>;
+/// How the objects of a kind are remembered.
+pub(crate) struct Form<K, V> {
+    /// The key of an object; nothing where its names make none, which is said.
+    key: fn(&K) -> Option<Key>,
+    /// What is written there.
+    value: fn(&K, V) -> Vec<u8>,
+}
 
 /// The watches, remembered.
 pub(crate) struct Remembered {
@@ -39,14 +45,9 @@ pub(crate) struct Remembered {
     pub(crate) api: ApiServer,
 }
 
-/// A pod of this node, from its entry.
-pub(crate) fn pod(update: Update<Key, Entry>) -> Option<Update<PodKey, Pod>> {
-    Some(match update {
-        Update::Restart => Update::Restart,
-        Update::InSync => Update::InSync,
-        Update::Set(key, entry) => Update::Set(pod_key(&key)?, crate::cluster::sources::decode(&entry)?),
-        Update::Delete(key) => Update::Delete(pod_key(&key)?),
-    })
+/// A pod of this node, from its entry. Of one that cannot be read nothing is told.
+fn pod(update: Update<Key, Entry>) -> Option<Update<PodKey, Pod>> {
+    read(update.filter_map(|key| pod_key(&key))?)
 }
 
 /// Types the entries of pods.
@@ -66,57 +67,68 @@ pub(crate) async fn follow_pods(
 /// Turns objects into entries. One whose names make no key is left out and said.
 pub(crate) async fn write_down<K, V>(
     mut from: mpsc::Receiver<Update<K, V>>,
-    entry: EntryOf<K, V>,
+    form: Form<K, V>,
     out: mpsc::Sender<Update<Key, Entry>>,
 ) {
+    let version = Version::new(0);
     while let Some(update) = from.recv().await {
-        let update = match update {
-            Update::Restart => Some(Update::Restart),
-            Update::InSync => Some(Update::InSync),
-            Update::Set(key, value) => entry(&key, Some(value)).map(|(key, value)| {
-                let version = Version::new(0);
-                Update::Set(key.clone(), Entry { key, value, version, created: version })
-            }),
-            Update::Delete(key) => entry(&key, None).map(|(key, _)| Update::Delete(key)),
-        };
-        if let Some(update) = update
-            && out.send(update).await.is_err()
-        {
+        let Some(keyed) = update.filter_map(|name| Some(((form.key)(&name)?, name))) else { continue };
+        let entries = keyed.map(
+            |keyed| keyed,
+            |(key, name), object| {
+                let value = (form.value)(name, object);
+                Entry { key: key.clone(), value, version, created: version }
+            },
+        );
+        if out.send(entries.map(|(key, _)| key, |_, entry| entry)).await.is_err() {
             return;
         }
     }
 }
 
-pub(crate) fn policy_entry(id: &PolicyId, spec: Option<serde_json::Value>) -> Option<(Key, Vec<u8>)> {
-    let (namespace, name) = (named(&id.namespace)?, named(&id.name)?);
-    let document = json!({
-        "apiVersion": Kind::NetworkPolicy.api_version(),
-        "kind": Kind::NetworkPolicy.as_str(),
-        "metadata": { "namespace": id.namespace, "name": id.name },
-        "spec": spec,
-    });
-    Some((keys::namespaced_resource(Kind::NetworkPolicy, &namespace, &name), store::encode(&document)))
-}
+/// Policies, as documents of their kind.
+pub(crate) const POLICIES: Form<PolicyId, serde_json::Value> = Form {
+    key: |id| {
+        Some(keys::namespaced_resource(Kind::NetworkPolicy, &resource_name(&id.namespace)?, &resource_name(&id.name)?))
+    },
+    value: |id, spec| {
+        store::encode(&json!({
+            "apiVersion": Kind::NetworkPolicy.api_version(),
+            "kind": Kind::NetworkPolicy.as_str(),
+            "metadata": { "namespace": id.namespace, "name": id.name },
+            "spec": spec,
+        }))
+    },
+};
 
-pub(crate) fn namespace_entry(name: &String, labels: Option<Labels>) -> Option<(Key, Vec<u8>)> {
-    let document = json!({
-        "apiVersion": Kind::Namespace.api_version(),
-        "kind": Kind::Namespace.as_str(),
-        "metadata": { "name": name, "labels": labels.unwrap_or_default() },
-    });
-    Some((keys::resource(Kind::Namespace, &named(name)?), store::encode(&document)))
-}
+/// Labels of namespaces, as documents of their kind.
+pub(crate) const NAMESPACES: Form<String, Labels> = Form {
+    key: |name| Some(keys::resource(Kind::Namespace, &resource_name(name)?)),
+    value: |name, labels| {
+        store::encode(&json!({
+            "apiVersion": Kind::Namespace.api_version(),
+            "kind": Kind::Namespace.as_str(),
+            "metadata": { "name": name, "labels": labels },
+        }))
+    },
+};
 
-pub(crate) fn pod_entry(name: &PodName, pod: Option<Pod>) -> Option<(Key, Vec<u8>)> {
-    let text = format!("{}{}/{}", keys::pods().as_str(), named(&name.namespace)?, named(&name.name)?);
-    Some((Key::new(text).ok()?, pod.map(|pod| store::encode(&pod)).unwrap_or_default()))
-}
+/// Pods of this node.
+pub(crate) const PODS: Form<PodName, Pod> = Form {
+    key: |name| {
+        let (namespace, name) = (resource_name(&name.namespace)?, resource_name(&name.name)?);
+        Key::new(format!("{}{namespace}/{name}", keys::pods().as_str())).ok()
+    },
+    value: |_, pod| store::encode(&pod),
+};
 
 fn pod_key(key: &Key) -> Option<PodKey> {
     let (namespace, name) = key.as_str().strip_prefix(keys::pods().as_str())?.split_once('/')?;
     Some(PodKey { namespace: namespace.to_owned(), name: name.to_owned() })
 }
 
-fn named(text: &str) -> Option<ResourceName> {
-    ResourceName::new(text).inspect_err(|error| warn!(%error, "left out")).ok()
+fn resource_name(text: &str) -> Option<ResourceName> {
+    let name = ResourceName::new(text);
+    name.inspect_err(|error| warn!(%error, "an object of the API server has a name that no key has; it is left out"))
+        .ok()
 }

@@ -1,4 +1,4 @@
-//! The tasks of policy, of the diagram above.
+//! The tasks of this room, as the diagram in `crate::tasks` shows them.
 
 use std::sync::Arc;
 
@@ -6,9 +6,8 @@ use ::watch::Watches;
 use felix::acl::{Acl, AclBackend, AclConfig, ToHost};
 use felix::policy::PolicyUpdate;
 use ipam::Ipam;
-use kernel::acl::{ConnectionTable, DropLog, Iptables, LinuxSets, NftEvents};
-use kernel::events::Waker;
-use kernel::{KernelError, Linux};
+use kernel::Linux;
+use kernel::acl::{ConnectionTable, Iptables, LinuxSets, NftEvents};
 use store::{Cache, Entry, Key, Store, keys};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -16,64 +15,74 @@ use types::config::{Config, EndpointToHost};
 use types::resource::Kind;
 use types::{NodeName, Update};
 
-use super::remembered::{self, Remembered};
+use super::drop_log::{self, Look};
+use super::pods::{self, Question};
+use super::remembered::{self, Form, Remembered};
 use super::remote::Peers;
-use super::{drop_log, feed, pods};
-use crate::cluster::sources;
+use super::{feed, remote_task};
+use crate::cluster::sources::{self, ClusterUpdate};
+use crate::node::kubernetes::{ApiServer, follow_node};
 use crate::node::readiness::{Part, Readiness};
-use crate::services::announcements_task::{self, ApiServer};
 
-/// What the tasks of policy are made of.
-pub(crate) struct PolicyWiring {
+/// What the tasks of this room are made of.
+pub(crate) struct PolicyTasks {
+    /// This node.
     pub(crate) node: NodeName,
+    /// Where blocks and nodes are, and policies and namespaces without an API server.
+    pub(crate) store: Arc<dyn Store>,
+    /// Endpoints of this node.
+    pub(crate) ipam: Ipam,
+    /// What all of it is for.
     pub(crate) acl: Acl,
-    /// Policies, namespaces and pods from the API server; none: the first two are in the store.
-    pub(crate) kubernetes: Option<(Remembered, mpsc::Receiver<pods::Question>)>,
+    /// What the API server says, with the questions of ADDs about their pods; none: there is no API server.
+    pub(crate) kubernetes: Option<(Remembered, mpsc::Receiver<Question>)>,
     /// How many published endpoints do not count.
     pub(crate) refused: watch::Sender<usize>,
+    /// Those who look at denied packets.
+    pub(crate) looks: mpsc::Receiver<Look>,
+    /// The group of the kernel's log that denied packets are said in.
+    pub(crate) log_group: u16,
+    /// What keeps the node from being ready, as far as policy is the reason.
     pub(crate) readiness: Readiness,
 }
 
-impl PolicyWiring {
-    pub(crate) fn start(
-        self,
-        store: &Arc<dyn Store>,
-        cluster: mpsc::Sender<sources::ClusterUpdate>,
-        ipam: &Ipam,
-        tracker: &TaskTracker,
-    ) {
-        let (updates, carried) = mpsc::channel(feed::UPDATES);
-        let (policies, namespaces) = match self.kubernetes {
+impl PolicyTasks {
+    /// Starts them. `cluster` is told of registrations, which lie among the endpoints of nodes.
+    pub(crate) fn start(self, cluster: mpsc::Sender<ClusterUpdate>, tracker: &TaskTracker) {
+        let Self { node, store, ipam, acl, kubernetes, refused, looks, log_group, readiness } = self;
+        let (updates, carried) = mpsc::channel(feed::QUEUED_UPDATES);
+        let (policies, namespaces) = match kubernetes {
             None => {
+                tracker.spawn(expect_no_pods(updates.clone()));
                 let watched = |kind| store.watch(keys::resources(kind));
-                // Without an API server no pod is expected before its ADD.
-                let none = [Update::Restart, Update::InSync].map(PolicyUpdate::Expected);
-                let out = updates.clone();
-                tracker.spawn(async move {
-                    for update in none {
-                        // felix ends only with the agent.
-                        let _ = out.send(update).await;
-                    }
-                });
                 (watched(Kind::NetworkPolicy), watched(Kind::Namespace))
             }
             Some((Remembered { policies, namespaces, pods: entries, .. }, questions)) => {
-                let (pods, known) = mpsc::channel(pods::QUESTIONS);
+                let (pods, known) = mpsc::channel(pods::QUEUED_QUESTIONS);
                 tracker.spawn(remembered::follow_pods(entries, pods));
-                tracker.spawn(pods::follow(known, questions, ipam.clone(), self.acl.clone()));
+                tracker.spawn(pods::follow(known, questions, ipam.clone(), acl.clone()));
                 (policies, namespaces)
             }
         };
         tracker.spawn(sources::follow(policies, feed::policy, updates.clone()));
         tracker.spawn(sources::follow(namespaces, feed::namespace, updates.clone()));
 
-        let (peers, published) = mpsc::channel(feed::UPDATES);
+        let (peers, published) = mpsc::channel(feed::QUEUED_UPDATES);
         let (relist, relisted) = mpsc::channel(1);
-        tracker.spawn(sources::follow(store.watch(keys::blocks()), feed::block, peers.clone()));
-        tracker.spawn(feed::follow_nodes(Arc::clone(store), cluster, peers, relisted));
-        tracker.spawn(feed::judge_peers(Peers::new(self.node), published, updates, relist, self.refused));
-        tracker.spawn(feed::carry(carried, self.acl.clone()));
-        tracker.spawn(follow_policy_readiness(self.acl, self.readiness));
+        tracker.spawn(sources::follow(store.watch(keys::blocks()), remote_task::block, peers.clone()));
+        tracker.spawn(remote_task::follow_nodes(store, cluster, peers, relisted));
+        tracker.spawn(remote_task::judge_peers(Peers::new(node), published, updates, relist, refused));
+        tracker.spawn(feed::carry(carried, acl.clone()));
+        tracker.spawn(follow_readiness(acl.clone(), readiness));
+        tracker.spawn(drop_log::serve(log_group, looks, acl, ipam));
+    }
+}
+
+/// Without an API server no pod is expected before its ADD.
+async fn expect_no_pods(out: mpsc::Sender<PolicyUpdate>) {
+    for update in [Update::Restart, Update::InSync] {
+        // felix ends only with the agent.
+        let _ = out.send(PolicyUpdate::Expected(update)).await;
     }
 }
 
@@ -81,17 +90,11 @@ impl PolicyWiring {
 pub(crate) fn remember(watches: Watches, cache: &Cache, tracker: &TaskTracker) -> Remembered {
     let Watches { policies, namespaces, pods, node, status, tasks } = watches;
     let (known_node, node_known) = watch::channel(None);
-    tracker.spawn(announcements_task::follow_node(node, known_node));
+    tracker.spawn(follow_node(node, known_node));
     Remembered {
-        policies: remembered(keys::resources(Kind::NetworkPolicy), policies, remembered::policy_entry, cache, tracker),
-        namespaces: remembered(
-            keys::resources(Kind::Namespace),
-            namespaces,
-            remembered::namespace_entry,
-            cache,
-            tracker,
-        ),
-        pods: remembered(keys::pods(), pods, remembered::pod_entry, cache, tracker),
+        policies: remembered(keys::resources(Kind::NetworkPolicy), policies, remembered::POLICIES, cache, tracker),
+        namespaces: remembered(keys::resources(Kind::Namespace), namespaces, remembered::NAMESPACES, cache, tracker),
+        pods: remembered(keys::pods(), pods, remembered::PODS, cache, tracker),
         status,
         api: ApiServer { tasks: Arc::new(tasks), node: node_known },
     }
@@ -100,19 +103,19 @@ pub(crate) fn remember(watches: Watches, cache: &Cache, tracker: &TaskTracker) -
 fn remembered<K: Send + 'static, V: Send + 'static>(
     prefix: Key,
     from: mpsc::Receiver<Update<K, V>>,
-    entry: remembered::EntryOf<K, V>,
+    form: Form<K, V>,
     cache: &Cache,
     tracker: &TaskTracker,
 ) -> mpsc::Receiver<Update<Key, Entry>> {
-    let (raw, entries) = mpsc::channel(remembered::UPDATES);
-    let (out, remembered) = mpsc::channel(remembered::UPDATES);
-    tracker.spawn(remembered::write_down(from, entry, raw));
-    tracker.spawn(store::remembered(prefix, entries, cache.clone(), remembered::PATIENCE, out));
+    let (raw, entries) = mpsc::channel(remembered::QUEUED_UPDATES);
+    let (out, remembered) = mpsc::channel(remembered::QUEUED_UPDATES);
+    tracker.spawn(remembered::write_down(from, form, raw));
+    tracker.spawn(store::remembered(prefix, entries, cache.clone(), remembered::API_SERVER_WAIT, out));
     remembered
 }
 
 /// Policy is ready when felix has no reason against it.
-async fn follow_policy_readiness(acl: Acl, readiness: Readiness) {
+async fn follow_readiness(acl: Acl, readiness: Readiness) {
     let mut reasons = acl.readiness();
     loop {
         let now = reasons.borrow_and_update().clone();
@@ -125,15 +128,6 @@ async fn follow_policy_readiness(acl: Acl, readiness: Readiness) {
             return;
         }
     }
-}
-
-/// A thread that reads denied packets until it is woken.
-pub(crate) async fn read_drop_log(group: u16, packets: mpsc::Sender<drop_log::Logged>) -> Result<Waker, KernelError> {
-    let log = DropLog::open(group)?;
-    let waker = log.waker();
-    // The runtime's threads for blocking work: one such reader at a time.
-    tokio::task::spawn_blocking(move || drop_log::read(log, &packets));
-    Ok(waker)
 }
 
 /// Policy on threads of its own.

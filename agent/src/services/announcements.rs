@@ -1,4 +1,5 @@
-//! Which addresses of Services this node announces (pure). The task around it is in `tasks`.
+//! Which addresses of Services this node announces (pure). The task around it is in
+//! `announcements_task`.
 //!
 //! A range of BGPConfiguration is announced by every node: whichever takes a packet in, kube-proxy leads it on. Single
 //! addresses are announced beside it where that is not so: of a Service with `externalTrafficPolicy: Local` by the nodes that
@@ -8,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use types::update::{Change, Listing};
 use types::{EndpointSlice, Family, Namespaced, NodeName, Prefix, Service, ServiceRanges, Update};
 
 /// The label of a node that is not to take traffic of load balancers, whatever its value.
@@ -16,7 +18,9 @@ pub(crate) const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load
 /// What is known, and what follows. An update costs what concerns its Service.
 #[derive(Debug)]
 pub(crate) struct Announcements {
+    /// This node.
     node: NodeName,
+    /// What is to be announced.
     ranges: ServiceRanges,
     /// Whether this node takes no traffic of load balancers; none before that is known.
     excluded: Option<bool>,
@@ -24,12 +28,14 @@ pub(crate) struct Announcements {
     services: BTreeMap<Namespaced, Facts>,
     /// Those of them that need to know where their endpoints are.
     in_need: BTreeSet<Namespaced>,
-    service_listing: Listing,
+    /// Where the watch of Services stands.
+    service_listing: Listing<Namespaced>,
     /// EndpointSlices with a ready endpoint on this node: whose they are.
     local: BTreeMap<Namespaced, (Namespaced, Family)>,
     /// How many of them a Service has.
     local_counts: BTreeMap<(Namespaced, Family), usize>,
-    slice_listing: Listing,
+    /// Where the watch of EndpointSlices stands.
+    slice_listing: Listing<Namespaced>,
     /// The single addresses that are announced of a Service.
     single: BTreeMap<Namespaced, BTreeSet<Prefix>>,
     /// By how many Services each is.
@@ -39,37 +45,14 @@ pub(crate) struct Announcements {
 /// What is kept of a Service.
 #[derive(Debug, PartialEq)]
 struct Facts {
+    /// Only nodes that have a ready endpoint of it take its packets (`externalTrafficPolicy: Local`).
     is_local: bool,
+    /// Its cluster addresses, where it is local.
     cluster_ips: Vec<IpAddr>,
+    /// Its external addresses.
     external_ips: Vec<IpAddr>,
+    /// The addresses that its status names.
     ingress: Vec<IpAddr>,
-}
-
-/// Where a source stands.
-#[derive(Debug, Default)]
-struct Listing {
-    /// What the listing under way has not named yet.
-    unconfirmed: Option<BTreeSet<Namespaced>>,
-    /// Everything has been named once.
-    is_known: bool,
-}
-
-impl Listing {
-    fn restart<'a>(&mut self, there: impl Iterator<Item = &'a Namespaced>) {
-        self.unconfirmed = Some(there.cloned().collect());
-    }
-
-    fn confirm(&mut self, key: &Namespaced) {
-        if let Some(unconfirmed) = &mut self.unconfirmed {
-            unconfirmed.remove(key);
-        }
-    }
-
-    /// What is gone.
-    fn in_sync(&mut self) -> BTreeSet<Namespaced> {
-        self.is_known = true;
-        self.unconfirmed.take().unwrap_or_default()
-    }
 }
 
 impl Announcements {
@@ -81,10 +64,10 @@ impl Announcements {
             excluded: None,
             services: BTreeMap::new(),
             in_need: BTreeSet::new(),
-            service_listing: Listing::default(),
+            service_listing: Listing::new(),
             local: BTreeMap::new(),
             local_counts: BTreeMap::new(),
-            slice_listing: Listing::default(),
+            slice_listing: Listing::new(),
             single: BTreeMap::new(),
             counts: BTreeMap::new(),
         }
@@ -107,40 +90,26 @@ impl Announcements {
 
     /// A report of Services.
     pub(crate) fn service(&mut self, update: Update<Namespaced, Service>) {
-        match update {
-            Update::Restart => self.service_listing.restart(self.services.keys()),
-            Update::Set(name, service) => {
-                self.service_listing.confirm(&name);
+        match self.service_listing.follow(update, || self.services.keys().cloned()) {
+            Change::Set(name, service) => {
                 match facts(service) {
                     Some(facts) => drop(self.services.insert(name.clone(), facts)),
                     None => drop(self.services.remove(&name)),
                 }
                 self.look_at(&name);
             }
-            Update::Delete(name) => self.drop_service(&name),
-            Update::InSync => {
-                for name in self.service_listing.in_sync() {
-                    self.drop_service(&name);
-                }
-            }
+            Change::Gone(names) => names.iter().for_each(|name| self.drop_service(name)),
         }
     }
 
     /// A report of EndpointSlices.
     pub(crate) fn slice(&mut self, update: Update<Namespaced, EndpointSlice>) {
-        match update {
-            Update::Restart => self.slice_listing.restart(self.local.keys()),
-            Update::Set(name, slice) => {
-                self.slice_listing.confirm(&name);
+        match self.slice_listing.follow(update, || self.local.keys().cloned()) {
+            Change::Set(name, slice) => {
                 let here = slice.ready_nodes.iter().any(|node| node == self.node.as_str());
                 self.set_local(name, slice.service.zip(slice.family).filter(|_| here));
             }
-            Update::Delete(name) => self.set_local(name, None),
-            Update::InSync => {
-                for name in self.slice_listing.in_sync() {
-                    self.set_local(name, None);
-                }
-            }
+            Change::Gone(names) => names.into_iter().for_each(|name| self.set_local(name, None)),
         }
     }
 
@@ -168,8 +137,8 @@ impl Announcements {
 
     /// Whether everything is known that announcements follow from.
     pub(crate) fn are_known(&self) -> bool {
-        let services = !self.needs_services() || (self.excluded.is_some() && self.service_listing.is_known);
-        services && (!self.needs_slices() || self.slice_listing.is_known)
+        let services = !self.needs_services() || (self.excluded.is_some() && self.service_listing.is_known());
+        services && (!self.needs_slices() || self.slice_listing.is_known())
     }
 
     /// What is announced, as far as known.

@@ -1,4 +1,5 @@
-//! Which Service of type LoadBalancer gets which address (pure). The task around it is in `tasks`.
+//! Which Service of type LoadBalancer gets which address (pure). The task around it is in
+//! `load_balancer_task`.
 //!
 //! What Services' status says is the truth: an elected agent knows from it alone what was given out, so the next one goes on
 //! where the last one ended. What is there and may be stays; then addresses that are asked for are given, then any, each time
@@ -10,23 +11,19 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use types::{AddressCondition, Family, Namespaced, Prefix, Service};
 
+use crate::cluster::desired::LoadBalancerPool;
+
 /// The class of Services that are ours even where classless ones are somebody else's.
 pub(crate) const CLASS: &str = "manx.io/load-balancer";
 
-/// A pool of addresses for load balancing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Pool {
-    pub(crate) name: String,
-    pub(crate) cidr: Prefix,
-    /// No new addresses are given out; those given stay.
-    pub(crate) is_disabled: bool,
-}
-
 /// What a Service's status should say, and which state of it that was found for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Change {
+pub(crate) struct StatusChange {
+    /// The Service.
     pub(crate) service: Namespaced,
+    /// The state of it that this was found for, as the API server numbers it.
     pub(crate) version: String,
+    /// The addresses that its status is to name.
     pub(crate) addresses: Vec<IpAddr>,
     /// None: it is not ours any more.
     pub(crate) condition: Option<AddressCondition>,
@@ -43,10 +40,10 @@ pub(crate) fn concerns(service: &Service) -> bool {
 /// The changes that bring Services' status to what it should be. `held`: addresses that were, or may have been, written to
 /// a status that has not been seen since.
 pub(crate) fn changes(
-    pools: &[Pool],
+    pools: &[LoadBalancerPool],
     services: &BTreeMap<Namespaced, Service>,
     held: &BTreeMap<Namespaced, Vec<IpAddr>>,
-) -> Vec<Change> {
+) -> Vec<StatusChange> {
     let mut taken = BTreeMap::new();
     let mut ours = Vec::new();
     for (name, service) in services {
@@ -65,7 +62,7 @@ pub(crate) fn changes(
     ours.iter_mut().for_each(|claim| claim.take_any(&mut taken, &mut free));
 
     let released = services.iter().filter(|(_, service)| service.said.is_some() && !is_ours(pools, service));
-    let released = released.map(|(name, service)| Change {
+    let released = released.map(|(name, service)| StatusChange {
         service: name.clone(),
         version: service.version.clone(),
         addresses: Vec::new(),
@@ -82,7 +79,7 @@ pub(crate) fn changes(
 }
 
 /// Whether the Service is to have its addresses from us.
-fn is_ours(pools: &[Pool], service: &Service) -> bool {
+fn is_ours(pools: &[LoadBalancerPool], service: &Service) -> bool {
     // Without pools this is not what we are for; what was given out of former ones is taken back.
     if !service.is_load_balancer || pools.is_empty() {
         return false;
@@ -101,7 +98,7 @@ fn is_ours(pools: &[Pool], service: &Service) -> bool {
 struct Claim<'a> {
     name: &'a Namespaced,
     service: &'a Service,
-    pools: &'a [Pool],
+    pools: &'a [LoadBalancerPool],
     /// What it has, or may have.
     present: Vec<IpAddr>,
     /// What it is to have, by family, in the order of its families.
@@ -118,7 +115,12 @@ struct Want {
 }
 
 impl<'a> Claim<'a> {
-    fn new(pools: &'a [Pool], name: &'a Namespaced, service: &'a Service, held: Option<&Vec<IpAddr>>) -> Self {
+    fn new(
+        pools: &'a [LoadBalancerPool],
+        name: &'a Namespaced,
+        service: &'a Service,
+        held: Option<&Vec<IpAddr>>,
+    ) -> Self {
         let requested = &service.requested;
         let mut problem = requested.problem.clone().map(|problem| ("InvalidRequest", problem));
         let of_family = |family| requested.addresses.iter().copied().filter(move |it| Family::of(*it) == family);
@@ -145,9 +147,9 @@ impl<'a> Claim<'a> {
     }
 
     /// The pools that it may have any address of.
-    fn pools_of(&self, family: Family) -> impl Iterator<Item = &'a Pool> {
+    fn pools_of(&self, family: Family) -> impl Iterator<Item = &'a LoadBalancerPool> {
         let named = self.service.requested.pools.iter().find(|(of, _)| *of == family).map(|(_, names)| names);
-        let is_named = move |pool: &Pool| {
+        let is_named = move |pool: &LoadBalancerPool| {
             named.is_none_or(|names| names.contains(&pool.name) || names.contains(&pool.cidr.to_string()))
         };
         self.pools.iter().filter(move |pool| pool.cidr.family() == family && is_named(pool))
@@ -212,7 +214,7 @@ impl<'a> Claim<'a> {
         self.wants = wants;
     }
 
-    fn outcome(self) -> Change {
+    fn outcome(self) -> StatusChange {
         let Self { name, service, pools, wants, problem, .. } = self;
         let addresses: Vec<IpAddr> = wants.iter().filter_map(|want| want.given).collect();
         let is_met = problem.is_none();
@@ -225,7 +227,7 @@ impl<'a> Claim<'a> {
             ("Assigned", texts.join(", "))
         });
         let condition = AddressCondition { is_met, reason: reason.to_owned(), message };
-        Change { service: name.clone(), version: service.version.clone(), addresses, condition: Some(condition) }
+        StatusChange { service: name.clone(), version: service.version.clone(), addresses, condition: Some(condition) }
     }
 }
 
@@ -234,7 +236,7 @@ impl<'a> Claim<'a> {
 struct Free(BTreeMap<Prefix, u128>);
 
 impl Free {
-    fn take<V>(&mut self, pool: &Pool, taken: &BTreeMap<IpAddr, V>) -> Option<IpAddr> {
+    fn take<V>(&mut self, pool: &LoadBalancerPool, taken: &BTreeMap<IpAddr, V>) -> Option<IpAddr> {
         let bits = u32::from(pool.cidr.family().bits() - pool.cidr.len());
         let count = 1_u128.checked_shl(bits).unwrap_or(u128::MAX);
         let next = self.0.entry(pool.cidr).or_default();

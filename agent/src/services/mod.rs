@@ -1,5 +1,7 @@
 //! Addresses of Services: which of them this node announces, and which of them a Service of type LoadBalancer gets.
 
-pub(crate) mod announcements;
-pub(crate) mod announcements_task;
-pub(crate) mod load_balancer;
+mod announcements;
+mod announcements_task;
+mod load_balancer;
+mod load_balancer_task;
+pub(crate) mod tasks;

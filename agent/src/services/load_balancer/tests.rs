@@ -10,11 +10,11 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn pool(name: &str, cidr: &str) -> Pool {
-    Pool { name: name.to_owned(), cidr: cidr.parse().unwrap(), is_disabled: false }
+fn pool(name: &str, cidr: &str) -> LoadBalancerPool {
+    LoadBalancerPool { name: name.to_owned(), cidr: cidr.parse().unwrap(), is_disabled: false }
 }
 
-fn pools() -> Vec<Pool> {
+fn pools() -> Vec<LoadBalancerPool> {
     vec![pool("lb", "203.0.113.0/30"), pool("lb6", "2001:db8::/126")]
 }
 
@@ -38,7 +38,7 @@ fn asking(age: u32, requested: &[&str]) -> Service {
 /// Services as the API server has them, whose status follows what is found.
 #[derive(Default)]
 struct World {
-    pools: Vec<Pool>,
+    pools: Vec<LoadBalancerPool>,
     services: BTreeMap<Namespaced, Service>,
 }
 
