@@ -4,33 +4,13 @@
 //! node's name in the store. Stopping it changes nothing for pods: the kernel keeps forwarding, peers keep the routes, and
 //! the next start changes only what differs.
 
-mod addresses;
 mod api;
-mod attach;
 mod cluster;
-mod detect;
-mod drop_log;
-mod election;
-mod health;
-mod instance;
-mod kubernetes;
-mod load_balancer;
-mod metrics;
-mod node_object;
-mod peers;
-mod pods;
-mod policies;
-mod presence;
-mod readiness;
-mod reaper;
-mod reclaim;
-mod released;
-mod remains;
+mod cni;
+mod node;
+mod policy;
 mod services;
-mod sources;
 mod start;
-mod status;
-mod table;
 mod tasks;
 #[cfg(test)]
 mod testing;

@@ -21,60 +21,100 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use felix::acl::Acl;
 use types::config::Config;
-use types::{Family, Registration};
+use types::{Asn, Family, Registration};
 
-use crate::attach::Attachments;
-use crate::kubernetes::Remembered;
-use crate::peers::facts;
-use crate::pods::Identities;
-use crate::presence::{Presence, PresenceError};
-use crate::readiness::{Part, Readiness};
-use crate::status::{Identity, Status};
-use crate::tasks::{self, OwnAddresses, PolicyWiring, ServiceWiring, Sockets, Wiring};
-use crate::{addresses, instance, node_object, pods, presence, remains};
+use crate::api::local::Api;
+use crate::api::sockets::Sockets;
+use crate::api::status::{Owners, Status};
+use crate::api::tasks::ApiTasks;
+use crate::cluster;
+use crate::cluster::desired::ClusterState;
+use crate::cluster::desired_task::{Conclusions, DesiredTask, Identity};
+use crate::cluster::election::Election;
+use crate::cluster::origination::Origination;
+use crate::cluster::presence::{self, Presence, PresenceError};
+use crate::cluster::reclaim_task::ReclaimTask;
+use crate::cluster::tasks::ClusterTasks;
+use crate::cni::attachments::Attachments;
+use crate::cni::recovery::recover;
+use crate::cni::tasks::CniTasks;
+use crate::node;
+use crate::node::addresses_task::OwnAddresses;
+use crate::node::object_task::NodeTask;
+use crate::node::readiness::{Part, Readiness};
+use crate::node::tasks::NodeTasks;
+use crate::node::{addresses, host, instance, internal_addresses, kubernetes};
+use crate::policy;
+use crate::policy::drop_log;
+use crate::policy::pods::{self, Identities};
+use crate::policy::remembered::Remembered;
+use crate::policy::tasks::PolicyTasks;
+use crate::services::tasks::ServiceTasks;
+use crate::tasks::Tasks;
 
 /// The journal's key for its own id.
 const JOURNAL_ID: &str = "journal-id";
+
+/// Updates of pools that wait for ipam.
+const QUEUED_POOLS: usize = 64;
 
 /// Runs the agent until it is told to end or cannot go on.
 pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let tracker = TaskTracker::new();
     let cancel = CancellationToken::new();
-    let readiness = Readiness::new();
-
+    // Held until the agent ends: the folder is no other agent's meanwhile.
     let state_dir = StateDir::lock(&config.state_dir)?;
+    let tasks = prepare(config, &state_dir, &tracker, &cancel).await?;
+    let failed = tasks.start(&tracker, &cancel)?;
+    tokio::select! {
+        error = failed => Err(error),
+        () = terminated() => {
+            // No NOTIFICATION, no withdrawal: peers and kernel keep what they have until the next start.
+            info!("the agent ends; the kernel keeps forwarding");
+            Ok(())
+        }
+    }
+}
+
+/// Steps 1 to 4, and what all tasks are made of.
+async fn prepare(
+    config: Config,
+    state_dir: &StateDir,
+    tracker: &TaskTracker,
+    cancel: &CancellationToken,
+) -> anyhow::Result<Tasks> {
+    let readiness = Readiness::new();
     run_dir(&config.run_dir)?;
     let journal = Journal::open(state_dir.journal())?;
     let boot_id = instance::boot_id().context("cannot read the boot id")?;
     let instance = instance::id(&journal_id(&journal).await?, &boot_id).context("cannot tell the network namespace")?;
 
     let mut kernel: Box<dyn Kernel> = Box::new(Linux::open()?);
-    let internal = node_object::internal_addresses(&config, &journal).await?;
+    let internal = internal_addresses::find(&config, &journal).await?;
     let addresses = addresses::find(&config.address_detection, kernel.as_mut(), &internal)?;
     let drawn_router_id = addresses::drawn_router_id(&instance)?;
     let speaks_as = addresses::identity(&addresses, drawn_router_id);
     let preserved = preserved_forwarding(kernel.as_mut(), &config)?;
 
     let cache = Cache::open(state_dir.cache())?;
-    let (store, datastore) = open_store(&config, &state_dir, &cache).await?;
+    let (store, datastore) = open_store(&config, state_dir, &cache).await?;
     let presence = Presence {
         store: Arc::clone(&store),
         node: config.node_name.clone(),
-        instance,
+        instance: instance.clone(),
         initial_pools: config.initial_pools.clone(),
     };
     let session = take_name(&presence).await?;
 
-    let felix = tasks::felix(&config, &addresses)?;
-    let acl = tasks::acl(&config)?;
-    let (pools, pool_updates) = mpsc::channel(64);
+    let felix = cluster::tasks::routes(&config, &addresses)?;
+    let acl = policy::tasks::acl(&config)?;
+    let (pools, pool_updates) = mpsc::channel(QUEUED_POOLS);
     let shared = config.etcd.is_some().then(|| Arc::clone(&store));
     let fencing = Some(ipam::Fencing { grace: config.reclaim_grace, clocks: instance::clocks });
     let defaults = ipam::IpamConfig::new(config.node_name.clone());
     let ipam_config = ipam::IpamConfig { cool_down: config.cool_down, boot_id, fencing, ..defaults };
-    let ipam = ipam::start(ipam_config, shared, journal.clone(), pool_updates, &tracker, cancel.clone()).await?;
+    let ipam = ipam::start(ipam_config, shared, journal.clone(), pool_updates, tracker, cancel.clone()).await?;
 
     let sockets = Sockets::open(&config).await?;
     acl.node_addresses(addresses.clone()).await;
@@ -87,86 +127,129 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         preserved,
         import: ImportPolicy::default(),
     };
-    let (bgp, outputs) = bgp::start(speaker, &tracker, cancel.clone());
+    let (bgp, outputs) = bgp::start(speaker, tracker, cancel.clone());
 
-    let registration = Registration {
-        listen_port: config.listen_port,
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..Registration::default()
-    };
-    let own = OwnAddresses {
+    let (identities, kubernetes) = watch_kubernetes(&config, &cache, tracker).await?;
+    let api_server = kubernetes.as_ref().map(|(remembered, _)| remembered.api.clone());
+    let watches = kubernetes.as_ref().map(|(remembered, _)| remembered.status.clone());
+    let (refused, refused_endpoints) = watch::channel(0);
+    let (denied, looks) = drop_log::channel();
+    let (parked, parked_links) = mpsc::channel(1);
+    let (registered, registrations) = watch::channel(None);
+    let drained = watch::Sender::new(false);
+    let identity = Identity { asn: Asn::DEFAULT, router_id: speaks_as.router_id, addresses: addresses.clone() };
+    let conclusions = Conclusions::new(identity);
+    let services = ServiceTasks::new(
+        config.node_name.clone(),
+        api_server.clone(),
+        conclusions.service_ranges.subscribe(),
+        conclusions.load_balancer_pools.subscribe(),
+        cache,
+        acl.clone(),
+    );
+    let own_addresses = OwnAddresses {
         methods: config.address_detection.clone(),
         journal,
         internal,
         found: watch::Sender::new(addresses.clone()),
-        drawn_router_id,
     };
-    let identity = Identity { asn: types::Asn::DEFAULT, router_id: speaks_as.router_id, addresses };
-    let (identity, known_identity) = watch::channel(identity);
-    let (refused, refused_endpoints) = watch::channel(0);
-    let (identities, kubernetes) = watch_kubernetes(&config, &cache, &tracker).await?;
-    let api = kubernetes.as_ref().map(|(remembered, _)| remembered.api.clone());
-    let services = ServiceWiring::new(config.node_name.clone(), api, cache.clone(), acl.clone());
-    let status = Status {
-        node: config.node_name.clone(),
-        datastore,
+    let election = Election::new(Arc::clone(&store), config.node_name.clone(), instance, watches.clone());
+    let reclaim = api_server.clone().map(|api| ReclaimTask {
         store: Arc::clone(&store),
-        ipam: ipam.clone(),
-        felix: felix.clone(),
-        acl: acl.clone(),
         bgp: bgp.clone(),
-        identity: known_identity,
-        readiness: readiness.clone(),
-        refused_endpoints,
-        kubernetes: kubernetes.as_ref().map(|(remembered, _)| remembered.status.clone()),
-        services: services.view(),
-        drained: watch::Sender::default(),
-        host_problems: Arc::new(remains::host_problems(kernel.as_mut())),
-    };
-    let (parked, parked_links) = mpsc::channel(1);
+        api,
+        elected: election.is_elected(),
+        registered: conclusions.registered.subscribe(),
+        grace: config.reclaim_grace,
+    });
     let attachments = Attachments {
         ipam: ipam.clone(),
         felix: felix.clone(),
         acl: acl.clone(),
         identities,
-        mtu: tasks::mtu(&config, &felix, kernel.as_mut(), &tracker),
+        mtu: node::tasks::mtu(&config, &felix, kernel.as_mut(), tracker),
         parked_group: config.kernel.link_group,
         parked,
         released: config.run_dir.join(types::cni::RELEASED),
         readiness: readiness.clone(),
     };
-    let policy =
-        PolicyWiring { node: config.node_name.clone(), acl, kubernetes, refused, readiness: readiness.clone() };
-    let wiring = Wiring {
-        config,
-        store,
-        presence,
-        session,
-        registration,
-        addresses: own,
-        ipam,
-        pools,
-        felix,
-        policy,
-        services,
-        bgp,
-        outputs,
-        identity,
-        readiness,
-        attachments,
-        parked_links,
-        status,
-        sockets,
+    let status = Status {
+        node: config.node_name.clone(),
+        datastore,
+        store: Arc::clone(&store),
+        owners: Owners { ipam: ipam.clone(), felix: felix.clone(), acl: acl.clone(), bgp: bgp.clone() },
+        identity: conclusions.identity.subscribe(),
+        readiness: readiness.clone(),
+        refused_endpoints,
+        kubernetes: watches,
+        services: services.view(),
+        drained: drained.clone(),
+        host_problems: Arc::new(host::problems(kernel.as_mut())),
     };
-    let failed = wiring.start(&tracker, &cancel)?;
-    tokio::select! {
-        error = failed => Err(error),
-        () = terminated() => {
-            // No NOTIFICATION, no withdrawal: peers and kernel keep what they have until the next start.
-            info!("ending; the kernel keeps forwarding");
-            Ok(())
-        }
-    }
+    let Sockets { cni, api, health } = sockets;
+    Ok(Tasks {
+        cluster: ClusterTasks {
+            store: Arc::clone(&store),
+            origination: Origination {
+                blocks: ipam.blocks(),
+                unexported: conclusions.unexported.subscribe(),
+                services: services.view().announced,
+                drained: drained.subscribe(),
+            },
+            desired: DesiredTask {
+                cluster: ClusterState::new(config.node_name.clone(), addresses),
+                import_prefixes: config.import_prefixes,
+                drawn_router_id,
+                addresses: own_addresses.found.subscribe(),
+                pools,
+                bgp,
+                felix,
+                acl: acl.clone(),
+                conclusions,
+                readiness: readiness.clone(),
+            },
+            outputs,
+            presence,
+            session,
+            registrations,
+            election,
+            reclaim,
+        },
+        policy: PolicyTasks {
+            node: config.node_name.clone(),
+            store,
+            ipam,
+            acl,
+            kubernetes,
+            refused,
+            looks,
+            log_group: config.policy.log_group,
+            readiness: readiness.clone(),
+        },
+        services,
+        node: NodeTasks {
+            object: NodeTask {
+                node: config.node_name,
+                readiness,
+                cni_conf_dir: config.cni_conf_dir,
+                api: api_server,
+                registration: Registration {
+                    listen_port: config.listen_port,
+                    agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+                    ..Registration::default()
+                },
+                addresses: own_addresses.found.subscribe(),
+                registered,
+            },
+            addresses: own_addresses,
+        },
+        cni: CniTasks { listener: cni, attachments, parked: parked_links },
+        api: ApiTasks {
+            socket: api,
+            health_port: health,
+            api: Api { status, denied, relabels: config.kubernetes.is_none() },
+        },
+    })
 }
 
 /// Where labels come from, and the watches of the API server where there is one.
@@ -175,10 +258,10 @@ async fn watch_kubernetes(
     cache: &Cache,
     tracker: &TaskTracker,
 ) -> anyhow::Result<(Identities, Option<(Remembered, mpsc::Receiver<pods::Question>)>)> {
-    let Some(access) = node_object::access(config) else { return Ok((Identities::Stated, None)) };
+    let Some(access) = kubernetes::access(config) else { return Ok((Identities::Stated, None)) };
     let watches = ::watch::start(access).await?;
-    let (questions, asked) = mpsc::channel(pods::QUESTIONS);
-    let remembered = tasks::remember(watches, cache, tracker);
+    let (questions, asked) = mpsc::channel(pods::QUEUED_QUESTIONS);
+    let remembered = policy::tasks::remember(watches, cache, tracker);
     Ok((Identities::Kubernetes(questions), Some((remembered, asked))))
 }
 
@@ -224,11 +307,11 @@ fn preserved_forwarding(kernel: &mut dyn Kernel, config: &Config) -> anyhow::Res
     Ok(preserved.into_iter().collect())
 }
 
-/// So long a watch waits for etcd before it goes on with what this node remembers.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a watch waits for etcd before it goes on with what this node remembers.
+const ETCD_WAIT: Duration = Duration::from_secs(2);
 
 /// How often the name is tried again that this node's earlier life holds.
-const RETAKE: Duration = Duration::from_secs(1);
+const NAME_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The datastore and what to call it.
 async fn open_store(config: &Config, state_dir: &StateDir, cache: &Cache) -> anyhow::Result<(Arc<dyn Store>, String)> {
@@ -236,7 +319,7 @@ async fn open_store(config: &Config, state_dir: &StateDir, cache: &Cache) -> any
         Some(settings) => {
             let name = format!("etcd ({})", settings.endpoints.join(", "));
             let etcd = Etcd::connect(settings.into()).await?;
-            Ok((Arc::new(Cached::new(etcd, cache.clone(), PATIENCE)), name))
+            Ok((Arc::new(Cached::new(etcd, cache.clone(), ETCD_WAIT)), name))
         }
         None => Ok((Arc::new(Local::open(state_dir.local())?), "local".to_owned())),
     }
@@ -252,59 +335,17 @@ async fn take_name(presence: &Presence) -> anyhow::Result<Option<store::Session>
         match presence.enter().await {
             Ok(session) => return Ok(Some(session)),
             Err(PresenceError::Store(error)) => {
-                warn!(%error, "the datastore does not answer; going on with what this node remembers");
+                warn!(%error, "the datastore does not answer; the agent goes on with what this node remembers");
                 return Ok(None);
             }
             Err(PresenceError::Taken { other, .. })
-                if begun.elapsed() < presence::LEASE + RETAKE
+                if begun.elapsed() < presence::LEASE + NAME_RETRY_DELAY
                     && instance::is_of_journal(&other, &presence.instance) =>
             {
-                info!(%other, "waiting for the claim of this node's earlier life to end");
-                tokio::time::sleep(RETAKE).await;
+                info!(%other, "the agent waits for the claim of this node's earlier life to end");
+                tokio::time::sleep(NAME_RETRY_DELAY).await;
             }
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// Brings journal and kernel together: what was released while no agent ran is released, what serves a pod is wanted.
-async fn recover(
-    config: &Config,
-    kernel: &mut dyn Kernel,
-    ipam: &ipam::Ipam,
-    felix: &felix::Felix,
-    acl: &Acl,
-) -> anyhow::Result<()> {
-    let group = config.kernel.link_group;
-    for (id, path) in remains::tombstones(&config.run_dir.join(types::cni::RELEASED)).context("tombstones")? {
-        ipam.release(id).await?;
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| path.display().to_string());
-            }
-            _ => {}
-        }
-    }
-    ipam.reconcile_kernel(remains::serving(kernel, group)?).await?;
-    let endpoints = ipam.endpoints().await;
-    let interfaces = endpoints.iter().map(|endpoint| endpoint.host_interface.clone()).collect();
-    let orphans = remains::park_orphans(kernel, &interfaces, group)?;
-    for endpoint in &endpoints {
-        let attached = felix.attach(endpoint.host_interface.clone(), endpoint.addresses.clone()).await;
-        if let Err(error) = attached {
-            warn!(endpoint = %endpoint.id, %error, "its routes are not in the kernel");
-        }
-    }
-    felix.own_blocks(ipam.blocks().borrow().as_ref().clone()).await;
-    felix.local_in_sync().await;
-    for endpoint in &endpoints {
-        if let Err(error) = acl.attach(endpoint.id.clone(), facts(endpoint.clone())).await {
-            warn!(endpoint = %endpoint.id, %error, "its policies are not in force");
-        }
-    }
-    acl.local_in_sync().await;
-    // An earlier life may have ended between a release and this, and a tombstone never came to it.
-    acl.forget(ipam.view().await.resting).await;
-    info!(endpoints = endpoints.len(), orphans, "journal and kernel agree");
-    Ok(())
 }

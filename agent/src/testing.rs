@@ -5,7 +5,7 @@ use std::time::Duration;
 use felix::acl::{Acl, AclBackend, AclConfig};
 use felix::policy::{PodKey, PolicyUpdate};
 use felix::{Felix, FelixConfig};
-use ipam::{Ipam, IpamConfig};
+use ipam::{Ipam, IpamConfig, Request};
 use kernel::acl::IptablesVariant;
 use kernel::fake::FakeKernel;
 use kernel::fake::acl::{AclOperation, FakeAcl};
@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use types::policy::{Labels, PolicyId, PolicyKind, network_policy};
 use types::{EndpointId, Pod, PodRef, Update};
+
+use crate::policy::facts;
 
 /// EBUSY, as a held lock is told.
 const BUSY: i32 = 16;
@@ -128,6 +130,21 @@ pub(crate) fn pod(name: &str, uid: &str, labels: Labels) -> (PodKey, Pod) {
         addresses: Vec::new(),
     };
     (PodKey { namespace: NAMESPACE.to_owned(), name: name.to_owned() }, pod)
+}
+
+/// An endpoint of a pod, complete and under its policies.
+pub(crate) async fn attached(world: &World, container: &str, pod: &Pod) -> EndpointId {
+    let id = id(container);
+    let request = Request { pod: pod.reference.clone(), labels: pod.labels.clone(), ports: Vec::new() };
+    let endpoint = world.ipam.reserve(id.clone(), request).await.unwrap();
+    soon(world.acl.attach(id.clone(), facts::of_endpoint(endpoint))).await.unwrap();
+    world.ipam.commit(id.clone()).await.unwrap();
+    id
+}
+
+/// The labels by which policy knows an endpoint.
+pub(crate) async fn labels(world: &World, id: &EndpointId) -> Labels {
+    world.acl.show(id.clone()).await.unwrap().labels
 }
 
 /// What takes a real thread's time is waited for no longer than this: it is less than the limits that are tested.

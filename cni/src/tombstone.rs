@@ -1,12 +1,33 @@
 //! What a DEL leaves for an agent that is not there: one small file per attachment, named after the host's end of the
-//! pair, its content the attachment's id. The agent releases the addresses when it finds it.
+//! pair, its content the attachment's id. The agent, which reads them with this module too, releases the addresses when it
+//! finds one.
 
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use types::EndpointId;
+use types::{EndpointId, EndpointIdError, InterfaceName};
+
+/// A file among the tombstones.
+#[derive(Debug)]
+pub struct Tombstone {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// The attachment that was detached without an agent.
+    pub id: Result<EndpointId, TombstoneError>,
+}
+
+/// Why a tombstone does not say whose it is.
+#[derive(Debug, thiserror::Error)]
+pub enum TombstoneError {
+    /// The file cannot be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The file says nothing sensible.
+    #[error(transparent)]
+    Nonsense(#[from] EndpointIdError),
+}
 
 /// Writes the tombstone, in the place of an older one of the same attachment. It appears whole or not at all: it is
 /// written under a name that is not an interface's of ours and then renamed.
@@ -23,9 +44,37 @@ pub fn write(folder: &Path, id: &EndpointId) -> io::Result<()> {
     written
 }
 
+/// The tombstones in the folder; where there is no folder there are none.
+pub fn list(folder: &Path) -> io::Result<Vec<Tombstone>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        // Another name is a tombstone that is being written.
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<InterfaceName>().ok());
+        if name.is_some_and(|name| name.is_ours()) {
+            found.push(Tombstone { id: read(&path), path });
+        }
+    }
+    Ok(found)
+}
+
+fn read(path: &Path) -> Result<EndpointId, TombstoneError> {
+    Ok(fs::read_to_string(path)?.trim().parse()?)
+}
+
 /// Takes the tombstone away again. One that is not there is success.
 pub fn remove(folder: &Path, id: &EndpointId) -> io::Result<()> {
-    match fs::remove_file(folder.join(id.host_interface().as_str())) {
+    remove_file(&folder.join(id.host_interface().as_str()))
+}
+
+/// The same by its file.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -45,12 +94,20 @@ mod tests {
         write(&folder, &id).unwrap();
         let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(files, [id.host_interface().as_str()]);
+        let [Tombstone { path, id: Ok(found) }] = &list(&folder).unwrap()[..] else {
+            panic!("one tombstone is listed")
+        };
+        assert_eq!((path, found), (&folder.join(id.host_interface().as_str()), &id));
+        fs::write(path, "nonsense").unwrap();
+        assert!(matches!(list(&folder).unwrap()[0].id, Err(TombstoneError::Nonsense(_))));
+        fs::write(path, id.to_string()).unwrap();
         let text = fs::read_to_string(folder.join(id.host_interface().as_str())).unwrap();
         assert_eq!(text.parse::<EndpointId>().unwrap(), id);
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         remove(&folder, &id).unwrap();
         remove(&folder, &id).unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        assert!(list(&folder).unwrap().is_empty() && list(&folder.join("missing")).unwrap().is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use kernel::{
-    AddressFlags, InterfaceAddress, Kernel, KernelError, Link, LinkChange, Linux, Neighbour, Netns, Route, RouteChange,
+    AddressFlags, InterfaceAddress, Kernel, KernelError, LinkChange, Linux, Neighbour, Netns, Route, RouteChange,
     RouteFilter, RouteKind, RouteNextHop, Scope, SysctlKey, VethSpec,
 };
 use types::cni::{GATEWAY_IPV4, GATEWAY_IPV6, HOST_MAC};
@@ -110,16 +110,9 @@ pub fn clear_remains(host: &mut dyn Kernel, name: &InterfaceName) -> Result<(), 
 
 /// DEL: takes a link out of use and leaves it to the agent's reaper. One that is gone, or parked already, is success.
 pub fn park(host: &mut dyn Kernel, name: &InterfaceName, group: u32) -> Result<(), WiringError> {
-    let change = |link: &Link| {
-        let change = LinkChange { up: Some(false), group: Some(group), ..LinkChange::default() };
-        (link.up || link.group != group).then_some((link.index, change))
-    };
-    let link = host.link(name).map_err(WiringError::Host)?;
-    let Some((index, change)) = link.as_ref().and_then(change) else { return Ok(()) };
-    match host.change_link(index, &change) {
-        // Gone with its namespace in the meantime.
-        Ok(()) | Err(KernelError::Gone(_)) => Ok(()),
-        Err(error) => Err(WiringError::Host(error)),
+    match host.link(name).map_err(WiringError::Host)? {
+        Some(link) => kernel::ours::park(host, &link, group).map_err(WiringError::Host),
+        None => Ok(()),
     }
 }
 

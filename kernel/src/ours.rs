@@ -5,7 +5,7 @@
 use types::InterfaceName;
 
 use crate::acl::SetName;
-use crate::{Link, Route};
+use crate::{Kernel, KernelError, Link, LinkChange, Route};
 
 pub use types::cni::HOST_MAC;
 
@@ -45,4 +45,21 @@ pub fn is_our_chain(name: &str) -> bool {
 /// Whether an IP set is ours.
 pub fn is_our_set(name: &SetName) -> bool {
     name.as_str().starts_with(ACL_PREFIX)
+}
+
+/// Parks a link of ours: takes it out of use, in the group of those that wait for their deletion. One that has gone
+/// meanwhile, with its namespace, is success.
+pub fn park(kernel: &mut dyn Kernel, link: &Link, group: u32) -> Result<(), KernelError> {
+    if !link.up && link.group == group {
+        return Ok(());
+    }
+    change_if_there(kernel, link.index, &LinkChange { up: Some(false), group: Some(group), ..LinkChange::default() })
+}
+
+/// Changes a link; one that has gone meanwhile needs no change.
+pub fn change_if_there(kernel: &mut dyn Kernel, index: u32, change: &LinkChange) -> Result<(), KernelError> {
+    match kernel.change_link(index, change) {
+        Err(KernelError::Gone(_)) => Ok(()),
+        result => result,
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! The folders are the architecture only as long as their manifests agree. This reads what cargo itself says of them.
 
+mod rooms;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::process::Command;
 
@@ -21,7 +23,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("felix", &["kernel", "types", "mailbox"]),
     ("cni", &["kernel", "types"]),
     ("ctl", &["store", "kernel", "types"]),
-    ("agent", &["types", "store", "kernel", "watch", "bgp-proto", "bgp", "ipam", "felix"]),
+    ("agent", &["types", "store", "kernel", "watch", "bgp-proto", "bgp", "ipam", "felix", "cni"]),
     ("tests", &["kernel", "types"]),
     ("oracle", &["types"]),
     ("bench", &["tests", "types"]),

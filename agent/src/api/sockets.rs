@@ -1,0 +1,45 @@
+//! The sockets on which the node is spoken to.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+use tokio::net::{TcpListener, UnixListener};
+
+use types::config::Config;
+
+/// The Unix sockets are for root alone, the health port is as public as its address.
+pub(crate) struct Sockets {
+    /// For the CNI binary.
+    pub(crate) cni: UnixListener,
+    /// For operators.
+    pub(crate) api: UnixListener,
+    /// For probes and scrapers.
+    pub(crate) health: TcpListener,
+}
+
+impl Sockets {
+    /// Listens, without answering yet: a DEL that comes from here on waits for the answer instead of leaving a tombstone.
+    pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
+        let health = TcpListener::bind(config.health_address).await;
+        Ok(Self {
+            cni: unix_listener(&config.run_dir.join(types::cni::SOCKET))?,
+            api: unix_listener(&config.run_dir.join(types::api::SOCKET))?,
+            health: health.with_context(|| {
+                format!("configuration key healthAddress: cannot listen on {}", config.health_address)
+            })?,
+        })
+    }
+}
+
+/// A socket for root alone. One that a former agent left is replaced: the lock on the state folder says it is dead.
+fn unix_listener(path: &Path) -> anyhow::Result<UnixListener> {
+    let shown = || path.display().to_string();
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).with_context(shown),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).with_context(shown)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).with_context(shown)?;
+    Ok(listener)
+}

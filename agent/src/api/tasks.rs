@@ -1,0 +1,30 @@
+//! The tasks of this room, as the diagram in `crate::tasks` shows them.
+
+use anyhow::Context as _;
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::task::TaskTracker;
+
+use super::health;
+use super::local::{self, Api};
+use crate::node::fatal::Fatal;
+
+/// What the tasks of this room are made of.
+pub(crate) struct ApiTasks {
+    /// Where operators come to.
+    pub(crate) socket: UnixListener,
+    /// Where probes and scrapers come to.
+    pub(crate) health_port: TcpListener,
+    /// What they ask.
+    pub(crate) api: Api,
+}
+
+impl ApiTasks {
+    /// Starts them.
+    pub(crate) fn start(self, fatal: &Fatal, tracker: &TaskTracker) {
+        let Self { socket, health_port, api } = self;
+        let health = axum::serve(health_port, health::router(api.status.clone())).into_future();
+        let local = axum::serve(socket, local::router(api)).into_future();
+        tracker.spawn(fatal.clone().unless_ok(async { local.await.context("local API") }));
+        tracker.spawn(fatal.clone().unless_ok(async { health.await.context("health port") }));
+    }
+}

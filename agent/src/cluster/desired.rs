@@ -1,0 +1,220 @@
+//! What the cluster's declarations mean for this node (pure). The task around it is in `desired_task`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use bgp::PeerConfig;
+use bgp::sessions::{DeclaredPeering as Declared, sessions};
+use types::resource::{BgpConfigurationSpec, BgpPeerSpec, IpPoolSpec, Kind, Metadata, NodeSpec, Resource, Spec};
+use types::update::Mirror;
+use types::{Asn, ClusterNode, Gone, NodeName, Prefix, Registration, ResourceName, ServiceRanges};
+
+use super::sources::ClusterUpdate;
+
+/// Everything that sources have said, and who we are.
+#[derive(Debug)]
+pub(crate) struct ClusterState {
+    /// This node.
+    own: NodeName,
+    /// Its addresses, which the store hears of later.
+    addresses: Vec<IpAddr>,
+    /// What nodes' agents say of their nodes.
+    registrations: Mirror<NodeName, Registration>,
+    /// What elected agents have noted of nodes that have gone.
+    gone: Mirror<NodeName, Gone>,
+    /// Resources of kind IPPool.
+    pools: Mirror<ResourceName, Box<Resource>>,
+    /// Resources of kind Node.
+    nodes: Mirror<ResourceName, Box<Resource>>,
+    /// Resources of kind BGPConfiguration.
+    configurations: Mirror<ResourceName, Box<Resource>>,
+    /// Resources of kind BGPPeer.
+    peers: Mirror<ResourceName, Box<Resource>>,
+}
+
+/// A pool of addresses for Services of type LoadBalancer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoadBalancerPool {
+    /// Its name, by which Services may ask for it.
+    pub(crate) name: String,
+    /// Its addresses.
+    pub(crate) cidr: Prefix,
+    /// No new addresses are given out; those given stay.
+    pub(crate) is_disabled: bool,
+}
+
+/// What follows for this node.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Desired {
+    /// The speaker's AS number.
+    pub(crate) asn: Asn,
+    /// The port that the speaker listens on.
+    pub(crate) port: u16,
+    /// The speaker's sessions.
+    pub(crate) sessions: Vec<PeerConfig>,
+    /// This node, as the cluster sees it.
+    pub(crate) node: Option<ClusterNode>,
+    /// Other nodes that say that an address of this one is theirs.
+    pub(crate) contested: Vec<(IpAddr, NodeName)>,
+    /// Every node with its addresses.
+    pub(crate) nodes: BTreeMap<NodeName, Vec<IpAddr>>,
+    /// Where addresses come from, with whether this node may claim blocks there.
+    pub(crate) pools: Vec<(ResourceName, IpPoolSpec, bool)>,
+    /// Ranges of pools: what is accepted from peers.
+    pub(crate) ranges: BTreeSet<Prefix>,
+    /// Ranges whose blocks are not announced.
+    pub(crate) unexported: BTreeSet<Prefix>,
+    /// Where Services of type LoadBalancer get their addresses from.
+    pub(crate) load_balancers: Vec<LoadBalancerPool>,
+    /// Ranges of Services' addresses that are announced.
+    pub(crate) services: ServiceRanges,
+}
+
+impl ClusterState {
+    pub(crate) const fn new(own: NodeName, addresses: Vec<IpAddr>) -> Self {
+        Self {
+            own,
+            addresses,
+            registrations: Mirror::new(),
+            gone: Mirror::new(),
+            pools: Mirror::new(),
+            nodes: Mirror::new(),
+            configurations: Mirror::new(),
+            peers: Mirror::new(),
+        }
+    }
+
+    /// This node has these addresses from now on.
+    pub(crate) fn readdress(&mut self, addresses: Vec<IpAddr>) {
+        self.addresses = addresses;
+    }
+
+    /// Takes a report; true where what is known has changed.
+    pub(crate) fn apply(&mut self, update: ClusterUpdate) -> bool {
+        match update {
+            ClusterUpdate::Registration(update) => self.registrations.changes(update),
+            ClusterUpdate::Gone(update) => self.gone.changes(update),
+            ClusterUpdate::Resource(Kind::IpPool, update) => self.pools.changes(update),
+            ClusterUpdate::Resource(Kind::Node, update) => self.nodes.changes(update),
+            ClusterUpdate::Resource(Kind::BgpConfiguration, update) => self.configurations.changes(update),
+            ClusterUpdate::Resource(Kind::BgpPeer, update) => self.peers.changes(update),
+            // Those are felix's.
+            ClusterUpdate::Resource(Kind::NetworkPolicy | Kind::Namespace, _) => false,
+        }
+    }
+
+    /// Nodes that are registered or noted as gone, with what is noted.
+    pub(crate) fn registered(&self) -> BTreeMap<NodeName, Option<Gone>> {
+        let registered = self.registrations.entries().iter().map(|(name, _)| (name.clone(), None));
+        registered.chain(self.gone.entries().iter().map(|(name, gone)| (name.clone(), Some(gone.clone())))).collect()
+    }
+
+    /// What follows, once every source has told its whole state: half a state would start sessions that the other half
+    /// forbids.
+    pub(crate) fn desired(&self) -> Option<Desired> {
+        let resources = [&self.pools, &self.nodes, &self.configurations, &self.peers];
+        if !self.registrations.is_known() || !self.gone.is_known() || !resources.iter().all(|kind| kind.is_known()) {
+            return None;
+        }
+        let nodes = self.cluster_nodes();
+        let node = nodes.iter().find(|node| node.name == self.own).cloned();
+        let configuration = self.configuration();
+        let peers = self.bgp_peers();
+        let declared = Declared { nodes: &nodes, peers: &peers, configuration: &configuration };
+        let labels = node.as_ref().map(|node| node.labels.clone()).unwrap_or_default();
+        let pools: Vec<_> = self
+            .pools
+            .entries()
+            .iter()
+            .filter_map(|(name, resource)| match &resource.spec {
+                Spec::IpPool(pool) => Some((name.clone(), pool.clone())),
+                _ => None,
+            })
+            .map(|(name, pool)| {
+                let ours = pool.node_selector.as_ref().is_none_or(|selector| selector.matches(&labels));
+                (name, pool, ours)
+            })
+            .collect();
+        // A pool is for pods, whose blocks nodes claim and peers may announce, or for Services, which have single addresses.
+        let (pools, load_balancers): (Vec<_>, Vec<_>) = pools.into_iter().partition(|(_, pool, _)| pool.is_for_pods());
+        let load_balancers = load_balancers.into_iter().map(|(name, pool, _)| LoadBalancerPool {
+            name: name.to_string(),
+            cidr: pool.cidr,
+            is_disabled: pool.disabled,
+        });
+        Some(Desired {
+            asn: node.as_ref().map_or(Asn::DEFAULT, |node| declared.asn(node)),
+            port: node.as_ref().map_or(bgp::sessions::PORT, |node| declared.port(node)),
+            sessions: sessions(&self.own, &declared),
+            ranges: pools.iter().map(|(_, pool, _)| pool.cidr).collect(),
+            unexported: pools.iter().filter(|(_, pool, _)| pool.disable_bgp_export).map(|(_, p, _)| p.cidr).collect(),
+            load_balancers: load_balancers.collect(),
+            services: configuration.service_ranges(),
+            nodes: nodes.iter().map(|node| (node.name.clone(), node.addresses())).collect(),
+            contested: node.iter().flat_map(|node| self.contested(node, &nodes)).collect(),
+            node,
+            pools,
+        })
+    }
+
+    /// Nodes that have an address of this one, but for those that are gone: machines are given new names.
+    fn contested(&self, own: &ClusterNode, nodes: &[ClusterNode]) -> Vec<(IpAddr, NodeName)> {
+        let others =
+            nodes.iter().filter(|other| other.name != own.name && self.gone.entries().get(&other.name).is_none());
+        let ours = own.addresses();
+        let claims =
+            others.flat_map(|other| other.addresses().into_iter().map(|address| (address, other.name.clone())));
+        claims.filter(|(address, _)| ours.contains(address)).collect()
+    }
+
+    /// Nodes that are registered or declared.
+    fn cluster_nodes(&self) -> Vec<ClusterNode> {
+        let declared = self.nodes.entries().iter().filter_map(|(name, _)| name.as_str().parse::<NodeName>().ok());
+        let names: BTreeSet<NodeName> =
+            self.registrations.entries().iter().map(|(name, _)| name.clone()).chain(declared).collect();
+        let is_reclaimed = |name: &NodeName| self.gone.entries().get(name).is_some_and(|gone| gone.reclaimed);
+        names
+            .into_iter()
+            .filter(|name| !is_reclaimed(name))
+            .map(|name| {
+                let resource = name
+                    .as_str()
+                    .parse()
+                    .ok()
+                    .and_then(|name| self.nodes.entries().get(&name))
+                    .and_then(|resource| node_spec(resource));
+                let mut registration = self.registrations.entries().get(&name).cloned();
+                if let Some(own) = registration.as_mut().filter(|_| name == self.own) {
+                    own.put_addresses(&self.addresses);
+                }
+                ClusterNode::new(name.clone(), registration.as_ref(), resource)
+            })
+            .collect()
+    }
+
+    fn configuration(&self) -> BgpConfigurationSpec {
+        let mut found = self.configurations.entries().iter().filter_map(|(_, resource)| match &resource.spec {
+            Spec::BgpConfiguration(configuration) => Some(configuration.clone()),
+            _ => None,
+        });
+        found.next().unwrap_or_default()
+    }
+
+    fn bgp_peers(&self) -> Vec<(ResourceName, BgpPeerSpec)> {
+        let spec = |(name, resource): (&ResourceName, &Spec)| match resource {
+            Spec::BgpPeer(peer) => Some((name.clone(), peer.clone())),
+            _ => None,
+        };
+        self.peers.entries().iter().map(|(name, resource)| (name, &resource.spec)).filter_map(spec).collect()
+    }
+}
+
+fn node_spec(resource: &Resource) -> Option<(&Metadata, &NodeSpec)> {
+    match &resource.spec {
+        Spec::Node(node) => Some((&resource.metadata, node)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

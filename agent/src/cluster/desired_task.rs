@@ -1,0 +1,211 @@
+//! The task that puts in force on this node what the cluster says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use bgp::{Bgp, ImportPolicy, PeerConfig};
+use felix::Felix;
+use felix::acl::{Acl, NatPool};
+use kernel::{Kernel as _, Linux};
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use types::{Asn, Gone, NodeName, Prefix, ResourceName, RouterId, ServiceRanges, Update};
+
+use super::desired::{ClusterState, Desired, LoadBalancerPool};
+use super::sources::ClusterUpdate;
+use crate::node::addresses;
+use crate::node::latest::tell;
+use crate::node::readiness::{Part, Readiness};
+
+/// How many updates are taken at most before what follows from them is put in force.
+const UPDATES_PER_ROUND: usize = 1_024;
+
+/// Turns what the cluster says into what this node does.
+pub(crate) struct DesiredTask {
+    /// What the cluster says.
+    pub(crate) cluster: ClusterState,
+    /// Prefixes beside those of pools that peers may announce to this node.
+    pub(crate) import_prefixes: Vec<Prefix>,
+    /// The identifier of a speaker without an IPv4 address.
+    pub(crate) drawn_router_id: RouterId,
+    /// This node's addresses as they are found.
+    pub(crate) addresses: watch::Receiver<Vec<IpAddr>>,
+    /// Pools of pods' addresses, for ipam.
+    pub(crate) pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
+    /// Sessions and import policy.
+    pub(crate) bgp: Bgp,
+    /// Routes: their source address is this node's.
+    pub(crate) felix: Felix,
+    /// Policy: it knows nodes and pools.
+    pub(crate) acl: Acl,
+    /// What others are told of the cluster.
+    pub(crate) conclusions: Conclusions,
+    /// What keeps the node from being ready, as far as the cluster is the reason.
+    pub(crate) readiness: Readiness,
+}
+
+/// What other tasks follow of the state of the cluster that is in force.
+pub(crate) struct Conclusions {
+    /// Who the speaker is.
+    pub(crate) identity: watch::Sender<Identity>,
+    /// Ranges of pools whose blocks are not announced.
+    pub(crate) unexported: watch::Sender<BTreeSet<Prefix>>,
+    /// Ranges of Services' addresses that are announced; nothing before that is known.
+    pub(crate) service_ranges: watch::Sender<Option<ServiceRanges>>,
+    /// Where Services of type LoadBalancer get their addresses from.
+    pub(crate) load_balancer_pools: watch::Sender<Vec<LoadBalancerPool>>,
+    /// Nodes that are registered, with what is noted of those that have gone.
+    pub(crate) registered: watch::Sender<BTreeMap<NodeName, Option<Gone>>>,
+}
+
+/// Who the speaker is, as the cluster sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// Its AS number.
+    pub(crate) asn: Asn,
+    /// Its identifier.
+    pub(crate) router_id: RouterId,
+    /// Where it peers from.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl Conclusions {
+    /// Before anything is known of the cluster.
+    pub(crate) fn new(identity: Identity) -> Self {
+        Self {
+            identity: watch::Sender::new(identity),
+            unexported: watch::Sender::default(),
+            service_ranges: watch::Sender::default(),
+            load_balancer_pools: watch::Sender::default(),
+            registered: watch::Sender::default(),
+        }
+    }
+}
+
+impl DesiredTask {
+    /// Puts what sources report in force for as long as the agent runs; ends with an error that ends the agent.
+    pub(crate) async fn run(mut self, mut reports: mpsc::Receiver<ClusterUpdate>) -> anyhow::Result<()> {
+        let mut batch = Vec::new();
+        let mut in_force = None;
+        loop {
+            let readdressed = tokio::select! {
+                received = reports.recv_many(&mut batch, UPDATES_PER_ROUND) => match received {
+                    0 => return Ok(()),
+                    _ => false,
+                },
+                Ok(()) = self.addresses.changed() => {
+                    self.cluster.readdress(self.addresses.borrow_and_update().clone());
+                    true
+                }
+            };
+            let changed = batch.drain(..).fold(readdressed, |changed, update| self.cluster.apply(update) | changed);
+            if changed {
+                tell(&self.conclusions.registered, self.cluster.registered());
+            }
+            let Some(desired) = changed.then(|| self.cluster.desired()).flatten() else { continue };
+            if in_force.as_ref() == Some(&desired) {
+                continue;
+            }
+            // The first listener failing is the environment's fault, a part that has ended is ours: both end the agent.
+            self.put_in_force(&desired, in_force.is_none()).await?;
+            in_force = Some(desired);
+        }
+    }
+
+    async fn put_in_force(&mut self, desired: &Desired, first: bool) -> anyhow::Result<()> {
+        match self.bgp.listen(desired.port).await {
+            Ok(()) => self.readiness.ready(Part::Speaker),
+            Err(error) if first => return Err(error.into()),
+            Err(error) => {
+                warn!(%error, "the speaker cannot listen on the configured port; it goes on listening on the former one");
+                self.readiness.unready(Part::Speaker, error.to_string());
+            }
+        }
+        let ended = self.pools.send(Update::Restart).await.is_err();
+        for (name, pool, selected) in &desired.pools {
+            let size = pool.block_len().map(|size| size.len());
+            let Ok(block_size) = size else { continue };
+            let pool = ipam::Pool {
+                name: name.clone(),
+                cidr: pool.cidr,
+                block_size,
+                disabled: pool.disabled,
+                selects_this_node: *selected,
+            };
+            let _ = self.pools.send(Update::Set(name.clone(), pool)).await;
+        }
+        let _ = self.pools.send(Update::InSync).await;
+        if ended {
+            anyhow::bail!("ipam has ended");
+        }
+        let nat = desired.pools.iter().map(|(_, pool, _)| NatPool { cidr: pool.cidr, outgoing: pool.nat_outgoing });
+        self.acl.nat_pools(nat.collect()).await;
+        self.acl.nodes(desired.nodes.clone()).await;
+        self.conclusions.unexported.send_replace(desired.unexported.clone());
+        tell(&self.conclusions.service_ranges, Some(desired.services.clone()));
+        tell(&self.conclusions.load_balancer_pools, desired.load_balancers.clone());
+        let pools = desired.ranges.iter().copied().collect();
+        self.bgp.import(ImportPolicy { pools, prefixes: self.import_prefixes.clone() }).await?;
+        let identity = self.identify(desired).await;
+        let cluster_id = desired.node.as_ref().and_then(|node| node.cluster_id);
+        let mut sessions = desired.sessions.clone();
+        if sessions.iter().any(|session| session.export_all) {
+            share_subnets(&mut sessions).await;
+        }
+        self.bgp.configure(identity, sessions, cluster_id).await?;
+        self.readiness.ready(Part::Cluster);
+        info!(sessions = desired.sessions.len(), pools = desired.pools.len(), "the cluster's state is in force");
+        Ok(())
+    }
+
+    /// Who this node is: told to all who name its addresses. An address that another node claims as well is an error on both.
+    async fn identify(&mut self, desired: &Desired) -> bgp::Identity {
+        let addresses = match &desired.node {
+            Some(node) => node.addresses(),
+            None => self.addresses.borrow().clone(),
+        };
+        let speaks_as = addresses::identity(&addresses, self.drawn_router_id);
+        if self.conclusions.identity.borrow().addresses != addresses {
+            self.felix.node_addresses(addresses.clone()).await;
+            self.acl.node_addresses(addresses.clone()).await;
+        }
+        self.conclusions.identity.send_replace(Identity {
+            asn: desired.asn,
+            router_id: speaks_as.router_id,
+            addresses,
+        });
+        if desired.contested.is_empty() {
+            self.readiness.ready(Part::Address);
+        } else {
+            let problem = contested(&desired.contested);
+            error!("{problem}");
+            self.readiness.unready(Part::Address, problem);
+        }
+        speaks_as
+    }
+}
+
+/// What people are told of addresses that others claim.
+fn contested(claims: &[(IpAddr, NodeName)]) -> String {
+    let claims: Vec<_> =
+        claims.iter().map(|(address, node)| format!("{address} is also the address of node {node}")).collect();
+    format!("{}: routes lead to one of them, and nobody knows to which; give each its own", claims.join(", "))
+}
+
+/// Says of peers on a subnet of this node that they are: a next hop there needs no replacement by ours. Where the kernel
+/// does not say which those are, ours replaces all, which is a detour and not a loss.
+async fn share_subnets(sessions: &mut [PeerConfig]) {
+    let asked = tokio::task::spawn_blocking(|| Linux::open()?.addresses()).await;
+    let addresses = match asked.map_err(anyhow::Error::from).and_then(|asked| Ok(asked?)) {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            return warn!(%error, "this node's subnets are not known; peers get it as next hop of every route");
+        }
+    };
+    let subnets = addresses.iter().filter_map(|own| Prefix::new(own.address, own.prefix_len).ok());
+    let subnets: Vec<Prefix> = subnets.filter(|subnet| subnet.len() < subnet.family().bits()).collect();
+    for session in sessions.iter_mut().filter(|session| session.export_all) {
+        session.shared_subnet = subnets.iter().find(|subnet| subnet.contains(session.address)).copied();
+    }
+}

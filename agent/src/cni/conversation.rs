@@ -1,0 +1,236 @@
+//! The agent's side of `types::cni`: one conversation per connection, each in its own task.
+//!
+//! An ADD goes through reserve, policy (while the binary wires: until a pod has its policy the kernel drops what it
+//! sends), route, commit, answer; whatever ends it early undoes the steps behind it in reverse. A DEL takes the route away,
+//! lets the binary park the link, takes policy and addresses back. The steps themselves belong to ipam and felix; this
+//! module is their order.
+
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::future::{self, Either};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tracing::{debug, info, warn};
+
+use ipam::{Description, Request as Reservation, ReserveError};
+use types::cni::{self, Attach, Detach, FrameError, Park, Refused, Reply, Request, Wire, code};
+use types::{EndpointId, WorkloadEndpoint};
+
+use super::attachments::Attachments;
+use super::tombstones;
+use crate::policy::facts;
+
+/// How long the binary may say nothing: then it is gone or stuck, as wiring takes a millisecond.
+const BINARY_SILENCE_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long policy may take to be in force once the pair is wired: shorter than the binary waits for the answer
+/// (`Patience::ADD` in crate `cni`, 15 s), so that the runtime is told why and nothing is left when it comes with the DEL.
+const POLICY_WAIT: Duration = Duration::from_secs(10);
+
+impl Attachments {
+    /// Holds one conversation to its end.
+    pub(crate) async fn converse(self, mut stream: UnixStream) {
+        let outcome = match receive(&mut stream).await {
+            Ok(Request::Attach(attach)) => self.attach(&mut stream, attach).await,
+            Ok(Request::Detach(detach)) => self.detach(&mut stream, detach).await,
+            Ok(Request::Status { protocol }) => self.status(&mut stream, protocol).await,
+            Ok(Request::Wired | Request::Parked) => Err(ConversationError::OutOfOrder),
+            Err(error) => Err(error.into()),
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(ConversationError::Refused(refused)) => {
+                warn!(code = refused.code, reason = %refused, "a request of the CNI binary is refused");
+                // If the binary is gone, nobody waits for the refusal.
+                let _ = send(&mut stream, &Reply::Refused(refused)).await;
+            }
+            Err(error) => warn!(%error, "a conversation with the CNI binary ended early"),
+        }
+    }
+
+    async fn attach(&self, stream: &mut UnixStream, attach: Attach) -> Result<(), ConversationError> {
+        speak_same(attach.protocol)?;
+        let Attach { id, pod, labels, ports, .. } = attach;
+        let stated = Description { labels, ports, finished: false };
+        let Some(Description { labels, ports, .. }) = self.identities.of(&pod, stated).await else {
+            let msg = format!("the API server has not told this node of pod {pod} yet");
+            return Err(ConversationError::Refused(Refused { code: code::TRY_AGAIN, msg }));
+        };
+        tombstones::make_good(self, &id).await;
+        let reservation = Reservation { pod, labels, ports };
+        let endpoint = self.ipam.reserve(id.clone(), reservation).await.map_err(refuse_reservation)?;
+        let outcome = self.wire(stream, &endpoint).await;
+        if outcome.is_err() {
+            self.undo(&endpoint).await;
+        } else {
+            info!(endpoint = %id, pod = %endpoint.pod, addresses = ?endpoint.addresses, "a pod is attached");
+            self.identities.attached(id).await;
+        }
+        outcome
+    }
+
+    /// From the reservation to the answer; the caller undoes on failure.
+    async fn wire(&self, stream: &mut UnixStream, endpoint: &WorkloadEndpoint) -> Result<(), ConversationError> {
+        let wire = Wire {
+            host_interface: endpoint.host_interface.clone(),
+            addresses: endpoint.addresses.clone(),
+            mtu: *self.mtu.borrow(),
+            parked_group: self.parked_group,
+        };
+        send(stream, &Reply::Wire(wire)).await?;
+        // Policy comes into force while the binary wires.
+        let mut policed = pin!(self.acl.attach(endpoint.id.clone(), facts::of_endpoint(endpoint.clone())));
+        let (wired, early) = {
+            match future::select(pin!(receive(stream)), policed.as_mut()).await {
+                Either::Left((wired, _)) => (wired, None),
+                Either::Right((policed, wired)) => (wired.await, Some(policed)),
+            }
+        };
+        let Request::Wired = wired? else { return Err(ConversationError::OutOfOrder) };
+        let complete = async {
+            let policed = match early {
+                Some(policed) => policed,
+                None => {
+                    let policed = tokio::time::timeout(POLICY_WAIT, policed).await;
+                    policed.map_err(|_| self.not_policed(&endpoint.id))?
+                }
+            };
+            policed.map_err(|error| refuse(code::TRY_AGAIN, &error))?;
+            let (interface, addresses) = (endpoint.host_interface.clone(), endpoint.addresses.clone());
+            self.felix.attach(interface, addresses).await.map_err(|error| refuse(code::AGENT, &error))?;
+            self.ipam.commit(endpoint.id.clone()).await.map_err(|error| refuse(code::TRY_AGAIN, &error))
+        };
+        tokio::select! {
+            completed = complete => completed?,
+            // Whatever was asked of ipam, felix and policy by then, they hear before what the caller asks to undo it.
+            error = interrupted(stream, &endpoint.id) => return Err(error),
+        }
+        send(stream, &Reply::Done).await?;
+        Ok(())
+    }
+
+    fn not_policed(&self, id: &EndpointId) -> Refused {
+        let seconds = POLICY_WAIT.as_secs();
+        let mut msg = format!("policies of endpoint {id} are not in force after {seconds} s");
+        for reason in self.acl.readiness().borrow().iter() {
+            msg = format!("{msg}; {reason}");
+        }
+        Refused { code: code::TRY_AGAIN, msg }
+    }
+
+    async fn detach(&self, stream: &mut UnixStream, detach: Detach) -> Result<(), ConversationError> {
+        speak_same(detach.protocol)?;
+        let id = detach.id;
+        let endpoint = self.ipam.endpoint(id.clone()).await;
+        if let Some(endpoint) = &endpoint {
+            let detached = self.felix.detach(endpoint.addresses.clone()).await;
+            detached.map_err(|error| refuse(code::AGENT, &error))?;
+        }
+        let outcome = self.park(stream, &id).await;
+        match (&outcome, endpoint) {
+            // The link is still up: the pod keeps what it has until the runtime asks again.
+            (Err(_), Some(endpoint)) => {
+                let restored = self.felix.attach(endpoint.host_interface.clone(), endpoint.addresses.clone()).await;
+                if let Err(error) = restored {
+                    debug!(endpoint = %id, %error, "routes of an abandoned detachment are not restored");
+                }
+            }
+            (Ok(()), endpoint) => {
+                // Before the release: nothing of this pod is in a set when its address can be another's.
+                self.acl.detach(id.clone()).await.map_err(|error| refuse(code::AGENT, &error))?;
+                self.ipam.release(id.clone()).await.map_err(|error| refuse(code::AGENT, &error))?;
+                self.reap();
+                send(stream, &Reply::Done).await?;
+                if let Some(endpoint) = endpoint {
+                    info!(endpoint = %id, pod = %endpoint.pod, "a pod is detached");
+                }
+            }
+            (Err(_), None) => {}
+        }
+        outcome
+    }
+
+    async fn park(&self, stream: &mut UnixStream, id: &EndpointId) -> Result<(), ConversationError> {
+        let park = Park { host_interface: id.host_interface(), parked_group: self.parked_group };
+        send(stream, &Reply::Park(park)).await?;
+        match receive(stream).await? {
+            Request::Parked => Ok(()),
+            _ => Err(ConversationError::OutOfOrder),
+        }
+    }
+
+    async fn status(&self, stream: &mut UnixStream, protocol: u32) -> Result<(), ConversationError> {
+        speak_same(protocol)?;
+        let unready = self.readiness.reasons();
+        if unready.is_empty() {
+            return Ok(send(stream, &Reply::Done).await?);
+        }
+        Err(ConversationError::Refused(Refused { code: code::UNAVAILABLE, msg: unready.join("; ") }))
+    }
+}
+
+/// Why a conversation did not end with `Done`.
+#[derive(Debug, thiserror::Error)]
+enum ConversationError {
+    /// The binary is told why.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The binary is gone, or speaks nonsense.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The binary says the right thing at the wrong time.
+    #[error("the other end spoke out of order")]
+    OutOfOrder,
+    /// The binary is gone while its answer is being made.
+    #[error("the binary left before endpoint {0} was attached")]
+    Left(EndpointId),
+}
+
+fn speak_same(protocol: u32) -> Result<(), Refused> {
+    if protocol == cni::PROTOCOL {
+        return Ok(());
+    }
+    let msg =
+        format!("the binary speaks protocol {protocol}, the agent {}; install both of one version", cni::PROTOCOL);
+    Err(Refused { code: code::PROTOCOL, msg })
+}
+
+fn refuse(code: u32, error: &dyn std::error::Error) -> Refused {
+    Refused { code, msg: error.to_string() }
+}
+
+fn refuse_reservation(error: ReserveError) -> Refused {
+    refuse(code::TRY_AGAIN, &error)
+}
+
+async fn receive<T: DeserializeOwned>(stream: &mut UnixStream) -> Result<T, FrameError> {
+    let silent = || FrameError::Io(io::Error::new(io::ErrorKind::TimedOut, "the other end says nothing"));
+    tokio::time::timeout(BINARY_SILENCE_LIMIT, read(stream)).await.map_err(|_| silent())?
+}
+
+async fn read<T: DeserializeOwned>(stream: &mut UnixStream) -> Result<T, FrameError> {
+    let mut header = [0; 4];
+    stream.read_exact(&mut header).await?;
+    let mut body = vec![0; cni::announced(header)?];
+    stream.read_exact(&mut body).await?;
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// Ends when the binary leaves, or speaks though it is not its turn.
+async fn interrupted(stream: &mut UnixStream, id: &EndpointId) -> ConversationError {
+    match stream.read_u8().await {
+        Ok(_) => ConversationError::OutOfOrder,
+        Err(_) => ConversationError::Left(id.clone()),
+    }
+}
+
+async fn send<T: Serialize + Sync>(stream: &mut UnixStream, message: &T) -> Result<(), FrameError> {
+    Ok(stream.write_all(&cni::frame(message)?).await?)
+}
+
+#[cfg(test)]
+mod tests;

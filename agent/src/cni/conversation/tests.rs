@@ -1,0 +1,207 @@
+use std::path::PathBuf;
+
+use felix::policy::PodKey;
+use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::{mpsc, watch};
+use types::policy::Labels;
+use types::{Pod, PodRef, Update};
+
+use super::*;
+use crate::node::readiness::Readiness;
+use crate::policy::pods::{self, Identities, Question};
+use crate::testing::{World, id, pod, reference, soon, tier, until};
+
+fn attachments(world: &World, identities: Identities) -> Attachments {
+    let (_, mtu) = watch::channel(1_500);
+    // Whoever is told of parked links has left.
+    let (parked, _) = mpsc::channel(1);
+    Attachments {
+        ipam: world.ipam.clone(),
+        felix: world.felix.clone(),
+        acl: world.acl.clone(),
+        identities,
+        mtu,
+        parked_group: kernel::ours::LINK_GROUP,
+        parked,
+        released: PathBuf::from("/nowhere"),
+        readiness: Readiness::new(),
+    }
+}
+
+/// The binary's end, and the conversation at the other.
+fn conversation(attachments: &Attachments) -> (UnixStream, impl Future<Output = ()> + use<>) {
+    let (binary, agent) = UnixStream::pair().unwrap();
+    (binary, attachments.clone().converse(agent))
+}
+
+fn attach(id: &EndpointId, pod: PodRef, labels: Labels) -> Request {
+    Request::Attach(Attach { protocol: cni::PROTOCOL, id: id.clone(), pod, labels, ports: Vec::new() })
+}
+
+async fn ask(binary: &mut UnixStream, request: &Request) -> Reply {
+    send(binary, request).await.unwrap();
+    // Its patience is not tested here, and a clock that goes on by itself would end it.
+    read(binary).await.unwrap()
+}
+
+/// A DEL from its beginning to its end.
+async fn delete(attachments: &Attachments, id: &EndpointId) {
+    let (mut binary, conversation) = conversation(attachments);
+    let detach = Request::Detach(Detach { protocol: cni::PROTOCOL, id: id.clone() });
+    let script = async {
+        assert!(matches!(ask(&mut binary, &detach).await, Reply::Park(_)));
+        assert_eq!(ask(&mut binary, &Request::Parked).await, Reply::Done);
+    };
+    soon(async { tokio::join!(conversation, script) }).await;
+}
+
+#[tokio::test]
+async fn an_attachment_is_there_from_its_answer_to_its_del() {
+    let world = World::new().await;
+    let (attachments, id) = (attachments(&world, Identities::Stated), id("aaa1"));
+    let (mut binary, conversation) = conversation(&attachments);
+    let script = async {
+        let request = attach(&id, reference("a", None), tier("db"));
+        assert!(matches!(ask(&mut binary, &request).await, Reply::Wire(_)));
+        world.wire(&id);
+        assert_eq!(ask(&mut binary, &Request::Wired).await, Reply::Done);
+    };
+    soon(async { tokio::join!(conversation, script) }).await;
+    assert_eq!(world.ipam.endpoints().await.len(), 1);
+    assert_eq!(world.felix.view().await.unwrap().local, 1);
+    assert_eq!(world.acl.show(id.clone()).await.unwrap().labels, tier("db"));
+    delete(&attachments, &id).await;
+    assert!(world.is_gone(&id).await);
+}
+
+#[tokio::test]
+async fn policy_that_does_not_come_into_force_in_time_refuses_the_pod_and_leaves_nothing() {
+    let world = World::new().await;
+    world.fail_restores();
+    let (attachments, id) = (attachments(&world, Identities::Stated), id("aaa1"));
+    let (mut binary, conversation) = conversation(&attachments);
+    let script = async {
+        let request = attach(&id, reference("a", None), tier("db"));
+        assert!(matches!(ask(&mut binary, &request).await, Reply::Wire(_)));
+        world.wire(&id);
+        until(async || !world.acl.readiness().borrow().is_empty()).await;
+        // The clock goes on by itself from here, to whatever is waited for.
+        tokio::time::pause();
+        let reply = ask(&mut binary, &Request::Wired).await;
+        let Reply::Refused(refused) = reply else { panic!("{reply:?}") };
+        assert_eq!(refused.code, code::TRY_AGAIN);
+        let told = refused.msg;
+        assert!(told.starts_with("policies of endpoint manx/aaa1/eth0 are not in force after 10 s; "), "{told}");
+        assert!(told.contains("rules cannot be changed"), "{told}");
+        // Before the binary hears it.
+        assert!(world.is_gone(&id).await);
+        tokio::time::resume();
+    };
+    tokio::join!(conversation, script);
+    delete(&attachments, &id).await;
+    assert!(world.is_gone(&id).await);
+}
+
+#[tokio::test]
+async fn a_binary_that_leaves_takes_its_attachment_with_it() {
+    let world = World::new().await;
+    world.fail_restores();
+    let attachments = attachments(&world, Identities::Stated);
+    for (container, wired) in [("aaa1", false), ("bbb2", true)] {
+        let id = id(container);
+        let (mut binary, conversation) = conversation(&attachments);
+        let script = async {
+            let request = attach(&id, reference("a", None), tier("db"));
+            assert!(matches!(ask(&mut binary, &request).await, Reply::Wire(_)));
+            world.wire(&id);
+            if wired {
+                send(&mut binary, &Request::Wired).await.unwrap();
+                until(async || world.acl.show(id.clone()).await.is_some()).await;
+            }
+            drop(binary);
+        };
+        soon(async { tokio::join!(conversation, script) }).await;
+        assert!(world.is_gone(&id).await, "{container}");
+    }
+}
+
+#[tokio::test]
+async fn a_binary_that_speaks_out_of_turn_is_undone() {
+    let world = World::new().await;
+    world.fail_restores();
+    let (attachments, id) = (attachments(&world, Identities::Stated), id("aaa1"));
+    let (mut binary, conversation) = conversation(&attachments);
+    let script = async {
+        let request = attach(&id, reference("a", None), tier("db"));
+        assert!(matches!(ask(&mut binary, &request).await, Reply::Wire(_)));
+        send(&mut binary, &Request::Wired).await.unwrap();
+        send(&mut binary, &Request::Wired).await.unwrap();
+        assert!(read::<Reply>(&mut binary).await.is_err());
+    };
+    soon(async { tokio::join!(conversation, script) }).await;
+    assert!(world.is_gone(&id).await);
+}
+
+/// The channels of the task that knows pods.
+type Known = Update<PodKey, Pod>;
+
+fn channels() -> (Sender<Known>, Receiver<Known>, Identities, Receiver<Question>) {
+    let (updates, told) = mpsc::channel(pods::QUEUED_QUESTIONS);
+    let (questions, asked) = mpsc::channel(pods::QUEUED_QUESTIONS);
+    (updates, told, Identities::Kubernetes(questions), asked)
+}
+
+#[tokio::test]
+async fn labels_that_change_while_the_binary_wires_are_not_lost() {
+    let world = World::new().await;
+    let (updates, told, identities, asked) = channels();
+    let (attachments, id) = (attachments(&world, identities.clone()), id("aaa1"));
+    let task = pods::follow(told, asked, world.ipam.clone(), world.acl.clone());
+    let (mut binary, conversation) = conversation(&attachments);
+    let (key, web) = pod("a", "u1", tier("web"));
+    let script = async {
+        updates.send(Update::Set(key.clone(), web.clone())).await.unwrap();
+        let request = attach(&id, web.reference.clone(), Labels::new());
+        assert!(matches!(ask(&mut binary, &request).await, Reply::Wire(_)));
+        world.wire(&id);
+        let ended = Pod { labels: tier("db"), finished: true, ..web.clone() };
+        updates.send(Update::Set(key, ended)).await.unwrap();
+        let stated = || Description { labels: Labels::new(), ports: Vec::new(), finished: false };
+        let known = async || identities.of(&web.reference, stated()).await.unwrap().finished;
+        until(known).await;
+        // With one more answer the task is done with the change.
+        assert!(known().await);
+        assert_eq!(world.acl.show(id.clone()).await.unwrap().labels, tier("web"));
+        assert_eq!(ask(&mut binary, &Request::Wired).await, Reply::Done);
+        until(async || world.acl.show(id.clone()).await.unwrap().labels == tier("db")).await;
+        let endpoint = world.ipam.endpoint(id.clone()).await.unwrap();
+        assert!(endpoint.finished && endpoint.labels == tier("db"));
+    };
+    let talk = soon(async { tokio::join!(conversation, script) });
+    tokio::select! {
+        () = task => panic!("the task has ended"),
+        _ = talk => {}
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_the_api_server_has_not_told_of_is_tried_again() {
+    let world = World::new().await;
+    let (updates, told, identities, asked) = channels();
+    let (attachments, id) = (attachments(&world, identities), id("aaa1"));
+    let task = pods::follow(told, asked, world.ipam.clone(), world.acl.clone());
+    let (mut binary, conversation) = conversation(&attachments);
+    let script = async {
+        let (key, old) = pod("a", "old", tier("web"));
+        updates.send(Update::Set(key, old)).await.unwrap();
+        tokio::time::pause();
+        let reply = ask(&mut binary, &attach(&id, reference("a", Some("new")), Labels::new())).await;
+        let Reply::Refused(refused) = reply else { panic!("{reply:?}") };
+        assert_eq!(refused.code, code::TRY_AGAIN);
+    };
+    tokio::select! {
+        () = task => panic!("the task has ended"),
+        _ = async { tokio::join!(conversation, script) } => {}
+    }
+    assert!(world.is_gone(&id).await);
+}

@@ -1,0 +1,10 @@
+//! The runtime's side: conversations with the CNI binary, what they attach, what an earlier life of the agent left, and the
+//! links that wait to be deleted.
+
+pub(crate) mod attachments;
+mod conversation;
+mod links;
+mod reaper;
+pub(crate) mod recovery;
+pub(crate) mod tasks;
+mod tombstones;

@@ -1,0 +1,53 @@
+//! The tasks of this room, as the diagram in `crate::tasks` shows them.
+
+use std::time::Duration;
+
+use kernel::{Kernel, Linux};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+use tracing::warn;
+
+use super::attachments::Attachments;
+use super::{reaper, tombstones};
+
+/// How long after a failure the next conversation is accepted.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// What the tasks of this room are made of.
+pub(crate) struct CniTasks {
+    /// Where the CNI binary comes to.
+    pub(crate) listener: UnixListener,
+    /// What every conversation needs.
+    pub(crate) attachments: Attachments,
+    /// Tells when a link was parked.
+    pub(crate) parked: mpsc::Receiver<()>,
+}
+
+impl CniTasks {
+    /// Starts them.
+    pub(crate) fn start(self, tracker: &TaskTracker) -> anyhow::Result<()> {
+        let Self { listener, attachments, parked } = self;
+        let group = attachments.parked_group;
+        let kernel: Box<dyn Kernel> = Box::new(Linux::open()?);
+        std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper::run(kernel, group, parked))?;
+        tracker.spawn(tombstones::follow(attachments.clone()));
+        tracker.spawn(serve(listener, attachments, tracker.clone()));
+        Ok(())
+    }
+}
+
+/// Holds each conversation in a task of its own.
+async fn serve(listener: UnixListener, attachments: Attachments, tracker: TaskTracker) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tracker.spawn(attachments.clone().converse(stream));
+            }
+            Err(error) => {
+                warn!(%error, "a conversation with the CNI binary cannot be accepted; trying again");
+                tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
+            }
+        }
+    }
+}

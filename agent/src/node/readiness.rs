@@ -1,0 +1,71 @@
+//! What keeps the node from being ready, by part.
+
+use std::collections::BTreeMap;
+
+use tokio::sync::watch;
+
+/// A part of the agent that can be unready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// Nothing is known of the cluster yet.
+    Cluster,
+    /// There are no addresses to give out.
+    Addresses,
+    /// Local routes are not in the kernel yet.
+    Routes,
+    /// The speaker does not listen.
+    Speaker,
+    /// Another node has this one's address.
+    Address,
+    /// Policy is not in force as it should be.
+    Policy,
+}
+
+/// Reasons, shared by those who have them and those who ask.
+#[derive(Debug, Clone)]
+pub(crate) struct Readiness {
+    reasons: watch::Sender<BTreeMap<Part, String>>,
+}
+
+impl Readiness {
+    /// Nothing is ready at the start.
+    pub(crate) fn new() -> Self {
+        let reasons = BTreeMap::from([
+            (Part::Cluster, "the cluster's state is not known yet".to_owned()),
+            (Part::Addresses, "no address block is claimed yet".to_owned()),
+            (Part::Routes, "the kernel's routes are not reconciled yet".to_owned()),
+            (Part::Speaker, "BGP is not started yet".to_owned()),
+            (Part::Policy, "policies are not known yet".to_owned()),
+        ]);
+        Self { reasons: watch::Sender::new(reasons) }
+    }
+
+    /// The part is ready.
+    pub(crate) fn ready(&self, part: Part) {
+        self.reasons.send_if_modified(|reasons| reasons.remove(&part).is_some());
+    }
+
+    /// The part is not ready, for this reason.
+    pub(crate) fn unready(&self, part: Part, reason: String) {
+        self.reasons.send_if_modified(|reasons| reasons.insert(part, reason.clone()).as_ref() != Some(&reason));
+    }
+
+    /// Tells when reasons change.
+    pub(crate) fn changes(&self) -> watch::Receiver<BTreeMap<Part, String>> {
+        self.reasons.subscribe()
+    }
+
+    /// Returns when every part is ready.
+    pub(crate) async fn all_ready(&self) {
+        // Never an error: the sender is ours.
+        let _ = self.reasons.subscribe().wait_for(BTreeMap::is_empty).await;
+    }
+
+    /// The reasons now; none means ready.
+    pub(crate) fn reasons(&self) -> Vec<String> {
+        self.reasons.borrow().values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

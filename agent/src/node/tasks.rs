@@ -1,0 +1,50 @@
+//! The tasks of this room, as the diagram in `crate::tasks` shows them.
+
+use felix::Felix;
+use kernel::Kernel;
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::TaskTracker;
+
+use types::config::Config;
+
+use super::addresses_task::OwnAddresses;
+use super::object_task::NodeTask;
+use super::{addresses, host};
+
+/// What the tasks of this room are made of.
+pub(crate) struct NodeTasks {
+    /// Finds the node's addresses again when they may have changed.
+    pub(crate) addresses: OwnAddresses,
+    /// Tends the node's place in Kubernetes.
+    pub(crate) object: NodeTask,
+}
+
+impl NodeTasks {
+    /// Starts them.
+    pub(crate) fn start(self, tracker: &TaskTracker) -> anyhow::Result<()> {
+        let Self { addresses: own, object } = self;
+        tracker.spawn(host::give_back_memory(object.readiness.clone()));
+        let (news, interfaces) = mpsc::channel(1);
+        let events = addresses::subscribe()?;
+        let watch_interfaces = move || addresses::watch_interfaces(events, &news);
+        std::thread::Builder::new().name("interfaces".to_owned()).spawn(watch_interfaces)?;
+        tracker.spawn(own.follow(interfaces, object.api.clone()));
+        tracker.spawn(object.run());
+        Ok(())
+    }
+}
+
+/// The MTU of pods' interfaces: configured, else that of the interfaces that carry next hops, before there is one the
+/// smallest of the interfaces that are up.
+pub(crate) fn mtu(
+    config: &Config,
+    felix: &Felix,
+    kernel: &mut dyn Kernel,
+    tracker: &TaskTracker,
+) -> watch::Receiver<u32> {
+    let (to, mtu) = watch::channel(host::mtu(config, kernel));
+    if config.mtu.is_none() {
+        tracker.spawn(host::follow_mtu(felix.mtu(), to));
+    }
+    mtu
+}

@@ -1,0 +1,75 @@
+//! Policies and namespaces, typed and on their way to felix.
+
+use std::sync::Arc;
+
+use felix::acl::Acl;
+use felix::policy::PolicyUpdate;
+use store::Entry;
+use store::keys::Subject;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use types::Update;
+use types::policy::{Labels, Policy, PolicyId, PolicyKind, Problem, network_policy};
+use types::resource::{Kind, NAME_LABEL, Resource, Spec};
+
+use crate::cluster::sources::decode;
+
+/// Updates that wait for felix.
+pub(crate) const QUEUED_UPDATES: usize = 1_024;
+
+/// Policies.
+pub(crate) fn policy(update: Update<Subject, Entry>) -> Option<PolicyUpdate> {
+    let policies = update.filter_map(|subject| match subject {
+        Subject::NamespacedResource(Kind::NetworkPolicy, namespace, name) => {
+            Some(PolicyId { kind: PolicyKind::NetworkPolicy, namespace: namespace.to_string(), name: name.to_string() })
+        }
+        _ => None,
+    })?;
+    Some(PolicyUpdate::Policy(policies.map(|id| id, |id, entry| Arc::new(read_policy(id, &entry)))))
+}
+
+/// The policy of an entry. One that cannot be read governs its namespace and allows nothing: left out, it would open pods.
+fn read_policy(id: &PolicyId, entry: &Entry) -> Policy {
+    let resource = decode::<Resource>(entry);
+    for problem in resource.iter().flat_map(problems) {
+        warn!(key = %entry.key, %problem, "this part of a policy allows nothing");
+    }
+    let policy = resource.as_ref().and_then(Resource::policy).map(|(_, policy)| policy.clone());
+    policy.unwrap_or_else(|| network_policy(&id.namespace, &serde_json::Value::Null).0)
+}
+
+fn problems(resource: &Resource) -> &[Problem] {
+    match &resource.spec {
+        Spec::NetworkPolicy(spec) => spec.problems(),
+        _ => &[],
+    }
+}
+
+/// Labels of namespaces.
+pub(crate) fn namespace(update: Update<Subject, Entry>) -> Option<PolicyUpdate> {
+    let namespaces = update.filter_map(|subject| match subject {
+        Subject::Resource(Kind::Namespace, name) => Some(name.to_string()),
+        _ => None,
+    })?;
+    // The pods of one that cannot be read keep no rights by labels that may have been taken from it.
+    let read = namespaces.try_map(|name, entry| labels(name, &entry).ok_or(()));
+    Some(PolicyUpdate::Namespace(read.unwrap_or_else(|(name, ())| Update::Delete(name))))
+}
+
+fn labels(name: &str, entry: &Entry) -> Option<Labels> {
+    let mut labels = decode::<Resource>(entry)?.metadata.labels;
+    labels.insert(NAME_LABEL.to_owned(), name.to_owned());
+    Some(labels)
+}
+
+/// Carries updates to felix, as many at a time as have come.
+pub(crate) async fn carry(mut updates: mpsc::Receiver<PolicyUpdate>, acl: Acl) {
+    let mut batch = Vec::new();
+    while updates.recv_many(&mut batch, QUEUED_UPDATES).await > 0 {
+        acl.update(std::mem::take(&mut batch)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

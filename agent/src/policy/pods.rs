@@ -1,0 +1,179 @@
+//! Who the pods of this node are: under Kubernetes as the API server has them, else as the runtime's configuration says.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use felix::acl::Acl;
+use felix::policy::{EndpointFacts, PodKey, PolicyUpdate};
+use ipam::{Description, Ipam};
+use tokio::sync::{mpsc, oneshot};
+
+use types::update::Mirror;
+use types::{EndpointId, Pod, PodRef, Update, WorkloadEndpoint};
+
+use super::facts;
+use super::relabels::{Relabels, publish, say};
+
+/// How long an ADD waits for its Pod object: the runtime may be ahead of the watch.
+const POD_OBJECT_WAIT: Duration = Duration::from_secs(5);
+
+/// Questions, and updates of pods, that wait for the task.
+pub(crate) const QUEUED_QUESTIONS: usize = 64;
+
+/// Where an ADD learns labels and ports from.
+#[derive(Debug, Clone)]
+pub(crate) enum Identities {
+    /// From the runtime's configuration (`args.cni`).
+    Stated,
+    /// From Pod objects.
+    Kubernetes(mpsc::Sender<Question>),
+}
+
+/// What attachments ask of the task.
+#[derive(Debug)]
+pub(crate) enum Question {
+    /// Who the pod is, as soon as it is known.
+    Who(Asker),
+    /// To describe an endpoint that is complete now as its pod has become while it was not. Needs no answer.
+    Attached(EndpointId),
+}
+
+/// An ADD that waits for its pod.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    pod: PodRef,
+    reply: oneshot::Sender<Description>,
+}
+
+impl Identities {
+    /// What is known of the pod that the runtime names; none: the API server knows no such pod (yet).
+    pub(crate) async fn of(&self, pod: &PodRef, stated: Description) -> Option<Description> {
+        let Self::Kubernetes(questions) = self else { return Some(stated) };
+        let (reply, answer) = oneshot::channel();
+        questions.send(Question::Who(Asker { pod: pod.clone(), reply })).await.ok()?;
+        tokio::time::timeout(POD_OBJECT_WAIT, answer).await.ok()?.ok()
+    }
+
+    /// The endpoint is complete. Changes of its pod are described from here on; what has changed since [`Identities::of`]
+    /// answered is made up for, by the task itself: whoever else did that could overtake it with what is old by then.
+    pub(crate) async fn attached(&self, endpoint: EndpointId) {
+        if let Self::Kubernetes(questions) = self {
+            // The task ends only with the agent.
+            let _ = questions.send(Question::Attached(endpoint)).await;
+        }
+    }
+}
+
+/// The pods that the API server says are this node's.
+#[derive(Debug, Default)]
+struct Pods {
+    known: Mirror<PodKey, Pod>,
+}
+
+impl Pods {
+    /// Takes an update in; gives it as policy is to hear of it. A pod in the node's network is none to it.
+    fn apply(&mut self, update: Update<PodKey, Pod>) -> Update<PodKey, EndpointFacts> {
+        let known = update.clone().try_map(|_, pod| if pod.host_network { Err(()) } else { Ok(facts::of_pod(pod)) });
+        self.known.apply(update);
+        known.unwrap_or_else(|(key, ())| Update::Delete(key))
+    }
+
+    fn find(&self, reference: &PodRef) -> Option<&Pod> {
+        self.known.entries().get(&key(reference)).filter(|pod| pod.is_meant_by(reference))
+    }
+}
+
+/// Follows the watch: tells policy, keeps attached endpoints described, answers ADDs. Waits for nothing that a failing
+/// iptables could withhold.
+pub(crate) async fn follow(
+    mut updates: mpsc::Receiver<Update<PodKey, Pod>>,
+    mut questions: mpsc::Receiver<Question>,
+    ipam: Ipam,
+    acl: Acl,
+) {
+    let mut pods = Pods::default();
+    let mut waiting: Vec<Asker> = Vec::new();
+    let mut relabels = Relabels::default();
+    let mut batch = Vec::new();
+    loop {
+        tokio::select! {
+            count = updates.recv_many(&mut batch, QUEUED_QUESTIONS) => {
+                if count == 0 {
+                    return;
+                }
+                let mut touched = BTreeSet::new();
+                let mut told = Vec::new();
+                for update in batch.drain(..) {
+                    match &update {
+                        Update::Set(key, _) => {
+                            touched.insert(key.clone());
+                        }
+                        Update::InSync => touched.extend(pods.known.entries().keys().cloned()),
+                        Update::Restart | Update::Delete(_) => {}
+                    }
+                    told.push(PolicyUpdate::Expected(pods.apply(update)));
+                }
+                // Policy first: the class of a pod that an ADD waits for is then under way.
+                acl.update(told).await;
+                waiting = answer(&pods, waiting);
+                if !touched.is_empty() {
+                    let mut endpoints = ipam.endpoints().await;
+                    endpoints.retain(|endpoint| touched.contains(&key(&endpoint.pod)));
+                    describe(&pods, endpoints, &ipam, &acl, &mut relabels).await;
+                }
+            }
+            Some(question) = questions.recv() => match question {
+                Question::Who(asker) => {
+                    waiting.push(asker);
+                    waiting = answer(&pods, waiting);
+                }
+                // One that is detached again has no description to keep.
+                Question::Attached(id) => {
+                    describe(&pods, ipam.endpoint(id).await, &ipam, &acl, &mut relabels).await;
+                }
+            },
+            (id, outcome) = relabels.next() => say(&id, outcome),
+        }
+    }
+}
+
+/// Answers the questions that can be answered; gives back the others, but for those whose asker has left.
+fn answer(pods: &Pods, waiting: Vec<Asker>) -> Vec<Asker> {
+    let mut unanswered = Vec::new();
+    for asker in waiting {
+        match pods.find(&asker.pod) {
+            // The asker may have left in this moment.
+            Some(pod) => drop(asker.reply.send(facts::description(pod))),
+            None if asker.reply.is_closed() => {}
+            None => unanswered.push(asker),
+        }
+    }
+    unanswered
+}
+
+/// Brings these endpoints up to date with their pods.
+async fn describe(
+    pods: &Pods,
+    endpoints: impl IntoIterator<Item = WorkloadEndpoint>,
+    ipam: &Ipam,
+    acl: &Acl,
+    relabels: &mut Relabels,
+) {
+    for endpoint in endpoints {
+        if let Some(pod) = pods.find(&endpoint.pod).filter(|pod| !is_described(&endpoint, pod)) {
+            let described = publish(endpoint, facts::description(pod), ipam).await;
+            relabels.begin(described, acl.clone());
+        }
+    }
+}
+
+fn key(pod: &PodRef) -> PodKey {
+    PodKey { namespace: pod.namespace.clone(), name: pod.name.clone() }
+}
+
+fn is_described(endpoint: &WorkloadEndpoint, pod: &Pod) -> bool {
+    endpoint.labels == pod.labels && endpoint.ports == pod.ports && endpoint.finished == pod.finished
+}
+
+#[cfg(test)]
+mod tests;

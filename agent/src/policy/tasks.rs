@@ -1,0 +1,160 @@
+//! The tasks of this room, as the diagram in `crate::tasks` shows them.
+
+use std::sync::Arc;
+
+use ::watch::Watches;
+use felix::acl::{Acl, AclBackend, AclConfig, ToHost};
+use felix::policy::PolicyUpdate;
+use ipam::Ipam;
+use kernel::Linux;
+use kernel::acl::{ConnectionTable, Iptables, LinuxSets, NftEvents};
+use store::{Cache, Entry, Key, Store, keys};
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::TaskTracker;
+use types::config::{Config, EndpointToHost};
+use types::resource::Kind;
+use types::{NodeName, Update};
+
+use super::drop_log::{self, Look};
+use super::pods::{self, Question};
+use super::remembered::{self, Form, Remembered};
+use super::remote::Peers;
+use super::{feed, remote_task};
+use crate::cluster::sources::{self, ClusterUpdate};
+use crate::node::kubernetes::{ApiServer, follow_node};
+use crate::node::readiness::{Part, Readiness};
+
+/// What the tasks of this room are made of.
+pub(crate) struct PolicyTasks {
+    /// This node.
+    pub(crate) node: NodeName,
+    /// Where blocks and nodes are, and policies and namespaces without an API server.
+    pub(crate) store: Arc<dyn Store>,
+    /// Endpoints of this node.
+    pub(crate) ipam: Ipam,
+    /// What all of it is for.
+    pub(crate) acl: Acl,
+    /// What the API server says, with the questions of ADDs about their pods; none: there is no API server.
+    pub(crate) kubernetes: Option<(Remembered, mpsc::Receiver<Question>)>,
+    /// How many published endpoints do not count.
+    pub(crate) refused: watch::Sender<usize>,
+    /// Those who look at denied packets.
+    pub(crate) looks: mpsc::Receiver<Look>,
+    /// The group of the kernel's log that denied packets are said in.
+    pub(crate) log_group: u16,
+    /// What keeps the node from being ready, as far as policy is the reason.
+    pub(crate) readiness: Readiness,
+}
+
+impl PolicyTasks {
+    /// Starts them. `cluster` is told of registrations, which lie among the endpoints of nodes.
+    pub(crate) fn start(self, cluster: mpsc::Sender<ClusterUpdate>, tracker: &TaskTracker) {
+        let Self { node, store, ipam, acl, kubernetes, refused, looks, log_group, readiness } = self;
+        let (updates, carried) = mpsc::channel(feed::QUEUED_UPDATES);
+        let (policies, namespaces) = match kubernetes {
+            None => {
+                tracker.spawn(expect_no_pods(updates.clone()));
+                let watched = |kind| store.watch(keys::resources(kind));
+                (watched(Kind::NetworkPolicy), watched(Kind::Namespace))
+            }
+            Some((Remembered { policies, namespaces, pods: entries, .. }, questions)) => {
+                let (pods, known) = mpsc::channel(pods::QUEUED_QUESTIONS);
+                tracker.spawn(remembered::follow_pods(entries, pods));
+                tracker.spawn(pods::follow(known, questions, ipam.clone(), acl.clone()));
+                (policies, namespaces)
+            }
+        };
+        tracker.spawn(sources::follow(policies, feed::policy, updates.clone()));
+        tracker.spawn(sources::follow(namespaces, feed::namespace, updates.clone()));
+
+        let (peers, published) = mpsc::channel(feed::QUEUED_UPDATES);
+        let (relist, relisted) = mpsc::channel(1);
+        tracker.spawn(sources::follow(store.watch(keys::blocks()), remote_task::block, peers.clone()));
+        tracker.spawn(remote_task::follow_nodes(store, cluster, peers, relisted));
+        tracker.spawn(remote_task::judge_peers(Peers::new(node), published, updates, relist, refused));
+        tracker.spawn(feed::carry(carried, acl.clone()));
+        tracker.spawn(follow_readiness(acl.clone(), readiness));
+        tracker.spawn(drop_log::serve(log_group, looks, acl, ipam));
+    }
+}
+
+/// Without an API server no pod is expected before its ADD.
+async fn expect_no_pods(out: mpsc::Sender<PolicyUpdate>) {
+    for update in [Update::Restart, Update::InSync] {
+        // felix ends only with the agent.
+        let _ = out.send(PolicyUpdate::Expected(update)).await;
+    }
+}
+
+/// Puts the cache behind the watches.
+pub(crate) fn remember(watches: Watches, cache: &Cache, tracker: &TaskTracker) -> Remembered {
+    let Watches { policies, namespaces, pods, node, status, tasks } = watches;
+    let (known_node, node_known) = watch::channel(None);
+    tracker.spawn(follow_node(node, known_node));
+    Remembered {
+        policies: remembered(keys::resources(Kind::NetworkPolicy), policies, remembered::POLICIES, cache, tracker),
+        namespaces: remembered(keys::resources(Kind::Namespace), namespaces, remembered::NAMESPACES, cache, tracker),
+        pods: remembered(keys::pods(), pods, remembered::PODS, cache, tracker),
+        status,
+        api: ApiServer { tasks: Arc::new(tasks), node: node_known },
+    }
+}
+
+fn remembered<K: Send + 'static, V: Send + 'static>(
+    prefix: Key,
+    from: mpsc::Receiver<Update<K, V>>,
+    form: Form<K, V>,
+    cache: &Cache,
+    tracker: &TaskTracker,
+) -> mpsc::Receiver<Update<Key, Entry>> {
+    let (raw, entries) = mpsc::channel(remembered::QUEUED_UPDATES);
+    let (out, remembered) = mpsc::channel(remembered::QUEUED_UPDATES);
+    tracker.spawn(remembered::write_down(from, form, raw));
+    tracker.spawn(store::remembered(prefix, entries, cache.clone(), remembered::API_SERVER_WAIT, out));
+    remembered
+}
+
+/// Policy is ready when felix has no reason against it.
+async fn follow_readiness(acl: Acl, readiness: Readiness) {
+    let mut reasons = acl.readiness();
+    loop {
+        let now = reasons.borrow_and_update().clone();
+        if now.is_empty() {
+            readiness.ready(Part::Policy);
+        } else {
+            readiness.unready(Part::Policy, now.join("; "));
+        }
+        if reasons.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Policy on threads of its own.
+pub(crate) fn acl(config: &Config) -> anyhow::Result<Acl> {
+    let policy = &config.policy;
+    let acl = AclConfig {
+        mark_mask: config.kernel.mark_mask,
+        endpoint_to_host: match policy.endpoint_to_host {
+            EndpointToHost::Accept => ToHost::Accept,
+            EndpointToHost::Policed => ToHost::Policed,
+            EndpointToHost::Drop => ToHost::Drop,
+        },
+        cut_connections: policy.cut_connections,
+        log_group: policy.log_group,
+        ..AclConfig::default()
+    };
+    let tables = match policy.iptables {
+        None => Iptables::detect()?,
+        Some(variant) => Iptables::new(variant),
+    };
+    let events = NftEvents::subscribe()?.except(tables.own_restores());
+    let backend = AclBackend {
+        sets: Box::new(LinuxSets::open()?),
+        tables: Box::new(tables),
+        connections: Box::new(ConnectionTable::open()?),
+        events: Box::new(events),
+        host: Box::new(Linux::open()?),
+    };
+    Ok(felix::start_acl(acl, backend)?)
+}
