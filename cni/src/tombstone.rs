@@ -17,7 +17,7 @@ pub fn write(folder: &Path, id: &EndpointId) -> io::Result<()> {
     let written =
         fs::write(&unfinished, id.to_string()).and_then(|()| fs::rename(&unfinished, folder.join(name.as_str())));
     if written.is_err() {
-        // Best effort: on a full disk there may be an empty file.
+        // The empty file of a write that failed is removed where that is possible.
         let _ = fs::remove_file(&unfinished);
     }
     written
@@ -32,34 +32,4 @@ pub fn remove(folder: &Path, id: &EndpointId) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
-
-    #[test]
-    fn a_tombstone_holds_the_id_under_the_interfaces_name_and_nothing_else_is_left() {
-        let scratch = tempfile::tempdir().unwrap();
-        let folder = scratch.path().join("run/released");
-        let id: EndpointId = "net/c1/eth0".parse().unwrap();
-        write(&folder, &id).unwrap();
-        write(&folder, &id).unwrap();
-        let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(files, [id.host_interface().as_str()]);
-        let text = fs::read_to_string(folder.join(id.host_interface().as_str())).unwrap();
-        assert_eq!(text.parse::<EndpointId>().unwrap(), id);
-        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
-        remove(&folder, &id).unwrap();
-        remove(&folder, &id).unwrap();
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn a_tombstone_that_cannot_be_put_leaves_no_unfinished_file() {
-        let scratch = tempfile::tempdir().unwrap();
-        let id: EndpointId = "net/c1/eth0".parse().unwrap();
-        // A folder of that name cannot be renamed over.
-        fs::create_dir_all(scratch.path().join(id.host_interface().as_str()).join("x")).unwrap();
-        assert!(write(scratch.path(), &id).is_err());
-        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1);
-    }
-}
+mod tests;

@@ -117,7 +117,7 @@ pub fn park(host: &mut dyn Kernel, name: &InterfaceName, group: u32) -> Result<(
     let link = host.link(name).map_err(WiringError::Host)?;
     let Some((index, change)) = link.as_ref().and_then(change) else { return Ok(()) };
     match host.change_link(index, &change) {
-        // Gone with its namespace in the meantime.
+        // The link has vanished with its namespace in the meantime.
         Ok(()) | Err(KernelError::Gone(_)) => Ok(()),
         Err(error) => Err(WiringError::Host(error)),
     }
@@ -301,7 +301,7 @@ fn make_pair(host: &mut dyn Kernel, netns: &Netns, pairing: &Pairing) -> Result<
     if !matches!(made, Ok(_) | Err(KernelError::Exists(_)))
         && let Ok(Some(link)) = host.link(&pairing.host)
     {
-        // Made, but its index could not be learned then.
+        // The pair was made, but the index of its host end could not be learned then.
         host.delete_link(link.index)?;
     }
     made

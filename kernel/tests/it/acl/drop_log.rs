@@ -11,11 +11,11 @@ use super::{CLIENT, Forwarder, SERVER, each_variant, rule, udp};
 use crate::{in_fresh_namespace, ip};
 
 /// Long enough for any machine; only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIME_LIMIT: Duration = Duration::from_secs(20);
 
 fn await_packet(log: &mut DropLog, family: Family) -> LoggedPacket {
     loop {
-        match log.next(Some(PATIENCE)).unwrap() {
+        match log.next(Some(TEST_TIME_LIMIT)).unwrap() {
             Wait::Event(LogEvent::Packet(logged))
                 if logged.packet.is_some_and(|packet| Family::of(packet.tuple.source) == family) =>
             {
@@ -76,7 +76,7 @@ fn a_wait_for_packets_ends_when_it_is_woken() {
         let waker = log.waker();
         std::thread::scope(|scope| {
             scope.spawn(move || waker.wake());
-            assert_eq!(log.next(Some(PATIENCE)).unwrap(), Wait::Woken);
+            assert_eq!(log.next(Some(TEST_TIME_LIMIT)).unwrap(), Wait::Woken);
         });
         assert_eq!(log.next(Some(Duration::ZERO)).unwrap(), Wait::TimedOut);
     });

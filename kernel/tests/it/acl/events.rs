@@ -10,7 +10,7 @@ use super::{installed, run};
 use crate::in_fresh_namespace;
 
 /// Long enough for any machine; only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIME_LIMIT: Duration = Duration::from_secs(20);
 
 const OURS: &str = "*mangle\n:manx-fw - [0:0]\n-A manx-fw -j DROP\n-A FORWARD -j manx-fw\nCOMMIT\n";
 
@@ -25,7 +25,7 @@ fn with_nft(test: impl FnOnce(Iptables) + Send) {
 
 fn await_change(events: &mut NftEvents, wanted: &RuleChange) -> (u32, String) {
     loop {
-        match events.next(Some(PATIENCE)).unwrap() {
+        match events.next(Some(TEST_TIME_LIMIT)).unwrap() {
             Wait::Event(RuleEvent::Changed { process, program, changes }) if changes.contains(wanted) => {
                 return (process, program);
             }
@@ -78,7 +78,7 @@ fn tables_that_are_not_of_iptables_are_told_without_details() {
     with_nft(|_| {
         let mut events = NftEvents::subscribe().unwrap();
         run("nft", &["add", "table", "inet", "theirs"]);
-        match events.next(Some(PATIENCE)).unwrap() {
+        match events.next(Some(TEST_TIME_LIMIT)).unwrap() {
             Wait::Event(RuleEvent::Changed { changes, .. }) => assert!(changes.is_empty(), "{changes:?}"),
             other => panic!("{other:?}"),
         }
@@ -95,7 +95,7 @@ fn events_are_of_one_namespace_and_a_wait_ends_when_it_is_woken() {
         let waker = events.waker();
         std::thread::scope(|scope| {
             scope.spawn(move || waker.wake());
-            assert_eq!(events.next(Some(PATIENCE)).unwrap(), Wait::Woken);
+            assert_eq!(events.next(Some(TEST_TIME_LIMIT)).unwrap(), Wait::Woken);
         });
     });
 }

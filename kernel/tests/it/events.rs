@@ -9,12 +9,12 @@ use kernel::{Kernel, Linux, Route, RouteChange, ours};
 use crate::{Node, in_fresh_namespace, ip, link_scoped, name, prefix, set_up, veth};
 
 /// Long enough for any machine; only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// The first event that passes; panics when there is none.
 pub(crate) fn await_event(events: &mut Events, wanted: impl Fn(&Event) -> bool) -> Event {
     loop {
-        match events.next(Some(PATIENCE)).unwrap() {
+        match events.next(Some(TEST_TIME_LIMIT)).unwrap() {
             Wait::Event(event) if wanted(&event) => return event,
             Wait::Event(_) => {}
             other => panic!("no such event: {other:?}"),
@@ -130,7 +130,7 @@ fn a_wait_ends_when_it_is_woken_from_another_thread() {
         let waker = events.waker();
         std::thread::scope(|scope| {
             scope.spawn(move || waker.wake());
-            assert_eq!(events.next(Some(PATIENCE)).unwrap(), Wait::Woken);
+            assert_eq!(events.next(Some(TEST_TIME_LIMIT)).unwrap(), Wait::Woken);
         });
         assert_eq!(events.next(Some(Duration::ZERO)).unwrap(), Wait::TimedOut);
     });

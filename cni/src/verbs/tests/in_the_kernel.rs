@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use types::cni::{GATEWAY_IPV4, GATEWAY_IPV6, HOST_MAC, Park, Reply};
 use types::{InterfaceName, Prefix};
 
-use super::*;
+use super::super::*;
 use crate::fake_agent::{FakeAgent, Play};
 
 const GROUP: u32 = 4_077;

@@ -122,7 +122,7 @@ fn a_restore_that_hangs_is_ended_and_changes_nothing_afterwards() {
         }
         let folder = shims(&["iptables-nft-restore"], "sleep 60\nPATH=${PATH#*:} exec iptables-nft-restore \"$@\"");
         let hanging = Iptables::new(IptablesVariant::Nft).with_path(in_front(&folder));
-        let mut hanging = hanging.with_patience(Duration::from_millis(200));
+        let mut hanging = hanging.with_time_limit(Duration::from_millis(200));
         let error = hanging.restore(Family::Ipv4, "*mangle\n:manx-a - [0:0]\nCOMMIT\n").unwrap_err();
         assert!(matches!(error, KernelError::Busy(_)), "{error}");
         assert!(error.to_string().contains("iptables-nft-restore took too long"), "{error}");
