@@ -284,10 +284,9 @@ async fn send<T: Serialize + Sync>(stream: &mut UnixStream, message: &T) -> Resu
 
 #[cfg(test)]
 mod tests {
-    use felix::policy::PodKey;
     use tokio::sync::mpsc::{Receiver, Sender};
     use types::policy::Labels;
-    use types::{Pod, PodRef, Update};
+    use types::{NamespacedName, Pod, PodRef, Update};
 
     use super::*;
     use crate::pods::{self, Question};
@@ -425,7 +424,7 @@ mod tests {
     }
 
     /// The channels of the task that knows pods.
-    type Known = Update<PodKey, Pod>;
+    type Known = Update<NamespacedName, Pod>;
 
     fn channels() -> (Sender<Known>, Receiver<Known>, Identities, Receiver<Question>) {
         let (updates, told) = mpsc::channel(pods::QUESTIONS);

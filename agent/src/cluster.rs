@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn nobody_peers_with_a_node_whose_things_were_taken_back() {
         let gone = |reclaimed| {
-            let gone = Gone { since: 1, waited: 0, reclaimed };
+            let gone = Gone { since: 1, waited: std::time::Duration::ZERO, reclaimed };
             updates().into_iter().chain([ClusterUpdate::Gone(Update::Set("b".parse().unwrap(), gone))])
         };
         let sessions = |reclaimed| desired(gone(reclaimed).chain(in_sync())).unwrap().sessions.len();
@@ -281,7 +281,7 @@ mod tests {
             contested(twin().chain(in_sync()).collect::<Vec<_>>()),
             [("192.0.2.1".parse().unwrap(), "c".parse().unwrap())]
         );
-        let gone = Gone { since: 1, waited: 0, reclaimed: false };
+        let gone = Gone { since: 1, waited: std::time::Duration::ZERO, reclaimed: false };
         let gone = ClusterUpdate::Gone(Update::Set("c".parse().unwrap(), gone));
         assert_eq!(contested(twin().chain([gone]).chain(in_sync()).collect()), []);
     }

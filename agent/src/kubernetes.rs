@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use ::watch::PodName;
-use felix::policy::PodKey;
 use serde_json::json;
 use store::{Entry, Key, Version, keys};
 use tokio::sync::{mpsc, watch};
@@ -12,7 +10,7 @@ use tracing::warn;
 
 use types::policy::{Labels, PolicyId};
 use types::resource::Kind;
-use types::{Pod, ResourceName, Update};
+use types::{NamespacedName, Pod, ResourceName, Update};
 
 use crate::tasks::ApiServer;
 
@@ -40,7 +38,7 @@ pub(crate) struct Remembered {
 }
 
 /// A pod of this node, from its entry.
-pub(crate) fn pod(update: Update<Key, Entry>) -> Option<Update<PodKey, Pod>> {
+pub(crate) fn pod(update: Update<Key, Entry>) -> Option<Update<NamespacedName, Pod>> {
     Some(match update {
         Update::Restart => Update::Restart,
         Update::InSync => Update::InSync,
@@ -52,7 +50,7 @@ pub(crate) fn pod(update: Update<Key, Entry>) -> Option<Update<PodKey, Pod>> {
 /// Types the entries of pods.
 pub(crate) async fn follow_pods(
     mut updates: mpsc::Receiver<Update<Key, Entry>>,
-    out: mpsc::Sender<Update<PodKey, Pod>>,
+    out: mpsc::Sender<Update<NamespacedName, Pod>>,
 ) {
     while let Some(update) = updates.recv().await {
         if let Some(update) = pod(update)
@@ -107,14 +105,14 @@ pub(crate) fn namespace_entry(name: &String, labels: Option<Labels>) -> Option<(
     Some((keys::resource(Kind::Namespace, &named(name)?), store::encode(&document)))
 }
 
-pub(crate) fn pod_entry(name: &PodName, pod: Option<Pod>) -> Option<(Key, Vec<u8>)> {
+pub(crate) fn pod_entry(name: &NamespacedName, pod: Option<Pod>) -> Option<(Key, Vec<u8>)> {
     let text = format!("{}{}/{}", keys::pods().as_str(), named(&name.namespace)?, named(&name.name)?);
     Some((Key::new(text).ok()?, pod.map(|pod| store::encode(&pod)).unwrap_or_default()))
 }
 
-fn pod_key(key: &Key) -> Option<PodKey> {
+fn pod_key(key: &Key) -> Option<NamespacedName> {
     let (namespace, name) = key.as_str().strip_prefix(keys::pods().as_str())?.split_once('/')?;
-    Some(PodKey { namespace: namespace.to_owned(), name: name.to_owned() })
+    Some(NamespacedName { namespace: namespace.to_owned(), name: name.to_owned() })
 }
 
 fn named(text: &str) -> Option<ResourceName> {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use types::{AddressCondition, Family, Namespaced, Prefix, Service};
+use types::{AddressCondition, Family, NamespacedName, Prefix, Service};
 
 /// The class of Services that are ours even where classless ones are somebody else's.
 pub(crate) const CLASS: &str = "manx.io/load-balancer";
@@ -25,7 +25,7 @@ pub(crate) struct Pool {
 /// What a Service's status should say, and which state of it that was found for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change {
-    pub(crate) service: Namespaced,
+    pub(crate) service: NamespacedName,
     pub(crate) version: String,
     pub(crate) addresses: Vec<IpAddr>,
     /// None: it is not ours any more.
@@ -44,8 +44,8 @@ pub(crate) fn concerns(service: &Service) -> bool {
 /// a status that has not been seen since.
 pub(crate) fn changes(
     pools: &[Pool],
-    services: &BTreeMap<Namespaced, Service>,
-    held: &BTreeMap<Namespaced, Vec<IpAddr>>,
+    services: &BTreeMap<NamespacedName, Service>,
+    held: &BTreeMap<NamespacedName, Vec<IpAddr>>,
 ) -> Vec<Change> {
     let mut taken = BTreeMap::new();
     let mut ours = Vec::new();
@@ -99,7 +99,7 @@ fn is_ours(pools: &[Pool], service: &Service) -> bool {
 
 /// A Service on its way to its addresses.
 struct Claim<'a> {
-    name: &'a Namespaced,
+    name: &'a NamespacedName,
     service: &'a Service,
     pools: &'a [Pool],
     /// What it has, or may have.
@@ -118,7 +118,7 @@ struct Want {
 }
 
 impl<'a> Claim<'a> {
-    fn new(pools: &'a [Pool], name: &'a Namespaced, service: &'a Service, held: Option<&Vec<IpAddr>>) -> Self {
+    fn new(pools: &'a [Pool], name: &'a NamespacedName, service: &'a Service, held: Option<&Vec<IpAddr>>) -> Self {
         let requested = &service.requested;
         let mut problem = requested.problem.clone().map(|problem| ("InvalidRequest", problem));
         let of_family = |family| requested.addresses.iter().copied().filter(move |it| Family::of(*it) == family);
@@ -154,7 +154,7 @@ impl<'a> Claim<'a> {
     }
 
     /// Keeps what it has and may have.
-    fn keep(&mut self, taken: &mut BTreeMap<IpAddr, &'a Namespaced>) {
+    fn keep(&mut self, taken: &mut BTreeMap<IpAddr, &'a NamespacedName>) {
         let mut wants = std::mem::take(&mut self.wants);
         for want in &mut wants {
             let is_valid = |address: &&IpAddr| {
@@ -176,7 +176,7 @@ impl<'a> Claim<'a> {
     }
 
     /// Takes what it asks for.
-    fn take_requested(&mut self, taken: &mut BTreeMap<IpAddr, &'a Namespaced>) {
+    fn take_requested(&mut self, taken: &mut BTreeMap<IpAddr, &'a NamespacedName>) {
         for want in self.wants.iter_mut().filter(|want| want.given.is_none()) {
             let Some(address) = want.requested else { continue };
             let pool = self.pools.iter().find(|pool| pool.cidr.contains(address) && !pool.is_disabled);
@@ -196,7 +196,7 @@ impl<'a> Claim<'a> {
     }
 
     /// Takes what is free, in the first pool that has something.
-    fn take_any(&mut self, taken: &mut BTreeMap<IpAddr, &'a Namespaced>, free: &mut Free) {
+    fn take_any(&mut self, taken: &mut BTreeMap<IpAddr, &'a NamespacedName>, free: &mut Free) {
         let is_unreadable = self.service.requested.problem.is_some();
         let mut wants = std::mem::take(&mut self.wants);
         for want in wants.iter_mut().filter(|want| want.given.is_none() && want.requested.is_none() && !is_unreadable) {
@@ -258,7 +258,7 @@ fn nth(range: Prefix, offset: u128) -> IpAddr {
 }
 
 /// What is wrong with which Services, for people.
-pub(crate) fn problems(services: &BTreeMap<Namespaced, Service>) -> BTreeSet<String> {
+pub(crate) fn problems(services: &BTreeMap<NamespacedName, Service>) -> BTreeSet<String> {
     let unmet = services.iter().filter_map(|(name, service)| Some((name, service.said.as_ref()?)));
     let unmet = unmet.filter(|(_, said)| !said.is_met);
     unmet

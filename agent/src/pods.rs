@@ -6,14 +6,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use felix::acl::{Acl, AclError};
-use felix::policy::{EndpointFacts, PodKey, PolicyUpdate};
+use felix::policy::{EndpointFacts, PolicyUpdate};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use ipam::{Description, Ipam};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use types::{EndpointId, Pod, PodRef, Update, WorkloadEndpoint};
+use types::{EndpointId, NamespacedName, Pod, PodRef, Update, WorkloadEndpoint};
 
 use crate::peers::facts;
 
@@ -70,14 +70,14 @@ impl Identities {
 /// The pods that the API server says are this node's.
 #[derive(Debug, Default)]
 pub(crate) struct Pods {
-    known: BTreeMap<PodKey, Pod>,
+    known: BTreeMap<NamespacedName, Pod>,
     /// Pods not named again since the last restart of the watch.
-    unconfirmed: Option<BTreeSet<PodKey>>,
+    unconfirmed: Option<BTreeSet<NamespacedName>>,
 }
 
 impl Pods {
     /// Takes an update in; gives it as policy is to hear of it. A pod in the node's network is none to it.
-    fn apply(&mut self, update: Update<PodKey, Pod>) -> Update<PodKey, EndpointFacts> {
+    fn apply(&mut self, update: Update<NamespacedName, Pod>) -> Update<NamespacedName, EndpointFacts> {
         match update {
             Update::Restart => {
                 self.unconfirmed = Some(self.known.keys().cloned().collect());
@@ -111,7 +111,7 @@ impl Pods {
 /// Follows the watch: tells policy, keeps attached endpoints described, answers ADDs. Waits for nothing that a failing
 /// iptables could withhold.
 pub(crate) async fn follow(
-    mut updates: mpsc::Receiver<Update<PodKey, Pod>>,
+    mut updates: mpsc::Receiver<Update<NamespacedName, Pod>>,
     mut questions: mpsc::Receiver<Question>,
     ipam: Ipam,
     acl: Acl,
@@ -243,8 +243,8 @@ impl Relabels {
     }
 }
 
-fn key(pod: &PodRef) -> PodKey {
-    PodKey { namespace: pod.namespace.clone(), name: pod.name.clone() }
+fn key(pod: &PodRef) -> NamespacedName {
+    NamespacedName { namespace: pod.namespace.clone(), name: pod.name.clone() }
 }
 
 fn is_described(endpoint: &WorkloadEndpoint, pod: &Pod) -> bool {
@@ -275,7 +275,7 @@ mod tests {
     use super::*;
     use crate::testing::{self, World, id, pod, reference, soon, tier, until};
 
-    fn known(pods: impl IntoIterator<Item = (PodKey, Pod)>) -> Pods {
+    fn known(pods: impl IntoIterator<Item = (NamespacedName, Pod)>) -> Pods {
         let mut known = Pods::default();
         for (key, pod) in pods {
             known.apply(Update::Set(key, pod));

@@ -78,15 +78,17 @@ pub(crate) fn step(candidate: &Candidate, grace: Duration, now: SystemTime) -> R
         None if *is_alive => again(RECHECK_ALIVE),
         None => {
             let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            Ok(Some(Step::Note(node.clone(), Gone { since, waited: 0, reclaimed: false })))
+            Ok(Some(Step::Note(node.clone(), Gone { since, waited: Duration::ZERO, reclaimed: false })))
         }
         Some(gone) if gone.reclaimed => again(RECHECK.1),
         Some(gone) => {
-            let waited = Duration::from_secs(gone.waited) + *watched;
+            let waited = gone.waited + *watched;
             let note = (grace / SHARE).clamp(NOTES.0, NOTES.1);
             match grace.checked_sub(waited).filter(|left| !left.is_zero()) {
                 Some(_) if *watched >= note => {
-                    Ok(Some(Step::Note(node.clone(), Gone { waited: waited.as_secs(), ..gone.clone() })))
+                    // As it will be read back.
+                    let waited = Duration::from_secs(waited.as_secs());
+                    Ok(Some(Step::Note(node.clone(), Gone { waited, ..gone.clone() })))
                 }
                 Some(left) => again(left.min(note - *watched)),
                 None if *is_heard => again(RECHECK.1),
@@ -108,7 +110,7 @@ mod tests {
 
     /// Noted as gone with so much of the grace waited for.
     fn candidate(gone: Option<u64>) -> Candidate {
-        let gone = gone.map(|waited| Gone { since: 1_000, waited, reclaimed: false });
+        let gone = gone.map(|waited| Gone { since: 1_000, waited: Duration::from_secs(waited), reclaimed: false });
         let watched = Duration::ZERO;
         Candidate { node: "n".parse().unwrap(), gone, watched, is_registered: true, is_alive: false, is_heard: false }
     }
@@ -118,12 +120,12 @@ mod tests {
         let node: NodeName = "n".parse().unwrap();
         let alive = Candidate { is_alive: true, ..candidate(None) };
         assert!(step(&alive, GRACE, at(1_000)).is_err());
-        let noted = Gone { since: 1_000, waited: 0, reclaimed: false };
+        let noted = Gone { since: 1_000, waited: Duration::ZERO, reclaimed: false };
         assert_eq!(step(&candidate(None), GRACE, at(1_000)), Ok(Some(Step::Note(node.clone(), noted.clone()))));
         let waiting = Candidate { watched: Duration::from_secs(35), ..candidate(Some(3_560)) };
         assert_eq!(step(&waiting, GRACE, at(1_000)), Err(Duration::from_secs(1)));
         let over = Candidate { watched: Duration::from_secs(35), ..candidate(Some(3_565)) };
-        let reclaimed = Gone { waited: 3_565, reclaimed: true, ..noted };
+        let reclaimed = Gone { waited: Duration::from_secs(3_565), reclaimed: true, ..noted };
         assert_eq!(step(&over, GRACE, at(1_000)), Ok(Some(Step::Reclaim(node, reclaimed))));
     }
 
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn agents_that_are_elected_one_after_the_other_wait_for_the_grace_together() {
-        let (mut noted, mut passed) = (Gone { since: 1_000, waited: 0, reclaimed: false }, 0);
+        let (mut noted, mut passed) = (Gone { since: 1_000, waited: Duration::ZERO, reclaimed: false }, 0);
         // Each is elected for 100 s, and notes what it has waited for each 36 s; its clock shows another year.
         for term in 0_u64.. {
             let (mut watched, mut is_over) = (0, false);
@@ -180,7 +182,7 @@ mod tests {
 
     #[test]
     fn only_registered_nodes_without_a_node_object_are_looked_at_and_those_that_have_one_again_are_forgotten() {
-        let gone = Some(Gone { since: 1, waited: 0, reclaimed: false });
+        let gone = Some(Gone { since: 1, waited: Duration::ZERO, reclaimed: false });
         let registered = [("a", None), ("b", gone.clone()), ("c", gone)];
         let registered = registered.into_iter().map(|(name, gone)| (name.parse().unwrap(), gone)).collect();
         let kubernetes = ["a", "b", "elsewhere"].map(str::to_owned).into();

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use types::{EndpointSlice, Family, Namespaced, NodeName, Prefix, Service, ServiceRanges, Update};
+use types::{EndpointSlice, Family, NamespacedName, NodeName, Prefix, Service, ServiceRanges, Update};
 
 /// The label of a node that is not to take traffic of load balancers, whatever its value.
 pub(crate) const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -21,17 +21,17 @@ pub(crate) struct Announcements {
     /// Whether this node takes no traffic of load balancers; none before that is known.
     excluded: Option<bool>,
     /// The Services that single addresses may be announced of.
-    services: BTreeMap<Namespaced, Facts>,
+    services: BTreeMap<NamespacedName, Facts>,
     /// Those of them that need to know where their endpoints are.
-    in_need: BTreeSet<Namespaced>,
+    in_need: BTreeSet<NamespacedName>,
     service_listing: Listing,
     /// EndpointSlices with a ready endpoint on this node: whose they are.
-    local: BTreeMap<Namespaced, (Namespaced, Family)>,
+    local: BTreeMap<NamespacedName, (NamespacedName, Family)>,
     /// How many of them a Service has.
-    local_counts: BTreeMap<(Namespaced, Family), usize>,
+    local_counts: BTreeMap<(NamespacedName, Family), usize>,
     slice_listing: Listing,
     /// The single addresses that are announced of a Service.
-    single: BTreeMap<Namespaced, BTreeSet<Prefix>>,
+    single: BTreeMap<NamespacedName, BTreeSet<Prefix>>,
     /// By how many Services each is.
     counts: BTreeMap<Prefix, usize>,
 }
@@ -49,24 +49,24 @@ struct Facts {
 #[derive(Debug, Default)]
 struct Listing {
     /// What the listing under way has not named yet.
-    unconfirmed: Option<BTreeSet<Namespaced>>,
+    unconfirmed: Option<BTreeSet<NamespacedName>>,
     /// Everything has been named once.
     is_known: bool,
 }
 
 impl Listing {
-    fn restart<'a>(&mut self, there: impl Iterator<Item = &'a Namespaced>) {
+    fn restart<'a>(&mut self, there: impl Iterator<Item = &'a NamespacedName>) {
         self.unconfirmed = Some(there.cloned().collect());
     }
 
-    fn confirm(&mut self, key: &Namespaced) {
+    fn confirm(&mut self, key: &NamespacedName) {
         if let Some(unconfirmed) = &mut self.unconfirmed {
             unconfirmed.remove(key);
         }
     }
 
     /// What is gone.
-    fn in_sync(&mut self) -> BTreeSet<Namespaced> {
+    fn in_sync(&mut self) -> BTreeSet<NamespacedName> {
         self.is_known = true;
         self.unconfirmed.take().unwrap_or_default()
     }
@@ -106,7 +106,7 @@ impl Announcements {
     }
 
     /// A report of Services.
-    pub(crate) fn service(&mut self, update: Update<Namespaced, Service>) {
+    pub(crate) fn service(&mut self, update: Update<NamespacedName, Service>) {
         match update {
             Update::Restart => self.service_listing.restart(self.services.keys()),
             Update::Set(name, service) => {
@@ -127,7 +127,7 @@ impl Announcements {
     }
 
     /// A report of EndpointSlices.
-    pub(crate) fn slice(&mut self, update: Update<Namespaced, EndpointSlice>) {
+    pub(crate) fn slice(&mut self, update: Update<NamespacedName, EndpointSlice>) {
         match update {
             Update::Restart => self.slice_listing.restart(self.local.keys()),
             Update::Set(name, slice) => {
@@ -184,12 +184,12 @@ impl Announcements {
         self.excluded == Some(true)
     }
 
-    fn drop_service(&mut self, name: &Namespaced) {
+    fn drop_service(&mut self, name: &NamespacedName) {
         self.services.remove(name);
         self.look_at(name);
     }
 
-    fn set_local(&mut self, slice: Namespaced, of: Option<(Namespaced, Family)>) {
+    fn set_local(&mut self, slice: NamespacedName, of: Option<(NamespacedName, Family)>) {
         let before = match &of {
             Some(of) => self.local.insert(slice, of.clone()),
             None => self.local.remove(&slice),
@@ -214,13 +214,13 @@ impl Announcements {
     }
 
     fn look_at_all(&mut self) {
-        let names: BTreeSet<Namespaced> = self.services.keys().chain(self.single.keys()).cloned().collect();
+        let names: BTreeSet<NamespacedName> = self.services.keys().chain(self.single.keys()).cloned().collect();
         names.iter().for_each(|name| self.look_at(name));
         self.in_need.retain(|name| self.services.contains_key(name));
     }
 
     /// Puts right what is announced of a Service.
-    fn look_at(&mut self, name: &Namespaced) {
+    fn look_at(&mut self, name: &NamespacedName) {
         let facts = self.services.get(name);
         if facts.is_some_and(|facts| facts.is_local && self.ranges_of(facts).next().is_some()) {
             self.in_need.insert(name.clone());
@@ -245,7 +245,7 @@ impl Announcements {
         }
     }
 
-    fn wanted(&self, name: &Namespaced, facts: &Facts) -> BTreeSet<Prefix> {
+    fn wanted(&self, name: &NamespacedName, facts: &Facts) -> BTreeSet<Prefix> {
         if self.is_excluded() {
             return BTreeSet::new();
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use felix::acl::{Acl, AclBackend, AclConfig};
-use felix::policy::{PodKey, PolicyUpdate};
+use felix::policy::PolicyUpdate;
 use felix::{Felix, FelixConfig};
 use ipam::{Ipam, IpamConfig};
 use kernel::acl::IptablesVariant;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use types::policy::{Labels, PolicyId, PolicyKind, network_policy};
-use types::{EndpointId, Pod, PodRef, Update};
+use types::{EndpointId, NamespacedName, Pod, PodRef, Update};
 
 /// EBUSY, as a held lock is told.
 const BUSY: i32 = 16;
@@ -117,7 +117,7 @@ pub(crate) fn reference(name: &str, uid: Option<&str>) -> PodRef {
 }
 
 /// A pod as the API server has it, and what it is known by.
-pub(crate) fn pod(name: &str, uid: &str, labels: Labels) -> (PodKey, Pod) {
+pub(crate) fn pod(name: &str, uid: &str, labels: Labels) -> (NamespacedName, Pod) {
     let pod = Pod {
         reference: reference(name, Some(uid)),
         config_hash: None,
@@ -127,7 +127,7 @@ pub(crate) fn pod(name: &str, uid: &str, labels: Labels) -> (PodKey, Pod) {
         finished: false,
         addresses: Vec::new(),
     };
-    (PodKey { namespace: NAMESPACE.to_owned(), name: name.to_owned() }, pod)
+    (NamespacedName { namespace: NAMESPACE.to_owned(), name: name.to_owned() }, pod)
 }
 
 /// What takes a real thread's time is waited for no longer than this: it is less than the limits that are tested.

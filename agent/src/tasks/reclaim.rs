@@ -133,7 +133,7 @@ impl ReclaimTask {
     async fn take(&self, step: Step) -> Result<(), StoreError> {
         match step {
             Step::Note(node, gone) => {
-                if gone.waited == 0 {
+                if gone.waited.is_zero() {
                     info!(%node, grace = ?self.grace, "the node has gone; what it has stays its own for the grace period");
                 }
                 self.write(vec![Write::put(keys::gone(&node), store::encode(&gone))]).await

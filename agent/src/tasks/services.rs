@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use types::backoff::Backoff;
-use types::{EndpointSlice, Namespaced, NodeName, Prefix, Service, ServiceRanges, Update};
+use types::{EndpointSlice, NamespacedName, NodeName, Prefix, Service, ServiceRanges, Update};
 
 use super::tell;
 use crate::load_balancer::{self, Change, Pool};
@@ -115,8 +115,8 @@ struct ServiceTask {
     acl: Acl,
     /// Everything has been known once.
     was_known: bool,
-    services: Option<mpsc::Receiver<Update<Namespaced, Service>>>,
-    slices: Option<mpsc::Receiver<Update<Namespaced, EndpointSlice>>>,
+    services: Option<mpsc::Receiver<Update<NamespacedName, Service>>>,
+    slices: Option<mpsc::Receiver<Update<NamespacedName, EndpointSlice>>>,
 }
 
 impl ServiceTask {
@@ -333,11 +333,11 @@ impl LoadBalancerTask {
 /// What is known while this agent is elected.
 struct Term {
     writer: Writer,
-    services: BTreeMap<Namespaced, Service>,
-    unconfirmed: BTreeSet<Namespaced>,
+    services: BTreeMap<NamespacedName, Service>,
+    unconfirmed: BTreeSet<NamespacedName>,
     is_known: bool,
     /// What may have been written though the API server did not say so.
-    held: BTreeMap<Namespaced, Vec<std::net::IpAddr>>,
+    held: BTreeMap<NamespacedName, Vec<std::net::IpAddr>>,
     backoff: Backoff,
     retry_at: Option<Instant>,
 }
@@ -355,7 +355,7 @@ impl Term {
         }
     }
 
-    fn take(&mut self, update: Update<Namespaced, Service>) {
+    fn take(&mut self, update: Update<NamespacedName, Service>) {
         match update {
             Update::Restart => self.unconfirmed = self.services.keys().cloned().collect(),
             Update::Set(name, service) => {
@@ -382,7 +382,7 @@ impl Term {
         }
     }
 
-    fn forget(&mut self, name: &Namespaced) {
+    fn forget(&mut self, name: &NamespacedName) {
         self.services.remove(name);
         self.held.remove(name);
     }
