@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ::watch::{Node, WatchConfig, WatchError, Writer};
 use anyhow::Context as _;
-use store::{Journal, JournalWrite, Table};
+use store::{Journal, JournalWrite, RowKind};
 use tracing::{info, warn};
 
 use types::backoff::Backoff;
@@ -54,7 +54,7 @@ pub(crate) async fn internal_addresses(config: &Config, journal: &Journal) -> an
     let Some(access) = access(config).filter(|_| methods.contains(&&DetectionMethod::KubernetesInternalIp)) else {
         return Ok(Vec::new());
     };
-    let row = journal.value(Table::Meta, INTERNAL_ADDRESSES).await?;
+    let row = journal.value(RowKind::Meta, INTERNAL_ADDRESSES).await?;
     let remembered: Option<Vec<IpAddr>> = row.and_then(|row| serde_json::from_slice(&row).ok());
     let asked = match remembered {
         None => Some(ask(access).await?),
@@ -91,7 +91,7 @@ async fn ask(access: WatchConfig) -> anyhow::Result<Vec<IpAddr>> {
 /// Remembers by which addresses Kubernetes knows the node.
 pub(crate) async fn remember_internal(addresses: &[IpAddr], journal: &Journal) -> anyhow::Result<()> {
     let row = serde_json::to_vec(addresses).context("addresses")?;
-    Ok(journal.commit(vec![JournalWrite::put(Table::Meta, INTERNAL_ADDRESSES, row)]).await?)
+    Ok(journal.commit(vec![JournalWrite::put(RowKind::Meta, INTERNAL_ADDRESSES, row)]).await?)
 }
 
 /// The registration, with what Kubernetes knows of the node.

@@ -1,3 +1,5 @@
+mod crashes;
+
 use std::time::Duration;
 
 use store::{JournalWrite, Listing, Row, StoreError, Write, keys};
@@ -425,7 +427,7 @@ fn an_endpoint_that_could_not_be_journalled_is_reserved_as_before() {
     node.not_journalled(&id("a"));
     assert!(node.endpoints().is_empty() && node.endpoint(&id("a")).is_some());
     let is_endpoint =
-        |write: &JournalWrite| matches!(write, JournalWrite::Put(Row { table: store::Table::Endpoint, .. }));
+        |write: &JournalWrite| matches!(write, JournalWrite::Put(Row { kind: store::RowKind::Endpoint, .. }));
     assert!(!node.journal().writes().iter().any(is_endpoint));
     node.commit(&id("a")).unwrap();
     node.journalled(id("a"));
