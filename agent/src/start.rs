@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bgp::{Families, ImportPolicy, SpeakerConfig};
 use kernel::{Kernel, Linux, RouteFilter};
-use store::{Cache, Cached, Etcd, Journal, JournalWrite, Local, StateDir, Store, Table as JournalTable};
+use store::{Cache, Cached, Etcd, Journal, JournalWrite, Local, RowKind, StateDir, Store};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -285,11 +285,11 @@ fn run_dir(path: &Path) -> anyhow::Result<()> {
 }
 
 async fn journal_id(journal: &Journal) -> anyhow::Result<String> {
-    if let Some(id) = journal.value(JournalTable::Meta, JOURNAL_ID).await? {
+    if let Some(id) = journal.value(RowKind::Meta, JOURNAL_ID).await? {
         return Ok(String::from_utf8_lossy(&id).into_owned());
     }
     let id = instance::new_journal_id().context("cannot make an id for the journal")?;
-    journal.commit(vec![JournalWrite::put(JournalTable::Meta, JOURNAL_ID, id.clone().into_bytes())]).await?;
+    journal.commit(vec![JournalWrite::put(RowKind::Meta, JOURNAL_ID, id.clone().into_bytes())]).await?;
     Ok(id)
 }
 

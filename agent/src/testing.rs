@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use felix::acl::{Acl, AclBackend, AclConfig};
-use felix::policy::{PodKey, PolicyUpdate};
+use felix::policy::PolicyUpdate;
 use felix::{Felix, FelixConfig};
 use ipam::{Ipam, IpamConfig, Request};
 use kernel::acl::IptablesVariant;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use types::policy::{Labels, PolicyId, PolicyKind, network_policy};
-use types::{EndpointId, Pod, PodRef, Update};
+use types::{EndpointId, NamespacedName, Pod, PodRef, Update};
 
 use crate::policy::facts;
 
@@ -119,7 +119,7 @@ pub(crate) fn reference(name: &str, uid: Option<&str>) -> PodRef {
 }
 
 /// A pod as the API server has it, and what it is known by.
-pub(crate) fn pod(name: &str, uid: &str, labels: Labels) -> (PodKey, Pod) {
+pub(crate) fn pod(name: &str, uid: &str, labels: Labels) -> (NamespacedName, Pod) {
     let pod = Pod {
         reference: reference(name, Some(uid)),
         config_hash: None,
@@ -129,7 +129,7 @@ pub(crate) fn pod(name: &str, uid: &str, labels: Labels) -> (PodKey, Pod) {
         finished: false,
         addresses: Vec::new(),
     };
-    (PodKey { namespace: NAMESPACE.to_owned(), name: name.to_owned() }, pod)
+    (NamespacedName { namespace: NAMESPACE.to_owned(), name: name.to_owned() }, pod)
 }
 
 /// An endpoint of a pod, complete and under its policies.

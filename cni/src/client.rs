@@ -12,9 +12,9 @@ use crate::spec::{CniError, Code};
 
 /// How long each answer is waited for.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience(Duration);
+pub struct AnswerTimeLimit(Duration);
 
-impl Patience {
+impl AnswerTimeLimit {
     /// ADD: the agent may wait for a block and for the Pod object, seven seconds together.
     pub const ADD: Self = Self(Duration::from_secs(15));
     /// DEL: the agent waits for nothing; a stuck one must not hold a pod's end up.
@@ -22,7 +22,7 @@ impl Patience {
     /// STATUS: runtimes ask every 5 s.
     pub const STATUS: Self = Self(Duration::from_secs(2));
 
-    /// Another time.
+    /// Any other limit, for tests.
     pub const fn of(time: Duration) -> Self {
         Self(time)
     }
@@ -37,11 +37,11 @@ pub struct Agent {
 
 impl Agent {
     /// Connects.
-    pub fn connect(socket: &Path, patience: Patience) -> Result<Self, AgentError> {
+    pub fn connect(socket: &Path, time_limit: AnswerTimeLimit) -> Result<Self, AgentError> {
         let connect = || {
             let stream = UnixStream::connect(socket)?;
-            stream.set_read_timeout(Some(patience.0))?;
-            stream.set_write_timeout(Some(patience.0))?;
+            stream.set_read_timeout(Some(time_limit.0))?;
+            stream.set_write_timeout(Some(time_limit.0))?;
             Ok(stream)
         };
         match connect() {
@@ -91,7 +91,7 @@ impl Agent {
 
     fn ask(&mut self, request: &Request) -> Result<Reply, AgentError> {
         let sent = cni::write(&mut self.stream, request);
-        // An agent that has hung up may have said why before.
+        // An agent that has closed the connection may have said why before.
         match (cni::read(&mut self.stream), sent) {
             (Ok(Reply::Refused(refused)), _) => Err(AgentError::Refused(refused)),
             (Ok(reply), Ok(())) => Ok(reply),
@@ -117,12 +117,12 @@ impl Agent {
 /// Why the agent was of no help.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// Nobody listens.
+    /// Nobody listens on the agent's socket.
     #[error("no agent at {}: {error}", .socket.display())]
     Absent {
-        /// Where one was looked for.
+        /// The socket on which an agent was looked for.
         socket: PathBuf,
-        /// What the connection said.
+        /// Why there is no connection.
         error: io::Error,
     },
     /// The conversation ended early, timed out, or was no conversation.

@@ -103,11 +103,11 @@ pub enum Step {
 /// A sysctl to be set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sysctl {
-    /// Whose.
+    /// The interface, or all of them, whose sysctl it is.
     pub side: Side,
-    /// Which.
+    /// The key.
     pub key: SysctlKey,
-    /// To what.
+    /// The value that it gets.
     pub value: &'static str,
     /// What it means if the kernel has no such key.
     pub absent: Absent,
@@ -213,19 +213,19 @@ fn host_sysctls(steps: &mut Vec<Step>, host: &InterfaceName, ipv4: bool, ipv6: b
     };
     if ipv4 {
         set(SysctlKey::ipv4_conf(host, "proxy_arp"), "1", Absent::Fails);
-        // The default is up to 0.8 s at random before each answer.
+        // By default the kernel waits up to 0.8 s at random before it answers for an address by proxy.
         set(SysctlKey::ipv4_neigh(host, "proxy_delay"), "0", Absent::Fails);
         set(SysctlKey::ipv4_conf(host, "forwarding"), "1", Absent::Fails);
         // Strict: the pod sends from its own address or not at all (RFC 3704 section 2.2).
         set(SysctlKey::ipv4_conf(host, "rp_filter"), "1", Absent::Fails);
     }
     if ipv6 {
-        // Before carrier: the link-local address is usable at once, and again after every time the link was down.
+        // Set before the link has carrier: the link-local address is usable at once, and again each time the link comes up.
         set(SysctlKey::ipv6_conf(host, "accept_dad"), "0", Absent::Fails);
         set(SysctlKey::ipv6_conf(host, "disable_ipv6"), "0", Absent::Fails);
         set(SysctlKey::ipv6_conf(host, "forwarding"), "1", Absent::Fails);
     }
-    // Also for a pod without IPv6: its router advertisements must not change the node's routes.
+    // Set for a pod without IPv6 as well: router advertisements that it sends must not change the node's routes.
     set(SysctlKey::ipv6_conf(host, "accept_ra"), "0", Absent::IsFine);
 }
 
@@ -242,86 +242,4 @@ fn pod_sysctls(steps: &mut Vec<Step>, pod: &InterfaceName, ipv6: bool) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pairing(addresses: &[&str], sandbox: Sandbox) -> Pairing {
-        Pairing {
-            host: "mxabc".parse().unwrap(),
-            pod: "eth0".parse().unwrap(),
-            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-            mtu: 1_500,
-            sandbox,
-        }
-    }
-
-    fn position(steps: &[Step], wanted: impl Fn(&Step) -> bool) -> usize {
-        steps.iter().position(wanted).unwrap()
-    }
-
-    fn key(step: &Step) -> &str {
-        match step {
-            Step::Sysctl(sysctl) => sysctl.key.path(),
-            _ => "",
-        }
-    }
-
-    #[test]
-    fn nothing_moves_before_sysctls_and_addresses_are_in_place() {
-        let steps = plan(&pairing(&["10.65.0.2", "fd00::2"], Sandbox::default()));
-        let raised = position(&steps, |step| *step == Step::RaisePod);
-        for (place, step) in steps.iter().enumerate() {
-            match step {
-                Step::Sysctl(_) | Step::Address(_) | Step::MakePair | Step::GatewayLinkLocal => {
-                    assert!(place < raised, "{step:?}");
-                }
-                Step::DefaultRoute(_) | Step::GatewayNeighbour(_) | Step::GatewayOnLink => {
-                    assert!(place > raised, "{step:?}");
-                }
-                _ => {}
-            }
-        }
-        for wanted in ["ipv4/conf/mxabc/proxy_arp", "ipv4/neigh/mxabc/proxy_delay", "ipv6/conf/mxabc/accept_dad"] {
-            assert!(steps.iter().any(|step| key(step).ends_with(wanted)), "{wanted}");
-        }
-    }
-
-    #[test]
-    fn the_pods_namespace_is_entered_once() {
-        let steps = plan(&pairing(&["10.65.0.2", "fd00::2"], Sandbox::default()));
-        let sides: Vec<_> =
-            steps.chunk_by(|one, next| one.side() == next.side()).map(|steps| steps[0].side()).collect();
-        assert_eq!(sides, [Side::Host, Side::Pod, Side::Host]);
-    }
-
-    #[test]
-    fn a_family_without_an_address_is_left_alone_but_router_advertisements_are_never_taken() {
-        let steps = plan(&pairing(&["10.65.0.2"], Sandbox::default()));
-        let ipv6: Vec<_> = steps.iter().filter(|step| key(step).contains("ipv6")).collect();
-        assert_eq!(ipv6.len(), 2);
-        for step in ipv6 {
-            assert!(matches!(step, Step::Sysctl(Sysctl { absent: Absent::IsFine, .. })), "{step:?}");
-            assert!(key(step).ends_with("accept_ra"));
-        }
-        let steps = plan(&pairing(&["fd00::2"], Sandbox::default()));
-        assert!(!steps.iter().any(|step| key(step).contains("ipv4") || *step == Step::GatewayAddress));
-    }
-
-    #[test]
-    fn another_networks_default_route_stays_and_ours_is_not_put() {
-        let sandbox = Sandbox { loopback_up: true, default_routes: BTreeSet::from([Family::Ipv4]) };
-        let pairing = pairing(&["10.65.0.2", "fd00::2"], sandbox);
-        let steps = plan(&pairing);
-        assert!(!steps.contains(&Step::DefaultRoute(Family::Ipv4)) && !steps.contains(&Step::GatewayOnLink));
-        assert!(steps.contains(&Step::DefaultRoute(Family::Ipv6)));
-        assert!(!steps.contains(&Step::RaiseLoopback));
-        assert_eq!(pairing.default_routes().collect::<Vec<_>>(), [Family::Ipv6]);
-    }
-
-    #[test]
-    fn only_the_nodes_shared_address_outlives_a_failure() {
-        let steps = plan(&pairing(&["10.65.0.2", "fd00::2"], Sandbox::default()));
-        let stays: Vec<_> = steps.iter().filter(|step| step.undo() == Undo::Stays).collect();
-        assert_eq!(stays, [&Step::GatewayAddress]);
-    }
-}
+mod tests;

@@ -9,7 +9,7 @@ use types::cni::{Attach, PROTOCOL, Wire};
 use types::{EndpointId, Family};
 
 use crate::args::{Attachment, Command, Unserved};
-use crate::client::{Agent, AgentError, Patience};
+use crate::client::{Agent, AgentError, AnswerTimeLimit};
 use crate::config::{self, NetworkConfig};
 use crate::plan::{Pairing, Sandbox};
 use crate::result::Attached;
@@ -102,7 +102,7 @@ fn add(
     let id = endpoint_id(config, attachment);
     wiring::clear_remains(host, &id.host_interface()).map_err(WiringError::into_cni)?;
     let sandbox = wiring::survey(&mut pod, &attachment.interface).map_err(WiringError::into_cni)?;
-    let mut agent = Agent::connect(&config.agent_socket, Patience::ADD).map_err(AgentError::into_cni)?;
+    let mut agent = Agent::connect(&config.agent_socket, AnswerTimeLimit::ADD).map_err(AgentError::into_cni)?;
     let wire = agent.attach(Attach {
         protocol: PROTOCOL,
         id: id.clone(),
@@ -131,7 +131,7 @@ fn del(config: &NetworkConfig, attachment: &Attachment, machine: &dyn Machine) -
     let mut host = machine.host().map_err(|error| WiringError::Host(error).into_cni())?;
     match detach(config, &id, host.as_mut()) {
         Ok(()) => {
-            // An earlier DEL may have left one, which would take a later attachment of this id down.
+            // An earlier DEL may have left a tombstone, by which the agent would take a later attachment of this id down.
             let folder = config.tombstones();
             let stays = tombstone::remove(&folder, &id).err();
             let notes = stays.map(|error| format!("the tombstone of {id} in {} stays: {error}", folder.display()));
@@ -148,7 +148,7 @@ fn del(config: &NetworkConfig, attachment: &Attachment, machine: &dyn Machine) -
 }
 
 fn detach(config: &NetworkConfig, id: &EndpointId, host: &mut dyn Kernel) -> Result<(), DetachError> {
-    let mut agent = Agent::connect(&config.agent_socket, Patience::DEL)?;
+    let mut agent = Agent::connect(&config.agent_socket, AnswerTimeLimit::DEL)?;
     match agent.detach(id.clone())? {
         Some(park) => {
             wiring::park(host, &park.host_interface, park.parked_group)?;
@@ -168,7 +168,7 @@ fn bury(config: &NetworkConfig, id: &EndpointId, why: &AgentError, host: &mut dy
     }
     // An agent that has started meanwhile may have looked for tombstones before this one was there.
     if matches!(why, AgentError::Absent { .. }) && detach(config, id, host).is_ok() {
-        // A stale one only makes the agent release what is released.
+        // A tombstone that stays behind only makes the agent release what is released already.
         let _ = tombstone::remove(&folder, id);
     }
     None
@@ -183,10 +183,10 @@ enum DetachError {
     Wiring(#[from] WiringError),
 }
 
-/// STATUS: silent, or 50.
+/// STATUS: no output where an ADD would be served, else an error of code 50.
 fn status(config: &NetworkConfig) -> Result<(), CniError> {
     since(CniVersion::V1_1_0, config, "STATUS")?;
-    let agent = Agent::connect(&config.agent_socket, Patience::STATUS);
+    let agent = Agent::connect(&config.agent_socket, AnswerTimeLimit::STATUS);
     agent.and_then(|mut agent| agent.status()).map_err(AgentError::into_status)
 }
 
@@ -231,7 +231,5 @@ fn pairing(wire: Wire, id: &EndpointId, sandbox: Sandbox) -> Result<Pairing, Cni
     Ok(Pairing { host, pod: id.interface.clone(), addresses, mtu, sandbox })
 }
 
-#[cfg(test)]
-mod kernel_tests;
 #[cfg(test)]
 mod tests;

@@ -294,7 +294,7 @@ fn make_pair(host: &mut dyn Kernel, netns: &Netns, pairing: &Pairing) -> Result<
     if !matches!(made, Ok(_) | Err(KernelError::Exists(_)))
         && let Ok(Some(link)) = host.link(&pairing.host)
     {
-        // Made, but its index could not be learned then.
+        // The pair was made, but the index of its host end could not be learned then.
         host.delete_link(link.index)?;
     }
     made

@@ -48,9 +48,11 @@ pub(crate) struct Allocator {
     endpoints: BTreeMap<EndpointId, Held>,
     /// Addresses released and not free yet.
     resting: BTreeSet<IpAddr>,
-    /// Those of them that the store may still show, by the endpoint that it shows them for. The others cool.
+    /// The addresses of `resting` that the store may still show, by the endpoint that it shows them for. The cool-down of the
+    /// other resting addresses is running.
     releasing: BTreeMap<EndpointId, BTreeSet<IpAddr>>,
-    /// When those that cool become free; all cool for the same time, so they are in the order of their end.
+    /// When the addresses that cool become free. All cool for the same time, so the order in which they began is the order
+    /// in which they end.
     cooling: VecDeque<(Instant, IpAddr)>,
     /// How many addresses have become free again: the order in which they are given out.
     turns: u64,
@@ -112,7 +114,7 @@ impl Allocator {
             self.endpoints.insert(endpoint.id.clone(), Held { endpoint, phase: Phase::Committed });
         }
         for (address, by) in restored.resting {
-            // Crash between two commits: an endpoint that has the address is the later word.
+            // The process was killed between two commits: the endpoint that has the address was journalled later.
             if !self.endpoints.values().any(|held| held.endpoint.addresses.contains(&address)) {
                 self.rest(address, Some(by), now);
             }
@@ -253,7 +255,7 @@ impl Allocator {
             self.resting.remove(&address);
             self.turns += 1;
             let turn = self.turns;
-            // At most one of the own blocks holds it; none, when the block was lost.
+            // At most one of the own blocks has the address in its range; none has where the block was lost meanwhile.
             self.blocks.values_mut().for_each(|block| block.give_back(address, turn));
             writes.push(rows::rested(address));
         }
@@ -344,5 +346,4 @@ pub(crate) fn families(pools: &[&Pool]) -> impl Iterator<Item = Family> {
 }
 
 #[cfg(test)]
-#[path = "allocator_tests.rs"]
 mod tests;

@@ -1,7 +1,7 @@
 //! For how long this node may rely on its blocks being its own. Pure; what the clocks say is an argument.
 //!
-//! What a node had that is gone is taken back after a grace period, and a node that does not reach the store does not hear
-//! of it. So it stops by itself, in time: when the store has not confirmed its blocks for half the grace period, it gives
+//! The blocks of a node that is gone are taken back after a grace period, and a node that does not reach the store does not
+//! hear of it. So it stops by itself, in time: when the store has not confirmed its blocks for half the grace period, it gives
 //! out no more addresses of them. The last confirmation is journalled, as a restart is no confirmation.
 //!
 //! No single clock is relied on. The one that counts since boot stands still in a machine that was paused and copied; the
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// How a node is kept from giving out addresses that may be another's by now.
 #[derive(Debug, Clone, Copy)]
 pub struct Fencing {
-    /// How long what a node had that is gone stays its own. The node relies on it for half as long.
+    /// The grace period: for so long the blocks of a node that is gone stay its own. The node relies on it for half as long.
     pub grace: Duration,
     /// Reads the clocks.
     pub clocks: fn() -> Option<Reading>,
@@ -90,40 +90,4 @@ impl Confirmation {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn reading(boot: u64, wall: u64) -> Reading {
-        Reading { boot: Duration::from_secs(boot), wall: Duration::from_secs(wall) }
-    }
-
-    fn confirmed(boot: u64, wall: u64) -> Confirmation {
-        Confirmation { boot_id: "one".to_owned(), at: reading(boot, wall) }
-    }
-
-    #[test]
-    fn the_clock_that_has_moved_further_counts_and_one_that_went_back_counts_as_none() {
-        let last = confirmed(100, 1_000);
-        let age = |boot_id, boot, wall| last.age(boot_id, Some(reading(boot, wall)));
-        assert_eq!(age("one", 160, 1_060), Ok(Duration::from_secs(60)));
-        assert_eq!(age("one", 160, 1_000), Ok(Duration::from_secs(60)), "a wall clock that stands still");
-        assert_eq!(age("one", 101, 9_000), Ok(Duration::from_secs(8_000)), "a machine that was paused");
-        assert_eq!(age("one", 160, 999), Err(Unconfirmed::ClockWentBack));
-        assert_eq!(age("one", 99, 1_060), Err(Unconfirmed::ClockWentBack));
-        assert_eq!(age("two", 160, 1_060), Err(Unconfirmed::Rebooted));
-        assert_eq!(last.age("one", None), Err(Unconfirmed::NoClock));
-    }
-
-    proptest! {
-        /// Whatever is done to the wall clock, no confirmation is taken for younger than it is.
-        #[test]
-        fn no_setting_of_the_wall_clock_makes_a_confirmation_younger(
-            boot in 0_u64..1 << 40, wall in 0_u64..1 << 40, passed in 0_u64..1 << 30, set in 0_u64..1 << 41,
-        ) {
-            let age = confirmed(boot, wall).age("one", Some(reading(boot + passed, set)));
-            prop_assert!(age.is_ok_and(|age| age >= Duration::from_secs(passed)) || age.is_err());
-        }
-    }
-}
+mod tests;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use mailbox::{Ended, Mailbox};
 use tokio::sync::{mpsc, oneshot, watch};
 use types::{EndpointId, InterfaceName, Prefix, WorkloadEndpoint};
 
@@ -12,7 +13,7 @@ use crate::{Description, IpamError, Request, ReserveError, Standing, View};
 #[derive(Debug, Clone)]
 pub struct Ipam {
     /// To the owner task.
-    commands: mpsc::Sender<Command>,
+    commands: Mailbox<Command>,
     /// Own blocks, as the owner task sets them.
     blocks: watch::Receiver<Arc<BTreeSet<Prefix>>>,
 }
@@ -33,7 +34,7 @@ pub(crate) enum Command {
 
 impl Ipam {
     pub(crate) const fn new(commands: mpsc::Sender<Command>, blocks: watch::Receiver<Arc<BTreeSet<Prefix>>>) -> Self {
-        Self { commands, blocks }
+        Self { commands: Mailbox::new(commands), blocks }
     }
 
     /// Holds one address for each family for which an enabled pool selects this node, all or none. Out of own blocks at
@@ -42,41 +43,41 @@ impl Ipam {
     ///
     /// A reservation is not journalled: a restart forgets it. [`Ipam::commit`] or [`Ipam::release`] ends it.
     pub async fn reserve(&self, id: EndpointId, request: Request) -> Result<WorkloadEndpoint, ReserveError> {
-        self.ask(|reply| Command::Reserve { id, request, reply }).await.unwrap_or(Err(ReserveError::Ended))
+        self.commands.ask(|reply| Command::Reserve { id, request, reply }).await.map_err(|Ended| ReserveError::Ended)?
     }
 
     /// The attachment is complete. The endpoint is journalled before this returns; it is published afterwards, which is
     /// not waited for. On [`IpamError::Journal`] it is reserved as before, and to be released by the caller.
     pub async fn commit(&self, id: EndpointId) -> Result<(), IpamError> {
-        self.ask(|reply| Command::Commit { id, reply }).await.unwrap_or(Err(IpamError::Ended))
+        self.commands.ask(|reply| Command::Commit { id, reply }).await.map_err(|Ended| IpamError::Ended)?
     }
 
     /// What is known of the pod has changed: journalled before this returns (a full disk is no failure: the journal is
     /// written when it can be), published afterwards. Gives the endpoint as it is now; none: the attachment holds nothing.
     pub async fn describe(&self, id: EndpointId, facts: Description) -> Result<Option<WorkloadEndpoint>, IpamError> {
-        self.ask(|reply| Command::Describe { id, facts, reply }).await.ok_or(IpamError::Ended)
+        self.commands.ask(|reply| Command::Describe { id, facts, reply }).await.map_err(|Ended| IpamError::Ended)
     }
 
     /// Lets an attachment go, complete or not, and gives what it had; none: it had nothing. Succeeds with a full disk: a
     /// restart that finds the endpoint in the journal releases it again, for its interface is gone.
     pub async fn release(&self, id: EndpointId) -> Result<Option<WorkloadEndpoint>, IpamError> {
-        self.ask(|reply| Command::Release { id, reply }).await.ok_or(IpamError::Ended)
+        self.commands.ask(|reply| Command::Release { id, reply }).await.map_err(|Ended| IpamError::Ended)
     }
 
     /// To be called at start, when all releases left behind are done: releases the endpoints whose host interface is not
     /// in `present`, and gives them.
     pub async fn reconcile_kernel(&self, present: BTreeSet<InterfaceName>) -> Result<Vec<WorkloadEndpoint>, IpamError> {
-        self.ask(|reply| Command::Reconcile { present, reply }).await.ok_or(IpamError::Ended)
+        self.commands.ask(|reply| Command::Reconcile { present, reply }).await.map_err(|Ended| IpamError::Ended)
     }
 
     /// An attachment, complete or not.
     pub async fn endpoint(&self, id: EndpointId) -> Option<WorkloadEndpoint> {
-        self.ask(|reply| Command::Endpoint { id, reply }).await.flatten()
+        self.commands.ask(|reply| Command::Endpoint { id, reply }).await.unwrap_or_default()
     }
 
     /// The complete attachments; none when ipam has ended.
     pub async fn endpoints(&self) -> Vec<WorkloadEndpoint> {
-        self.ask(|reply| Command::Endpoints { reply }).await.unwrap_or_default()
+        self.commands.ask(|reply| Command::Endpoints { reply }).await.unwrap_or_default()
     }
 
     /// This node's blocks: it originates them, and an unreachable route stands for what of them is not given out.
@@ -86,18 +87,11 @@ impl Ipam {
 
     /// Pools, blocks and endpoints; empty when ipam has ended.
     pub async fn view(&self) -> View {
-        self.ask(|reply| Command::View { reply }).await.unwrap_or_default()
+        self.commands.ask(|reply| Command::View { reply }).await.unwrap_or_default()
     }
 
     /// How far the store and this node agree on what is this node's.
     pub async fn standing(&self) -> Standing {
-        self.ask(|reply| Command::Standing { reply }).await.unwrap_or_default()
-    }
-
-    /// None: ipam has ended.
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.send(command(reply)).await.ok()?;
-        answer.await.ok()
+        self.commands.ask(|reply| Command::Standing { reply }).await.unwrap_or_default()
     }
 }

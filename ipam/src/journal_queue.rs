@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use store::{JournalWrite, Table};
+use store::{JournalWrite, RowKind};
 use types::EndpointId;
 
 /// The writes that the journal has not taken yet, the last one of each row. They go together: a journal that has taken
 /// one queue is the state of one moment. If it cannot take them, they stay, and the next queue holds them too.
 #[derive(Debug, Default)]
 pub(crate) struct JournalQueue {
-    writes: BTreeMap<(Table, String), JournalWrite>,
+    writes: BTreeMap<(RowKind, String), JournalWrite>,
 }
 
 impl JournalQueue {
@@ -20,9 +20,9 @@ impl JournalQueue {
     /// Adds a write, in place of an older one of the same row.
     pub(crate) fn push(&mut self, write: JournalWrite) {
         let row = match &write {
-            JournalWrite::Put(row) => (row.table, row.key.clone()),
-            JournalWrite::Delete { table, key } => (*table, key.clone()),
-            // Its place among the writes of its table's rows would matter; nothing here clears a table.
+            JournalWrite::Put(row) => (row.kind, row.key.clone()),
+            JournalWrite::Delete { kind, key } => (*kind, key.clone()),
+            // Its place among the writes of rows of its kind would matter; nothing here removes all rows of a kind.
             JournalWrite::Clear(_) => return,
         };
         self.writes.insert(row, write);
@@ -35,7 +35,7 @@ impl JournalQueue {
 
     /// The row of an endpoint is not to be written: it is removed instead, in case an earlier one is there.
     pub(crate) fn retract_endpoint(&mut self, id: &EndpointId) {
-        self.push(JournalWrite::delete(Table::Endpoint, id.to_string()));
+        self.push(JournalWrite::delete(RowKind::Endpoint, id.to_string()));
     }
 
     /// All writes, for the journal; call [`JournalQueue::taken`] when it has them.

@@ -9,8 +9,8 @@
 //! ```text
 //!   block      the addresses of one block          pool      which block to claim next
 //!   allocator  reserved, committed, resting        plan      claims, confirmations and publications
-//!   rows       what the journal holds              mirror    what a source has said
-//!   fence      how long the store's word counts    messages  what goes in and comes out
+//!   rows       what the journal holds              messages  what goes in and comes out
+//!   fence      how long the store's word counts
 //!        └──────────────┬───────────────────────────────────────┘
 //!                     node       all of it in one pure state: calls, reports and the time go in, jobs come out
 //!                       │
@@ -27,7 +27,6 @@ mod fence;
 mod handle;
 mod journal_queue;
 mod messages;
-mod mirror;
 mod node;
 mod plan;
 mod pool;
@@ -36,8 +35,6 @@ mod run;
 mod tasks;
 mod view;
 
-#[cfg(test)]
-mod crash_tests;
 #[cfg(test)]
 mod testing;
 

@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use store::{Entry, Key, Outcome, Version};
+use types::update::Mirror;
 use types::{EndpointId, Family, InterfaceName, NodeName, Prefix, ResourceName, Update, WorkloadEndpoint};
 
 use crate::allocator::{Allocator, Description, Phase, Request};
 use crate::block::overlapping;
 use crate::journal_queue::JournalQueue;
 use crate::messages::{Answer, Event, Job};
-use crate::mirror::Mirror;
-use crate::plan::claims::{self, Claim, ClaimOutcome, Claims, Situation, Step, Verdict};
+use crate::plan::claims::{self, Claim, ClaimOutcome, ClaimStep, Claims, Situation, Verdict};
 use crate::plan::confirmations::Confirmations;
 use crate::plan::publications::Publications;
 use crate::pool::seed;
@@ -80,7 +80,7 @@ impl Node {
         node.allocator.restore(restored, now);
         if rebooted {
             node.journal.push(rows::boot_id(&config.boot_id));
-            // A pod does not outlive the boot that it was started in.
+            // No pod lives longer than the boot in which it was started.
             let ids: Vec<EndpointId> = node.allocator.all_committed().map(|endpoint| endpoint.id.clone()).collect();
             if !ids.is_empty() {
                 node.events.push(Event::Rebooted(ids.len()));
@@ -111,7 +111,7 @@ impl Node {
     /// Holds addresses for an attachment.
     pub(crate) fn reserve(&mut self, id: &EndpointId, request: Request) -> Result<WorkloadEndpoint, ReserveError> {
         self.check_unattached(id)?;
-        if !self.pools.is_complete() {
+        if !self.pools.is_known() {
             return Err(ReserveError::PoolsUnknown);
         }
         let open = open(&self.pools);
@@ -252,7 +252,8 @@ impl Node {
         self.events.extend(wrong.map(Event::ClaimUnreadable));
         let Some(update) = update else { return };
         match update {
-            // It begins with every watch; later it means that history was lost, and perhaps more.
+            // Every watch begins with a restart. A later one means that history was lost, and with it perhaps what this node
+            // has published.
             Update::Restart => self.publications.doubt(),
             Update::InSync => {
                 self.claims.listed();
@@ -280,12 +281,12 @@ impl Node {
         }
         let step = if self.may_claim() { self.begin_claim(now) } else { None };
         let claim = step.map(|step| match step {
-            Step::Claim(block) => Job::Claim(block),
-            Step::Withdraw(block, created) => Job::Withdraw(block, created),
+            ClaimStep::Claim(block) => Job::Claim(block),
+            ClaimStep::Withdraw(block, created) => Job::Withdraw(block, created),
         });
         let confirmation = self.begin_confirmation(now);
         // Own blocks first: what is published of their addresses is not free.
-        let publication = if self.known.is_complete() { self.begin_publication(now) } else { None };
+        let publication = if self.known.is_known() { self.begin_publication(now) } else { None };
         [claim, confirmation, publication].into_iter().flatten().collect()
     }
 
@@ -294,7 +295,7 @@ impl Node {
         match answer {
             Answer::Claim(block, Ok(outcome)) => self.claim_answered(block, outcome),
             Answer::Withdraw(block, Ok(())) => {
-                // Until the watch shows it gone, it is not to be taken back again.
+                // The watch may still show the claim for a while: it must not be taken back a second time.
                 self.overlapped.remove(&block);
                 self.claims.settled();
             }
@@ -364,13 +365,13 @@ impl Node {
                 }
                 self.lose(block, format!("the older claim of {older}"));
             }
-            // Claimed again, or waited for; meanwhile its addresses are served.
+            // The claim is made again, or the watch will show it soon; meanwhile the block's addresses stay in use.
             Verdict::Unclaimed | Verdict::Unreadable => {}
         }
     }
 
     fn own(&mut self, block: Prefix) {
-        // What the watch shows is older than what speaks against it.
+        // What the watch shows of a block in doubt is older than the answer that raised the doubt.
         if self.confirmations.doubted().contains(&block) && !self.allocator.blocks().contains_key(&block) {
             return;
         }
@@ -392,12 +393,12 @@ impl Node {
         self.events.push(Event::Lost { block: *block, to, endpoints });
     }
 
-    /// Before all claims and pools are known, a claim would be a guess.
+    /// Whether blocks may be claimed: all claims and pools must be known, or a claim would be a guess.
     fn may_claim(&self) -> bool {
-        self.known.is_complete() && self.pools.is_complete()
+        self.known.is_known() && self.pools.is_known()
     }
 
-    fn begin_claim(&mut self, now: Instant) -> Option<Step> {
+    fn begin_claim(&mut self, now: Instant) -> Option<ClaimStep> {
         let open = open(&self.pools);
         let (known, overlapped, allocator) = (self.known.entries(), &self.overlapped, &self.allocator);
         let missing = self.confirmations.missing();
@@ -407,7 +408,7 @@ impl Node {
     /// Without a shared store, a claim is a row in the journal.
     fn claim_unshared(&mut self, now: Instant) {
         while self.may_claim()
-            && let Some(Step::Claim(block)) = self.begin_claim(now)
+            && let Some(ClaimStep::Claim(block)) = self.begin_claim(now)
         {
             self.known.learn(block, unshared(&self.name));
             self.own(block);
@@ -437,7 +438,7 @@ impl Node {
             ClaimOutcome::Taken(claim) => {
                 self.claims.settled();
                 if let Some(owner) = &claim.owner {
-                    // Whatever the watch shows: this is newer.
+                    // This answer is newer than whatever the watch has shown of the block.
                     self.lose(&block, format!("node {owner}"));
                 }
                 self.known.learn(block, claim);
@@ -462,7 +463,7 @@ impl Node {
     }
 
     fn obstacle(&self, family: Family) -> Option<String> {
-        if !self.known.is_complete() {
+        if !self.known.is_known() {
             return Some("the datastore has not answered since the agent started".to_owned());
         }
         let doubted = self.doubted_blocks().into_iter().find(|block| block.family() == family);
@@ -476,11 +477,10 @@ fn open(pools: &Mirror<ResourceName, Pool>) -> Vec<&Pool> {
     pools.entries().values().filter(|pool| pool.is_open() && pool.check().is_ok()).collect()
 }
 
-/// A claim that no store has counted.
+/// A claim of a node without a shared store, which no store has given a version.
 fn unshared(node: &NodeName) -> Claim {
     Claim { owner: Some(node.clone()), created: Version::new(0) }
 }
 
 #[cfg(test)]
-#[path = "node_tests.rs"]
 mod tests;

@@ -22,7 +22,7 @@ use crate::tasks::Jobs;
 use crate::{IpamConfig, IpamError, Pool, Request, ReserveError};
 
 /// So many commands, or updates, share one turn and one commit of the journal.
-const BATCH: usize = 64;
+const MESSAGES_PER_TURN: usize = 64;
 
 /// Where the owner task stands.
 pub(crate) struct Owner {
@@ -99,7 +99,7 @@ impl Owner {
             let deadline = self.deadline();
             tokio::select! {
                 () = cancel.cancelled() => return,
-                count = commands.recv_many(&mut asked, BATCH) => {
+                count = commands.recv_many(&mut asked, MESSAGES_PER_TURN) => {
                     if count == 0 {
                         return;
                     }
@@ -258,7 +258,7 @@ impl Owner {
         }
         if let Err(error) = &outcome {
             self.journal_retry.failed(now());
-            warn!(%error, "the journal lags behind; it is written again later");
+            warn!(%error, "the journal could not be written; what it does not have yet is written again later");
         }
         for unanswered in std::mem::take(&mut self.unanswered) {
             match (unanswered, &outcome) {
@@ -332,7 +332,7 @@ fn answer<T>(reply: oneshot::Sender<T>, value: T) {
 /// Waits for updates; for ever where there is no source (any more). None come when it has ended.
 async fn next<T>(source: &mut Option<mpsc::Receiver<T>>, updates: &mut Vec<T>) -> usize {
     match source {
-        Some(source) => source.recv_many(updates, BATCH).await,
+        Some(source) => source.recv_many(updates, MESSAGES_PER_TURN).await,
         None => std::future::pending().await,
     }
 }
@@ -346,27 +346,39 @@ async fn until(deadline: Option<Instant>) {
 
 fn log(event: Event) {
     match event {
-        Event::Rebooted(endpoints) => info!(endpoints, "endpoints of another boot are released"),
-        Event::Owned(block) => info!(%block, "this node's"),
-        Event::Lost { block, to, endpoints } if endpoints.is_empty() => warn!(%block, to, "not this node's any more"),
+        Event::Rebooted(endpoints) => {
+            info!(endpoints, "the node has booted since these endpoints were journalled; their addresses are released")
+        }
+        Event::Owned(block) => info!(%block, "the block belongs to this node now"),
+        Event::Lost { block, to, endpoints } if endpoints.is_empty() => {
+            warn!(%block, to, "the block is not this node's any more")
+        }
         Event::Lost { block, to, endpoints } => {
             let pods = endpoints.join(", ");
-            error!(%block, to, pods, "not this node's any more, but these pods have addresses of it");
+            error!(%block, to, pods, "the block is not this node's any more, but these pods have addresses of it");
         }
-        Event::ClaimFailed(block, error) => warn!(%block, %error, "not claimed"),
-        Event::PublicationFailed(error) if error.is_transient() => debug!(%error, "endpoints are published later"),
-        Event::PublicationFailed(error) => error!(%error, "endpoints are not published"),
-        Event::NotConfirmed(error) if error.is_transient() => debug!(%error, "blocks are confirmed later"),
-        Event::NotConfirmed(error) => error!(%error, "blocks are not confirmed"),
+        Event::ClaimFailed(block, error) => warn!(%block, %error, "the block could not be claimed"),
+        Event::PublicationFailed(error) if error.is_transient() => {
+            debug!(%error, "endpoints could not be published; they are published later")
+        }
+        Event::PublicationFailed(error) => {
+            error!(%error, "endpoints cannot be published: other nodes do not know these pods")
+        }
+        Event::NotConfirmed(error) if error.is_transient() => {
+            debug!(%error, "the datastore could not be asked for this node's blocks; it is asked again later")
+        }
+        Event::NotConfirmed(error) => error!(%error, "the datastore cannot be asked for this node's blocks"),
         Event::Doubted(block) => {
-            warn!(%block, "the datastore does not have it as its watch has shown; nothing is given out of it")
+            warn!(%block, "the datastore does not have the claim of this block as its watch has shown it; no address is given out of the block")
         }
         Event::Fenced(why, limit) => {
             let limit = in_words(limit);
             error!(limit, "no addresses are given out: the datastore has not confirmed this node's blocks {why}");
         }
         Event::Confirmed => info!("addresses are given out again: the datastore has confirmed this node's blocks"),
-        Event::PoolRefused(error) => error!(%error, "no addresses of this pool"),
-        Event::ClaimUnreadable(error) => warn!(%error, "the block counts as another node's"),
+        Event::PoolRefused(error) => error!(%error, "this pool cannot be used; no addresses are taken from it"),
+        Event::ClaimUnreadable(error) => {
+            warn!(%error, "the claim of a block cannot be read; the block counts as another node's")
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use store::{JournalWrite, Row, Table};
+use store::{JournalWrite, Row, RowKind};
 use types::{ContainerId, EndpointId, NodeName, PodRef, Prefix, ResourceName, WorkloadEndpoint};
 
 use crate::journal_queue::JournalQueue;
@@ -43,16 +43,16 @@ pub(crate) fn endpoint(container: &str, addresses: &[&str]) -> WorkloadEndpoint 
 
 /// The rows of a journal.
 #[derive(Debug, Default)]
-pub(crate) struct JournalRows(BTreeMap<(Table, String), Row>);
+pub(crate) struct JournalRows(BTreeMap<(RowKind, String), Row>);
 
 impl JournalRows {
     /// Takes what is queued.
     pub(crate) fn take(&mut self, queue: &mut JournalQueue) {
         for write in queue.writes() {
             match write {
-                JournalWrite::Put(row) => drop(self.0.insert((row.table, row.key.clone()), row)),
-                JournalWrite::Delete { table, key } => drop(self.0.remove(&(table, key))),
-                JournalWrite::Clear(_) => unreachable!("nothing clears a table"),
+                JournalWrite::Put(row) => drop(self.0.insert((row.kind, row.key.clone()), row)),
+                JournalWrite::Delete { kind, key } => drop(self.0.remove(&(kind, key))),
+                JournalWrite::Clear(_) => unreachable!("nothing removes all rows of a kind"),
             }
         }
         queue.taken();

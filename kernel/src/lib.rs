@@ -30,7 +30,6 @@ pub mod fake;
 pub mod memory;
 pub mod netns;
 pub mod ours;
-pub mod sockopt;
 
 use std::net::IpAddr;
 

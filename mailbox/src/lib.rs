@@ -1,19 +1,29 @@
 //! How a handle speaks to the one task or thread that owns a state: it tells it things, or asks and waits for the answer.
 //!
-//! An owner takes commands of a type `C` from a bounded channel. A command that is a question carries the sender of its
-//! answer. An owner that waits for something else than the channel (a netlink socket) is woken after each command, and once
-//! more when the last handle goes.
+//! An owner takes commands of a type `C`. A command that is a question carries the sender of its answer. How the commands
+//! get there depends on what the owner waits for:
+//! - a task waits on a bounded channel of tokio ([`Mailbox::new`]);
+//! - an owner that waits for something else (a netlink socket) is woken after each command, and once more when the last
+//!   handle goes ([`Mailbox::waking`]);
+//! - a thread that wants to know when it is idle takes them from a bounded queue with a time limit ([`queue`]).
+
+mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use queue::Queue;
+pub use queue::{Inbox, Next};
+
 /// The handle's end. Clones speak to the same owner, which sees its channel closed when the last one is gone.
 pub struct Mailbox<C> {
     /// To the owner. Dropped before `waker`, so that an owner that is woken by that sees that nobody is left.
-    commands: mpsc::Sender<C>,
-    /// Makes an owner that does not wait on the channel look at it.
+    commands: Commands<C>,
+    /// Makes an owner that does not wait for commands look for them.
     waker: Option<Arc<Waker>>,
 }
 
@@ -22,20 +32,30 @@ pub struct Mailbox<C> {
 #[error("the owner of this state has ended")]
 pub struct Ended;
 
+/// A mailbox for an owner that is a thread, which takes the commands from the [`Inbox`]. It holds at most `bound` commands:
+/// who hands over the next one waits.
+pub fn queue<C>(bound: usize) -> (Mailbox<C>, Inbox<C>) {
+    let (commands, inbox) = queue::ends(bound);
+    (Mailbox { commands: Commands::Queue(commands), waker: None }, inbox)
+}
+
 impl<C> Mailbox<C> {
     /// To an owner that waits on the channel.
     pub const fn new(commands: mpsc::Sender<C>) -> Self {
-        Self { commands, waker: None }
+        Self { commands: Commands::Channel(commands), waker: None }
     }
 
     /// To an owner that waits elsewhere: `wake` makes it look at the channel.
     pub fn waking(commands: mpsc::Sender<C>, wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { commands, waker: Some(Arc::new(Waker(Box::new(wake)))) }
+        Self { commands: Commands::Channel(commands), waker: Some(Arc::new(Waker(Box::new(wake)))) }
     }
 
-    /// Hands a command over, and waits while the channel is full.
+    /// Hands a command over, and waits while there is no room for it. Dropping the future before that hands nothing over.
     pub async fn tell(&self, command: C) -> Result<(), Ended> {
-        self.commands.send(command).await.map_err(|_| Ended)?;
+        match &self.commands {
+            Commands::Channel(channel) => channel.send(command).await.map_err(|_| Ended)?,
+            Commands::Queue(queue) => queue.send(command).await?,
+        }
         if let Some(waker) = &self.waker {
             waker.wake();
         }
@@ -58,7 +78,24 @@ impl<C> Clone for Mailbox<C> {
 
 impl<C> fmt::Debug for Mailbox<C> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Mailbox").field("commands", &self.commands).finish_non_exhaustive()
+        formatter.debug_struct("Mailbox").finish_non_exhaustive()
+    }
+}
+
+/// The way to the owner.
+enum Commands<C> {
+    /// To a task.
+    Channel(mpsc::Sender<C>),
+    /// To a thread.
+    Queue(Queue<C>),
+}
+
+impl<C> Clone for Commands<C> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Channel(channel) => Self::Channel(channel.clone()),
+            Self::Queue(queue) => Self::Queue(queue.clone()),
+        }
     }
 }
 
@@ -76,6 +113,3 @@ impl Drop for Waker {
         self.wake();
     }
 }
-
-#[cfg(test)]
-mod tests;

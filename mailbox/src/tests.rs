@@ -1,9 +1,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Ended, Mailbox};
+use super::{Ended, Mailbox, Next, queue};
 
 enum Command {
     Add(u32),
@@ -70,4 +71,68 @@ async fn the_owner_is_woken_after_each_command_and_when_the_last_handle_is_gone(
     assert_eq!(woken.load(Ordering::Relaxed), 2);
     assert!(requests.recv().await.is_some());
     assert!(requests.recv().await.is_none(), "an owner that is woken at last sees that nobody is left");
+}
+
+fn number(next: Next<Command>) -> Option<u32> {
+    match next {
+        Next::Command(Command::Add(number)) => Some(number),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_thread_takes_commands_in_their_order_is_idle_between_and_sees_the_last_handle_go() {
+    let (mailbox, inbox) = queue(2);
+    assert!(matches!(inbox.next(Some(Duration::ZERO)), Next::Idle));
+    assert!(mailbox.tell(Command::Add(1)).await.is_ok());
+    assert!(mailbox.clone().tell(Command::Add(2)).await.is_ok());
+    drop(mailbox);
+    assert_eq!(number(inbox.next(None)), Some(1));
+    assert!(matches!(inbox.waiting(), Some(Command::Add(2))));
+    assert!(inbox.waiting().is_none());
+    assert!(matches!(inbox.next(None), Next::Closed));
+}
+
+#[tokio::test]
+async fn who_finds_a_queue_full_waits_for_a_place_and_hands_nothing_over_if_it_gives_up() {
+    let (mailbox, inbox) = queue(1);
+    assert!(mailbox.tell(Command::Add(1)).await.is_ok());
+    let given_up = tokio::time::timeout(Duration::from_millis(1), mailbox.tell(Command::Add(2))).await;
+    assert!(given_up.is_err(), "there was a place");
+    let waiting = mailbox.tell(Command::Add(3));
+    let (told, taken) = tokio::join!(waiting, async { number(inbox.next(None)) });
+    assert_eq!((told, taken), (Ok(()), Some(1)));
+    assert_eq!(number(inbox.next(None)), Some(3));
+}
+
+#[tokio::test]
+async fn a_thread_that_has_ended_is_an_error_for_those_who_wait_for_it_too() {
+    let (mailbox, inbox) = queue(1);
+    let asking = mailbox.ask(Command::Sum);
+    let waiting = mailbox.tell(Command::Add(1));
+    let (answer, told, ()) = tokio::join!(asking, waiting, async { drop(inbox) });
+    assert_eq!((answer, told), (Err(Ended), Err(Ended)));
+    assert_eq!(mailbox.tell(Command::Add(1)).await, Err(Ended));
+}
+
+#[tokio::test]
+async fn a_thread_answers_questions() {
+    let (mailbox, inbox) = queue(4);
+    let owner = std::thread::spawn(move || {
+        let mut sum = 0;
+        loop {
+            match inbox.next(None) {
+                Next::Command(Command::Add(number)) => sum += number,
+                Next::Command(Command::Sum(reply)) => drop(reply.send(sum)),
+                Next::Idle => {}
+                Next::Closed => return,
+            }
+        }
+    });
+    for number in 1..=4 {
+        assert!(mailbox.tell(Command::Add(number)).await.is_ok());
+    }
+    assert_eq!(mailbox.ask(Command::Sum).await, Ok(10));
+    drop(mailbox);
+    assert!(owner.join().is_ok());
 }

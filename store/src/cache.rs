@@ -1,18 +1,21 @@
 //! The node's cache: the last that was seen of the shared store, so that a restarted agent can work while the store is
-//! away. Written behind, never waited for; losing it costs nothing but that.
+//! away. It is written behind the agent's back and never waited for; where it is lost, only that ability is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter;
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mailbox::{Ended, Mailbox};
 use rusqlite::types::Type;
 use rusqlite::{Transaction, params};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use types::Update;
+use types::update::Repeated;
 
-use crate::database::{Database, DatabaseError, IDLE};
+use crate::database::{Database, DatabaseError, FOLD_AFTER};
 use crate::{Entry, Key, Version, tasks};
 
 /// The number of the file's layout.
@@ -22,11 +25,16 @@ const TABLES: &str = "CREATE TABLE entry (key TEXT NOT NULL PRIMARY KEY, value B
                       version INTEGER NOT NULL, created INTEGER NOT NULL) WITHOUT ROWID, STRICT; \
                       CREATE TABLE listed (prefix TEXT NOT NULL PRIMARY KEY) WITHOUT ROWID, STRICT";
 
+/// So many questions wait for the thread; the next waits for a place.
+const QUESTIONS: usize = 64;
+
 /// A handle on the cache; clones share it. A thread of its own owns the file.
 #[derive(Debug, Clone)]
 pub struct Cache {
     /// What is not written yet; shared with the thread.
     pending: Arc<Mutex<Pending>>,
+    /// What the thread is asked; rings the bell.
+    questions: Mailbox<Question>,
     /// Wakes the thread. Holds one ring: more would say nothing new.
     bell: SyncSender<()>,
     /// The file, for errors.
@@ -36,16 +44,15 @@ pub struct Cache {
 /// What the thread will do next. Bounded by the number of keys, because a key's later change replaces its earlier one.
 #[derive(Debug, Default)]
 struct Pending {
-    /// Prefixes that are being listed anew, with the keys seen since their `Restart`.
-    listing: BTreeMap<Key, BTreeSet<Key>>,
+    /// What the sources of the prefixes have repeated since they began to list anew.
+    listing: BTreeMap<Key, Repeated<Key>>,
     /// Prefixes that were listed anew: keys that were not seen go. To be done before `changes`.
     listed: BTreeMap<Key, BTreeSet<Key>>,
     /// The latest state of keys; none: deleted.
     changes: BTreeMap<Key, Option<Entry>>,
-    /// Questions, to be answered after the changes were written.
-    questions: Vec<Question>,
 }
 
+/// A question to the thread. It is answered when what was put before it has been written, or could not be.
 #[derive(Debug)]
 enum Question {
     Load { prefix: Key, reply: oneshot::Sender<Result<Vec<Entry>, DatabaseError>> },
@@ -55,16 +62,16 @@ enum Question {
 
 impl Cache {
     /// Opens the file, made where it is missing, and starts its thread. A damaged cache, or one of a newer layout, is thrown
-    /// away and made anew, which is said.
+    /// away and made anew, which is logged.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DatabaseError> {
         let path = path.as_ref().to_owned();
         let database = match Database::open(&path, LAYOUT, TABLES) {
             Err(error @ (DatabaseError::Damaged { .. } | DatabaseError::Newer { .. })) => {
-                tracing::warn!(%error, "the cache is thrown away and made anew");
+                tracing::warn!(%error, "the cache of the shared store cannot be used; it is thrown away and made anew");
                 for suffix in ["", "-wal", "-shm"] {
                     let mut file = path.as_os_str().to_owned();
                     file.push(suffix);
-                    // Absent is as good.
+                    // A file that is not there is removed already; one that cannot be removed makes the next open fail.
                     let _ = std::fs::remove_file(file);
                 }
                 Database::open(&path, LAYOUT, TABLES)?
@@ -73,17 +80,25 @@ impl Cache {
         };
         let pending = Arc::new(Mutex::new(Pending::default()));
         let (bell, rings) = sync_channel(1);
+        let (to_thread, questions) = mpsc::channel(QUESTIONS);
         let shared = Arc::clone(&pending);
-        tasks::database_thread("cache", move || serve(database, &shared, &rings))
+        tasks::database_thread("cache", move || serve(database, &shared, questions, &rings))
             .map_err(|error| DatabaseError::Io { path: path.clone(), what: error.to_string() })?;
-        Ok(Self { pending, bell, path })
+        let rung = bell.clone();
+        let questions = Mailbox::waking(to_thread, move || ring(&rung));
+        Ok(Self { pending, questions, bell, path })
     }
 
     /// Takes note of an update of the watch on `prefix`; returns at once. After `Restart` and `InSync`, what was not set
     /// in between is forgotten.
     pub fn put(&self, prefix: &Key, update: &Update<Key, Entry>) {
+        self.take(prefix, update.clone());
+    }
+
+    /// As [`Cache::put`], of an update that nobody else needs.
+    pub(crate) fn take(&self, prefix: &Key, update: Update<Key, Entry>) {
         lock(&self.pending).put(prefix, update);
-        self.ring();
+        ring(&self.bell);
     }
 
     /// The last seen entries under `prefix`, in the order of their keys.
@@ -108,40 +123,27 @@ impl Cache {
         &self,
         question: impl FnOnce(oneshot::Sender<Result<T, DatabaseError>>) -> Question,
     ) -> Result<T, DatabaseError> {
-        let (reply, answer) = oneshot::channel();
-        lock(&self.pending).questions.push(question(reply));
-        self.ring();
-        answer.await.unwrap_or_else(|_| Err(DatabaseError::Closed { path: self.path.clone() }))
-    }
-
-    fn ring(&self) {
-        // Full: the thread will look anyway. Disconnected: the process ends.
-        let _ = self.bell.try_send(());
+        self.questions.ask(question).await.map_err(|Ended| DatabaseError::Closed { path: self.path.clone() })?
     }
 }
 
+/// Wakes the thread. A bell that holds a ring already says that the thread will look anyway; a thread that has ended has
+/// nothing to look at.
+fn ring(bell: &SyncSender<()>) {
+    let _ = bell.try_send(());
+}
+
 impl Pending {
-    fn put(&mut self, prefix: &Key, update: &Update<Key, Entry>) {
+    fn put(&mut self, prefix: &Key, update: Update<Key, Entry>) {
+        if let Some(named) = self.listing.entry(prefix.clone()).or_default().follow(&update) {
+            let stale = |key: &Key| key.is_under(prefix) && !named.contains(key);
+            self.changes.retain(|key, _| !stale(key));
+            self.listed.insert(prefix.clone(), named);
+        }
         match update {
-            Update::Restart => {
-                self.listing.insert(prefix.clone(), BTreeSet::new());
-            }
-            Update::Set(key, entry) => {
-                if let Some(seen) = self.listing.get_mut(prefix) {
-                    seen.insert(key.clone());
-                }
-                self.changes.insert(key.clone(), Some(entry.clone()));
-            }
-            Update::Delete(key) => {
-                self.changes.insert(key.clone(), None);
-            }
-            Update::InSync => {
-                if let Some(seen) = self.listing.remove(prefix) {
-                    let stale = |key: &Key| key.is_under(prefix) && !seen.contains(key);
-                    self.changes.retain(|key, _| !stale(key));
-                    self.listed.insert(prefix.clone(), seen);
-                }
-            }
+            Update::Set(key, entry) => drop(self.changes.insert(key, Some(entry))),
+            Update::Delete(key) => drop(self.changes.insert(key, None)),
+            Update::Restart | Update::InSync => {}
         }
     }
 
@@ -168,33 +170,37 @@ struct Batch {
     changes: BTreeMap<Key, Option<Entry>>,
 }
 
-/// The thread.
-fn serve(mut database: Database, pending: &Mutex<Pending>, rings: &Receiver<()>) {
+/// The thread. Ends when the last handle is gone and all is written.
+fn serve(
+    mut database: Database,
+    pending: &Mutex<Pending>,
+    mut questions: mpsc::Receiver<Question>,
+    rings: &Receiver<()>,
+) {
     let mut failing = false;
     loop {
-        let idle = if failing { Some(IDLE) } else { database.idle() };
+        let idle = if failing { Some(FOLD_AFTER) } else { database.idle() };
         let rung = match idle {
             Some(idle) => rings.recv_timeout(idle),
             None => rings.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         if rung == Err(RecvTimeoutError::Timeout) && !failing {
-            // Says nothing to anybody: the next write meets the same disk.
+            // A failure is told to nobody here: the next write meets the same disk and tells it.
             let _ = database.fold();
             continue;
         }
-        let (batch, questions) = {
-            let mut pending = lock(pending);
-            (pending.take(), mem::take(&mut pending.questions))
-        };
+        // Taken before the changes: whatever was put before a question was asked is written before it is answered.
+        let asked: Vec<Question> = iter::from_fn(|| questions.try_recv().ok()).collect();
+        let batch = lock(pending).take();
         let written = database.transaction(|transaction| write(transaction, &batch));
         if let Err(error) = &written {
             if !failing {
-                tracing::warn!(%error, "the cache is not written; a restart while the store is away would see older data");
+                tracing::warn!(%error, "the cache of the shared store cannot be written; a restart while the store is away would see older data");
             }
             lock(pending).put_back(batch);
         }
         failing = written.is_err();
-        for question in questions {
+        for question in asked {
             answer(&database, question, &written);
         }
         database.fold_large();
@@ -205,7 +211,7 @@ fn serve(mut database: Database, pending: &Mutex<Pending>, rings: &Receiver<()>)
     }
 }
 
-/// The asker may have stopped waiting.
+/// Answers a question; nobody hears it where the asker has stopped waiting.
 fn answer(database: &Database, question: Question, written: &Result<(), DatabaseError>) {
     match question {
         Question::Load { prefix, reply } => {

@@ -21,15 +21,15 @@ pub struct Cached<S> {
     /// What was last seen of it.
     cache: Cache,
     /// So long a watch waits for the store before it turns to the cache.
-    patience: Duration,
+    store_wait: Duration,
     /// The watches.
     tasks: Tasks,
 }
 
 impl<S: Store> Cached<S> {
     /// Puts the cache before the store.
-    pub fn new(store: S, cache: Cache, patience: Duration) -> Self {
-        Self { store, cache, patience, tasks: Tasks::new() }
+    pub fn new(store: S, cache: Cache, store_wait: Duration) -> Self {
+        Self { store, cache, store_wait, tasks: Tasks::new() }
     }
 
     /// The store itself.
@@ -40,7 +40,7 @@ impl<S: Store> Cached<S> {
     /// Ends the watches and waits until what they have seen is in the cache. The store is left open.
     pub async fn close(&self) {
         self.tasks.close().await;
-        // The cache has said what is wrong with it.
+        // The cache has logged what is wrong with it.
         let _ = self.cache.flush().await;
     }
 }
@@ -56,8 +56,8 @@ impl<S: Store> Store for Cached<S> {
 
     fn watch(&self, prefix: Key) -> mpsc::Receiver<Update<Key, Entry>> {
         let from = self.store.watch(prefix.clone());
-        let (cache, patience) = (self.cache.clone(), self.patience);
-        self.tasks.watch(|to, closed| follow(prefix, from, cache, patience, to, closed))
+        let (cache, store_wait) = (self.cache.clone(), self.store_wait);
+        self.tasks.watch(|to, closed| follow(prefix, from, cache, store_wait, to, closed))
     }
 
     fn transact(&self, checks: Vec<Check>, writes: Vec<Write>) -> BoxFuture<'_, Result<Outcome, StoreError>> {
@@ -96,56 +96,117 @@ async fn follow(
     prefix: Key,
     from: mpsc::Receiver<Update<Key, Entry>>,
     cache: Cache,
-    patience: Duration,
+    store_wait: Duration,
     to: mpsc::Sender<Update<Key, Entry>>,
     closed: CancellationToken,
 ) {
     tokio::select! {
-        () = remembered(prefix, from, cache, patience, to.clone()) => {}
+        () = remembered(prefix, from, cache, store_wait, to.clone()) => {}
         () = to.closed() => {}
         () = closed.cancelled() => {}
     }
 }
 
-/// Passes on what a source says of the keys under `prefix`, and writes it behind to the cache. Where the source says
-/// nothing for as long as `patience`, what the cache knows comes first, as [`Cached`] has it. Ends with the source, or when
-/// nobody listens any more.
+/// How a source's objects are kept in the cache. They travel as the source gives them and are decoded from the cache only
+/// where the source is away.
+pub trait CacheForm: 'static {
+    /// What the source calls an object.
+    type Key: Send;
+    /// What it says of one.
+    type Value: Send;
+
+    /// Where the cache keeps an object of this name. An object that has no place there is nobody's: it is not passed on
+    /// either, so that what a restart brings back is what was there before.
+    fn key(name: &Self::Key) -> Option<Key>;
+
+    /// What the cache keeps of an object of this name, under this key.
+    fn entry(name: &Self::Key, key: Key, value: &Self::Value) -> Entry;
+
+    /// The object of an entry; none where it cannot be read and is as good as absent.
+    fn object(entry: Entry) -> Option<(Self::Key, Self::Value)>;
+}
+
+/// Objects that are entries of the shared store.
+enum AsStored {}
+
+impl CacheForm for AsStored {
+    type Key = Key;
+    type Value = Entry;
+
+    fn key(key: &Key) -> Option<Key> {
+        Some(key.clone())
+    }
+
+    fn entry(_: &Key, _: Key, value: &Entry) -> Entry {
+        value.clone()
+    }
+
+    fn object(entry: Entry) -> Option<(Key, Entry)> {
+        Some((entry.key.clone(), entry))
+    }
+}
+
+/// [`remembered_as`], for objects that are entries.
 pub async fn remembered(
     prefix: Key,
-    mut from: mpsc::Receiver<Update<Key, Entry>>,
+    from: mpsc::Receiver<Update<Key, Entry>>,
     cache: Cache,
-    patience: Duration,
+    store_wait: Duration,
     to: mpsc::Sender<Update<Key, Entry>>,
 ) {
-    let mut next = match tokio::time::timeout(patience, answer(&mut from)).await {
+    remembered_as::<AsStored>(prefix, from, cache, store_wait, to).await;
+}
+
+/// Passes on what a source says, and writes it behind to the cache, under keys that begin with `prefix`. Where the source
+/// says nothing for as long as `store_wait`, what the cache knows comes first, as [`Cached`] has it. Ends with the source, or
+/// when nobody listens any more.
+pub async fn remembered_as<F: CacheForm>(
+    prefix: Key,
+    mut from: mpsc::Receiver<Update<F::Key, F::Value>>,
+    cache: Cache,
+    store_wait: Duration,
+    to: mpsc::Sender<Update<F::Key, F::Value>>,
+) {
+    let mut next = match tokio::time::timeout(store_wait, answer(&mut from)).await {
         Ok(answer) => answer,
         Err(_) => {
-            for update in last_seen(&cache, &prefix).await {
-                if to.send(update).await.is_err() {
-                    return;
+            if let Some(entries) = last_seen(&cache, &prefix).await {
+                for update in Update::listing(entries.into_iter().filter_map(F::object)) {
+                    if to.send(update).await.is_err() {
+                        return;
+                    }
                 }
             }
             answer(&mut from).await
         }
     };
     if next.is_some() {
-        cache.put(&prefix, &Update::Restart);
+        cache.take(&prefix, Update::Restart);
         if to.send(Update::Restart).await.is_err() {
             return;
         }
     }
     while let Some(update) = next {
-        cache.put(&prefix, &update);
-        if to.send(update).await.is_err() {
-            return;
+        if let Some(entry) = written::<F>(&update) {
+            cache.take(&prefix, entry);
+            if to.send(update).await.is_err() {
+                return;
+            }
         }
         next = from.recv().await;
     }
 }
 
+/// An update as the cache takes it; none where it is about an object that has no place there.
+fn written<F: CacheForm>(update: &Update<F::Key, F::Value>) -> Option<Update<Key, Entry>> {
+    let keyed = update.as_ref().filter_map(|name| Some((name, F::key(name)?)))?;
+    let kept = keyed.map(|keyed| keyed, |(name, key), value| F::entry(name, key.clone(), value));
+    Some(kept.map(|(_, key)| key, |_, entry| entry))
+}
+
 /// The first that the store says of its state. A watch says `Restart` when it begins to list, before the store has
 /// answered: what follows shows that it is there.
-async fn answer(from: &mut mpsc::Receiver<Update<Key, Entry>>) -> Option<Update<Key, Entry>> {
+async fn answer<K, V>(from: &mut mpsc::Receiver<Update<K, V>>) -> Option<Update<K, V>> {
     loop {
         match from.recv().await {
             Some(Update::Restart) => {}
@@ -154,18 +215,17 @@ async fn answer(from: &mut mpsc::Receiver<Update<Key, Entry>>) -> Option<Update<
     }
 }
 
-/// The cached listing as a watch reports it; nothing, where nothing is known or the cache cannot be read.
-async fn last_seen(cache: &Cache, prefix: &Key) -> Vec<Update<Key, Entry>> {
+/// The cached entries; none where it is not known what there is, or the cache cannot be read.
+async fn last_seen(cache: &Cache, prefix: &Key) -> Option<Vec<Entry>> {
     match cache.load_complete(prefix).await {
         Ok(Some(entries)) => {
-            tracing::warn!(%prefix, entries = entries.len(), "the store does not answer; going on with what was last seen");
-            let sets = entries.into_iter().map(|entry| Update::Set(entry.key.clone(), entry));
-            std::iter::once(Update::Restart).chain(sets).chain([Update::InSync]).collect()
+            tracing::warn!(%prefix, entries = entries.len(), "the store does not answer; these entries are used as they were last seen");
+            Some(entries)
         }
-        Ok(None) => Vec::new(),
+        Ok(None) => None,
         Err(error) => {
-            tracing::warn!(%prefix, %error, "the store does not answer, and the cache cannot be read");
-            Vec::new()
+            tracing::warn!(%prefix, %error, "the store does not answer, and what was last seen of it cannot be read from the cache");
+            None
         }
     }
 }

@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, Transaction};
 use crate::state_dir::private_file;
 
 /// After so long without a request, the log is folded in.
-pub(crate) const IDLE: Duration = Duration::from_secs(1);
+pub(crate) const FOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// A log of this size is folded in without waiting for an idle moment.
 const LARGE_LOG: u64 = 8 << 20;
@@ -133,11 +133,11 @@ impl Database {
 
     /// How long the owner should wait for a request before it calls [`Database::fold`]; none: there is nothing to fold.
     pub(crate) const fn idle(&self) -> Option<Duration> {
-        if self.unfolded { Some(IDLE) } else { None }
+        if self.unfolded { Some(FOLD_AFTER) } else { None }
     }
 
-    /// To be called after a round of commits: folds the log in when it is large. What goes wrong will go wrong again at
-    /// the next commit, whose caller is told.
+    /// To be called after commits: folds the log in when it is large. A failure is told to nobody here: the next commit
+    /// meets the same disk, and its caller is told.
     pub(crate) fn fold_large(&mut self) {
         if fs::metadata(&self.log).is_ok_and(|log| log.len() > LARGE_LOG) {
             let _ = self.fold();

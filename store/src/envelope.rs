@@ -1,7 +1,11 @@
 //! The envelope of every value in the shared store: `{"version":1,"spec":...}`.
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::Key;
 
@@ -40,56 +44,83 @@ pub fn encode<T: Serialize>(spec: &T) -> Vec<u8> {
     serde_json::to_vec(&Envelope { version: VALUE_VERSION, spec }).unwrap_or_else(|_| b"null".to_vec())
 }
 
-/// Unwraps a value from the store. The version is looked at first, so that a newer value is refused for being newer and
-/// not for a field that happens to be unknown.
+/// Unwraps a value from the store, in one pass over it. The version counts first, so that a newer value is refused for being
+/// newer and not for a field that happens to be unknown.
 pub fn decode<T: DeserializeOwned>(key: &Key, value: &[u8]) -> Result<T, DecodeError> {
-    #[derive(Deserialize)]
-    struct Stamp {
-        version: u64,
+    let malformed = |what: String| DecodeError::Malformed { key: key.clone(), what };
+    match serde_json::from_slice(value).map_err(|error| malformed(error.to_string()))? {
+        Envelope::Of(spec) => Ok(spec),
+        Envelope::Newer(found) => Err(DecodeError::Newer { key: key.clone(), found }),
+        Envelope::Older => Err(malformed("value version 0".to_owned())),
     }
-    #[derive(Deserialize)]
-    struct Envelope<T> {
-        spec: T,
+}
+
+/// A value of the store, as far as its version lets it be read.
+enum Envelope<T> {
+    /// Of a version that this build reads.
+    Of(T),
+    /// Of this version, which is newer.
+    Newer(u64),
+    /// Of version 0, which nobody has ever written.
+    Older,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Field {
+    Version,
+    Spec,
+    #[serde(other)]
+    Unknown,
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Envelope<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EnvelopeVisitor(PhantomData))
     }
-    let malformed = |error: serde_json::Error| DecodeError::Malformed { key: key.clone(), what: error.to_string() };
-    let stamp: Stamp = serde_json::from_slice(value).map_err(malformed)?;
-    match stamp.version {
-        found if found > u64::from(VALUE_VERSION) => Err(DecodeError::Newer { key: key.clone(), found }),
-        0 => Err(DecodeError::Malformed { key: key.clone(), what: "value version 0".to_owned() }),
-        _ => serde_json::from_slice::<Envelope<T>>(value).map(|envelope| envelope.spec).map_err(malformed),
+}
+
+struct EnvelopeVisitor<T>(PhantomData<T>);
+
+impl<'de, T: DeserializeOwned> Visitor<'de> for EnvelopeVisitor<T> {
+    type Value = Envelope<T>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value with its version")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Envelope<T>, A::Error> {
+        const NEWEST: u64 = VALUE_VERSION as u64;
+        let mut version = None;
+        let mut spec = None;
+        // What came before its version; nothing that Manx has written.
+        let mut unversioned: Option<Value> = None;
+        while let Some(field) = fields.next_key()? {
+            match (field, version) {
+                (Field::Version, None) => version = Some(fields.next_value::<u64>()?),
+                (Field::Version, Some(_)) => return Err(A::Error::duplicate_field("version")),
+                (Field::Spec, _) if spec.is_some() || unversioned.is_some() => {
+                    return Err(A::Error::duplicate_field("spec"));
+                }
+                (Field::Spec, None) => unversioned = Some(fields.next_value()?),
+                (Field::Spec, Some(1..=NEWEST)) => spec = Some(fields.next_value()?),
+                (Field::Spec, Some(_)) | (Field::Unknown, _) => {
+                    fields.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        match version {
+            None => Err(A::Error::missing_field("version")),
+            Some(0) => Ok(Envelope::Older),
+            Some(1..=NEWEST) => match (spec, unversioned) {
+                (Some(spec), _) => Ok(Envelope::Of(spec)),
+                (None, Some(value)) => T::deserialize(value).map(Envelope::Of).map_err(A::Error::custom),
+                (None, None) => Err(A::Error::missing_field("spec")),
+            },
+            Some(found) => Ok(Envelope::Newer(found)),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key() -> Key {
-        Key::new("blocks/10.0.0.0-26").unwrap()
-    }
-
-    #[test]
-    fn a_value_comes_back_as_it_was_wrapped() {
-        let bytes = encode(&vec![1_u8, 2]);
-        assert_eq!(bytes, br#"{"version":1,"spec":[1,2]}"#);
-        assert_eq!(decode::<Vec<u8>>(&key(), &bytes), Ok(vec![1, 2]));
-    }
-
-    #[test]
-    fn a_newer_value_is_refused_by_name_whatever_it_holds() {
-        let error = decode::<u8>(&key(), br#"{"version":2,"specification":{}}"#).unwrap_err();
-        assert_eq!(error, DecodeError::Newer { key: key(), found: 2 });
-        assert_eq!(
-            error.to_string(),
-            "blocks/10.0.0.0-26: value version 2 is newer than 1, which is what this build reads"
-        );
-    }
-
-    #[test]
-    fn what_is_not_an_envelope_is_refused_with_its_key() {
-        for bad in [&b""[..], b"null", b"7", br#"{"spec":1}"#, br#"{"version":1}"#, br#"{"version":0,"spec":1}"#] {
-            let error = decode::<u8>(&key(), bad).unwrap_err().to_string();
-            assert!(error.starts_with("blocks/10.0.0.0-26: "), "{error}");
-        }
-    }
-}
+mod tests;

@@ -1,5 +1,7 @@
 //! What can go wrong with a store, split by who can mend it.
 
+use mailbox::Ended;
+
 use crate::{Key, SessionId};
 
 /// A call on a store failed.
@@ -54,6 +56,13 @@ pub enum StoreError {
     /// The store was closed; only while the process ends.
     #[error("the store is closed")]
     Closed,
+}
+
+impl From<Ended> for StoreError {
+    /// The thread that owns a store's file ends when the store is closed.
+    fn from(Ended: Ended) -> Self {
+        Self::Closed
+    }
 }
 
 impl StoreError {

@@ -95,7 +95,10 @@ impl History {
         *position =
             Some(Position { incarnation: revisions.incarnation().clone(), revision: revisions.version().count() });
         changes.map_or_else(
-            || anew(revisions.listing(prefix).entries),
+            || {
+                let entries = revisions.listing(prefix).entries;
+                Update::listing(entries.into_iter().map(|entry| (entry.key.clone(), entry))).collect()
+            },
             |changes| changes.into_iter().map(update).collect(),
         )
     }
@@ -103,11 +106,6 @@ impl History {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn anew(entries: Vec<Entry>) -> Vec<Update<Key, Entry>> {
-    let sets = entries.into_iter().map(|entry| Update::Set(entry.key.clone(), entry));
-    std::iter::once(Update::Restart).chain(sets).chain([Update::InSync]).collect()
 }
 
 fn update(change: Change) -> Update<Key, Entry> {

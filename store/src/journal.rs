@@ -4,11 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use mailbox::{Ended, Inbox, Mailbox, Next, queue};
 use rusqlite::{Transaction, params};
 use tokio::sync::oneshot;
 
 use crate::database::{Database, DatabaseError};
-use crate::queue::{Inbox, Next, Requests, queue};
 use crate::tasks;
 
 /// The journal failed.
@@ -21,23 +21,23 @@ const TABLES: &str = "CREATE TABLE row (kind TEXT NOT NULL, key TEXT NOT NULL, v
                       PRIMARY KEY (kind, key)) WITHOUT ROWID, STRICT";
 
 /// So many commits wait at most; the next waits for a place.
-const QUEUE: usize = 1024;
+const WAITING_REQUESTS: usize = 1024;
 
 /// So many commits share a transaction at most.
-const GROUP: usize = 64;
+const COMMITS_PER_TRANSACTION: usize = 64;
 
 /// A handle on the journal; clones share it. A thread of its own owns the file.
 #[derive(Debug, Clone)]
 pub struct Journal {
     /// To the thread.
-    requests: Requests<Request>,
+    requests: Mailbox<Request>,
     /// The file, for errors.
     path: PathBuf,
 }
 
 /// What a row is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Table {
+pub enum RowKind {
     /// Single facts: boot id, instance id, last confirmation.
     Meta,
     /// Workload endpoints, by their id.
@@ -48,7 +48,7 @@ pub enum Table {
     Block,
 }
 
-impl Table {
+impl RowKind {
     const ALL: [Self; 4] = [Self::Meta, Self::Endpoint, Self::CoolDown, Self::Block];
 
     const fn as_str(self) -> &'static str {
@@ -64,9 +64,9 @@ impl Table {
 /// A row of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Row {
-    /// The table.
-    pub table: Table,
-    /// The key, unique in its table.
+    /// What it is about.
+    pub kind: RowKind,
+    /// The key, unique among the rows of its kind.
     pub key: String,
     /// The value.
     pub value: Vec<u8>,
@@ -79,24 +79,24 @@ pub enum JournalWrite {
     Put(Row),
     /// Removes a row; an absent one is no error.
     Delete {
-        /// The table.
-        table: Table,
+        /// What the row is about.
+        kind: RowKind,
         /// The key.
         key: String,
     },
-    /// Removes all rows of a table.
-    Clear(Table),
+    /// Removes all rows of a kind.
+    Clear(RowKind),
 }
 
 impl JournalWrite {
     /// Writes a row.
-    pub fn put(table: Table, key: impl Into<String>, value: Vec<u8>) -> Self {
-        Self::Put(Row { table, key: key.into(), value })
+    pub fn put(kind: RowKind, key: impl Into<String>, value: Vec<u8>) -> Self {
+        Self::Put(Row { kind, key: key.into(), value })
     }
 
     /// Removes a row.
-    pub fn delete(table: Table, key: impl Into<String>) -> Self {
-        Self::Delete { table, key: key.into() }
+    pub fn delete(kind: RowKind, key: impl Into<String>) -> Self {
+        Self::Delete { kind, key: key.into() }
     }
 }
 
@@ -119,7 +119,7 @@ impl Journal {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, JournalError> {
         let path = path.as_ref().to_owned();
         let database = Database::open(&path, LAYOUT, TABLES)?;
-        let (requests, inbox) = queue(QUEUE);
+        let (requests, inbox) = queue(WAITING_REQUESTS);
         tasks::database_thread("journal", move || serve(database, &inbox))
             .map_err(|error| JournalError::Io { path: path.clone(), what: error.to_string() })?;
         Ok(Self { requests, path })
@@ -132,29 +132,26 @@ impl Journal {
         self.ask(|reply| Request::Commit(Commit { writes, reply })).await?
     }
 
-    /// All rows, in the order of tables and keys, with every commit that returned before.
+    /// All rows, in the order of their kinds (by their names in the file) and keys, with every commit that returned before.
     pub async fn load(&self) -> Result<Vec<Row>, JournalError> {
         self.ask(Request::Load).await?
     }
 
     /// The value of one row, if it is there.
-    pub async fn value(&self, table: Table, key: &str) -> Result<Option<Vec<u8>>, JournalError> {
+    pub async fn value(&self, kind: RowKind, key: &str) -> Result<Option<Vec<u8>>, JournalError> {
         let rows = self.load().await?;
-        Ok(rows.into_iter().find(|row| row.table == table && row.key == key).map(|row| row.value))
+        Ok(rows.into_iter().find(|row| row.kind == kind && row.key == key).map(|row| row.value))
     }
 
     /// Folds the log into the file and ends the thread; later calls fail with [`DatabaseError::Closed`]. Not needed for
     /// safety: it only spares the next start some reading.
     pub async fn close(&self) {
-        // Closed already: nothing to do.
+        // The thread has ended already, which is what was wanted.
         let _ = self.ask(Request::Close).await;
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, JournalError> {
-        let closed = || JournalError::Closed { path: self.path.clone() };
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())
+        self.requests.ask(request).await.map_err(|Ended| JournalError::Closed { path: self.path.clone() })
     }
 }
 
@@ -162,17 +159,17 @@ impl Journal {
 fn serve(mut database: Database, inbox: &Inbox<Request>) {
     let mut left_over = None;
     loop {
-        let next = left_over.take().map_or_else(|| inbox.next(database.idle()), Next::Request);
+        let next = left_over.take().map_or_else(|| inbox.next(database.idle()), Next::Command);
         match next {
-            Next::Request(Request::Commit(first)) => {
+            Next::Command(Request::Commit(first)) => {
                 left_over = commit_group(&mut database, first, inbox);
                 database.fold_large();
             }
-            Next::Request(Request::Load(reply)) => {
-                // The caller may have stopped waiting; so below.
+            Next::Command(Request::Load(reply)) => {
+                // Nobody takes the answer where the caller has stopped waiting; the same holds for the answers below.
                 let _ = reply.send(load(&database));
             }
-            Next::Request(Request::Close(reply)) => {
+            Next::Command(Request::Close(reply)) => {
                 let _ = database.fold();
                 drop(database);
                 let _ = reply.send(());
@@ -194,7 +191,7 @@ fn serve(mut database: Database, inbox: &Inbox<Request>) {
 fn commit_group(database: &mut Database, first: Commit, inbox: &Inbox<Request>) -> Option<Request> {
     let mut group = vec![first];
     let mut left_over = None;
-    while group.len() < GROUP && left_over.is_none() {
+    while group.len() < COMMITS_PER_TRANSACTION && left_over.is_none() {
         match inbox.waiting() {
             Some(Request::Commit(commit)) => group.push(commit),
             other => {
@@ -220,12 +217,12 @@ fn write(transaction: &Transaction<'_>, writes: &[JournalWrite]) -> rusqlite::Re
         match write {
             JournalWrite::Put(row) => transaction
                 .prepare_cached("INSERT OR REPLACE INTO row (kind, key, value) VALUES (?1, ?2, ?3)")?
-                .execute(params![row.table.as_str(), row.key, row.value])?,
-            JournalWrite::Delete { table, key } => transaction
+                .execute(params![row.kind.as_str(), row.key, row.value])?,
+            JournalWrite::Delete { kind, key } => transaction
                 .prepare_cached("DELETE FROM row WHERE kind = ?1 AND key = ?2")?
-                .execute(params![table.as_str(), key])?,
-            JournalWrite::Clear(table) => {
-                transaction.prepare_cached("DELETE FROM row WHERE kind = ?1")?.execute([table.as_str()])?
+                .execute(params![kind.as_str(), key])?,
+            JournalWrite::Clear(kind) => {
+                transaction.prepare_cached("DELETE FROM row WHERE kind = ?1")?.execute([kind.as_str()])?
             }
         };
     }
@@ -239,12 +236,12 @@ fn load(database: &Database) -> Result<Vec<Row>, JournalError> {
         rows.collect()
     })?;
     let read = |(kind, key, value): (String, String, Vec<u8>)| {
-        let table = Table::ALL.into_iter().find(|table| table.as_str() == kind);
-        let table = table.ok_or_else(|| JournalError::Damaged {
+        let known = RowKind::ALL.into_iter().find(|known| known.as_str() == kind);
+        let kind = known.ok_or_else(|| JournalError::Damaged {
             path: database.path().to_owned(),
             what: format!("a row of the unknown kind {kind:?}"),
         })?;
-        Ok(Row { table, key, value })
+        Ok(Row { kind, key, value })
     };
     rows.into_iter().map(read).collect()
 }

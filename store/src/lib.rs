@@ -13,7 +13,6 @@ mod database;
 mod envelope;
 mod error;
 mod history;
-mod queue;
 mod revisions;
 mod schema;
 mod session;
@@ -34,7 +33,7 @@ use tokio::sync::mpsc;
 use types::Update;
 
 pub use cache::Cache;
-pub use cached::{Cached, remembered};
+pub use cached::{CacheForm, Cached, remembered, remembered_as};
 pub use data::{
     Check, Entry, Expect, Incarnation, Key, KeyError, Listing, MAX_TRANSACTION, MAX_TRANSACTION_BYTES, Outcome,
     SessionId, Version, Write,
@@ -43,7 +42,7 @@ pub use database::DatabaseError;
 pub use envelope::{DecodeError, VALUE_VERSION, decode, encode};
 pub use error::StoreError;
 pub use etcd::{Etcd, EtcdConfig, Password};
-pub use journal::{Journal, JournalError, JournalWrite, Row, Table};
+pub use journal::{Journal, JournalError, JournalWrite, Row, RowKind};
 pub use local::Local;
 pub use memory::Memory;
 pub use schema::{SCHEMA_VERSION, SchemaError, check_schema};

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use mailbox::{Inbox, Mailbox, Next, queue};
 use rusqlite::types::Type;
 use rusqlite::{Transaction, params};
 use tokio::sync::{mpsc, oneshot};
@@ -21,7 +22,6 @@ use types::Update;
 use crate::data::validate;
 use crate::database::{Database, DatabaseError};
 use crate::history::History;
-use crate::queue::{Inbox, Next, Requests, queue};
 use crate::revisions::{Change, Held, Revisions};
 use crate::session::Keeper;
 use crate::tasks::{self, Tasks};
@@ -37,7 +37,7 @@ const TABLES: &str = "CREATE TABLE entry (key TEXT NOT NULL PRIMARY KEY, value B
                       incarnation TEXT NOT NULL, revision INTEGER NOT NULL) STRICT";
 
 /// So many requests wait at most; the next waits for a place.
-const QUEUE: usize = 256;
+const WAITING_REQUESTS: usize = 256;
 
 /// The store.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct Local {
     /// The entries; shared with the watches and with the thread, which alone changes them.
     history: Arc<History>,
     /// To the thread.
-    requests: Requests<Request>,
+    requests: Mailbox<Request>,
     /// Watches and sessions.
     tasks: Tasks,
 }
@@ -64,7 +64,7 @@ impl Local {
         let path = path.as_ref().to_owned();
         let mut database = Database::open(&path, LAYOUT, TABLES)?;
         let history = Arc::new(History::new(load(&mut database)?));
-        let (requests, inbox) = queue(QUEUE);
+        let (requests, inbox) = queue(WAITING_REQUESTS);
         let file = File {
             database,
             history: Arc::clone(&history),
@@ -80,8 +80,8 @@ impl Local {
     /// [`StoreError::Closed`].
     pub async fn close(&self) {
         self.tasks.close().await;
-        // Closed already: nothing to do.
-        let _ = ask(&self.requests, |reply| Request::Close { reply }).await;
+        // The thread has ended already, which is what was wanted.
+        let _ = self.requests.ask(|reply| Request::Close { reply }).await;
     }
 }
 
@@ -104,14 +104,14 @@ impl Store for Local {
     fn transact(&self, checks: Vec<Check>, writes: Vec<Write>) -> BoxFuture<'_, Result<Outcome, StoreError>> {
         async move {
             validate(&checks, &writes)?;
-            ask(&self.requests, |reply| Request::Transact { checks, writes, reply }).await?
+            self.requests.ask(|reply| Request::Transact { checks, writes, reply }).await?
         }
         .boxed()
     }
 
     fn session(&self, ttl: Duration) -> BoxFuture<'_, Result<Session, StoreError>> {
         async move {
-            let (session, keeper) = ask(&self.requests, |reply| Request::OpenSession { reply }).await?;
+            let (session, keeper) = self.requests.ask(|reply| Request::OpenSession { reply }).await?;
             self.tasks.session(keep(self.requests.clone(), keeper, ttl));
             Ok(session)
         }
@@ -119,29 +119,23 @@ impl Store for Local {
     }
 }
 
-async fn ask<T>(
-    requests: &Requests<Request>,
-    request: impl FnOnce(oneshot::Sender<T>) -> Request,
-) -> Result<T, StoreError> {
-    let (reply, answer) = oneshot::channel();
-    requests.send(request(reply)).await.map_err(|_| StoreError::Closed)?;
-    answer.await.map_err(|_| StoreError::Closed)
-}
-
 /// In the process that a session cannot outlive there is nothing to keep alive: ends it when told to, or `ttl` after it
 /// was dropped.
-async fn keep(requests: Requests<Request>, keeper: Keeper, ttl: Duration) {
+async fn keep(requests: Mailbox<Request>, keeper: Keeper, ttl: Duration) {
     let session = keeper.id;
     match keeper.end.await {
         Ok(reply) => {
-            let ended = ask(&requests, |reply| Request::EndSession { session, reply }).await.and_then(|ended| ended);
-            // The caller may have stopped waiting.
+            let ended = requests
+                .ask(|reply| Request::EndSession { session, reply })
+                .await
+                .unwrap_or_else(|ended| Err(ended.into()));
+            // Nobody takes the answer where the caller has stopped waiting.
             let _ = reply.send(ended);
         }
         Err(_) => {
             tokio::time::sleep(ttl).await;
-            // Closed: the next process removes the entries.
-            let _ = ask(&requests, |reply| Request::EndSession { session, reply }).await;
+            // Where the store is closed already, the next process removes the entries.
+            let _ = requests.ask(|reply| Request::EndSession { session, reply }).await;
         }
     }
 }
@@ -158,24 +152,24 @@ struct File {
 }
 
 impl File {
-    /// The thread. Askers may have stopped waiting for their replies.
+    /// The thread. Nobody takes the replies where the askers have stopped waiting.
     fn serve(mut self, inbox: &Inbox<Request>) {
         loop {
             match inbox.next(self.database.idle()) {
-                Next::Request(Request::Transact { checks, writes, reply }) => {
+                Next::Command(Request::Transact { checks, writes, reply }) => {
                     let _ = reply.send(self.transact(&checks, &writes));
                     self.database.fold_large();
                 }
-                Next::Request(Request::OpenSession { reply }) => {
+                Next::Command(Request::OpenSession { reply }) => {
                     self.last_session = SessionId::new(self.last_session.id() + 1);
                     let (session, keeper) = Session::new(self.last_session);
                     self.sessions.insert(keeper.id, keeper.lost.clone());
                     let _ = reply.send((session, keeper));
                 }
-                Next::Request(Request::EndSession { session, reply }) => {
+                Next::Command(Request::EndSession { session, reply }) => {
                     let _ = reply.send(self.end_session(session));
                 }
-                Next::Request(Request::Close { reply }) => {
+                Next::Command(Request::Close { reply }) => {
                     let _ = self.database.fold();
                     drop(self.database);
                     let _ = reply.send(());

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::stable_hash;
+
 /// Why a text is not a name of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a {kind}: {rule}")]
@@ -100,14 +102,9 @@ impl InterfaceName {
     pub const HOST_PREFIX: &'static str = "mx";
 
     /// The host interface of an attachment: a function of sandbox and interface alone, so that whoever knows the two
-    /// finds the link without asking. 64 bits of FNV-1a, finished with a multiply-xorshift, in 13 base-32 digits.
+    /// finds the link without asking. [`stable_hash`] in 13 base-32 digits.
     pub fn of_attachment(container: &ContainerId, interface: &Self) -> Self {
-        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        for byte in container.as_str().bytes().chain([b'/']).chain(interface.as_str().bytes()) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-        hash = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        hash ^= hash >> 32;
+        let hash = stable_hash(container.as_str().bytes().chain([b'/']).chain(interface.as_str().bytes()));
         let digits = b"abcdefghijklmnopqrstuvwxyz234567";
         let mut name = String::from(Self::HOST_PREFIX);
         for place in 0..13 {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,12 +59,27 @@ pub struct Alive {
 pub struct Gone {
     /// Since when, in seconds of Unix time on the clock of the agent that noticed: for people. Nothing rests on it.
     pub since: u64,
-    /// For how many seconds of the grace period elected agents have seen it gone, as far as that is noted.
-    #[serde(default)]
-    pub waited: u64,
+    /// For how long of the grace period elected agents have seen it gone, as far as that is noted: in whole seconds.
+    #[serde(default, with = "whole_seconds")]
+    pub waited: Duration,
     /// Whether what it had has been taken back: it counts for nothing any more.
     #[serde(default)]
     pub reclaimed: bool,
+}
+
+/// A span of time as the store has it: a number of seconds. Parts of a second are dropped.
+mod whole_seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(span.as_secs())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_secs)
+    }
 }
 
 /// Who has claimed a block: `blocks/CIDR`.
@@ -137,32 +153,4 @@ impl ClusterNode {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::resource::NodeBgp;
-
-    #[test]
-    fn what_the_operator_says_of_a_node_wins_field_by_field() {
-        let registration = Registration {
-            ipv4: Some(Ipv4Addr::new(192, 0, 2, 1)),
-            ipv6: Some("2001:db8::1".parse().unwrap()),
-            listen_port: Some(1790),
-            as_number: Some(Asn::DEFAULT),
-            labels: [("rack", "0"), ("zone", "a")].map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
-            ..Registration::default()
-        };
-        let metadata = Metadata {
-            name: "a".parse().unwrap(),
-            labels: BTreeMap::from([("rack".to_owned(), "1".to_owned())]),
-            annotations: BTreeMap::new(),
-        };
-        let bgp = NodeBgp { ipv4_address: Some("198.51.100.7/24".to_owned()), ..NodeBgp::default() };
-        let spec = NodeSpec { bgp: Some(bgp) };
-        let node = ClusterNode::new("a".parse().unwrap(), Some(&registration), Some((&metadata, &spec)));
-        assert_eq!(node.ipv4, Some(Ipv4Addr::new(198, 51, 100, 7)));
-        assert_eq!(node.ipv6, registration.ipv6);
-        assert_eq!(node.listen_port, Some(1790));
-        assert_eq!((node.labels["rack"].as_str(), node.labels["zone"].as_str()), ("1", "a"));
-        assert_eq!(node.asn, registration.as_number);
-    }
-}
+mod tests;

@@ -1,33 +1,8 @@
 //! What Manx needs of Services and of what stands behind them.
 
-use std::fmt;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
-
-use crate::{Family, Prefix};
-
-/// A name in a namespace: of a Service, or of one of its EndpointSlices.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Namespaced {
-    /// The namespace.
-    pub namespace: String,
-    /// The name in it.
-    pub name: String,
-}
-
-impl Namespaced {
-    /// A name in a namespace.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
-    }
-}
-
-impl fmt::Display for Namespaced {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
+use crate::{Family, NamespacedName, Prefix};
 
 /// The part of a Service that its addresses and their announcement follow from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,7 +66,7 @@ impl AddressCondition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSlice {
     /// The Service that it belongs to; none for one that belongs to none.
-    pub service: Option<Namespaced>,
+    pub service: Option<NamespacedName>,
     /// The family of its addresses; none where they are names.
     pub family: Option<Family>,
     /// The nodes that have a ready endpoint of it, each once, in order.

@@ -1,4 +1,5 @@
-//! Files and variables to a client. Read anew whenever a client is made, so that what rotates is followed.
+//! Makes a client from files and variables. They are read anew whenever a client is made, so that certificates and tokens
+//! that rotate are followed.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The requests: our words to the API server's, and its errors to ours.
+//! The requests: turns what Manx asks into requests to the API server, and its errors into Manx's.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How to reach the API server, and how patient to be with it.
+//! How to reach the API server, and how long to wait for it.
 
 use std::path::PathBuf;
 use std::time::Duration;

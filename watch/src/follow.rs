@@ -1,5 +1,8 @@
 //! One watch: lists, follows, and comes back after every failure.
 
+#[cfg(test)]
+mod tests;
+
 use std::convert::Infallible;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::pin::pin;
@@ -12,11 +15,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use types::Update;
 use types::backoff::Backoff;
+use types::update::Mirror;
 
 use crate::WatchError;
 use crate::call::{CallError, Calls};
 use crate::history::{History, Judgement};
-use crate::incarnations::Incarnations;
 use crate::object::{Content, Kind, Object};
 use crate::status::Report;
 
@@ -47,9 +50,9 @@ pub(crate) async fn follow<K: Kind>(
         position: None,
         in_doubt: false,
         history: History::default(),
-        incarnations: Incarnations::new(),
+        bearers: Mirror::new(),
         opened: None,
-        // Differs from process to process, so that agents which lost an API server together do not return together.
+        // The delays differ from process to process, so that agents which lost an API server together do not return together.
         backoff: Backoff::new(FIRST_DELAY, LONGEST_DELAY, seed),
         durations,
     };
@@ -72,8 +75,9 @@ struct Watch<K: Kind> {
     in_doubt: bool,
     /// What is known of the server's history.
     history: History,
-    /// Who bears the names that were reported.
-    incarnations: Incarnations<K::Key>,
+    /// The UIDs of the objects that were reported and not taken back, for kinds whose names are used again: of this node's
+    /// Pods, a few hundred.
+    bearers: Mirror<K::Key, String>,
     /// When the stream of events began.
     opened: Option<Instant>,
     /// Delays between attempts.
@@ -87,15 +91,15 @@ struct Gone;
 
 /// Why following stopped.
 enum Interruption {
-    /// For good.
+    /// The receiver is gone: the watch ends.
     Gone,
     /// The API server ended the watch, as it was asked to.
     Ended,
     /// Nothing was heard on it for too long.
     Silent,
-    /// What happened in between can no longer be had: list again.
+    /// The API server no longer has what happened in between: everything is listed again.
     HistoryLost,
-    /// For now.
+    /// A request failed: it is tried again after a pause.
     Failed(WatchError),
 }
 
@@ -161,10 +165,10 @@ impl<K: Kind> Watch<K> {
                 return Err(self.calls.unavailable(what, None).into());
             }
             Judgement::WentBack => {
-                tracing::warn!(resource = %K::RESOURCE, version, "the API server's history went back; taking it as it is now");
+                tracing::warn!(resource = %K::RESOURCE, version, "the API server's history went back, as after a restore from a backup; its objects are taken as they are now");
             }
         }
-        self.incarnations.restart();
+        self.bearers.apply(Update::Restart);
         self.send(Update::Restart).await?;
         loop {
             if page.metadata.resource_version != version {
@@ -179,7 +183,7 @@ impl<K: Kind> Watch<K> {
             }
             page = self.calls.page::<K>(Some(next)).await?;
         }
-        self.incarnations.in_sync();
+        self.bearers.apply(Update::InSync);
         self.report.listed();
         self.send(Update::InSync).await?;
         self.position = Some(version.clone());
@@ -197,7 +201,7 @@ impl<K: Kind> Watch<K> {
                 Ok(Ok(None)) => return Err(Interruption::Ended),
                 Ok(Err(error)) => return Err(self.calls.error(error).into()),
                 Err(_) => {
-                    tracing::debug!(resource = %K::RESOURCE, "nothing heard for too long; connecting anew");
+                    tracing::debug!(resource = %K::RESOURCE, "the API server has sent nothing for too long; the connection is made anew");
                     self.calls.reconnect();
                     return Err(Interruption::Silent);
                 }
@@ -234,15 +238,15 @@ impl<K: Kind> Watch<K> {
         match content {
             Content::Read(key, value) => {
                 if let Some(uid) = K::incarnation(&value)
-                    && self.incarnations.set(&key, uid)
+                    && is_taken_over(&mut self.bearers, &key, uid)
                 {
                     self.send(Update::Delete(key.clone())).await?;
                 }
                 self.send(Update::Set(key, value)).await
             }
-            // As if it were not there: no labels, no addresses and no ports are its own, so nothing is allowed for them.
+            // It counts as absent: it has no labels, no addresses and no ports, so no policy allows anything for it.
             Content::Unreadable { key, name, what } => {
-                tracing::error!(resource = %K::RESOURCE, name, what, "unreadable object; taken as absent");
+                tracing::error!(resource = %K::RESOURCE, name, what, "an object of the API server cannot be read; it counts as absent");
                 self.delete(key).await
             }
             Content::Nameless => {
@@ -253,17 +257,25 @@ impl<K: Kind> Watch<K> {
     }
 
     async fn delete(&mut self, key: K::Key) -> Result<(), Interruption> {
-        self.incarnations.delete(&key);
+        self.bearers.apply(Update::Delete(key.clone()));
         self.send(Update::Delete(key)).await
     }
 
     fn nameless(&self) {
-        tracing::error!(resource = %K::RESOURCE, "an object without a name; passed over");
+        tracing::error!(resource = %K::RESOURCE, "the API server has sent an object without a name; it is ignored");
     }
 
     async fn send(&self, update: Update<K::Key, K::Value>) -> Result<(), Interruption> {
         self.to.send(update).await.map_err(|_| Interruption::Gone)
     }
+}
+
+/// Notes that an object is reported under a name. Whether another one is that bore the name and whose deletion was not
+/// reported.
+fn is_taken_over<K: Ord + Clone>(bearers: &mut Mirror<K, String>, name: &K, uid: &str) -> bool {
+    let is_another = bearers.entries().get(name).is_some_and(|before| before != uid);
+    bearers.apply(Update::Set(name.clone(), uid.to_owned()));
+    is_another
 }
 
 impl From<CallError> for Interruption {

@@ -27,7 +27,6 @@ mod config;
 mod error;
 mod follow;
 mod history;
-mod incarnations;
 mod kinds;
 mod node;
 mod object;
@@ -40,11 +39,10 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use types::policy::{Labels, PolicyId};
-use types::{Pod, Update};
+use types::{NamespacedName, Pod, Update};
 
 pub use config::WatchConfig;
 pub use error::WatchError;
-pub use kinds::PodName;
 pub use node::{Node, node};
 pub use status::{Failure, Resource, Status, WatchStatus};
 pub use tasks::Tasks;
@@ -61,7 +59,7 @@ pub struct Watches {
     /// The labels of all namespaces, by name.
     pub namespaces: mpsc::Receiver<Update<String, Labels>>,
     /// The Pods that are bound to this node. A pod that takes the name of another is told as `Delete`, then `Set`.
-    pub pods: mpsc::Receiver<Update<PodName, Pod>>,
+    pub pods: mpsc::Receiver<Update<NamespacedName, Pod>>,
     /// The Node object of this node, by name; none until somebody registers it.
     pub node: mpsc::Receiver<Update<String, Node>>,
     /// How each watch fares.

@@ -42,14 +42,14 @@ pub(crate) trait Kind: Clone + Debug + Send + Sync + 'static {
 pub(crate) struct Object<K: Kind> {
     /// `metadata.resourceVersion`; empty if there is none.
     pub(crate) version: String,
-    /// The rest.
+    /// What could be read of it.
     pub(crate) content: Content<K>,
 }
 
 /// What an object holds.
 #[derive(Debug, Clone)]
 pub(crate) enum Content<K: Kind> {
-    /// As it should be.
+    /// Its key, and what is kept of it.
     Read(K::Key, K::Value),
     /// Its name is all that could be read of it.
     Unreadable { key: K::Key, name: String, what: String },
@@ -59,7 +59,7 @@ pub(crate) enum Content<K: Kind> {
 
 impl<'de, K: Kind> Deserialize<'de> for Object<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The one object in hand is whole for a moment; a list of them is not.
+        // Only the one object in hand is held with all its fields, for a moment; a list is never held like that.
         Ok(Self::read(Value::deserialize(deserializer)?))
     }
 }

@@ -70,9 +70,9 @@ pub struct WatchStatus {
 /// Something that went wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// When.
+    /// When it went wrong.
     pub at: SystemTime,
-    /// What.
+    /// What went wrong.
     pub error: WatchError,
 }
 
@@ -138,21 +138,21 @@ impl Report {
     /// Changes are being followed.
     pub(crate) fn connected(&mut self) {
         if self.failing.take().is_some() {
-            tracing::info!(resource = %self.resource, "following the API server again");
+            tracing::info!(resource = %self.resource, "the watch of the API server works again");
         }
         self.change(|watch| {
             watch.connected_since.get_or_insert_with(SystemTime::now);
         });
     }
 
-    /// Changes are not being followed. A watch has no errors for its reader, so this is logged: once, until it changes.
+    /// Changes are not being followed. A watch has no errors for its reader, so this is logged; the same error once only.
     pub(crate) fn failed(&mut self, error: WatchError) {
         self.change(|watch| {
             watch.connected_since = None;
             watch.last_failure = Some(Failure { at: SystemTime::now(), error: error.clone() });
         });
         if self.failing.as_ref() != Some(&error) {
-            tracing::warn!(resource = %self.resource, %error, "cannot follow the API server; trying again");
+            tracing::warn!(resource = %self.resource, %error, "the watch of the API server has failed; it is tried again");
             self.failing = Some(error);
         }
     }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use types::{EndpointSlice, Namespaced, Service, Update};
+use types::{EndpointSlice, NamespacedName, Service, Update};
 
 use crate::call::Calls;
 use crate::follow::follow;
@@ -58,12 +58,12 @@ impl Tasks {
     }
 
     /// The Services of all namespaces, from now on.
-    pub fn services(&self) -> mpsc::Receiver<Update<Namespaced, Service>> {
+    pub fn services(&self) -> mpsc::Receiver<Update<NamespacedName, Service>> {
         self.watch::<Services>()
     }
 
     /// The EndpointSlices of all namespaces, from now on, but for those of headless Services.
-    pub fn endpoint_slices(&self) -> mpsc::Receiver<Update<Namespaced, EndpointSlice>> {
+    pub fn endpoint_slices(&self) -> mpsc::Receiver<Update<NamespacedName, EndpointSlice>> {
         self.watch::<EndpointSlices>()
     }
 

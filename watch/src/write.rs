@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource as _;
 use serde_json::{Value, json};
-use types::{AddressCondition, Namespaced};
+use types::{AddressCondition, NamespacedName};
 
 use crate::WatchError;
 use crate::call::{CallError, Calls};
@@ -41,7 +41,7 @@ impl Writer {
     /// a condition there is to be none of ours. Gives the version that it is in then.
     pub async fn put_addresses(
         &mut self,
-        service: &Namespaced,
+        service: &NamespacedName,
         version: &str,
         addresses: &[IpAddr],
         condition: Option<&AddressCondition>,

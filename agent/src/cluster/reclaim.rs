@@ -98,14 +98,17 @@ pub(crate) fn judge(candidate: &Candidate, grace: Duration, now: SystemTime) -> 
         None if *is_alive => again(RECHECK_ALIVE),
         None => {
             let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            note(Gone { since, waited: 0, reclaimed: false })
+            note(Gone { since, waited: Duration::ZERO, reclaimed: false })
         }
         Some(gone) if gone.reclaimed => again(RECHECK_DELAYS.1),
         Some(gone) => {
-            let waited = Duration::from_secs(gone.waited) + *watched;
+            let waited = gone.waited + *watched;
             let interval = (grace / NOTES_PER_GRACE).clamp(NOTE_INTERVALS.0, NOTE_INTERVALS.1);
             match grace.checked_sub(waited).filter(|left| !left.is_zero()) {
-                Some(_) if *watched >= interval => note(Gone { waited: waited.as_secs(), ..gone.clone() }),
+                // In whole seconds, as it will be read back.
+                Some(_) if *watched >= interval => {
+                    note(Gone { waited: Duration::from_secs(waited.as_secs()), ..gone.clone() })
+                }
                 Some(left) => again(left.min(interval - *watched)),
                 None if *is_heard => again(RECHECK_DELAYS.1),
                 None => Verdict::Act(ReclaimAction::Reclaim(node.clone(), Gone { reclaimed: true, ..gone.clone() })),

@@ -139,7 +139,7 @@ impl ReclaimTask {
     async fn take(&self, action: ReclaimAction) -> Result<(), StoreError> {
         match action {
             ReclaimAction::Note(node, gone) => {
-                if gone.waited == 0 {
+                if gone.waited.is_zero() {
                     info!(%node, grace = ?self.grace, "a node has gone; what it has stays its own for the grace period");
                 }
                 self.write(vec![Write::put(keys::gone(&node), store::encode(&gone))]).await

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ::watch::{Node, WatchConfig, WatchError};
 use anyhow::Context as _;
-use store::{Journal, JournalWrite, Table};
+use store::{Journal, JournalWrite, RowKind};
 use tracing::{info, warn};
 
 use super::kubernetes::access;
@@ -29,7 +29,7 @@ pub(crate) async fn find(config: &Config, journal: &Journal) -> anyhow::Result<V
     let Some(access) = access(config).filter(|_| methods.contains(&&DetectionMethod::KubernetesInternalIp)) else {
         return Ok(Vec::new());
     };
-    let row = journal.value(Table::Meta, INTERNAL_ADDRESSES).await?;
+    let row = journal.value(RowKind::Meta, INTERNAL_ADDRESSES).await?;
     let remembered: Option<Vec<IpAddr>> = row.and_then(|row| serde_json::from_slice(&row).ok());
     let asked = match remembered {
         None => Some(ask(access).await?),
@@ -54,7 +54,7 @@ pub(crate) async fn find(config: &Config, journal: &Journal) -> anyhow::Result<V
 /// Remembers by which addresses Kubernetes knows the node.
 pub(crate) async fn remember(addresses: &[IpAddr], journal: &Journal) -> anyhow::Result<()> {
     let row = serde_json::to_vec(addresses).context("addresses")?;
-    Ok(journal.commit(vec![JournalWrite::put(Table::Meta, INTERNAL_ADDRESSES, row)]).await?)
+    Ok(journal.commit(vec![JournalWrite::put(RowKind::Meta, INTERNAL_ADDRESSES, row)]).await?)
 }
 
 /// Asks until there is an answer and a Node object with an address: the kubelet registers it.

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use felix::acl::Acl;
-use felix::policy::{EndpointFacts, PodKey, PolicyUpdate};
+use felix::policy::{EndpointFacts, PolicyUpdate};
 use ipam::{Description, Ipam};
 use tokio::sync::{mpsc, oneshot};
 
 use types::update::Mirror;
-use types::{EndpointId, Pod, PodRef, Update, WorkloadEndpoint};
+use types::{EndpointId, NamespacedName, Pod, PodRef, Update, WorkloadEndpoint};
 
 use super::facts;
 use super::relabels::{Relabels, publish, say};
@@ -67,12 +67,12 @@ impl Identities {
 /// The pods that the API server says are this node's.
 #[derive(Debug, Default)]
 struct Pods {
-    known: Mirror<PodKey, Pod>,
+    known: Mirror<NamespacedName, Pod>,
 }
 
 impl Pods {
     /// Takes an update in; gives it as policy is to hear of it. A pod in the node's network is none to it.
-    fn apply(&mut self, update: Update<PodKey, Pod>) -> Update<PodKey, EndpointFacts> {
+    fn apply(&mut self, update: Update<NamespacedName, Pod>) -> Update<NamespacedName, EndpointFacts> {
         let known = update.clone().try_map(|_, pod| if pod.host_network { Err(()) } else { Ok(facts::of_pod(pod)) });
         self.known.apply(update);
         known.unwrap_or_else(|(key, ())| Update::Delete(key))
@@ -86,7 +86,7 @@ impl Pods {
 /// Follows the watch: tells policy, keeps attached endpoints described, answers ADDs. Waits for nothing that a failing
 /// iptables could withhold.
 pub(crate) async fn follow(
-    mut updates: mpsc::Receiver<Update<PodKey, Pod>>,
+    mut updates: mpsc::Receiver<Update<NamespacedName, Pod>>,
     mut questions: mpsc::Receiver<Question>,
     ipam: Ipam,
     acl: Acl,
@@ -167,8 +167,8 @@ async fn describe(
     }
 }
 
-fn key(pod: &PodRef) -> PodKey {
-    PodKey { namespace: pod.namespace.clone(), name: pod.name.clone() }
+fn key(pod: &PodRef) -> NamespacedName {
+    NamespacedName { namespace: pod.namespace.clone(), name: pod.name.clone() }
 }
 
 fn is_described(endpoint: &WorkloadEndpoint, pod: &Pod) -> bool {

@@ -3,8 +3,6 @@
 
 use std::time::Duration;
 
-use ::watch::PodName;
-use felix::policy::PodKey;
 use serde_json::json;
 use store::{Entry, Key, Version, keys};
 use tokio::sync::{mpsc, watch};
@@ -12,7 +10,7 @@ use tracing::warn;
 
 use types::policy::{Labels, PolicyId};
 use types::resource::Kind;
-use types::{Pod, ResourceName, Update};
+use types::{NamespacedName, Pod, ResourceName, Update};
 
 use crate::cluster::sources::read;
 use crate::node::kubernetes::ApiServer;
@@ -46,14 +44,14 @@ pub(crate) struct Remembered {
 }
 
 /// A pod of this node, from its entry. Of one that cannot be read nothing is told.
-fn pod(update: Update<Key, Entry>) -> Option<Update<PodKey, Pod>> {
+fn pod(update: Update<Key, Entry>) -> Option<Update<NamespacedName, Pod>> {
     read(update.filter_map(|key| pod_key(&key))?)
 }
 
 /// Types the entries of pods.
 pub(crate) async fn follow_pods(
     mut updates: mpsc::Receiver<Update<Key, Entry>>,
-    out: mpsc::Sender<Update<PodKey, Pod>>,
+    out: mpsc::Sender<Update<NamespacedName, Pod>>,
 ) {
     while let Some(update) = updates.recv().await {
         if let Some(update) = pod(update)
@@ -114,7 +112,7 @@ pub(crate) const NAMESPACES: Form<String, Labels> = Form {
 };
 
 /// Pods of this node.
-pub(crate) const PODS: Form<PodName, Pod> = Form {
+pub(crate) const PODS: Form<NamespacedName, Pod> = Form {
     key: |name| {
         let (namespace, name) = (resource_name(&name.namespace)?, resource_name(&name.name)?);
         Key::new(format!("{}{namespace}/{name}", keys::pods().as_str())).ok()
@@ -122,9 +120,9 @@ pub(crate) const PODS: Form<PodName, Pod> = Form {
     value: |_, pod| store::encode(&pod),
 };
 
-fn pod_key(key: &Key) -> Option<PodKey> {
+fn pod_key(key: &Key) -> Option<NamespacedName> {
     let (namespace, name) = key.as_str().strip_prefix(keys::pods().as_str())?.split_once('/')?;
-    Some(PodKey { namespace: namespace.to_owned(), name: name.to_owned() })
+    Some(NamespacedName { namespace: namespace.to_owned(), name: name.to_owned() })
 }
 
 fn resource_name(text: &str) -> Option<ResourceName> {

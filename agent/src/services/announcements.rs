@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use types::update::{Change, Listing};
-use types::{EndpointSlice, Family, Namespaced, NodeName, Prefix, Service, ServiceRanges, Update};
+use types::{EndpointSlice, Family, NamespacedName, NodeName, Prefix, Service, ServiceRanges, Update};
 
 /// The label of a node that is not to take traffic of load balancers, whatever its value.
 pub(crate) const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -25,19 +25,19 @@ pub(crate) struct Announcements {
     /// Whether this node takes no traffic of load balancers; none before that is known.
     excluded: Option<bool>,
     /// The Services that single addresses may be announced of.
-    services: BTreeMap<Namespaced, Facts>,
+    services: BTreeMap<NamespacedName, Facts>,
     /// Those of them that need to know where their endpoints are.
-    in_need: BTreeSet<Namespaced>,
+    in_need: BTreeSet<NamespacedName>,
     /// Where the watch of Services stands.
-    service_listing: Listing<Namespaced>,
+    service_listing: Listing<NamespacedName>,
     /// EndpointSlices with a ready endpoint on this node: whose they are.
-    local: BTreeMap<Namespaced, (Namespaced, Family)>,
+    local: BTreeMap<NamespacedName, (NamespacedName, Family)>,
     /// How many of them a Service has.
-    local_counts: BTreeMap<(Namespaced, Family), usize>,
+    local_counts: BTreeMap<(NamespacedName, Family), usize>,
     /// Where the watch of EndpointSlices stands.
-    slice_listing: Listing<Namespaced>,
+    slice_listing: Listing<NamespacedName>,
     /// The single addresses that are announced of a Service.
-    single: BTreeMap<Namespaced, BTreeSet<Prefix>>,
+    single: BTreeMap<NamespacedName, BTreeSet<Prefix>>,
     /// By how many Services each is.
     counts: BTreeMap<Prefix, usize>,
 }
@@ -89,7 +89,7 @@ impl Announcements {
     }
 
     /// A report of Services.
-    pub(crate) fn service(&mut self, update: Update<Namespaced, Service>) {
+    pub(crate) fn service(&mut self, update: Update<NamespacedName, Service>) {
         match self.service_listing.follow(update, || self.services.keys().cloned()) {
             Change::Set(name, service) => {
                 match facts(service) {
@@ -103,7 +103,7 @@ impl Announcements {
     }
 
     /// A report of EndpointSlices.
-    pub(crate) fn slice(&mut self, update: Update<Namespaced, EndpointSlice>) {
+    pub(crate) fn slice(&mut self, update: Update<NamespacedName, EndpointSlice>) {
         match self.slice_listing.follow(update, || self.local.keys().cloned()) {
             Change::Set(name, slice) => {
                 let here = slice.ready_nodes.iter().any(|node| node == self.node.as_str());
@@ -153,12 +153,12 @@ impl Announcements {
         self.excluded == Some(true)
     }
 
-    fn drop_service(&mut self, name: &Namespaced) {
+    fn drop_service(&mut self, name: &NamespacedName) {
         self.services.remove(name);
         self.look_at(name);
     }
 
-    fn set_local(&mut self, slice: Namespaced, of: Option<(Namespaced, Family)>) {
+    fn set_local(&mut self, slice: NamespacedName, of: Option<(NamespacedName, Family)>) {
         let before = match &of {
             Some(of) => self.local.insert(slice, of.clone()),
             None => self.local.remove(&slice),
@@ -183,13 +183,13 @@ impl Announcements {
     }
 
     fn look_at_all(&mut self) {
-        let names: BTreeSet<Namespaced> = self.services.keys().chain(self.single.keys()).cloned().collect();
+        let names: BTreeSet<NamespacedName> = self.services.keys().chain(self.single.keys()).cloned().collect();
         names.iter().for_each(|name| self.look_at(name));
         self.in_need.retain(|name| self.services.contains_key(name));
     }
 
     /// Puts right what is announced of a Service.
-    fn look_at(&mut self, name: &Namespaced) {
+    fn look_at(&mut self, name: &NamespacedName) {
         let facts = self.services.get(name);
         if facts.is_some_and(|facts| facts.is_local && self.ranges_of(facts).next().is_some()) {
             self.in_need.insert(name.clone());
@@ -214,7 +214,7 @@ impl Announcements {
         }
     }
 
-    fn wanted(&self, name: &Namespaced, facts: &Facts) -> BTreeSet<Prefix> {
+    fn wanted(&self, name: &NamespacedName, facts: &Facts) -> BTreeSet<Prefix> {
         if self.is_excluded() {
             return BTreeSet::new();
         }

@@ -9,7 +9,7 @@ use store::{Cache, Entry, Version, keys};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-use types::{EndpointSlice, Namespaced, NodeName, Prefix, Service, ServiceRanges, Update};
+use types::{EndpointSlice, NamespacedName, NodeName, Prefix, Service, ServiceRanges, Update};
 
 use super::announcements::{Announcements, EXCLUDED, remembered};
 use crate::cluster::sources::decode;
@@ -39,9 +39,9 @@ pub(super) struct AnnouncementTask {
     /// Everything has been known once.
     was_known: bool,
     /// The watch of Services, while they are needed.
-    services: Option<mpsc::Receiver<Update<Namespaced, Service>>>,
+    services: Option<mpsc::Receiver<Update<NamespacedName, Service>>>,
     /// The watch of EndpointSlices, while they are needed.
-    slices: Option<mpsc::Receiver<Update<Namespaced, EndpointSlice>>>,
+    slices: Option<mpsc::Receiver<Update<NamespacedName, EndpointSlice>>>,
 }
 
 impl AnnouncementTask {

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use types::{AddressCondition, Family, Namespaced, Prefix, Service};
+use types::{AddressCondition, Family, NamespacedName, Prefix, Service};
 
 use crate::cluster::desired::LoadBalancerPool;
 
@@ -20,7 +20,7 @@ pub(crate) const CLASS: &str = "manx.io/load-balancer";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StatusChange {
     /// The Service.
-    pub(crate) service: Namespaced,
+    pub(crate) service: NamespacedName,
     /// The state of it that this was found for, as the API server numbers it.
     pub(crate) version: String,
     /// The addresses that its status is to name.
@@ -41,8 +41,8 @@ pub(crate) fn concerns(service: &Service) -> bool {
 /// a status that has not been seen since.
 pub(crate) fn changes(
     pools: &[LoadBalancerPool],
-    services: &BTreeMap<Namespaced, Service>,
-    held: &BTreeMap<Namespaced, Vec<IpAddr>>,
+    services: &BTreeMap<NamespacedName, Service>,
+    held: &BTreeMap<NamespacedName, Vec<IpAddr>>,
 ) -> Vec<StatusChange> {
     let mut taken = BTreeMap::new();
     let mut ours = Vec::new();
@@ -96,7 +96,7 @@ fn is_ours(pools: &[LoadBalancerPool], service: &Service) -> bool {
 
 /// A Service on its way to its addresses.
 struct Claim<'a> {
-    name: &'a Namespaced,
+    name: &'a NamespacedName,
     service: &'a Service,
     pools: &'a [LoadBalancerPool],
     /// What it has, or may have.
@@ -117,7 +117,7 @@ struct Want {
 impl<'a> Claim<'a> {
     fn new(
         pools: &'a [LoadBalancerPool],
-        name: &'a Namespaced,
+        name: &'a NamespacedName,
         service: &'a Service,
         held: Option<&Vec<IpAddr>>,
     ) -> Self {
@@ -156,7 +156,7 @@ impl<'a> Claim<'a> {
     }
 
     /// Keeps what it has and may have.
-    fn keep(&mut self, taken: &mut BTreeMap<IpAddr, &'a Namespaced>) {
+    fn keep(&mut self, taken: &mut BTreeMap<IpAddr, &'a NamespacedName>) {
         let mut wants = std::mem::take(&mut self.wants);
         for want in &mut wants {
             let is_valid = |address: &&IpAddr| {
@@ -178,7 +178,7 @@ impl<'a> Claim<'a> {
     }
 
     /// Takes what it asks for.
-    fn take_requested(&mut self, taken: &mut BTreeMap<IpAddr, &'a Namespaced>) {
+    fn take_requested(&mut self, taken: &mut BTreeMap<IpAddr, &'a NamespacedName>) {
         for want in self.wants.iter_mut().filter(|want| want.given.is_none()) {
             let Some(address) = want.requested else { continue };
             let pool = self.pools.iter().find(|pool| pool.cidr.contains(address) && !pool.is_disabled);
@@ -198,7 +198,7 @@ impl<'a> Claim<'a> {
     }
 
     /// Takes what is free, in the first pool that has something.
-    fn take_any(&mut self, taken: &mut BTreeMap<IpAddr, &'a Namespaced>, free: &mut Free) {
+    fn take_any(&mut self, taken: &mut BTreeMap<IpAddr, &'a NamespacedName>, free: &mut Free) {
         let is_unreadable = self.service.requested.problem.is_some();
         let mut wants = std::mem::take(&mut self.wants);
         for want in wants.iter_mut().filter(|want| want.given.is_none() && want.requested.is_none() && !is_unreadable) {
@@ -260,7 +260,7 @@ fn nth(range: Prefix, offset: u128) -> IpAddr {
 }
 
 /// What is wrong with which Services, for people.
-pub(crate) fn problems(services: &BTreeMap<Namespaced, Service>) -> BTreeSet<String> {
+pub(crate) fn problems(services: &BTreeMap<NamespacedName, Service>) -> BTreeSet<String> {
     let unmet = services.iter().filter_map(|(name, service)| Some((name, service.said.as_ref()?)));
     let unmet = unmet.filter(|(_, said)| !said.is_met);
     unmet

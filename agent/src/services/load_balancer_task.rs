@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use types::backoff::Backoff;
 use types::update::{Change, Listing};
-use types::{Namespaced, Service, Update};
+use types::{NamespacedName, Service, Update};
 
 use super::load_balancer::{self, StatusChange};
 use crate::cluster::desired::LoadBalancerPool;
@@ -97,11 +97,11 @@ struct Term {
     /// Writes Services' status.
     writer: Writer,
     /// Services that have to do with load balancing.
-    services: BTreeMap<Namespaced, Service>,
+    services: BTreeMap<NamespacedName, Service>,
     /// Where the watch of Services stands.
-    listing: Listing<Namespaced>,
+    listing: Listing<NamespacedName>,
     /// What may have been written though the API server did not say so.
-    held: BTreeMap<Namespaced, Vec<IpAddr>>,
+    held: BTreeMap<NamespacedName, Vec<IpAddr>>,
     /// The delay after what was not written.
     backoff: Backoff,
     /// When it is written again.
@@ -120,14 +120,14 @@ impl Term {
         }
     }
 
-    fn take(&mut self, update: Update<Namespaced, Service>) {
+    fn take(&mut self, update: Update<NamespacedName, Service>) {
         match self.listing.follow(update, || self.services.keys().cloned()) {
             Change::Set(name, service) => self.put(name, service),
             Change::Gone(names) => names.iter().for_each(|name| self.forget(name)),
         }
     }
 
-    fn put(&mut self, name: Namespaced, service: Service) {
+    fn put(&mut self, name: NamespacedName, service: Service) {
         // The watch may be behind what we have written ourselves.
         let is_behind = |known: &Service| is_older(&service.version, &known.version) && known.uid == service.uid;
         if self.services.get(&name).is_some_and(is_behind) {
@@ -140,7 +140,7 @@ impl Term {
         }
     }
 
-    fn forget(&mut self, name: &Namespaced) {
+    fn forget(&mut self, name: &NamespacedName) {
         self.services.remove(name);
         self.held.remove(name);
     }

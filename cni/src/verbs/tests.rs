@@ -1,5 +1,7 @@
 //! Whole invocations against a fake kernel and a fake agent.
 
+mod in_the_kernel;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
@@ -316,8 +318,8 @@ fn a_silent_agent_is_given_up() {
     let scratch = tempfile::tempdir().unwrap();
     let socket = scratch.path().join("cni.sock");
     let agent = FakeAgent::start(&socket, vec![vec![Play::Muse]]);
-    let patience = Patience::of(std::time::Duration::from_millis(20));
-    let error = Agent::connect(&socket, patience).unwrap().status().unwrap_err();
+    let time_limit = AnswerTimeLimit::of(std::time::Duration::from_millis(20));
+    let error = Agent::connect(&socket, time_limit).unwrap().status().unwrap_err();
     assert!(matches!(error, AgentError::Broken { .. }), "{error}");
     assert_eq!(agent.heard().len(), 1);
 }
@@ -407,7 +409,7 @@ fn del_without_an_agent_parks_the_link_and_leaves_a_tombstone() {
 fn an_agent_that_started_while_the_tombstone_was_written_is_told_and_the_tombstone_goes() {
     let bed = Bed::new();
     let config = NetworkConfig::parse(bed.config("1.0.0").to_string().as_bytes()).unwrap();
-    let absent = Agent::connect(&config.agent_socket, Patience::DEL).unwrap_err();
+    let absent = Agent::connect(&config.agent_socket, AnswerTimeLimit::DEL).unwrap_err();
     let agent = bed.agent(vec![vec![park(), Play::Say(Reply::Done)]]);
     assert_eq!(bury(&config, &id(), &absent, &mut bed.host.clone()), None);
     assert_eq!(agent.heard()[0].len(), 2);

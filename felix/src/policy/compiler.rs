@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use types::policy::{Direction, Labels, Policy, PolicyId};
-use types::{EndpointId, EndpointPort, NodeName, Update};
+use types::{EndpointId, EndpointPort, NamespacedName, NodeName, Update};
 
 use super::blocks::Blocks;
 use super::classes::Classes;
@@ -59,15 +59,6 @@ pub struct RemoteKey {
     pub id: EndpointId,
 }
 
-/// A pod by its name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PodKey {
-    /// The namespace.
-    pub namespace: String,
-    /// The name in it.
-    pub name: String,
-}
-
 /// What the sources say.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PolicyUpdate {
@@ -78,7 +69,7 @@ pub enum PolicyUpdate {
     /// Endpoints of other nodes, as their nodes publish them.
     Remote(Update<RemoteKey, EndpointFacts>),
     /// Pods of this node that the API server knows: their classes are there before they are attached.
-    Expected(Update<PodKey, EndpointFacts>),
+    Expected(Update<NamespacedName, EndpointFacts>),
 }
 
 /// Why an endpoint cannot be filtered as its policies demand.
@@ -118,7 +109,7 @@ pub struct Compiler {
     /// The numbers of this node's endpoints.
     pub(super) locals: BTreeMap<EndpointId, u32>,
     /// The numbers of pods that are to come.
-    pub(super) expected: BTreeMap<PodKey, u32>,
+    pub(super) expected: BTreeMap<NamespacedName, u32>,
     /// What is known only of those who are governed here.
     pub(super) governed: HashMap<u32, Governed>,
     /// The addresses from which this node speaks to its pods.
@@ -153,7 +144,7 @@ pub(super) struct Sources {
     pub(super) policies: Source<PolicyId>,
     pub(super) namespaces: Source<String>,
     pub(super) remotes: Source<u32>,
-    pub(super) expected: Source<PodKey>,
+    pub(super) expected: Source<NamespacedName>,
 }
 
 /// See [`Compiler::pending`].

@@ -39,7 +39,5 @@ mod tests;
 mod update;
 mod world;
 
-pub use compiler::{
-    CompileError, Compiler, CompilerConfig, CompilerStats, EndpointFacts, PodKey, PolicyUpdate, RemoteKey,
-};
+pub use compiler::{CompileError, Compiler, CompilerConfig, CompilerStats, EndpointFacts, PolicyUpdate, RemoteKey};
 pub use desired::Desired;

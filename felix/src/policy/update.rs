@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use types::policy::{Labels, Policy, PolicyId};
-use types::{EndpointId, Update};
+use types::{EndpointId, NamespacedName, Update};
 
 use super::classes::Classes;
-use super::compiler::{CompileError, Compiler, EndpointFacts, Pending, PodKey, PolicyUpdate, RemoteKey};
+use super::compiler::{CompileError, Compiler, EndpointFacts, Pending, PolicyUpdate, RemoteKey};
 use super::hash::StableHasher;
 use super::policies::Effect;
 use super::program::ClassId;
@@ -174,7 +174,7 @@ impl Compiler {
         self.world.release_attachment(node, &attachment);
     }
 
-    fn set_expected(&mut self, key: PodKey, facts: &EndpointFacts) {
+    fn set_expected(&mut self, key: NamespacedName, facts: &EndpointFacts) {
         self.begin(Run::Endpoints);
         let endpoint = self.world.endpoint(Place::Expected, &[], facts);
         let number = self.put(self.expected.get(&key).copied(), endpoint);
@@ -183,7 +183,7 @@ impl Compiler {
         self.pending.unsettled.insert(number);
     }
 
-    fn delete_expected(&mut self, key: &PodKey) {
+    fn delete_expected(&mut self, key: &NamespacedName) {
         self.begin(Run::Endpoints);
         if let Some(number) = self.expected.remove(key) {
             self.take_out(number);

@@ -18,7 +18,7 @@ impl Node {
     /// What the clocks say. To be told before anything is asked that they matter for.
     pub(crate) fn clocks(&mut self, reading: Option<Reading>) {
         self.confirmations.clocks(reading);
-        // A node that has just started is about to ask.
+        // A node that has just started is about to ask the store; until then there is nothing to say.
         let fenced = self.fenced().filter(|_| self.is_fenced || self.confirmations.has_failed());
         if fenced.is_some() != self.is_fenced {
             self.is_fenced = fenced.is_some();
@@ -54,7 +54,7 @@ impl Node {
     /// Own blocks that may be another's by now: the store has forgotten them, or says something else than its watch.
     pub(super) fn doubted_blocks(&self) -> BTreeSet<Prefix> {
         let (known, doubted) = (&self.known, self.confirmations.doubted());
-        let is_forgotten = |block: &Prefix| known.is_complete() && !known.entries().contains_key(block);
+        let is_forgotten = |block: &Prefix| known.is_known() && !known.entries().contains_key(block);
         let own = self.allocator.blocks().keys();
         own.filter(|block| doubted.contains(block) || is_forgotten(block)).copied().collect()
     }
@@ -71,10 +71,10 @@ impl Node {
         self.confirmations.deadline().filter(|_| self.is_anything_to_confirm())
     }
 
-    /// Before the claims are known there is nothing to compare with.
+    /// Whether there is a block to ask about, and the claims of all nodes to compare the answer with.
     fn is_anything_to_confirm(&self) -> bool {
         let is_there = !self.allocator.blocks().is_empty() || !self.confirmations.doubted().is_empty();
-        self.known.is_complete() && is_there
+        self.known.is_known() && is_there
     }
 
     pub(super) fn confirmation_answered(&mut self, shown: Shown, now: Instant) {
@@ -111,7 +111,7 @@ impl Node {
         agrees
     }
 
-    /// Nothing was published: one of the claims is not as the watch has shown it.
+    /// The store has refused to publish: one of the claims is not as the watch has shown it.
     pub(super) fn publication_refuted(&mut self, now: Instant) {
         let blocks = self.publications.refuted(now);
         if !blocks.is_empty() {
@@ -137,5 +137,4 @@ impl Node {
 }
 
 #[cfg(test)]
-#[path = "agreement_tests.rs"]
 mod tests;

@@ -42,7 +42,7 @@ pub(crate) enum Verdict {
 
 /// The next thing to do about claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum ClaimStep {
     /// Claim this block.
     Claim(Prefix),
     /// Take back the claim that was made at this version.
@@ -105,7 +105,7 @@ impl Claims {
     }
 
     /// What to do now, if anything; it counts as begun.
-    pub(crate) fn begin(&mut self, situation: Situation<'_>, now: Instant) -> Option<Step> {
+    pub(crate) fn begin(&mut self, situation: Situation<'_>, now: Instant) -> Option<ClaimStep> {
         if self.under_way.is_some() || !self.retry.is_due(now) {
             return None;
         }
@@ -115,22 +115,22 @@ impl Claims {
     }
 
     /// Takes back what an older claim overlaps, claims again what the store has forgotten, claims ahead of need.
-    fn next(&mut self, situation: Situation<'_>) -> Option<Step> {
+    fn next(&mut self, situation: Situation<'_>) -> Option<ClaimStep> {
         let Situation { open, known, missing, overlapped, allocator } = situation;
         if let Some((block, created)) = overlapped.first_key_value() {
-            return Some(Step::Withdraw(*block, *created));
+            return Some(ClaimStep::Withdraw(*block, *created));
         }
         let is_forgotten = |block: &&Prefix| !known.contains_key(block) || missing.contains(block);
         if let Some(block) = allocator.blocks().keys().find(is_forgotten) {
-            return Some(Step::Claim(*block));
+            return Some(ClaimStep::Claim(*block));
         }
         for family in families(open).filter(|family| is_short(open, allocator, *family)) {
-            // Looking for a candidate in vain is a walk around the pool.
+            // A search that finds no candidate has walked through the whole pool: it is not repeated before something changes.
             if self.full.contains(&family) {
                 continue;
             }
             match candidate(&self.node, open, known, family) {
-                Some(block) => return Some(Step::Claim(block)),
+                Some(block) => return Some(ClaimStep::Claim(block)),
                 None => drop(self.full.insert(family)),
             }
         }
@@ -182,13 +182,13 @@ impl Claims {
         }
     }
 
-    /// An ADD waits.
+    /// An ADD waits for an address: what was put off after a failure is tried at once.
     pub(crate) fn hurry(&mut self) {
         self.retry.hurry();
     }
 
     pub(crate) const fn deadline(&self) -> Option<Instant> {
-        // While something is under way, its end is what counts.
+        // While a job is under way, its answer decides when the next one begins.
         if self.under_way.is_some() { None } else { self.retry.deadline() }
     }
 
@@ -257,13 +257,12 @@ pub(crate) fn read_update(update: Update<Key, Entry>) -> (Option<Update<Prefix, 
         Ok(keys::Subject::Block(block)) => Some(block),
         _ => None,
     };
-    match update {
-        Update::Restart => (Some(Update::Restart), None),
-        Update::InSync => (Some(Update::InSync), None),
-        Update::Delete(key) => (block(&key).map(Update::Delete), None),
-        Update::Set(key, entry) => {
-            let (claim, wrong) = read_claim(&entry);
-            (block(&key).map(|block| Update::Set(block, claim)), wrong)
-        }
-    }
+    let mut wrong = None;
+    let claim = |_: &Key, entry: Entry| {
+        let (claim, error) = read_claim(&entry);
+        wrong = error;
+        claim
+    };
+    let update = update.map(|key| key, claim).filter_map(|key| block(&key));
+    (update, wrong)
 }

@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// When something that failed may be tried again.
 #[derive(Debug)]
 pub(crate) struct Retry {
-    /// Not before; none: at once.
+    /// The next attempt is not made before this; none: it may be made at once.
     at: Option<Instant>,
     /// How long the next pause is.
     backoff: Backoff,
@@ -38,7 +38,7 @@ impl Retry {
         self.backoff.reset();
     }
 
-    /// Somebody waits for it: no more pause.
+    /// Somebody waits for the next attempt: it may be made at once.
     pub(crate) fn hurry(&mut self) {
         self.at = None;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ipam::{IpamConfig, IpamError, ReserveError, StartError};
-use store::{Journal, JournalWrite, Table};
+use store::{Journal, JournalWrite, RowKind};
 
 use crate::node::{TestNode, config, id, pool, request, texts};
 
@@ -127,7 +127,7 @@ async fn a_journal_that_cannot_be_understood_is_an_error_that_names_the_row() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::open(folder.path().join("journal.db")).unwrap();
     let newer = br#"{"version":2,"spec":{}}"#.to_vec();
-    journal.commit(vec![JournalWrite::put(Table::Endpoint, "manx/a/eth0", newer)]).await.unwrap();
+    journal.commit(vec![JournalWrite::put(RowKind::Endpoint, "manx/a/eth0", newer)]).await.unwrap();
     let (_pools, source) = tokio::sync::mpsc::channel(1);
     let tracker = tokio_util::task::TaskTracker::new();
     let started = ipam::start(config("n1"), None, journal, source, &tracker, Default::default()).await;

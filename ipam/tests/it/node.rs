@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use types::{ContainerId, EndpointId, NodeName, PodRef, Prefix, Update, WorkloadEndpoint};
 
 /// Long enough to never be the reason, short enough to end a broken test.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TEST_TIME_LIMIT: Duration = Duration::from_secs(20);
 
 pub(crate) struct TestNode {
     pub(crate) ipam: Ipam,
@@ -59,7 +59,7 @@ impl TestNode {
 
     pub(crate) async fn blocks(&self, count: usize) -> Vec<Prefix> {
         let mut blocks = self.ipam.blocks();
-        let known = tokio::time::timeout(PATIENCE, blocks.wait_for(|blocks| blocks.len() >= count));
+        let known = tokio::time::timeout(TEST_TIME_LIMIT, blocks.wait_for(|blocks| blocks.len() >= count));
         let known = known.await.expect("the blocks do not come").unwrap();
         known.iter().copied().collect()
     }
@@ -80,7 +80,7 @@ pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: 
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("never: {what}"));
+    tokio::time::timeout(TEST_TIME_LIMIT, asked).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 /// The endpoints of a node as the store shows them, by container.

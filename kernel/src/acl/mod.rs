@@ -375,4 +375,4 @@ pub trait Connections: Send {
 }
 
 /// How long a program of iptables may take before it is ended and counts as failed.
-pub const TABLES_PATIENCE: Duration = Duration::from_secs(10);
+pub const IPTABLES_TIME_LIMIT: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! The requests: our words to etcd's and back.
+//! The requests: turns what a store is asked into etcd's requests, and etcd's answers back.
 
 use etcd_client::{Compare, CompareOp, GetOptions, GetResponse, KeyValue, PutOptions, ResponseHeader, Txn, TxnOp};
 
@@ -166,7 +166,7 @@ impl Calls {
         match self.key(full) {
             Ok(key) => Some(key),
             Err(error) => {
-                tracing::warn!(%error, "a key in etcd is not ours");
+                tracing::warn!(%error, "etcd has a key under Manx's prefix that Manx does not write; the key is ignored");
                 None
             }
         }

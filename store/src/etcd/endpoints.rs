@@ -47,7 +47,7 @@ struct Member {
 /// A request failed, seen from the caller's side.
 #[derive(Debug)]
 pub(super) enum CallError {
-    /// Nothing that the caller could know better.
+    /// The store's errors say it all.
     Store(StoreError),
     /// What was asked for by its id is not there (a lease).
     NotFound,
@@ -156,7 +156,7 @@ impl Endpoints {
     pub(super) async fn renew_tokens(&self) {
         if self.user.is_some() {
             for member in &self.members {
-                // A member that is away is let known at its next request.
+                // A member that is away is logged in to with its next request.
                 let _ = tokio::time::timeout(self.timeout, member.client.refresh_token()).await;
             }
         }
@@ -227,7 +227,7 @@ impl From<CallError> for StoreError {
 enum Failure {
     /// No answer, or one that says that this member cannot work: another may.
     Silent(String),
-    /// We may not do this.
+    /// etcd does not let our user do this.
     Refused(String),
     /// The request is wrong.
     Invalid(String),

@@ -36,7 +36,7 @@ async fn keep(calls: Arc<Calls>, mut keeper: Keeper, ttl: Duration, mut expires:
         tokio::select! {
             end = &mut keeper.end => {
                 if let Ok(reply) = end {
-                    // The caller may have stopped waiting.
+                    // Nobody takes the answer where the caller has stopped waiting.
                     let _ = reply.send(revoke(&calls, keeper.id).await);
                 }
                 return;
@@ -52,7 +52,7 @@ async fn keep(calls: Arc<Calls>, mut keeper: Keeper, ttl: Duration, mut expires:
             }
             Ok(Err(_)) if Instant::now() < expires => pause = backoff.delay().min(expires - Instant::now()),
             Ok(Ok(false) | Err(_)) | Err(_) => {
-                tracing::warn!(session = %keeper.id, "the session in etcd is lost");
+                tracing::warn!(session = %keeper.id, "the lease in etcd is lost: what was written under it has gone, or will go");
                 keeper.lost.cancel();
                 return;
             }
@@ -67,7 +67,7 @@ async fn is_kept(calls: &Calls, session: SessionId) -> Result<bool, StoreError> 
         let mut leases = client.lease_client();
         match leases.keep_alive(id).await {
             Ok(_) => Ok(true),
-            // Said of an expired lease and of broken streams alike.
+            // The client says this of an expired lease and of a broken stream alike.
             Err(etcd_client::Error::LeaseKeepAliveError(_)) => Ok(leases.time_to_live(id, None).await?.ttl() > 0),
             Err(error) => Err(error),
         }
@@ -82,7 +82,7 @@ async fn revoke(calls: &Calls, session: SessionId) -> Result<(), StoreError> {
     let id = session.id();
     let revoke = |client: etcd_client::Client| async move { client.lease_client().revoke(id).await.map(drop) };
     match calls.endpoints.repeatable(revoke).await {
-        // Gone already.
+        // The lease has expired already, which is what was wanted.
         Err(CallError::NotFound) => Ok(()),
         other => Ok(other?),
     }

@@ -61,11 +61,11 @@ struct Gone;
 
 /// Why following stopped.
 enum Interruption {
-    /// For good.
+    /// The receiver is gone: the watch ends.
     Gone,
-    /// What happened in between can no longer be had: list again.
+    /// etcd no longer has what happened in between: everything is listed again.
     HistoryLost,
-    /// For now.
+    /// A request failed: it is tried again after a pause.
     Failed(StoreError),
 }
 
@@ -111,7 +111,7 @@ impl Watch {
             self.take(&answer, &mut skip).await?;
             self.backoff.reset();
             if self.failing.take().is_some() {
-                tracing::info!(prefix = %self.prefix, "following etcd again");
+                tracing::info!(prefix = %self.prefix, "the watch in etcd works again");
             }
         }
     }
@@ -199,11 +199,12 @@ impl Watch {
         Interruption::Failed(self.calls.endpoints.broken(what))
     }
 
-    /// Nobody hears of this failure otherwise: a watch has no errors. Said once, until it changes.
+    /// Logs why the watch cannot follow. A watch has no errors for its reader, so nobody would hear of it otherwise. The
+    /// same reason is logged once only.
     fn note(&mut self, error: &StoreError) {
         let text = error.to_string();
         if self.failing.as_ref() != Some(&text) {
-            tracing::warn!(prefix = %self.prefix, error = %text, "cannot follow etcd; trying again");
+            tracing::warn!(prefix = %self.prefix, error = %text, "the watch in etcd has failed; it is tried again");
             self.failing = Some(text);
         }
     }

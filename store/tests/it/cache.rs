@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use store::{Cache, Cached, Entry, Memory, Version};
+use store::{Cache, CacheForm, Cached, Entry, Key, Memory, Version};
+use tokio::sync::mpsc;
 use types::Update;
 
 use crate::watching::{Watching, key, put, values};
@@ -111,14 +112,14 @@ async fn a_watch_begins_with_what_was_last_seen_where_the_store_is_away_and_is_c
     let memory = Memory::new();
     put(&memory, "a/1", "1").await;
     put(&memory, "a/2", "2").await;
-    let patience = Duration::from_millis(50);
-    let cached = Cached::new(memory.clone(), Cache::open(&file).unwrap(), patience);
+    let store_wait = Duration::from_millis(50);
+    let cached = Cached::new(memory.clone(), Cache::open(&file).unwrap(), store_wait);
     Watching::in_sync(&cached, "a/").await;
     cached.close().await;
     drop(cached);
 
     memory.set_available(false);
-    let cached = Cached::new(memory.clone(), reopened(&file).await, patience);
+    let cached = Cached::new(memory.clone(), reopened(&file).await, store_wait);
     let mut watching = Watching::in_sync(&cached, "a/").await;
     assert_eq!(watching.state, values(&[("a/1", "1"), ("a/2", "2")]));
     let mut unknown = Watching::new(&cached, "b/");
@@ -128,4 +129,68 @@ async fn a_watch_begins_with_what_was_last_seen_where_the_store_is_away_and_is_c
     watching.until_state(&values(&[("a/2", "2")])).await;
     unknown.until_state(&values(&[("b/1", "1")])).await;
     assert_eq!(unknown.restarts(), 1, "nothing was said of a prefix of which nothing was known");
+}
+
+/// Numbers by name, as `{"version":1,"spec":NUMBER}` under `n/NAME`.
+enum Numbers {}
+
+impl CacheForm for Numbers {
+    type Key = String;
+    type Value = u32;
+
+    fn key(name: &String) -> Option<Key> {
+        Key::new(format!("n/{name}")).ok()
+    }
+
+    fn entry(_: &String, key: Key, number: &u32) -> Entry {
+        Entry { key, value: store::encode(number), version: Version::new(0), created: Version::new(0) }
+    }
+
+    fn object(entry: Entry) -> Option<(String, u32)> {
+        let number = store::decode(&entry.key, &entry.value).ok()?;
+        Some((entry.key.as_str().strip_prefix("n/")?.to_owned(), number))
+    }
+}
+
+/// What a receiver hears of a source of numbers that says this and then nothing.
+async fn heard(cache: &Cache, says: &[Update<String, u32>]) -> Vec<Update<String, u32>> {
+    let (source, from) = mpsc::channel(8);
+    let (to, mut heard) = mpsc::channel(8);
+    for update in says {
+        source.send(update.clone()).await.unwrap();
+    }
+    let store_wait = Duration::from_millis(50);
+    let hearing = async {
+        let mut updates = Vec::new();
+        while updates.last() != Some(&Update::InSync) {
+            updates.push(heard.recv().await.unwrap());
+        }
+        updates
+    };
+    tokio::select! {
+        () = store::remembered_as::<Numbers>(key("n/"), from, cache.clone(), store_wait, to) => panic!("it ends"),
+        heard = hearing => heard,
+    }
+}
+
+#[tokio::test]
+async fn objects_pass_as_their_source_gives_them_and_are_read_from_the_cache_only_while_it_is_silent() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("cache.db");
+    let cache = Cache::open(&file).unwrap();
+    let named = |name: &str, number| Update::Set(name.to_owned(), number);
+    let no_key = named("no key: \u{fc}", 3);
+    let says = [Update::Restart, named("a", 1), no_key, named("b", 2), Update::InSync];
+    let passed = [Update::Restart, named("a", 1), named("b", 2), Update::InSync];
+    assert_eq!(heard(&cache, &says).await, passed);
+    let kept = cache.load(&key("n/")).await.unwrap();
+    let kept: Vec<_> = kept.iter().map(|entry| (entry.key.as_str(), entry.value.as_slice())).collect();
+    assert_eq!(kept, [("n/a", &br#"{"version":1,"spec":1}"#[..]), ("n/b", br#"{"version":1,"spec":2}"#)]);
+
+    let unreadable = Entry { value: br#"{"version":2,"spec":2}"#.to_vec(), ..entry("n/b", 0) };
+    cache.put(&key("n/"), &Update::Set(key("n/b"), unreadable));
+    cache.flush().await.unwrap();
+    drop(cache);
+    let silent = heard(&reopened(&file).await, &[Update::Restart]).await;
+    assert_eq!(silent, [Update::Restart, named("a", 1), Update::InSync]);
 }

@@ -8,7 +8,7 @@ use store::{Etcd, EtcdConfig, Store, StoreError, Write};
 
 use crate::behaviour::behaves_as_a_store;
 use crate::server::{Server, Wire, free_port};
-use crate::watching::{PATIENCE, Watching, delete, key, put, values};
+use crate::watching::{TEST_TIME_LIMIT, Watching, delete, key, put, values};
 
 /// A store in the shared server, under a prefix of its own.
 async fn open() -> Option<(Arc<dyn Store>, Arc<Server>)> {
@@ -109,7 +109,7 @@ async fn a_session_outlives_its_time_to_live_while_kept_and_is_lost_when_etcd_st
     assert!(tokio::time::timeout(Duration::from_secs(4), session.lost()).await.is_err());
     assert!(store.get(&key("nodes/a/alive")).await.unwrap().is_some());
     server.kill();
-    tokio::time::timeout(PATIENCE, session.lost()).await.unwrap();
+    tokio::time::timeout(TEST_TIME_LIMIT, session.lost()).await.unwrap();
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn a_session_that_etcd_has_let_expire_is_lost_and_so_are_its_entries() {
     let mut operator = server.operator().await;
     let lease = operator.leases().await.unwrap().leases()[0].id();
     operator.lease_revoke(lease).await.unwrap();
-    tokio::time::timeout(PATIENCE, session.lost()).await.unwrap();
+    tokio::time::timeout(TEST_TIME_LIMIT, session.lost()).await.unwrap();
     assert_eq!(store.get(&key("nodes/a/alive")).await.unwrap(), None);
     session.end().await.unwrap();
 }
@@ -193,5 +193,5 @@ async fn put_when_back(store: &Etcd, text: &str, value: &str) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, coming_back).await.unwrap();
+    tokio::time::timeout(TEST_TIME_LIMIT, coming_back).await.unwrap();
 }

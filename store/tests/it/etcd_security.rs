@@ -8,7 +8,7 @@ use store::{Etcd, EtcdConfig, Password, Store, StoreError, Write};
 use tempfile::TempDir;
 
 use crate::server::{Server, ServerTls};
-use crate::watching::{PATIENCE, Watching, key, put, values};
+use crate::watching::{TEST_TIME_LIMIT, Watching, key, put, values};
 
 /// An authority, with a folder for what it signs.
 struct Authority {
@@ -161,7 +161,7 @@ async fn a_node_writes_its_own_keys_and_those_that_all_nodes_share_and_no_other_
     for own in ["nodes/node-1/registration", "blocks/10.0.0.0-26", "borrowed/10.0.0.1", "elected/holder"] {
         put(&node, own, "mine").await;
     }
-    let session = node.session(PATIENCE).await.unwrap();
+    let session = node.session(TEST_TIME_LIMIT).await.unwrap();
     let write = Write::Put { key: key("nodes/node-1/alive"), value: b"me".to_vec(), session: Some(session.id()) };
     node.transact(Vec::new(), vec![write]).await.unwrap();
 
@@ -200,7 +200,7 @@ async fn until_there(store: &Etcd) {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, coming).await.unwrap();
+    tokio::time::timeout(TEST_TIME_LIMIT, coming).await.unwrap();
 }
 
 fn names(error: &StoreError, path: Option<&Path>) -> bool {

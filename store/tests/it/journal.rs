@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use futures::future::join_all;
-use store::{Journal, JournalError, JournalWrite, Row, Table};
+use store::{Journal, JournalError, JournalWrite, Row, RowKind};
 
 /// Set in the child of [`commits_that_were_acknowledged_survive_sigkill`]: the journal to write to.
 const CHILD: &str = "MANX_TEST_JOURNAL";
@@ -17,22 +17,25 @@ async fn writes_are_applied_in_order_and_read_back_by_table_and_key() {
     let file = scratch.path().join("journal.db");
     let journal = Journal::open(&file).unwrap();
     let writes = vec![
-        JournalWrite::put(Table::Endpoint, "b", b"1".to_vec()),
-        JournalWrite::put(Table::Endpoint, "a", b"2".to_vec()),
-        JournalWrite::put(Table::Endpoint, "b", b"3".to_vec()),
-        JournalWrite::put(Table::Block, "10.0.0.0/26", vec![]),
-        JournalWrite::put(Table::Meta, "boot", b"x".to_vec()),
+        JournalWrite::put(RowKind::Endpoint, "b", b"1".to_vec()),
+        JournalWrite::put(RowKind::Endpoint, "a", b"2".to_vec()),
+        JournalWrite::put(RowKind::Endpoint, "b", b"3".to_vec()),
+        JournalWrite::put(RowKind::Block, "10.0.0.0/26", vec![]),
+        JournalWrite::put(RowKind::Meta, "boot", b"x".to_vec()),
     ];
     journal.commit(writes).await.unwrap();
-    journal.commit(vec![JournalWrite::Clear(Table::Meta), JournalWrite::delete(Table::CoolDown, "no")]).await.unwrap();
+    journal
+        .commit(vec![JournalWrite::Clear(RowKind::Meta), JournalWrite::delete(RowKind::CoolDown, "no")])
+        .await
+        .unwrap();
     let rows = vec![
-        Row { table: Table::Block, key: "10.0.0.0/26".to_owned(), value: vec![] },
-        Row { table: Table::Endpoint, key: "a".to_owned(), value: b"2".to_vec() },
-        Row { table: Table::Endpoint, key: "b".to_owned(), value: b"3".to_vec() },
+        Row { kind: RowKind::Block, key: "10.0.0.0/26".to_owned(), value: vec![] },
+        Row { kind: RowKind::Endpoint, key: "a".to_owned(), value: b"2".to_vec() },
+        Row { kind: RowKind::Endpoint, key: "b".to_owned(), value: b"3".to_vec() },
     ];
     assert_eq!(journal.load().await.unwrap(), rows);
-    assert_eq!(journal.value(Table::Endpoint, "b").await.unwrap(), Some(b"3".to_vec()));
-    assert_eq!(journal.value(Table::Block, "b").await.unwrap(), None);
+    assert_eq!(journal.value(RowKind::Endpoint, "b").await.unwrap(), Some(b"3".to_vec()));
+    assert_eq!(journal.value(RowKind::Block, "b").await.unwrap(), None);
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 
     journal.close().await;
@@ -55,7 +58,7 @@ async fn the_log_does_not_grow_without_bounds_under_load_and_is_folded_in_when_i
     let journal = Journal::open(scratch.path().join("journal.db")).unwrap();
     let log = || std::fs::metadata(scratch.path().join("journal.db-wal")).unwrap().len();
     for number in 0..60_u32 {
-        journal.commit(vec![JournalWrite::put(Table::Endpoint, name(number % 2), vec![0; 1 << 20])]).await.unwrap();
+        journal.commit(vec![JournalWrite::put(RowKind::Endpoint, name(number % 2), vec![0; 1 << 20])]).await.unwrap();
         assert!(log() < 16 << 20, "{} bytes after {number} commits", log());
     }
     journal.commit(vec![put(0)]).await.unwrap();
@@ -125,7 +128,7 @@ async fn a_full_disk_fails_the_commit_by_name_and_keeps_what_was_there() {
     std::fs::write(disk.0.path().join("ballast"), vec![0; 64 << 20]).unwrap_err();
     let mut committed = 1;
     let error = loop {
-        let large = JournalWrite::put(Table::Endpoint, name(committed), vec![0; 4096]);
+        let large = JournalWrite::put(RowKind::Endpoint, name(committed), vec![0; 4096]);
         match journal.commit(vec![large]).await {
             Ok(()) => committed += 1,
             Err(error) => break error,
@@ -158,7 +161,7 @@ async fn a_journal_of_a_newer_layout_or_a_damaged_one_is_refused_by_name() {
 }
 
 fn put(number: u32) -> JournalWrite {
-    JournalWrite::put(Table::Endpoint, name(number), b"{}".to_vec())
+    JournalWrite::put(RowKind::Endpoint, name(number), b"{}".to_vec())
 }
 
 fn name(number: u32) -> String {

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener as AsyncListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::watching::PATIENCE;
+use crate::watching::TEST_TIME_LIMIT;
 
 /// An etcd of its own, killed when dropped.
 pub(crate) struct Server {
@@ -122,7 +122,7 @@ impl Server {
 
     /// Until it takes connections; whoever asks more of it repeats the question.
     async fn wait(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIME_LIMIT;
         while !self.serves().await {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
             let log = || std::fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default();

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use types::Update;
 
 /// Longer than anything takes that works.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TEST_TIME_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) type Values = BTreeMap<String, String>;
 
@@ -75,7 +75,7 @@ impl Watching {
                 self.take(update);
             }
         };
-        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+        if tokio::time::timeout(TEST_TIME_LIMIT, waiting).await.is_err() {
             panic!("the watch never came to {what}; state {:?}, it said {:?}", self.state, self.said);
         }
     }

@@ -31,6 +31,22 @@ pub enum Update<K, V> {
 }
 
 impl<K, V> Update<K, V> {
+    /// What a source reports that lists these objects.
+    pub fn listing(objects: impl IntoIterator<Item = (K, V)>) -> impl Iterator<Item = Self> {
+        let sets = objects.into_iter().map(|(key, value)| Self::Set(key, value));
+        std::iter::once(Self::Restart).chain(sets).chain([Self::InSync])
+    }
+
+    /// The same report, of an object that stays where it is.
+    pub const fn as_ref(&self) -> Update<&K, &V> {
+        match self {
+            Self::Restart => Update::Restart,
+            Self::Set(key, value) => Update::Set(key, value),
+            Self::Delete(key) => Update::Delete(key),
+            Self::InSync => Update::InSync,
+        }
+    }
+
     /// The same report in other words: another name for the object, and its value as seen under that name.
     pub fn map<L, W>(self, key: impl FnOnce(K) -> L, value: impl FnOnce(&L, V) -> W) -> Update<L, W> {
         match self {

@@ -9,7 +9,7 @@ use watch::{Resource, WatchConfig, WatchError};
 
 use crate::cluster::Cluster;
 use crate::following::policy_id;
-use crate::picture::{PATIENCE, Picture, Said, status_of};
+use crate::picture::{Picture, Said, TEST_TIME_LIMIT, status_of};
 use crate::server::{Server, url};
 use crate::wire::Wire;
 
@@ -51,7 +51,7 @@ async fn a_service_account_whose_token_is_replaced_goes_on_where_it_was() {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, refused).await.expect("the first token ends");
+    tokio::time::timeout(TEST_TIME_LIMIT, refused).await.expect("the first token ends");
     wire.mend();
     let unknown = |error: &WatchError| matches!(error, WatchError::Refused { unknown: true, .. });
     status_of(&mut watches.status, Resource::NetworkPolicies, |watch| {

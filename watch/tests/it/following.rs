@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use serde_json::json;
+use types::NamespacedName;
 use types::policy::{Labels, PolicyId, PolicyKind};
-use watch::{PodName, WatchConfig, Watches};
+use watch::{WatchConfig, Watches};
 
 use crate::cluster::{Cluster, pods, policies};
 use crate::picture::{Picture, Said};
@@ -14,8 +15,8 @@ pub(crate) fn policy_id(namespace: &str, name: &str) -> PolicyId {
     PolicyId { kind: PolicyKind::NetworkPolicy, namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
-pub(crate) fn pod_name(namespace: &str, name: &str) -> PodName {
-    PodName { namespace: namespace.to_owned(), name: name.to_owned() }
+pub(crate) fn pod_name(namespace: &str, name: &str) -> NamespacedName {
+    NamespacedName { namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
 /// The settings of a node that asks through a port.
@@ -152,5 +153,5 @@ async fn a_watch_ends_with_its_receiver_and_all_of_them_when_they_are_closed() {
     drop(watches.policies);
     let mut seen = Picture::new(watches.pods);
     seen.in_sync(1).await;
-    tokio::time::timeout(crate::picture::PATIENCE, watches.tasks.close()).await.expect("they end");
+    tokio::time::timeout(crate::picture::TEST_TIME_LIMIT, watches.tasks.close()).await.expect("they end");
 }

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use types::Update;
 
 /// Long enough for anything that is going to happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TEST_TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a watch has said so far.
 pub(crate) struct Picture<K, V> {
@@ -43,7 +43,7 @@ impl<K: Ord + Clone + Debug, V> Picture<K, V> {
                 self.next().await;
             }
         };
-        let ended = tokio::time::timeout(PATIENCE, all).await.is_ok();
+        let ended = tokio::time::timeout(TEST_TIME_LIMIT, all).await.is_ok();
         assert!(ended, "never {what}; it said {:?}", self.said);
     }
 
@@ -94,6 +94,7 @@ pub(crate) async fn status_of(
     is_so: impl Fn(&WatchStatus) -> bool,
 ) -> WatchStatus {
     let waited = status.wait_for(|status| is_so(&status.watches[&resource]));
-    let found = tokio::time::timeout(PATIENCE, waited).await.map(|status| status.unwrap().watches[&resource].clone());
+    let found =
+        tokio::time::timeout(TEST_TIME_LIMIT, waited).await.map(|status| status.unwrap().watches[&resource].clone());
     found.unwrap_or_else(|_| panic!("{resource} never fared so"))
 }

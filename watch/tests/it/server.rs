@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use crate::cluster::Cluster;
-use crate::picture::PATIENCE;
+use crate::picture::TEST_TIME_LIMIT;
 
 /// The bearer token of the one user that may do everything.
 const ADMIN: &str = "admin-token";
@@ -123,7 +123,7 @@ impl Server {
             // Pods of these tests name no service account, and nobody makes the default one.
             .arg("--disable-admission-plugins=ServiceAccount");
         self.apiserver = Some(spawn(command, &self.file("apiserver.log")));
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TEST_TIME_LIMIT;
         while !self.is_ready().await {
             let ended = self.apiserver.as_mut().and_then(|child| child.try_wait().unwrap());
             let log = || std::fs::read_to_string(self.file("apiserver.log")).unwrap_or_default();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use types::{AddressCondition, Family, Namespaced};
+use types::{AddressCondition, Family, NamespacedName};
 use watch::{Resource, Watches, WriteError};
 
 use crate::cluster::Cluster;
@@ -44,7 +44,7 @@ async fn a_service_is_told_and_its_addresses_are_written_to_the_version_that_was
     let Some((_server, cluster, watches)) = started("services").await else { return };
     let mut seen = Picture::new(watches.tasks.services());
     seen.in_sync(1).await;
-    let web = Namespaced::new("services", "web");
+    let web = NamespacedName::new("services", "web");
     cluster.create(&services("services"), load_balancer("web")).await;
     seen.until("made", |seen| seen.now.contains_key(&web)).await;
     let made = seen.now[&web].clone();
@@ -104,9 +104,9 @@ async fn the_nodes_of_a_services_ready_endpoints_are_told_and_headless_services_
     headless["metadata"]["labels"]["service.kubernetes.io/headless"] = json!("");
     cluster.create(&slices("slices"), headless).await;
     cluster.create(&slices("slices"), slice("web-1", true)).await;
-    let web = Namespaced::new("slices", "web-1");
+    let web = NamespacedName::new("slices", "web-1");
     seen.until("made", |seen| seen.now.contains_key(&web)).await;
-    assert_eq!(seen.now[&web].service, Some(Namespaced::new("slices", "web")));
+    assert_eq!(seen.now[&web].service, Some(NamespacedName::new("slices", "web")));
     assert_eq!(seen.now[&web].ready_nodes, ["node1"]);
     assert!(seen.now.keys().all(|key| key.name != "headless"));
     cluster.patch(&format!("{}/web-1", slices("slices")), slice("web-1", false)).await;
@@ -124,5 +124,5 @@ async fn a_watch_that_is_begun_anew_fares_as_the_new_one_does() {
     status_of(&mut status, Resource::Services, |watch| watch.connected_since.is_some() && watch.listings == 1).await;
     drop(seen);
     let gone = status.wait_for(|status| !status.watches.contains_key(&Resource::Services));
-    tokio::time::timeout(crate::picture::PATIENCE, gone).await.expect("it has nothing to say").unwrap();
+    tokio::time::timeout(crate::picture::TEST_TIME_LIMIT, gone).await.expect("it has nothing to say").unwrap();
 }

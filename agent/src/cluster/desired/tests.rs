@@ -52,7 +52,7 @@ fn nothing_follows_before_every_source_is_known() {
 #[test]
 fn nobody_peers_with_a_node_whose_things_were_taken_back() {
     let gone = |reclaimed| {
-        let gone = Gone { since: 1, waited: 0, reclaimed };
+        let gone = Gone { since: 1, waited: std::time::Duration::ZERO, reclaimed };
         updates().into_iter().chain([ClusterUpdate::Gone(Update::Set("b".parse().unwrap(), gone))])
     };
     let sessions = |reclaimed| desired(gone(reclaimed).chain(in_sync())).unwrap().sessions.len();
@@ -79,7 +79,7 @@ fn an_address_that_two_nodes_claim_is_named_unless_the_other_is_gone() {
         contested(twin().chain(in_sync()).collect::<Vec<_>>()),
         [("192.0.2.1".parse().unwrap(), "c".parse().unwrap())]
     );
-    let gone = Gone { since: 1, waited: 0, reclaimed: false };
+    let gone = Gone { since: 1, waited: std::time::Duration::ZERO, reclaimed: false };
     let gone = ClusterUpdate::Gone(Update::Set("c".parse().unwrap(), gone));
     assert_eq!(contested(twin().chain([gone]).chain(in_sync()).collect()), []);
 }

@@ -12,7 +12,7 @@ fn is_waited_for(verdict: &Verdict) -> bool {
 
 /// Noted as gone with so much of the grace waited for.
 fn candidate(gone: Option<u64>) -> Candidate {
-    let gone = gone.map(|waited| Gone { since: 1_000, waited, reclaimed: false });
+    let gone = gone.map(|waited| Gone { since: 1_000, waited: Duration::from_secs(waited), reclaimed: false });
     let watched = Duration::ZERO;
     Candidate { node: "n".parse().unwrap(), gone, watched, is_registered: true, is_alive: false, is_heard: false }
 }
@@ -22,7 +22,7 @@ fn a_node_is_noted_when_its_agent_has_gone_and_its_things_are_free_after_the_gra
     let node: NodeName = "n".parse().unwrap();
     let alive = Candidate { is_alive: true, ..candidate(None) };
     assert!(is_waited_for(&judge(&alive, GRACE, at(1_000))));
-    let noted = Gone { since: 1_000, waited: 0, reclaimed: false };
+    let noted = Gone { since: 1_000, waited: Duration::ZERO, reclaimed: false };
     assert_eq!(
         judge(&candidate(None), GRACE, at(1_000)),
         Verdict::Act(ReclaimAction::Note(node.clone(), noted.clone()))
@@ -30,7 +30,7 @@ fn a_node_is_noted_when_its_agent_has_gone_and_its_things_are_free_after_the_gra
     let waiting = Candidate { watched: Duration::from_secs(35), ..candidate(Some(3_560)) };
     assert_eq!(judge(&waiting, GRACE, at(1_000)), Verdict::Wait(Duration::from_secs(1)));
     let over = Candidate { watched: Duration::from_secs(35), ..candidate(Some(3_565)) };
-    let reclaimed = Gone { waited: 3_565, reclaimed: true, ..noted };
+    let reclaimed = Gone { waited: Duration::from_secs(3_565), reclaimed: true, ..noted };
     assert_eq!(judge(&over, GRACE, at(1_000)), Verdict::Act(ReclaimAction::Reclaim(node, reclaimed)));
 }
 
@@ -54,7 +54,7 @@ fn no_wall_clock_makes_the_grace_shorter_or_endless() {
 
 #[test]
 fn agents_that_are_elected_one_after_the_other_wait_for_the_grace_together() {
-    let (mut noted, mut passed) = (Gone { since: 1_000, waited: 0, reclaimed: false }, 0);
+    let (mut noted, mut passed) = (Gone { since: 1_000, waited: Duration::ZERO, reclaimed: false }, 0);
     // Each is elected for 100 s, and notes what it has waited for each 36 s; its clock shows another year.
     for term in 0_u64.. {
         let (mut watched, mut is_over) = (0, false);
@@ -87,7 +87,7 @@ fn of_a_node_that_is_not_registered_any_more_nothing_is_noted_and_nothing_stays_
 
 #[test]
 fn only_registered_nodes_without_a_node_object_are_looked_at_and_those_that_have_one_again_are_forgotten() {
-    let gone = Some(Gone { since: 1, waited: 0, reclaimed: false });
+    let gone = Some(Gone { since: 1, waited: Duration::ZERO, reclaimed: false });
     let registered = [("a", None), ("b", gone.clone()), ("c", gone)];
     let registered = registered.into_iter().map(|(name, gone)| (name.parse().unwrap(), gone)).collect();
     let kubernetes = ["a", "b", "elsewhere"].map(str::to_owned).into();

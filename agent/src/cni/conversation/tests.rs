@@ -1,10 +1,9 @@
 use std::path::PathBuf;
 
-use felix::policy::PodKey;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::{mpsc, watch};
 use types::policy::Labels;
-use types::{Pod, PodRef, Update};
+use types::{NamespacedName, Pod, PodRef, Update};
 
 use super::*;
 use crate::node::readiness::Readiness;
@@ -143,7 +142,7 @@ async fn a_binary_that_speaks_out_of_turn_is_undone() {
 }
 
 /// The channels of the task that knows pods.
-type Known = Update<PodKey, Pod>;
+type Known = Update<NamespacedName, Pod>;
 
 fn channels() -> (Sender<Known>, Receiver<Known>, Identities, Receiver<Question>) {
     let (updates, told) = mpsc::channel(pods::QUEUED_QUESTIONS);

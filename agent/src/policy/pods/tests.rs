@@ -4,7 +4,7 @@ use types::policy::Protocol;
 use super::*;
 use crate::testing::{self, World, attached, labels, pod, reference, soon, tier, until};
 
-fn known(pods: impl IntoIterator<Item = (PodKey, Pod)>) -> Pods {
+fn known(pods: impl IntoIterator<Item = (NamespacedName, Pod)>) -> Pods {
     let mut known = Pods::default();
     for (key, pod) in pods {
         known.apply(Update::Set(key, pod));

@@ -4,8 +4,8 @@ use super::*;
 
 const WEB: &str = "web";
 
-fn name(name: &str) -> Namespaced {
-    Namespaced::new("shop", name)
+fn name(name: &str) -> NamespacedName {
+    NamespacedName::new("shop", name)
 }
 
 fn prefixes(texts: &[&str]) -> Vec<Prefix> {

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn name(name: &str) -> Namespaced {
-    Namespaced::new("shop", name)
+fn name(name: &str) -> NamespacedName {
+    NamespacedName::new("shop", name)
 }
 
 fn address(text: &str) -> IpAddr {
@@ -39,7 +39,7 @@ fn asking(age: u32, requested: &[&str]) -> Service {
 #[derive(Default)]
 struct World {
     pools: Vec<LoadBalancerPool>,
-    services: BTreeMap<Namespaced, Service>,
+    services: BTreeMap<NamespacedName, Service>,
 }
 
 impl World {

@@ -9,16 +9,16 @@ use std::sync::Arc;
 use kernel::acl::{LinkName, SetElement, SetName, SetSpec, Tuple};
 use kernel::fake::FakeKernel;
 use kernel::fake::acl::{AclOperation, FakeAcl};
-use types::Update;
 use types::policy::{
     Action, Direction, EndpointSelector, LabelSelector, Labels, NamespaceSelector, Peer, Peers, Policy, PolicyId,
     PolicyKind, PortMatch, PortRange, Ports, Protocol, Rule, Tier,
 };
+use types::{NamespacedName, Update};
 
 use super::*;
 use crate::acl::connections::Tracker;
 use crate::acl::tables::answer;
-use crate::policy::{PodKey, PolicyUpdate};
+use crate::policy::PolicyUpdate;
 
 /// EBUSY, as a held lock is told.
 const BUSY: i32 = 16;
@@ -589,7 +589,7 @@ fn where_cutting_is_switched_off_connections_that_policies_forbid_now_live_on() 
 fn a_pod_that_was_expected_is_plugged_in_by_set_elements_alone() {
     let kernel = FakeAcl::new();
     let mut acl = Acl::running(&kernel, vec![policy("web", "server", "client", (80, 9000))], &[(1, "client")]);
-    let key = PodKey { namespace: "shop".to_owned(), name: "pod-2".to_owned() };
+    let key = NamespacedName { namespace: "shop".to_owned(), name: "pod-2".to_owned() };
     let expected = EndpointFacts { addresses: Vec::new(), ..facts(2, "server") };
     acl.update(PolicyUpdate::Expected(Update::Set(key, expected)));
     acl.settle();

@@ -8,10 +8,10 @@ use types::policy::{
     Action, Direction, EndpointSelector, LabelSelector, Labels, NamespaceSelector, Operator, Peer, Peers, Policy,
     PolicyId, PolicyKind, PortMatch, PortRange, Ports, Protocol, Requirement, Rule, Tier, TierEnd,
 };
-use types::{EndpointId, EndpointPort, Prefix, Update};
+use types::{EndpointId, EndpointPort, NamespacedName, Prefix, Update};
 
 use super::world::{Event, Probe};
-use crate::policy::{EndpointFacts, PodKey, PolicyUpdate, RemoteKey};
+use crate::policy::{EndpointFacts, PolicyUpdate, RemoteKey};
 
 /// What policies there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,11 +121,11 @@ fn event(kinds: Kinds) -> impl Strategy<Value = Event> {
         }),
         1 => (0..3_u8).prop_map(|number| Event::RemoveLocal(local_id(number))),
         1 => (0..2_u8, facts(kinds, 0..1)).prop_map(move |(number, facts)| {
-            let key = PodKey { namespace: "n0".to_owned(), name: format!("e{number}") };
+            let key = NamespacedName { namespace: "n0".to_owned(), name: format!("e{number}") };
             update(PolicyUpdate::Expected(Update::Set(key, facts)))
         }),
         1 => (0..2_u8).prop_map(move |number| {
-            let key = PodKey { namespace: "n0".to_owned(), name: format!("e{number}") };
+            let key = NamespacedName { namespace: "n0".to_owned(), name: format!("e{number}") };
             update(PolicyUpdate::Expected(Update::Delete(key)))
         }),
     ]

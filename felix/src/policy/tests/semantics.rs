@@ -1,14 +1,14 @@
 //! The corners of NetworkPolicy, one by one, each by what the compiled program lets pass.
 
-use types::Update;
 use types::policy::{
     Action, EffectiveDirection, Flow, Judgement, LabelSelector, Labels, Operator, Party, Policy, PortMatch, PortRange,
     Protocol, Reason, Requirement, Rule, Tier, TierEnd,
 };
+use types::{NamespacedName, Update};
 
 use super::node::*;
 use crate::policy::program::{Change, ClassId};
-use crate::policy::{EndpointFacts, PodKey, PolicyUpdate};
+use crate::policy::{EndpointFacts, PolicyUpdate};
 
 #[test]
 fn point_1_who_is_not_selected_is_open_and_who_is_selected_is_isolated_in_that_direction_alone() {
@@ -265,7 +265,7 @@ fn point_17_labels_of_pods_and_namespaces_change_who_is_meant_by_set_members_alo
 fn point_18_a_pod_that_is_expected_has_its_class_before_it_has_an_address() {
     let mut node = Node::new();
     node.policy("deny", policy(Some(vec![]), None));
-    let key = PodKey { namespace: "shop".to_owned(), name: "pod".to_owned() };
+    let key = NamespacedName { namespace: "shop".to_owned(), name: "pod".to_owned() };
     let changes = node.apply(PolicyUpdate::Expected(Update::Set(key.clone(), pod("shop", &[], &[]))));
     assert!(matches!(changes.as_slice(), [Change::PutClass(..)]));
     let changes = node.local(1, pod("shop", &[], &[WEB]));

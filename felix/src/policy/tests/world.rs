@@ -8,9 +8,9 @@ use types::policy::{
     Action, Direction, EndpointSelector, Labels, NamespaceSelector, Peer, Peers, Policy, PolicyId, PortMatch, Ports,
     Protocol, Rule, TierEnd,
 };
-use types::{EndpointId, Update};
+use types::{EndpointId, NamespacedName, Update};
 
-use crate::policy::{Compiler, EndpointFacts, PodKey, PolicyUpdate, RemoteKey};
+use crate::policy::{Compiler, EndpointFacts, PolicyUpdate, RemoteKey};
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct World {
@@ -18,7 +18,7 @@ pub(super) struct World {
     pub(super) namespaces: BTreeMap<String, Labels>,
     pub(super) remotes: BTreeMap<RemoteKey, EndpointFacts>,
     pub(super) locals: BTreeMap<EndpointId, EndpointFacts>,
-    pub(super) expected: BTreeMap<PodKey, EndpointFacts>,
+    pub(super) expected: BTreeMap<NamespacedName, EndpointFacts>,
 }
 
 /// What happens.

@@ -13,12 +13,12 @@ use std::time::Duration;
 use types::Family;
 
 use self::process::{Ended, Program};
-use super::{IptablesVariant, TABLES, TABLES_PATIENCE, Tables};
+use super::{IPTABLES_TIME_LIMIT, IptablesVariant, TABLES, Tables};
 use crate::netns::run_in;
 use crate::{Failure, KernelError, Netns};
 
 /// How long a legacy program waits for `/run/xtables.lock`, which all network namespaces share: less than
-/// [`TABLES_PATIENCE`], so that its own words tell who is to blame.
+/// [`IPTABLES_TIME_LIMIT`], so that its own words tell who is to blame.
 const LOCK_SECONDS: &str = "5";
 
 /// What the programs say when it is worth another try: the lock is held, or somebody else changed the rules meanwhile or
@@ -38,7 +38,7 @@ pub struct Iptables {
     netns: Option<Netns>,
     /// In the place of this process's `PATH`.
     path: Option<OsString>,
-    patience: Duration,
+    time_limit: Duration,
     restores: OwnRestores,
 }
 
@@ -49,7 +49,7 @@ pub struct OwnRestores(Arc<Mutex<VecDeque<u32>>>);
 impl Iptables {
     /// That variant.
     pub fn new(variant: IptablesVariant) -> Self {
-        Self { variant, netns: None, path: None, patience: TABLES_PATIENCE, restores: OwnRestores::default() }
+        Self { variant, netns: None, path: None, time_limit: IPTABLES_TIME_LIMIT, restores: OwnRestores::default() }
     }
 
     /// The variant that others use in the calling thread's namespace: the one with kube-proxy's or the kubelet's chains,
@@ -78,10 +78,10 @@ impl Iptables {
         self
     }
 
-    /// Ends a program that takes longer than this, in the place of [`TABLES_PATIENCE`].
+    /// Ends a program that takes longer than this, in the place of [`IPTABLES_TIME_LIMIT`].
     #[must_use]
-    pub const fn with_patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub const fn with_time_limit(mut self, time_limit: Duration) -> Self {
+        self.time_limit = time_limit;
         self
     }
 
@@ -92,7 +92,7 @@ impl Iptables {
 
     /// Runs a program with the given input; its output if it succeeded.
     fn run(&self, program: &Program<'_>, operation: &(dyn Fn() -> String + Sync)) -> Result<String, KernelError> {
-        let run = || program.run(self.patience, |process| self.restores.add(process));
+        let run = || program.run(self.time_limit, |process| self.restores.add(process));
         let ended = match &self.netns {
             Some(netns) => run_in(netns, run)?,
             None => run(),
@@ -213,47 +213,4 @@ fn line_blamed<'a>(said: &str, input: &'a str) -> Option<(usize, &'a str)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TEXT: &str = "*mangle\n:manx-a - [0:0]\n-A manx-a -j nowhere\nCOMMIT\n";
-
-    fn failed(code: Option<i32>, said: &str) -> KernelError {
-        let program = Program { name: "iptables-nft-restore", arguments: &[], input: TEXT, path: None };
-        let ended = Ended { code, output: Vec::new(), errors: said.as_bytes().to_vec() };
-        judge(&ended, &program, &|| "cannot change ipv4 rules".to_owned()).unwrap_err()
-    }
-
-    #[test]
-    fn an_error_quotes_the_line_that_the_program_complains_of() {
-        let nft = "iptables-nft-restore v1.8.9 (nf_tables): Set nosuch doesn't exist.\n\nError occurred at line: 3\n\
-                   Try `iptables-nft-restore -h' or 'iptables-nft-restore --help' for more information.\n";
-        let legacy = "iptables-legacy-restore: line 3 failed\n";
-        for said in [nft, legacy] {
-            let error = failed(Some(2), said);
-            assert!(matches!(error, KernelError::Rejected(_)));
-            let error = error.to_string();
-            assert!(error.ends_with(r#"(line 3 is "-A manx-a -j nowhere")"#), "{error}");
-            assert!(!error.contains("Try"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_lock_held_and_a_program_that_hangs_are_worth_another_try() {
-        let lock = "Another app is currently holding the xtables lock; still 0s 0us time ahead to have a chance...";
-        assert!(matches!(failed(Some(4), lock), KernelError::Busy(_)));
-        assert!(matches!(failed(None, ""), KernelError::Busy(_)));
-        let denied = "Could not fetch rule set generation id: Permission denied (you must be root)";
-        assert!(matches!(failed(Some(4), denied), KernelError::Denied(_)));
-        let wrong = "line 3: RULE_APPEND failed (Invalid argument): rule in chain manx-a";
-        assert!(matches!(failed(Some(4), wrong), KernelError::Rejected(_)));
-    }
-
-    #[test]
-    fn no_line_is_quoted_that_was_not_named() {
-        assert_eq!(line_blamed("no such table", TEXT), None);
-        assert_eq!(line_blamed("line 40 failed", TEXT), None);
-        assert_eq!(line_blamed("line 0 failed", TEXT), None);
-        assert_eq!(line_blamed("Chain 'nowhere' does not exist\nError occurred at line: 4", TEXT), None);
-    }
-}
+mod tests;

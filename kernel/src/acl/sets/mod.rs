@@ -124,7 +124,7 @@ impl LinuxSets {
             let index = refusal.index;
             let what = changes.get(index).map_or_else(operation, |change| wire::change_operation(set, change));
             match wire::worded(KernelError::refused(what, refusal.errno, refusal.message)) {
-                // The set, not the member.
+                // It is the set that is gone, not the member.
                 KernelError::Gone(failure) => return Err(KernelError::Gone(failure)),
                 error => failures.push(ElementFailure { index, error }),
             }

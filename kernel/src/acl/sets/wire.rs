@@ -134,7 +134,7 @@ pub(super) fn newest_revision(reply: &Reply<'_>) -> Option<u8> {
 /// What a set is made as, behind its name.
 pub(super) fn put_spec(request: &mut Request, spec: &SetSpec, revision: u8) {
     request.put_text(ATTR_TYPENAME, type_name(spec.kind));
-    // An older one is asked for by a number that the kernel does not have, and refused.
+    // A kernel whose sets cannot have marks is asked for a revision that it does not have, and refuses.
     let revision = if spec.kind == SetKind::Marks { revision.max(SKBINFO_SINCE) } else { revision };
     request.put(ATTR_REVISION, &[revision]);
     request.put(ATTR_FAMILY, &[family_number(spec.family)]);
@@ -170,7 +170,7 @@ pub(super) fn is_acceptable(change: &ElementChange) -> bool {
     !matches!(change.element(), SetElement::Net(prefix) if prefix.len() == 0)
 }
 
-/// The error of a change that is not.
+/// The error of a change that is not [acceptable](is_acceptable).
 pub(super) fn unacceptable(set: &SetName, change: &ElementChange) -> KernelError {
     let words = "a hash:net set takes no prefix of length 0; its two halves say the same".to_owned();
     KernelError::refused(change_operation(set, change), libc::EINVAL, Some(words))
@@ -279,8 +279,8 @@ fn header_family(header: &[u8]) -> Option<Family> {
     nfnetlink::family_of_number(*attribute(header, ATTR_FAMILY)?.first()?)
 }
 
-/// The members that one message of a dump carries, each with the packets that it counted, where the set counts. The first message has the set's header, which says what the members
-/// are; it is kept in `kind` for those that follow.
+/// The members that one message of a dump carries, each with the packets that it counted, where the set counts. The first
+/// message has the set's header, which says what the members are; that is kept in `kind` for the messages that follow.
 pub(super) fn parse_elements(
     reply: &Reply<'_>,
     kind: &mut Option<SetKind>,
@@ -361,40 +361,4 @@ pub(super) fn worded(error: KernelError) -> KernelError {
 }
 
 #[cfg(test)]
-mod tests {
-    use rtnetlink::packet_core::NetlinkSerializable;
-
-    use super::*;
-
-    fn element(kind: SetKind, element: SetElement) {
-        let mut request = Request::new(0, 2, 0, 0);
-        put_data(&mut request, &element);
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        assert_eq!(parse_element(kind, &bytes[4..]), Some(element));
-    }
-
-    #[test]
-    fn members_are_read_as_they_are_written() {
-        for address in ["10.65.0.5", "fd00::5"] {
-            let address: IpAddr = address.parse().unwrap();
-            element(SetKind::Addresses, SetElement::Address(address));
-            element(SetKind::Nets, SetElement::Net(Prefix::new(address, 24).unwrap()));
-            for protocol in Protocol::ALL {
-                element(SetKind::Ports, SetElement::Port(address, protocol, 8443));
-            }
-            element(SetKind::Marks, SetElement::Mark { address, mark: 0x0005_0000, mask: 0x00ff_0000 });
-        }
-    }
-
-    #[test]
-    fn ipsets_own_errors_are_sorted_and_have_words() {
-        let sorted = |errno| worded(KernelError::refused("cannot add 10.0.0.1 to set a", errno, None));
-        assert!(matches!(sorted(ERR_HASH_FULL), KernelError::Full(_)));
-        assert!(matches!(sorted(ERR_BUSY), KernelError::Busy(_)));
-        assert!(matches!(sorted(libc::ENOENT), KernelError::Gone(_)));
-        let text = sorted(ERR_HASH_FULL).to_string();
-        let words = "no space left on device: the set has all the members that it may have";
-        assert_eq!(text, format!("cannot add 10.0.0.1 to set a: {words}"));
-    }
-}
+mod tests;

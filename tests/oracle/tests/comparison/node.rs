@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use felix::policy::{EndpointFacts, PodKey, PolicyUpdate, RemoteKey};
+use felix::policy::{EndpointFacts, PolicyUpdate, RemoteKey};
 use oracle::generate::{Order, Report, reports};
 use oracle::{Phase, Pod, PodName, World, handover};
 use types::policy::{PolicyId, PolicyKind, network_policy};
-use types::{EndpointId, NodeName, Update};
+use types::{EndpointId, NamespacedName, NodeName, Update};
 
 /// Something that the agent of a node is told.
 #[derive(Debug, Clone)]
@@ -110,7 +110,7 @@ impl Node {
             self.published.remove(name);
         }
         let expected = now.filter(|pod| pod.node == self.name);
-        let key = PodKey { namespace: name.namespace.clone(), name: name.name.clone() };
+        let key = NamespacedName { namespace: name.namespace.clone(), name: name.name.clone() };
         news.push(News::Source(PolicyUpdate::Expected(match expected {
             Some(pod) => Update::Set(key, facts(name, pod)),
             None => Update::Delete(key),
@@ -142,7 +142,7 @@ pub(crate) fn every_source(
     policies: Update<PolicyId, Arc<types::policy::Policy>>,
     namespaces: Update<String, types::policy::Labels>,
     remote: Update<RemoteKey, EndpointFacts>,
-    expected: Update<PodKey, EndpointFacts>,
+    expected: Update<NamespacedName, EndpointFacts>,
 ) -> Vec<News> {
     let updates = [
         PolicyUpdate::Policy(policies),
