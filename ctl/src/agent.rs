@@ -6,6 +6,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -42,7 +43,7 @@ impl Agent {
         self.request(Method::DELETE, path, Vec::new()).await.map(drop)
     }
 
-    /// Asks for a change, and takes what it has come to.
+    /// Asks for a change, and answers what has come of it.
     pub(crate) async fn post<T: Serialize, R: DeserializeOwned>(&self, path: &str, value: &T) -> Result<R, AgentError> {
         let answer = |error| AgentError::Answer { path: path.to_owned(), error };
         let body = serde_json::to_vec(value).map_err(answer)?;
@@ -55,7 +56,7 @@ impl Agent {
         self.get(&format!("{path}?{}", encode(&query))).await
     }
 
-    /// Asks for values that come as they arise, one a line.
+    /// Asks for values that the agent sends as they arise, one a line.
     pub(crate) async fn lines(&self, path: &str) -> Result<Lines, AgentError> {
         let (response, exchange) = self.exchange(Method::GET, path, Vec::new()).await?;
         let (path, socket) = (path.to_owned(), self.socket.clone());
@@ -68,7 +69,7 @@ impl Agent {
         Ok(body.map_err(|error| AgentError::Broken { socket: self.socket.clone(), error })?.to_bytes())
     }
 
-    /// A request, up to the head of an answer that is no error.
+    /// Sends a request and reads the head of the answer; an answer that says no is an error.
     async fn exchange(
         &self,
         method: Method,
@@ -104,7 +105,7 @@ impl Agent {
     }
 }
 
-/// A connection to the agent; it ends with the one exchange that it is made for.
+/// A connection to the agent, which is made for one exchange and ends with it.
 struct Exchange(JoinHandle<hyper::Result<()>>);
 
 impl Drop for Exchange {
@@ -115,11 +116,12 @@ impl Drop for Exchange {
 
 /// An answer that has no end of its own.
 pub(crate) struct Lines {
-    /// What was asked, and whom, for errors.
+    /// What was asked, for errors.
     path: String,
+    /// Whom it was asked, for errors.
     socket: PathBuf,
     body: Incoming,
-    /// What has come of the next line so far, and maybe lines behind it.
+    /// What has arrived of the next line so far, and maybe of lines behind it.
     read: Vec<u8>,
     _exchange: Exchange,
 }
@@ -145,21 +147,17 @@ impl Lines {
     }
 }
 
+/// What a query may hold as it is: besides letters and digits what RFC 3986 calls unreserved (section 2.3), and what it
+/// lets stand in a query (section 3.4), so that addresses and names stay readable.
+const ENCODED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/').remove(b':');
+
 /// The fields of a query that say something, as they stand in a URL.
 fn encode(query: &Value) -> String {
     let fields = query.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
     let pairs = fields.map(|(key, value)| {
         let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let encoded: String = text
-            .bytes()
-            .map(|byte| match byte {
-                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b':' => {
-                    char::from(byte).to_string()
-                }
-                byte => format!("%{byte:02X}"),
-            })
-            .collect();
-        format!("{key}={encoded}")
+        format!("{key}={}", utf8_percent_encode(&text, ENCODED))
     });
     pairs.collect::<Vec<_>>().join("&")
 }
@@ -182,46 +180,4 @@ pub(crate) enum AgentError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use types::api::{ExplainQuery, ShowQuery};
-
-    #[test]
-    fn queries_are_encoded_for_a_url() {
-        let query = ExplainQuery {
-            source: "fd00::1".parse().unwrap(),
-            destination: "10.0.0.1".parse().unwrap(),
-            protocol: None,
-            port: Some(80),
-        };
-        let encoded = encode(&serde_json::to_value(query).unwrap());
-        assert_eq!(encoded, "destination=10.0.0.1&port=80&source=fd00::1");
-        let query = ShowQuery { endpoint: "manx/0123abc/eth&0%".parse().unwrap() };
-        assert_eq!(encode(&serde_json::to_value(query).unwrap()), "endpoint=manx/0123abc/eth%260%25");
-    }
-
-    #[tokio::test]
-    async fn lines_are_values_however_the_agent_cuts_them() {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("agent.sock");
-        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        let server = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await.unwrap());
-            }
-            let body = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\n1\n2\r\n4\r\n2\n\n3\r\n1\r\n\n\r\n0\r\n\r\n";
-            stream.write_all(body).await.unwrap();
-            String::from_utf8(head).unwrap()
-        });
-        let mut lines = Agent::new(socket).lines("/v1/policy/log").await.unwrap();
-        let mut values = Vec::new();
-        while let Some(value) = lines.next::<u32>().await.unwrap() {
-            values.push(value);
-        }
-        assert_eq!(values, [1, 22, 3]);
-        assert!(server.await.unwrap().starts_with("GET /v1/policy/log HTTP/1.1"));
-    }
-}
+mod tests;

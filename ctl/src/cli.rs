@@ -18,10 +18,10 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Where things are.
+/// Where manxctl finds what it asks.
 #[derive(Debug, Args)]
 pub(crate) struct Place {
-    /// The agent's configuration file; its etcd section is used (and MANX_ETCD_... variables, which win).
+    /// The agent's configuration file. manxctl reads where etcd is from it; MANX_ETCD_... variables win over the file.
     #[arg(long, env = "MANX_CONFIG", default_value = types::config::FILE, global = true)]
     pub(crate) config: PathBuf,
     /// The agent's socket (default: agent.sock in the configuration's runDir).
@@ -39,58 +39,58 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Change the labels of a pod's endpoint on this node, where no API server says what they are.
     Label(Label),
-    /// What policies allow, and which of them decides.
+    /// Explain what policies allow, and which of them decides.
     Policy(Policy),
-    /// This node: its sessions, its datastore, what is wrong.
+    /// Show how this node fares, or install, drain or clean it.
     Node(Node),
-    /// Pools, blocks, addresses.
+    /// Show pools, blocks and addresses.
     Ipam(Ipam),
-    /// This node's BGP tables.
+    /// Show this node's BGP tables.
     Bgp(Bgp),
-    /// Certificates for etcd, and what etcd lets their owners do.
+    /// Make certificates for etcd, and tell etcd what their owners may do.
     Certs(Certs),
-    /// Versions of this tool and of the node's agent.
+    /// Show the versions of this tool and of the node's agent.
     Version(Version),
 }
 
-/// How to print.
+/// In which form to print an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// For people.
+    /// A table for people.
     Table,
-    /// For people with wide screens, where there is more to see.
+    /// The table with more columns, where there are more.
     Wide,
-    /// For programs.
+    /// JSON for programs.
     Json,
-    /// For programs and people.
+    /// YAML for programs and people.
     Yaml,
 }
 
 /// The option that every command with an answer has.
 #[derive(Debug, Args)]
 pub(crate) struct OutputArg {
-    /// Form of the output.
+    /// The form of the output.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: Output,
 }
 
-/// The option of commands about what lies in namespaces.
+/// The option of commands about what is in namespaces.
 #[derive(Debug, Args)]
 pub(crate) struct NamespaceArg {
-    /// The namespace of what is in one (default: the one a document says, or `default`).
+    /// The namespace, for what is in one (default: the one that a document names, or `default`).
     #[arg(short, long)]
     pub(crate) namespace: Option<ResourceName>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Get {
-    /// ippools, nodes, bgpconfigurations, bgppeers, networkpolicies, namespaces or workloadendpoints.
+    /// The kind: ippools, nodes, bgpconfigurations, bgppeers, networkpolicies, namespaces or workloadendpoints.
     pub(crate) kind: String,
-    /// Only this one. An endpoint is called by its pod, as NAME or NAMESPACE/NAME, or by its id.
+    /// Show only this one. An endpoint is called by its pod, as NAME or NAMESPACE/NAME, or by its id.
     pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) namespace: NamespaceArg,
-    /// Of all namespaces.
+    /// Show those of all namespaces.
     #[arg(short = 'A', long, conflicts_with_all = ["namespace", "name"])]
     pub(crate) all_namespaces: bool,
     #[command(flatten)]
@@ -99,7 +99,7 @@ pub(crate) struct Get {
 
 #[derive(Debug, Args)]
 pub(crate) struct Apply {
-    /// A file with one or more documents; `-` is standard input.
+    /// The file, with one or more documents; `-` is standard input.
     #[arg(short, long)]
     pub(crate) filename: PathBuf,
     #[command(flatten)]
@@ -108,12 +108,12 @@ pub(crate) struct Apply {
 
 #[derive(Debug, Args)]
 pub(crate) struct Delete {
-    /// ippools, nodes, bgpconfigurations, bgppeers, networkpolicies or namespaces.
+    /// The kind: ippools, nodes, bgpconfigurations, bgppeers, networkpolicies or namespaces.
     #[arg(required_unless_present = "filename", requires = "names")]
     pub(crate) kind: Option<String>,
-    /// The names.
+    /// The names of the resources.
     pub(crate) names: Vec<ResourceName>,
-    /// Delete what this file names instead.
+    /// Delete the resources that this file names instead.
     #[arg(short, long, conflicts_with = "kind")]
     pub(crate) filename: Option<PathBuf>,
     #[command(flatten)]
@@ -122,7 +122,7 @@ pub(crate) struct Delete {
 
 #[derive(Debug, Args)]
 pub(crate) struct Label {
-    /// workloadendpoint
+    /// The kind, which is workloadendpoint.
     pub(crate) kind: String,
     /// The endpoint: its pod, as NAME or NAMESPACE/NAME, or its id NETWORK/CONTAINER/INTERFACE.
     pub(crate) name: String,
@@ -143,18 +143,18 @@ pub(crate) struct Policy {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PolicyCommand {
-    /// Whether a connection is allowed, and which policy, rule and peer decides at either end. Exits with 0 if it is
-    /// allowed, 1 if it is denied, 2 if that cannot be told.
+    /// Tell whether a connection is allowed, and which policy, rule and peer decides at either end. manxctl exits with 0
+    /// if it is allowed, with 1 if it is denied, and with 2 if that cannot be told.
     Explain(PolicyExplain),
-    /// All that governs a pod of this node: rules by direction, and how many endpoints their peers are.
+    /// Show all that governs a pod of this node: the rules by direction, and how many endpoints their peers are.
     Show(PolicyShow),
-    /// The packets that policies of this node deny, as they are denied.
+    /// Print the packets that policies deny on this node, as they are denied.
     Log(PolicyLog),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct PolicyExplain {
-    /// Who begins: a pod, as NAME or NAMESPACE/NAME, or an address.
+    /// The end that opens the connection: a pod, as NAME or NAMESPACE/NAME, or an address.
     pub(crate) source: String,
     /// The other end, likewise.
     pub(crate) destination: String,
@@ -164,10 +164,10 @@ pub(crate) struct PolicyExplain {
     /// The protocol: tcp, udp or sctp.
     #[arg(long, default_value = "tcp")]
     pub(crate) protocol: Protocol,
-    /// Not a protocol with ports, but ICMP or whatever else policies have no word for.
+    /// Ask about ICMP, or whatever else has no ports, in place of a protocol.
     #[arg(long, conflicts_with_all = ["port", "protocol"])]
     pub(crate) icmp: bool,
-    /// The family, where both ends have both (default: ipv4).
+    /// The address family, ipv4 or ipv6, where both ends have both (default: ipv4).
     #[arg(long, value_parser = family)]
     pub(crate) family: Option<Family>,
     #[command(flatten)]
@@ -188,10 +188,10 @@ pub(crate) struct PolicyShow {
 
 #[derive(Debug, Args)]
 pub(crate) struct PolicyLog {
-    /// Until interrupted.
+    /// Print until interrupted.
     #[arg(short, long, conflicts_with = "seconds")]
     pub(crate) follow: bool,
-    /// For this long.
+    /// Print for so many seconds.
     #[arg(long, default_value_t = 10)]
     pub(crate) seconds: u64,
     #[command(flatten)]
@@ -206,16 +206,16 @@ pub(crate) struct Node {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
-    /// BGP peers, datastore, and what is wrong.
+    /// Show this node's BGP peers and datastore, and what is wrong.
     Status(OutputArg),
-    /// Make this node ready for an agent: CNI binaries, forwarding, what keeps other daemons from our routes. Changes
-    /// nothing where it has been done.
+    /// Make this node ready for an agent: install CNI binaries, switch forwarding on, keep other daemons from our routes.
+    /// Where all this has been done, the command changes nothing.
     Install(NodeInstall),
-    /// Take back all that this node announces, so that the network sends it nothing any more: before maintenance, once its
-    /// pods are gone. Until it is undone, or the agent starts again.
+    /// Withdraw all that this node announces, so that the network sends it nothing any more: before maintenance, once its
+    /// pods are gone. It lasts until it is undone, or the agent starts again.
     Drain(NodeDrain),
-    /// Take all that is of Manx from this node, which has no agent any more: rules, sets, routes, interfaces, files, and
-    /// this node's keys in etcd. Pods that are still here lose their network. Finds nothing where it has been done.
+    /// Remove all that is of Manx from this node, which has no agent any more: rules, sets, routes, interfaces, files, and
+    /// this node's keys in etcd. Pods that are still here lose their network. A second run finds nothing to remove.
     Clean(NodeClean),
 }
 
@@ -231,7 +231,7 @@ pub(crate) struct NodeInstall {
 
 #[derive(Debug, Args)]
 pub(crate) struct NodeDrain {
-    /// Announce it again.
+    /// Announce all of it again.
     #[arg(long)]
     pub(crate) undo: bool,
 }
@@ -241,16 +241,16 @@ pub(crate) struct NodeClean {
     /// The host's root folder, where this runs in a container.
     #[arg(long, default_value = "/")]
     pub(crate) host: PathBuf,
-    /// Where the CNI binaries came from: a portmap that is the same goes, another is somebody else's.
+    /// Where the CNI binaries came from: a portmap that is the same is removed, another is somebody else's.
     #[arg(long, default_value = "/opt/cni/bin")]
     pub(crate) from: PathBuf,
-    /// Also the data of the etcd for trying out, if it was on this node: all that the cluster knows of Manx.
+    /// Also remove the data of the etcd for trying out, if it was on this node: all that the cluster knows of Manx.
     #[arg(long)]
     pub(crate) etcd_data: bool,
-    /// Leave this node's keys in etcd, and do not ask it.
+    /// Leave this node's keys in etcd, and do not connect to it.
     #[arg(long)]
     pub(crate) keep_keys: bool,
-    /// Then stay until told to end, for what would start it again.
+    /// Run on afterwards until told to end, under a supervisor that would start the command again.
     #[arg(long)]
     pub(crate) stay: bool,
 }
@@ -263,16 +263,16 @@ pub(crate) struct Ipam {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IpamCommand {
-    /// How much of the pools is used, and by whom.
+    /// Show how much of the pools is used, and by whom.
     Show(IpamShow),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct IpamShow {
-    /// Also the blocks and their owners.
+    /// Also show the blocks and their owners.
     #[arg(long)]
     pub(crate) show_blocks: bool,
-    /// Only this address: whose is it?
+    /// Show only whose this address is.
     #[arg(long)]
     pub(crate) ip: Option<IpAddr>,
     #[command(flatten)]
@@ -287,15 +287,15 @@ pub(crate) struct Bgp {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BgpCommand {
-    /// Destinations, the paths peers offer, and why one is chosen.
+    /// Show the destinations, the paths that peers offer, and why one of them is chosen.
     Routes(BgpRoutes),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct BgpRoutes {
-    /// Only this destination.
+    /// Show only this destination.
     pub(crate) prefix: Option<Prefix>,
-    /// Only this family: ipv4 or ipv6.
+    /// Show only this address family: ipv4 or ipv6.
     #[arg(long, value_parser = family)]
     pub(crate) family: Option<Family>,
     #[command(flatten)]
@@ -310,36 +310,36 @@ pub(crate) struct Certs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CertsCommand {
-    /// Make an authority, and by it certificates for etcd, for its administrator (root) and for nodes. What is there
-    /// already stays, so that it can be asked again for another node.
+    /// Make an authority, and certificates that it signs, for etcd, for its administrator (root) and for nodes. What is
+    /// there already stays, so that the command can be run again for another node.
     Make(CertsMake),
-    /// Confine nodes in etcd: each writes its own keys, and reads those of all.
+    /// Confine nodes in etcd: each writes its own keys, and reads the keys of all.
     Roles(CertsRoles),
-    /// Fill the Secrets of the etcd for trying out; for its Job in the cluster.
+    /// Fill the Secrets of the etcd for trying out; its Job in the cluster runs this.
     #[command(hide = true)]
     Secrets(CertsSecrets),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CertsMake {
-    /// Where to: a folder each for ca, server, root and every client, with ca.crt, tls.crt and tls.key.
+    /// Where to write: ca, server, root and every client get a folder each, with ca.crt, tls.crt and tls.key.
     #[arg(long)]
     pub(crate) dir: PathBuf,
-    /// The names and addresses that etcd is asked by.
+    /// The names and addresses by which clients reach etcd.
     #[arg(long, value_delimiter = ',')]
     pub(crate) server: Vec<String>,
-    /// For how many days.
+    /// For how many days the certificates are valid.
     #[arg(long, default_value_t = 3650)]
     pub(crate) days: u32,
-    /// The clients: nodes, by their names.
+    /// The names of the clients, which are nodes.
     pub(crate) clients: Vec<NodeName>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CertsRoles {
-    /// The nodes.
+    /// The names of the nodes.
     pub(crate) nodes: Vec<NodeName>,
-    /// Then switch etcd's authentication on: who has no certificate of a known name may do nothing any more.
+    /// Then switch etcd's authentication on: a client without a certificate of a known name may do nothing any more.
     #[arg(long)]
     pub(crate) enable: bool,
 }
@@ -355,7 +355,7 @@ pub(crate) struct CertsSecrets {
     /// The node that etcd is to run on, unless one is marked already.
     #[arg(long)]
     pub(crate) node: NodeName,
-    /// For how many days.
+    /// For how many days the certificates are valid.
     #[arg(long, default_value_t = 3650)]
     pub(crate) days: u32,
 }
@@ -374,12 +374,4 @@ fn family(text: &str) -> Result<Family, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory as _;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-}
+mod tests;

@@ -15,7 +15,7 @@ use types::resource::{Kind, Resource, ResourceRef};
 use crate::agent::{Agent, AgentError};
 use crate::cli::Place;
 
-/// The place of resources.
+/// The datastore in which resources are.
 pub(crate) enum Datastore {
     /// etcd, asked directly.
     Etcd(Arc<dyn Store>),
@@ -24,7 +24,7 @@ pub(crate) enum Datastore {
 }
 
 impl Datastore {
-    /// As the configuration says.
+    /// Opens the one that the configuration names.
     pub(crate) async fn open(place: &Place) -> anyhow::Result<Self> {
         let config = configuration(place)?;
         match &config.etcd {
@@ -33,7 +33,7 @@ impl Datastore {
         }
     }
 
-    /// All resources of a kind, by name; where one is given, those of a namespace.
+    /// All resources of a kind, in the order of their names; where a namespace is given, those in it.
     pub(crate) async fn list(&self, kind: Kind, namespace: Option<&ResourceName>) -> anyhow::Result<Vec<Resource>> {
         match self {
             Self::Agent(agent) => {
@@ -52,7 +52,7 @@ impl Datastore {
         }
     }
 
-    /// One resource.
+    /// The resource that is called so; none where there is none.
     pub(crate) async fn get(&self, reference: &ResourceRef) -> anyhow::Result<Option<Resource>> {
         match self {
             Self::Agent(agent) => match agent.get(&path(reference)).await {

@@ -20,7 +20,7 @@ pub(crate) struct Located {
     pub(crate) endpoint: WorkloadEndpoint,
 }
 
-/// What all nodes have published; without etcd, what this node has.
+/// The endpoints that all nodes have published; without etcd, those of this node.
 pub(crate) async fn all(datastore: &Datastore) -> anyhow::Result<Vec<Located>> {
     let store = match datastore {
         Datastore::Agent(agent) => return local(agent).await,
@@ -29,7 +29,7 @@ pub(crate) async fn all(datastore: &Datastore) -> anyhow::Result<Vec<Located>> {
     let listing = store.list(&keys::nodes()).await?;
     let mut endpoints = Vec::new();
     for entry in &listing.entries {
-        // What a newer Manx keeps there is not for us.
+        // A newer Manx may keep there what this one does not know.
         if let Ok(Subject::Endpoint(node, _)) = keys::subject(&entry.key) {
             endpoints.push(Located { node: Some(node), endpoint: store::decode(&entry.key, &entry.value)? });
         }
@@ -37,13 +37,13 @@ pub(crate) async fn all(datastore: &Datastore) -> anyhow::Result<Vec<Located>> {
     Ok(endpoints)
 }
 
-/// What this node has.
+/// The endpoints of this node.
 pub(crate) async fn local(agent: &Agent) -> anyhow::Result<Vec<Located>> {
     let endpoints: Vec<WorkloadEndpoint> = agent.get("/v1/endpoints").await?;
     Ok(endpoints.into_iter().map(|endpoint| Located { node: None, endpoint }).collect())
 }
 
-/// How an endpoint is called.
+/// How the operator calls an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EndpointName {
     /// By its id.
@@ -134,46 +134,4 @@ pub(crate) async fn find_local(
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    pub(crate) fn endpoint(container: &str, namespace: &str, pod: &str) -> Located {
-        let endpoint = serde_json::from_value(serde_json::json!({
-            "id": format!("manx/{container}/eth0"), "pod": {"namespace": namespace, "name": pod},
-            "host_interface": "mxabc", "addresses": ["10.0.0.1"], "labels": {"app": "web"},
-        }));
-        Located { node: Some("a".parse().unwrap()), endpoint: endpoint.unwrap() }
-    }
-
-    fn find(text: &str, namespace: Option<&str>, endpoints: &[Located]) -> Result<String, String> {
-        let namespace = namespace.map(|namespace| namespace.parse().unwrap());
-        let name = EndpointName::parse(text, namespace.as_ref()).map_err(|error| error.to_string())?;
-        let found = name.find(endpoints).map_err(|error| error.to_string())?;
-        Ok(found.endpoint.id.container.to_string())
-    }
-
-    #[test]
-    fn an_endpoint_is_found_by_its_pod_or_by_its_id() {
-        let endpoints = [endpoint("c1", "default", "web"), endpoint("c2", "shop", "web"), endpoint("c3", "shop", "db")];
-        assert_eq!(find("web", None, &endpoints).unwrap(), "c1");
-        assert_eq!(find("web", Some("shop"), &endpoints).unwrap(), "c2");
-        assert_eq!(find("shop/db", None, &endpoints).unwrap(), "c3");
-        assert_eq!(find("shop/db", Some("shop"), &endpoints).unwrap(), "c3");
-        assert_eq!(find("manx/c2/eth0", None, &endpoints).unwrap(), "c2");
-    }
-
-    #[test]
-    fn a_name_that_leads_nowhere_or_to_several_is_an_error_that_helps() {
-        let mut endpoints = vec![endpoint("c1", "shop", "web"), endpoint("c2", "shop", "web")];
-        let error = find("shop/web", None, &endpoints).unwrap_err();
-        assert_eq!(error, "pod shop/web has several endpoints; say which: manx/c1/eth0, manx/c2/eth0");
-        let error = find("web", None, &endpoints).unwrap_err();
-        assert!(error.starts_with("pod default/web is not attached"), "{error}");
-        assert!(find("shop/web", Some("other"), &endpoints).unwrap_err().contains("namespace shop"));
-        for bad in ["", "/web", "shop/", "a/b/c/d"] {
-            assert!(find(bad, None, &endpoints).is_err(), "{bad}");
-        }
-        endpoints[0].endpoint.finished = true;
-        assert_eq!(find("shop/web", None, &endpoints).unwrap(), "c2", "the pod that replaced one that has ended");
-    }
-}
+pub(crate) mod tests;

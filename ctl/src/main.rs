@@ -1,19 +1,14 @@
-//! `manxctl`: what an operator asks and tells Manx.
+//! `manxctl`: what an operator asks of Manx and tells it.
 //!
 //! Resources are read and written in etcd, or through the agent's socket on a node that works without etcd. What is a
-//! node's own (sessions, routes) is asked of its agent. Tables for people, `-o json|yaml` for programs.
+//! node's own (sessions, routes) is asked of its agent. Answers are tables for people, and `-o json|yaml` for programs.
 
 mod agent;
-mod api_server;
-mod certs;
-mod clean;
 mod cli;
 mod cmd;
 mod datastore;
 mod endpoints;
-mod install;
 mod render;
-mod time;
 
 use std::process::ExitCode;
 
@@ -27,7 +22,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&anyhow::Error::new(error).context("cannot start")),
     };
-    // As grep has it: that the answer is no is told apart from there being no answer.
+    // As with grep, one exit code says that the answer is no, and another that there is no answer.
     let trouble = if asks(&cli.command) { ExitCode::from(2) } else { ExitCode::FAILURE };
     match runtime.block_on(run(cli)) {
         Ok(code) => code,

@@ -3,11 +3,12 @@
 use std::io::{self, Write as _};
 
 use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::Output;
 
-/// Prints a value: as a table made by `table`, or as the value itself.
+/// Prints a value: as the table that `table` makes of it, or as JSON or YAML.
 pub(crate) fn print<T: Serialize>(output: Output, value: &T, table: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
     let text = match output {
         Output::Table | Output::Wide => table(value),
@@ -17,13 +18,13 @@ pub(crate) fn print<T: Serialize>(output: Output, value: &T, table: impl FnOnce(
     say(text.trim_end())
 }
 
-/// Prints a line or several.
+/// Prints one or several lines.
 pub(crate) fn say(text: &str) -> anyhow::Result<()> {
     // `manxctl ... | head` is not an error.
     say_on(text).map(drop)
 }
 
-/// Prints a line or several of an output without an end; false when nobody reads it any more.
+/// Prints one or several lines of an output that goes on; false when nobody reads it any more.
 pub(crate) fn say_on(text: &str) -> anyhow::Result<bool> {
     match writeln!(io::stdout().lock(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -65,13 +66,12 @@ pub(crate) fn age(seconds: u64) -> String {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_have_two_units_at_most() {
-        let printed: Vec<_> = [0, 59, 60, 3_599, 3_600, 86_399, 90_000].into_iter().map(age).collect();
-        assert_eq!(printed, ["0s", "59s", "1m0s", "59m59s", "1h0m", "23h59m", "1d1h"]);
-    }
+/// Milliseconds since 1970 as RFC 3339 writes them, in UTC: `2026-11-21T10:47:00.123Z`. What lies behind the year 9999,
+/// which RFC 3339 cannot write, is written as the last moment that it can.
+pub(crate) fn rfc3339(ms: u64) -> String {
+    let time = i64::try_from(ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    format!("{:.3}", time.unwrap_or(Timestamp::MAX))
 }
+
+#[cfg(test)]
+mod tests;

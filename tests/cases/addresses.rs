@@ -6,12 +6,12 @@ use std::fs;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use tests::{Lab, Node, Options, Place, can_run_labs, wait_for, wait_until};
+use tests::mesh::{apply, own_blocks, peer, reaches, status};
+use tests::pair::{ETCD, POOLS};
+use tests::{CONVERGENCE, Lab, Node, Options, Place, TestResult, can_run_labs, wait_for, wait_until};
 use types::Family;
 
-use crate::network::{apply, own_blocks, peer, reaches, status};
-use crate::node_life::{ETCD, POOLS, pair};
-use crate::{CONVERGENCE, TestResult};
+use crate::pair;
 
 /// A machine's addresses, those that it has after a change behind.
 const NODE1: [&str; 2] = ["192.0.2.1", "2001:db8::1"];

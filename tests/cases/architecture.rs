@@ -22,7 +22,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("ipam", &["store", "types", "mailbox"]),
     ("felix", &["kernel", "types", "mailbox"]),
     ("cni", &["kernel", "types"]),
-    ("ctl", &["store", "kernel", "types"]),
+    ("ctl", &["store", "kernel", "watch", "types"]),
     ("agent", &["types", "store", "kernel", "watch", "bgp-proto", "bgp", "ipam", "felix", "cni"]),
     ("tests", &["kernel", "types"]),
     ("oracle", &["types"]),

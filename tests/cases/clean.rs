@@ -3,11 +3,11 @@
 use std::fs;
 
 use serde_json::Value;
-use tests::{Lab, Node, Options, Place, PodSpec, can_run_labs, wait_for};
+use tests::pair::{ETCD, POOLS};
+use tests::{CONVERGENCE, Lab, Node, Options, Place, PodSpec, TestResult, can_run_labs, wait_for};
 use types::{Family, InterfaceName};
 
-use crate::node_life::{ETCD, POOLS, pair};
-use crate::{CONVERGENCE, TestResult};
+use crate::pair;
 
 /// What others have on the node, of each kind that we have something of.
 const OTHERS: &str = "

@@ -3,24 +3,14 @@
 use std::fs;
 
 use serde_json::Value;
-use tests::{Lab, Node, Options, Place, can_run_labs, say_skipped, wait_for, wait_until};
+use tests::pair::{ETCD, POOLS, container};
+use tests::{CONVERGENCE, Lab, Node, Options, Place, TestResult, can_run_labs, fake_clock, wait_for, wait_until};
 use types::Family;
 
-use crate::node_life::{ETCD, POOLS, container, pair};
-use crate::{CONVERGENCE, TestResult};
+use crate::pair;
 
 /// Where the clock of a node's agent is set.
 const CLOCK: &str = "/run/clock";
-
-/// What gives a program another wall clock; none where it is not installed, which is said.
-pub(crate) fn fake_clock() -> Option<String> {
-    let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
-    if fs::exists(library).unwrap_or_default() {
-        return Some(format!("LD_PRELOAD={library}"));
-    }
-    say_skipped(&"libfaketime is not installed");
-    None
-}
 
 /// The one session of a node: its state and for how long it has been so.
 fn session(node: &Node) -> Result<(String, u64), String> {

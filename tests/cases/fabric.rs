@@ -3,23 +3,15 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use tests::{Lab, Node, Options, Place, Probe, can_run_labs, wait_until};
+use tests::mesh::{
+    RATE, all_established, apply, host_address, mesh, own_blocks, paths_of_router, peer, reaches, restart_is_over,
+    routes, status,
+};
+use tests::pair::{ETCD, POOLS};
+use tests::{CONVERGENCE, Lab, Options, Place, Probe, TestResult, can_run_labs, wait_until};
 use types::Family;
 
-use crate::network::{
-    RATE, all_established, apply, host_address, mesh, own_blocks, peer, reaches, restart_is_over, routes, status,
-};
-use crate::{CONVERGENCE, TestResult, node_life};
-
-/// The paths that the router has to a block: who told it of them, and their next hop.
-pub(crate) fn paths_of_router(router: &Node, family: Family, block: &str) -> BTreeSet<(String, String)> {
-    let keyword = if family == Family::Ipv4 { "ipv4" } else { "ipv6" };
-    let said = router.frr().vtysh(&format!("show bgp {keyword} unicast {block} json")).unwrap_or_default();
-    let route: Value = serde_json::from_str(&said).unwrap_or_default();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let paths = route["paths"].as_array().into_iter().flatten();
-    paths.map(|path| (text(&path["peer"]["peerId"]), text(&path["nexthops"][0]["ip"]))).collect()
-}
+use crate::pair;
 
 #[test]
 fn a_router_is_told_of_other_nodes_blocks_while_its_peer_says_so_and_of_own_ones_alone_otherwise() -> TestResult {
@@ -89,7 +81,7 @@ fn a_nodes_own_as_number_is_changed_while_it_runs_and_back() -> TestResult {
     if !can_run_labs() {
         return Ok(());
     }
-    let file = node_life::pair("ownas", &format!("{}{}", node_life::ETCD, node_life::POOLS))?;
+    let file = pair("ownas", &format!("{}{}", ETCD, POOLS))?;
     let lab = Lab::up(&file, &Options::unique("ownas"))?;
     let (one, two) = (lab.node("node1"), lab.node("node2"));
     let (near, far) = (one.plug("a")?, two.plug("a")?);

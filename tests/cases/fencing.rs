@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use tests::{Attachment, Lab, Node, Options, Place, can_run_labs, wait_for, wait_until};
+use tests::pair::{ETCD, POOLS, container, first_address};
+use tests::{Attachment, CONVERGENCE, Lab, Node, Options, Place, TestResult, can_run_labs, wait_for, wait_until};
 use types::Family;
 
-use crate::node_life::{ETCD, POOLS, container, first_address, pair};
-use crate::{CONVERGENCE, TestResult};
+use crate::pair;
 
 /// Whose the blocks are, as etcd has it, with the key and the value of each.
 fn claims(lab: &Lab) -> Result<BTreeMap<String, String>, String> {

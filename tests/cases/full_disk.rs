@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use tests::{Lab, Node, Options, Place, can_run_labs, wait_until};
+use tests::pair::{ETCD, POOLS, container, links};
+use tests::{CONVERGENCE, Lab, Node, Options, Place, TestResult, can_run_labs, wait_until};
 use types::Family;
 
-use crate::node_life::{ETCD, POOLS, container, links, pair};
-use crate::{CONVERGENCE, TestResult};
+use crate::pair;
 
 /// Leaves no space where the agent keeps its state.
 fn fill(node: &Node) -> TestResult {

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tests::TestResult;
 use tests::sources::{self, Source};
-
-use crate::TestResult;
 
 /// Lines of a file outside tests.
 const LONGEST_FILE: usize = 600;

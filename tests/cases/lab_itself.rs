@@ -11,16 +11,14 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tests::mesh::{RATE, all_established, mesh};
 use tests::{
-    Apiserver, Capture, CniError, Lab, LabError, Options, Place, Probe, ProcessId, Role, Topology, can_run_labs,
-    wait_until,
+    Apiserver, Capture, CniError, Lab, LabError, Options, Place, Probe, ProcessId, Role, TestResult, Topology,
+    can_run_labs, topology_file, wait_until,
 };
 use types::Family;
 use types::config::Config;
 use types::resource::Resource;
-
-use crate::network::{RATE, all_established, mesh};
-use crate::{TestResult, topology};
 
 /// How long what the kernel does by itself may take on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
@@ -112,13 +110,13 @@ fn network_of(pid: i32) -> Option<u64> {
 
 #[test]
 fn the_shipped_topologies_are_what_they_claim_to_be() -> TestResult {
-    let mesh = Topology::read(&topology("mesh.clab.yml"))?;
+    let mesh = Topology::read(&topology_file("mesh.clab.yml"))?;
     assert_eq!(mesh.of_role(Role::Manx).collect::<Vec<_>>(), ["node1", "node2", "node3"]);
     assert_eq!(mesh.of_role(Role::Frr).collect::<Vec<_>>(), ["tor"]);
-    let reflectors = Topology::read(&topology("reflectors.clab.yml"))?;
+    let reflectors = Topology::read(&topology_file("reflectors.clab.yml"))?;
     assert_eq!(reflectors.of_role(Role::Manx).count(), 5);
     assert_eq!(reflectors.of_role(Role::Frr).collect::<Vec<_>>(), ["rr2"]);
-    let racks = Topology::read(&topology("racks.clab.yml"))?;
+    let racks = Topology::read(&topology_file("racks.clab.yml"))?;
     assert_eq!(racks.of_role(Role::Machine).count(), 6);
     assert_eq!(racks.of_role(Role::ControlPlane).count(), 1);
     assert_eq!(racks.of_role(Role::Frr).collect::<Vec<_>>(), ["spine", "tor1", "tor2"]);
@@ -133,7 +131,7 @@ fn the_shipped_topologies_are_what_they_claim_to_be() -> TestResult {
 #[test]
 fn the_files_beside_the_topologies_are_ones_that_manx_takes() -> TestResult {
     for (name, resources) in [("mesh", 6), ("reflectors", 5)] {
-        let read = |file: &str| fs::read_to_string(topology(name).join(file));
+        let read = |file: &str| fs::read_to_string(topology_file(name).join(file));
         let settings: Value = serde_saphyr::from_str(&read("agent.yaml")?)?;
         let config = Config::new(&settings, &BTreeMap::new(), "node1")?;
         assert_eq!(config.initial_pools.len(), 2);
@@ -144,7 +142,8 @@ fn the_files_beside_the_topologies_are_ones_that_manx_takes() -> TestResult {
         }
     }
     for (name, resources) in [("peers.yaml", 4), ("no-mesh.yaml", 1), ("pools.yaml", 1)] {
-        let documents: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(topology("racks").join(name))?)?;
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple(&fs::read_to_string(topology_file("racks").join(name))?)?;
         assert_eq!(documents.len(), resources, "{name}");
         documents.into_iter().try_for_each(|document| Resource::from_value(document).map(drop))?;
     }
@@ -156,7 +155,7 @@ fn the_mesh_comes_up_with_a_routed_fabric_frr_and_etcd_and_goes_down_without_a_t
     if !can_run_labs() {
         return Ok(());
     }
-    let lab = Lab::up(&topology("mesh.clab.yml"), &Options::unique("mesh").without_agents())?;
+    let lab = Lab::up(&topology_file("mesh.clab.yml"), &Options::unique("mesh").without_agents())?;
     let footprint = Footprint::of(lab.folder());
     assert_eq!(footprint.namespaces.len(), 7, "six nodes and the management network");
     let node = lab.node("node1");
@@ -244,7 +243,7 @@ fn a_lab_killed_while_it_comes_up_leaves_no_process_and_down_removes_the_rest() 
         return Ok(());
     }
     let name = format!("killed-{}", std::process::id());
-    let (mut child, footprint) = half_up(&name, &topology("mesh.clab.yml"))?;
+    let (mut child, footprint) = half_up(&name, &topology_file("mesh.clab.yml"))?;
     child.kill()?;
     child.wait()?;
     footprint.wait_dead()?;
@@ -273,7 +272,7 @@ fn ctrl_c_takes_everything_down() -> TestResult {
     if !can_run_labs() {
         return Ok(());
     }
-    let (mut child, footprint) = half_up(&format!("ctrlc-{}", std::process::id()), &topology("mesh.clab.yml"))?;
+    let (mut child, footprint) = half_up(&format!("ctrlc-{}", std::process::id()), &topology_file("mesh.clab.yml"))?;
     let process = i32::try_from(child.id()).ok().and_then(ProcessId::of).ok_or("manx-lab is gone")?;
     process.signal(Signal::SIGINT)?;
     let status = child.wait()?;

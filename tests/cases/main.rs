@@ -1,57 +1,65 @@
-//! Tests that need a kernel, a peer or the whole workspace. Each area has its own file.
+//! Tests that need several nodes, an outside peer or the whole workspace, in a lab (crate [`tests`]). They need root; where
+//! something that they need is missing, they say `SKIPPED` and why.
+//!
+//! # Where does a test go?
+//!
+//! | what is tested | where | example |
+//! |---|---|---|
+//! | one module, without a socket, a kernel or a clock | `foo/tests.rs` beside it, as `#[cfg(test)] mod tests;` at the end of `foo.rs` or `foo/mod.rs` | `ctl/src/cmd/resources/tests.rs` |
+//! | one crate from outside, with a server, a kernel or generated input | `tests/it/` of the crate; `main.rs` names the files | `watch/tests/it/following.rs` |
+//! | what is compiled and rendered, against what the specification means | `tests/oracle/tests/` | `tests/oracle/tests/comparison/rendered.rs` |
+//! | one node's agent, with an etcd and a second node on the same wire ([`pair`]) | `tests/cases/`, in the file of the subject below | `tests/cases/full_disk.rs` |
+//! | routes and sessions between several nodes and a router ([`tests::mesh`]) | `tests/cases/`, likewise | `tests/cases/network.rs` |
+//! | what policies let pass between pods | `tests/cases/policy/`, on its `world` | `tests/cases/policy/table.rs` |
+//! | Kubernetes with all its components | `tests/cases/kubernetes/`, on its `shared` cluster | `tests/cases/kubernetes/rights.rs` |
+//! | the lab itself | `tests/cases/lab_itself.rs` | |
+//! | a figure that is compared with another program's | `bench/`: it is no test | `bench/src/cni.rs` |
+//!
+//! What cases of several subjects need goes into `tests/src/`. What all cases of one folder play on (`policy/world`,
+//! `kubernetes/shared`) stays in that folder.
 
-#[cfg(test)]
+#![cfg(test)]
+
+// A node's addresses, and how it finds them.
 mod addresses;
-#[cfg(test)]
+// Which crate may depend on which.
 mod architecture;
-#[cfg(test)]
+// `manxctl node clean`: a node that Manx leaves.
 mod clean;
-#[cfg(test)]
+// A node whose wall clock is wrong.
 mod clock;
-#[cfg(test)]
+// The documents: what they link to and name exists.
 mod documents;
-#[cfg(test)]
+// What nodes and the fabric's router have of each other.
 mod fabric;
-#[cfg(test)]
+// Nodes that cannot tell whether their blocks are still their own.
 mod fencing;
-#[cfg(test)]
+// A node whose disk is full.
 mod full_disk;
-#[cfg(test)]
+// The length of files, the size of structs, the walks of the map.
 mod house;
-#[cfg(test)]
+// The lab: namespaces, links, services, its end.
 mod lab_itself;
-#[cfg(test)]
+// What is deployed, as an API server takes it.
 mod manifests;
-#[cfg(test)]
+// The routed network as a user has it.
 mod network;
-#[cfg(test)]
+// What a newer Manx has left behind.
 mod newer;
-#[cfg(test)]
+// One node's agent: configuration, CNI conversations, restarts.
 mod node_life;
-#[cfg(test)]
+// NetworkPolicy as the kernel enforces it.
 mod policy;
-#[cfg(test)]
+// Nodes that leave the cluster, and come back.
 mod reclaim;
-#[cfg(test)]
+// Addresses of Services as the router has them.
 mod services_bgp;
-#[cfg(test)]
+// An etcd that speaks TLS.
 mod tls;
 
-#[cfg(test)]
 use std::path::{Path, PathBuf};
-#[cfg(test)]
-use std::time::Duration;
 
-/// What tests answer: any error fails them with its text.
-#[cfg(test)]
-pub(crate) type TestResult = Result<(), Box<dyn std::error::Error>>;
-
-/// How long routes, sessions and agents may take on a busy machine before a test calls them stuck.
-#[cfg(test)]
-pub(crate) const CONVERGENCE: Duration = Duration::from_secs(45);
-
-/// A topology of the project.
-#[cfg(test)]
-pub(crate) fn topology(file: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies").join(file)
+/// The topology of two nodes and an etcd ([`tests::pair`]), in the folder of what tests write.
+pub(crate) fn pair(test: &str, agent: &str) -> std::io::Result<PathBuf> {
+    tests::pair::write(Path::new(env!("CARGO_TARGET_TMPDIR")), test, agent)
 }

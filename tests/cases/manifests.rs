@@ -6,11 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use tests::{Apiserver, Lab, Options, Place as _, can_run_labs, say_skipped};
+use tests::{Apiserver, Lab, Options, Place as _, TestResult, can_run_labs, say_skipped};
 use types::config::{KEYS, variable};
 
-use crate::TestResult;
-use crate::node_life::pair;
+use crate::pair;
 
 /// The components that say where etcd is; one of them is in the manifests as they are.
 const ETCDS: [&str; 3] = ["components/etcd", "components/own-etcd", "components/node-certificates"];

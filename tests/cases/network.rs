@@ -2,124 +2,14 @@
 //! failures of everything that is not the kernel.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{Capture, Lab, Node, Options, Place, Pod, Probe, can_run_labs, wait_until};
+use tests::mesh::{
+    RATE, all_established, apply, host_address, mesh, node_keeps, own_blocks, paths, peer, reaches, restart_is_over,
+    router_keeps, status,
+};
+use tests::{CONVERGENCE, Capture, Lab, Options, Place, Probe, TestResult, can_run_labs, topology_file, wait_until};
 use types::Family;
-
-use crate::{CONVERGENCE, TestResult, topology};
-
-/// Datagrams a second while something is killed.
-pub(crate) const RATE: u32 = 200;
-
-/// The address of the host behind the router.
-pub(crate) fn host_address(family: Family) -> IpAddr {
-    match family {
-        Family::Ipv4 => [192, 0, 2, 10].into(),
-        Family::Ipv6 => [0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x10].into(),
-    }
-}
-
-/// A mesh with one pod on each of two nodes, converged.
-pub(crate) fn mesh(name: &str) -> Result<(Lab, Pod, Pod), Box<dyn std::error::Error>> {
-    let lab = Lab::up(&topology("mesh.clab.yml"), &Options::unique(name))?;
-    let (one, two) = (lab.node("node1").plug("a")?, lab.node("node2").plug("a")?);
-    for (from, to) in [(&one, &two), (&two, &one)] {
-        reaches(from, to)?;
-    }
-    Ok((lab, one, two))
-}
-
-pub(crate) fn reaches(from: &Pod, to: &Pod) -> TestResult {
-    for family in Family::ALL {
-        let what = format!("{} reaching {} by {family}", from.name(), to.name());
-        wait_until(&what, CONVERGENCE, || from.ping(to.address(family)))?;
-    }
-    Ok(())
-}
-
-pub(crate) fn status(node: &Node) -> Result<Value, Box<dyn std::error::Error>> {
-    Ok(serde_json::from_str(&node.agent().ctl(&["node", "status", "-o", "json"])?)?)
-}
-
-pub(crate) fn peer<'a>(status: &'a Value, address: &str) -> Option<&'a Value> {
-    status["peers"].as_array()?.iter().find(|peer| peer["address"] == address)
-}
-
-/// The number of a node's sessions, if every one of them is established.
-pub(crate) fn all_established(node: &Node) -> Option<usize> {
-    let status = status(node).ok()?;
-    let peers = status["peers"].as_array()?;
-    peers.iter().all(|peer| peer["state"] == "established").then_some(peers.len())
-}
-
-/// Whether all of a node's sessions have been established for this long.
-fn settled(node: &Node, seconds: u64) -> bool {
-    let peers = status(node).ok().and_then(|mut status| status["peers"].as_array_mut().map(std::mem::take));
-    let since = |peer: &Value| peer["sinceSecs"].as_u64().filter(|_| peer["state"] == "established");
-    peers.is_some_and(|peers| !peers.is_empty() && peers.iter().all(|peer| since(peer) >= Some(seconds)))
-}
-
-/// Whether nobody, the router neither, keeps paths of a peer that restarts. An agent that does not answer may.
-fn nothing_is_stale(lab: &Lab) -> bool {
-    !lab.manx_nodes().any(node_keeps) && !Family::ALL.into_iter().any(|family| router_keeps(lab, family))
-}
-
-/// Whether a node keeps paths of a peer that restarts.
-fn node_keeps(node: &Node) -> bool {
-    let said = node.agent().ctl(&["bgp", "routes", "-o", "json"]);
-    said.map_or(true, |json| json.contains("\"stale\": true"))
-}
-
-/// Whether the router keeps paths of a peer that restarts.
-fn router_keeps(lab: &Lab, family: Family) -> bool {
-    let family = if family == Family::Ipv4 { "ipv4" } else { "ipv6" };
-    let said = lab.node("tor").frr().vtysh(&format!("show bgp {family} unicast json"));
-    said.map_or(true, |json| json.contains("\"stale\":true"))
-}
-
-/// Waits until a node's sessions have been up for a while, and until for a second nobody has kept paths of before: late
-/// enough for what goes wrong when the restart is taken to be over.
-pub(crate) fn restart_is_over(lab: &Lab, node: &Node) -> TestResult {
-    wait_until("the sessions being up for a while", CONVERGENCE, || settled(node, 3))?;
-    let mut since = None;
-    wait_until("nobody keeping paths of before", CONVERGENCE, || {
-        since = nothing_is_stale(lab).then(|| since.unwrap_or_else(Instant::now));
-        since.is_some_and(|since| since.elapsed() > Duration::from_secs(1))
-    })?;
-    Ok(())
-}
-
-/// Applies resources from a node.
-pub(crate) fn apply(node: &Node, text: &str) -> TestResult {
-    std::fs::write(node.path("/etc/manx/change.yaml"), text)?;
-    node.agent().ctl(&["apply", "-f", "/etc/manx/change.yaml"])?;
-    Ok(())
-}
-
-/// What a node's speaker knows.
-pub(crate) fn routes(node: &Node) -> Vec<Value> {
-    let said = node.agent().ctl(&["bgp", "routes", "-o", "json"]).unwrap_or_default();
-    serde_json::from_str(&said).unwrap_or_default()
-}
-
-/// The blocks that a node announces, of one family.
-pub(crate) fn own_blocks(node: &Node, family: Family) -> BTreeSet<String> {
-    let own = routes(node).into_iter().filter(|route| route["own"] == true);
-    let blocks = own.filter_map(|route| route["prefix"].as_str().map(str::to_owned));
-    blocks.filter(|block| block.contains(':') == (family == Family::Ipv6)).collect()
-}
-
-/// The paths that a node has to a block, as who told it of them and their next hop. Those kept while their peer restarts
-/// do not count.
-pub(crate) fn paths(node: &Node, block: &str) -> BTreeSet<(String, String)> {
-    let route = routes(node).into_iter().find(|route| route["prefix"] == block).unwrap_or_default();
-    let fresh = route["paths"].as_array().into_iter().flatten().filter(|path| path["stale"] == false);
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    fresh.map(|path| (text(&path["peer"]), text(&path["nextHop"]))).collect()
-}
 
 #[test]
 fn pods_of_different_nodes_and_the_host_behind_the_router_reach_each_other_without_encapsulation() -> TestResult {
@@ -303,7 +193,7 @@ fn rfc4456_6_and_7_reflectors_of_two_makes_connect_nodes_that_have_no_mesh_and_e
     if !can_run_labs() {
         return Ok(());
     }
-    let lab = Lab::up(&topology("reflectors.clab.yml"), &Options::unique("rr"))?;
+    let lab = Lab::up(&topology_file("reflectors.clab.yml"), &Options::unique("rr"))?;
     let nodes: Vec<_> = lab.manx_nodes().filter(|node| node.name().starts_with("node")).collect();
     let pods: Vec<_> = nodes.iter().map(|node| node.plug("a")).collect::<Result<_, _>>()?;
     for from in &pods {

@@ -2,10 +2,10 @@
 
 use std::fs;
 
-use tests::{Lab, Node, Options, can_run_labs, wait_for};
+use tests::pair::{ETCD, POOLS};
+use tests::{CONVERGENCE, Lab, Node, Options, TestResult, can_run_labs, wait_for};
 
-use crate::node_life::{ETCD, POOLS, pair};
-use crate::{CONVERGENCE, TestResult};
+use crate::pair;
 
 /// A value that only a newer build can read.
 const NEWER: &str = r#"{"version":2,"specification":{}}"#;

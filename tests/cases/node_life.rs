@@ -5,90 +5,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tests::{Attachment, Lab, Node, Options, Place, can_run_labs, wait_until};
+use tests::pair::{ETCD, POOLS, container, first_address, links};
+use tests::{CONVERGENCE, Lab, Node, Options, Place, TestResult, can_run_labs, wait_until};
 use types::{ContainerId, Family, InterfaceName};
 
-use crate::{CONVERGENCE, TestResult};
-
-/// Two nodes on one wire and an etcd; `agent` is appended to both agents' configuration.
-pub(crate) fn pair(test: &str, agent: &str) -> Result<PathBuf, std::io::Error> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test);
-    fs::create_dir_all(&folder)?;
-    let conflist = Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies/10-manx.conflist");
-    fs::copy(conflist, folder.join("10-manx.conflist"))?;
-    fs::write(
-        folder.join("agent.yaml"),
-        format!("addressDetection: {{ipv4: interface=eth1, ipv6: interface=eth1}}\n{agent}"),
-    )?;
-    let node = |number: u8| {
-        format!(
-            "    node{number}:
-      image: manx/agent
-      binds:
-        - agent.yaml:/etc/manx/agent.yaml:ro
-        - 10-manx.conflist:/etc/cni/net.d/10-manx.conflist:ro
-      sysctls: {{ net.ipv4.ip_forward: 1, net.ipv6.conf.all.forwarding: 1 }}
-      exec: [ip address add 192.0.2.{number}/24 dev eth1, ip address add 2001:db8::{number}/64 dev eth1]
-"
-        )
-    };
-    let text = format!(
-        "name: {test}
-mgmt: {{ network: {test}, ipv4-subnet: 172.20.40.0/24, ipv6-subnet: 'fd00:20:40::/64' }}
-topology:
-  defaults: {{ kind: linux }}
-  nodes:
-{}{}    etcd:
-      image: quay.io/coreos/etcd
-      mgmt-ipv4: 172.20.40.10
-      env: {{ ETCD_DATA_DIR: /var/lib/etcd, ETCD_LISTEN_CLIENT_URLS: 'http://0.0.0.0:2379', ETCD_ADVERTISE_CLIENT_URLS: 'http://172.20.40.10:2379' }}
-  links:
-    - endpoints: ['node1:eth1', 'node2:eth1']
-",
-        node(1),
-        node(2),
-    );
-    fs::write(folder.join("pair.clab.yml"), text)?;
-    Ok(folder.join("pair.clab.yml"))
-}
-
-/// The etcd of a [`pair`], and pools, for its agents' configuration.
-pub(crate) const ETCD: &str = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
-pub(crate) const POOLS: &str = "initialPools: [{cidr: 10.42.0.0/16}, {cidr: 'fd00:42::/64'}]\n";
+use crate::pair;
 
 fn up(test: &str, agent: &str) -> Result<Lab, Box<dyn std::error::Error>> {
     Ok(Lab::up(&pair(test, agent)?, &Options::unique(test))?)
-}
-
-/// Links of ours on a node.
-pub(crate) fn links(node: &Node) -> Vec<String> {
-    let text = node.exec(&["ip", "-json", "link", "show"]).unwrap_or_default();
-    let links: Value = serde_json::from_str(&text).unwrap_or_default();
-    let names = links.as_array().into_iter().flatten().filter_map(|link| link["ifname"].as_str().map(str::to_owned));
-    names.filter(|name| InterfaceName::new(name.as_str()).is_ok_and(|name| name.is_ours())).collect()
 }
 
 /// Routes to single pods on a node.
 fn pod_routes(node: &Node) -> Vec<String> {
     let all = ["-4", "-6"].map(|family| node.exec(&["ip", family, "route", "show", "proto", "77"]).unwrap_or_default());
     all.iter().flat_map(|text| text.lines()).filter(|line| !line.contains("unreachable")).map(str::to_owned).collect()
-}
-
-/// A network namespace on the node, and the attachment of a container in it.
-pub(crate) fn container(node: &Node, name: &str) -> Result<Attachment, Box<dyn std::error::Error>> {
-    node.exec(&["ip", "netns", "add", name])?;
-    Ok(Attachment {
-        container: name.to_owned(),
-        netns: Some(format!("/var/run/netns/{name}")),
-        interface: "eth0".to_owned(),
-        args: vec![("IgnoreUnknown".to_owned(), "1".to_owned()), ("K8S_POD_NAME".to_owned(), name.to_owned())],
-        capabilities: serde_json::Map::new(),
-        cni_args: serde_json::Map::new(),
-    })
-}
-
-pub(crate) fn first_address(result: &Value) -> String {
-    result["ips"][0]["address"].as_str().unwrap_or_default().to_owned()
 }
 
 #[test]

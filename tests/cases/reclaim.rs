@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::node_life::{ETCD, POOLS, pair};
-use crate::{CONVERGENCE, TestResult};
-use tests::{Apiserver, Lab, Node, Options, wait_for};
+use tests::pair::{ETCD, POOLS};
+use tests::{Apiserver, CONVERGENCE, Lab, Node, Options, TestResult, wait_for};
+
+use crate::pair;
 
 /// How long a node's things stay its own.
 const AGENT: &str = "reclaimGrace: 3s\n";

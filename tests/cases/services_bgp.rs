@@ -7,12 +7,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::{ApiClient, Apiserver, Lab, Node, Options, Place, wait_for, wait_until};
+use tests::mesh::{apply, paths_of_router, restart_is_over};
+use tests::{
+    ApiClient, Apiserver, CONVERGENCE, Lab, Node, Options, Place, TestResult, topology_file, wait_for, wait_until,
+};
 use types::Family;
-
-use crate::fabric::paths_of_router;
-use crate::network::{apply, restart_is_over};
-use crate::{CONVERGENCE, TestResult, topology};
 
 /// What the nodes announce, and where Services of type LoadBalancer get their addresses from.
 const DECLARED: &str = "\
@@ -40,7 +39,7 @@ impl Cluster {
         if !Apiserver::can_run() {
             return Ok(None);
         }
-        let lab = Lab::up(&topology("mesh.clab.yml"), &Options::unique(test).without_agents())?;
+        let lab = Lab::up(&topology_file("mesh.clab.yml"), &Options::unique(test).without_agents())?;
         let server = Apiserver::start(lab.node("etcd"))?;
         let one = lab.node("node1");
         one.agent().ctl(&["apply", "-f", "/etc/manx/resources.yaml"])?;

@@ -4,11 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use tests::{Lab, Options, Place, can_run_labs, wait_until};
+use tests::pair::POOLS;
+use tests::{CONVERGENCE, Lab, Options, Place, TestResult, can_run_labs, fake_clock, wait_until};
 
-use crate::clock::fake_clock;
-use crate::node_life::{POOLS, pair};
-use crate::{CONVERGENCE, TestResult};
+use crate::pair;
 
 /// An authority's certificate, and one each for the server and its clients, in a folder.
 fn certificates(folder: &Path) -> TestResult {

@@ -15,7 +15,7 @@ use crate::wait::wait_for;
 
 const SERVICE: &str = "manx-agent";
 
-/// Where the agent tells its health by default.
+/// Where the agent tells its health and its metrics by default.
 const HEALTH: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9179);
 
 /// A node's agent.
@@ -85,6 +85,14 @@ impl Agent<'_> {
     /// Where its output goes, over all its starts.
     pub fn log(self) -> PathBuf {
         self.node.log(SERVICE)
+    }
+
+    /// The sum of its metrics whose names and labels contain this; the error says why there is none.
+    pub fn metric(self, part: &str) -> Result<f64, String> {
+        let text = self.node.http_get(HEALTH, "/metrics").map_err(|error| error.to_string())?.body;
+        let lines = text.lines().filter(|line| !line.starts_with('#') && line.contains(part));
+        let values: Vec<f64> = lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
+        if values.is_empty() { Err(format!("there is no metric *{part}*")) } else { Ok(values.iter().sum()) }
     }
 
     /// Runs manxctl on the node and gives its output.

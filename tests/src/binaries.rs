@@ -78,3 +78,14 @@ pub fn say_skipped(reason: &dyn std::fmt::Display) {
     // Not eprintln: the test harness would keep the line of a test that passes to itself.
     let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {reason}");
 }
+
+/// The environment variable that gives a program another wall clock (`FAKETIME`, libfaketime). None, said as
+/// [`say_skipped`] does, where the library is not installed.
+pub fn fake_clock() -> Option<String> {
+    let library = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+    if std::fs::exists(library).unwrap_or_default() {
+        return Some(format!("LD_PRELOAD={library}"));
+    }
+    say_skipped(&"libfaketime is not installed");
+    None
+}

@@ -40,14 +40,17 @@ mod capture;
 mod error;
 mod etcd;
 mod flood;
+mod flow;
 mod frr;
 mod groups;
 mod http;
 mod k8s;
 mod lab;
 mod links;
+pub mod mesh;
 mod namespace;
 mod node;
+pub mod pair;
 pub mod pause;
 mod place;
 mod pod;
@@ -62,11 +65,12 @@ mod wait;
 
 pub use agent::Agent;
 pub use apiserver::{ApiClient, Apiserver};
-pub use binaries::{can_run_labs, say_skipped};
+pub use binaries::{can_run_labs, fake_clock, say_skipped};
 pub use capture::Capture;
 pub use error::LabError;
 pub use etcd::Etcd;
 pub use flood::{Flood, Sink, fine_timers};
+pub use flow::{Flow, Talker};
 pub use frr::Frr;
 pub use http::Answer;
 pub use k8s::{
@@ -85,3 +89,17 @@ pub use process::{ProcessId, Service};
 pub use runtime::{Attachment, CniError, Runtime};
 pub use topology::{Role, Topology};
 pub use wait::{wait_for, wait_until};
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What a test answers: any error fails it with its text.
+pub type TestResult = Result<(), Box<dyn std::error::Error>>;
+
+/// How long routes, sessions and agents may take on a busy machine before a test calls them stuck.
+pub const CONVERGENCE: Duration = Duration::from_secs(45);
+
+/// The path of a file of the project's topologies (`tests/topologies`).
+pub fn topology_file(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("topologies").join(file)
+}

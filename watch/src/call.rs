@@ -167,6 +167,15 @@ impl Calls {
         serde_json::from_str(&text).map_err(|error| self.malformed(&chain(&error)))
     }
 
+    /// Whether any object of a collection has this label.
+    pub(crate) async fn is_any_labelled(&mut self, path: &str, label: &str) -> Result<bool, CallError> {
+        let params = ListParams::default().labels(label).limit(1);
+        let request = Request::new(path).list(&params).map_err(|error| self.config_error(&error))?;
+        let text = self.ask(async |client| client.request_text(request).await).await?;
+        let page: Page<IgnoredAny> = serde_json::from_str(&text).map_err(|error| self.malformed(&chain(&error)))?;
+        Ok(page.items().next().is_some())
+    }
+
     /// Changes an object by a merge patch (RFC 7396); errors as for [`Calls::patch_status`].
     pub(crate) async fn patch(&mut self, path: &str, name: &str, patch: &Value) -> Result<(), CallError> {
         let request = Request::new(path)

@@ -4,7 +4,8 @@
 //! EndpointSlices are followed where somebody asks for them ([`Tasks::services`]). Each is a channel of [`Update`]s: what is
 //! listed is whole and the newest there is before `InSync` is said, a deletion is told at once, and a watch that breaks goes
 //! on where it was. While the API server is away nothing is said: what was true stays true. The crate keeps no copy of what
-//! it reported; of objects it reads, it keeps the few fields that Manx needs. [`Writer`] writes what little is written.
+//! it reported; of objects it reads, it keeps the few fields that Manx needs. [`Writer`] writes what little is written, and
+//! [`Objects`] is for programs that follow nothing.
 //!
 //! # Why neither `kube::runtime::watcher` nor a reflector
 //!
@@ -30,6 +31,7 @@ mod history;
 mod kinds;
 mod node;
 mod object;
+mod objects;
 mod services;
 mod status;
 mod tasks;
@@ -44,6 +46,7 @@ use types::{NamespacedName, Pod, Update};
 pub use config::WatchConfig;
 pub use error::WatchError;
 pub use node::{Node, node};
+pub use objects::Objects;
 pub use status::{Failure, Resource, Status, WatchStatus};
 pub use tasks::Tasks;
 pub use write::{WriteError, Writer};

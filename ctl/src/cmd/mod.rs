@@ -1,4 +1,4 @@
-//! One module per command.
+//! One module per command; a command with several parts is a folder.
 
 pub(crate) mod bgp;
 pub(crate) mod certs;

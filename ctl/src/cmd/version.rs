@@ -10,8 +10,9 @@ use crate::render;
 
 #[derive(Serialize)]
 struct Versions {
+    /// The version of this tool.
     client: &'static str,
-    /// What keeps us from knowing is said instead.
+    /// The agent's version; where it cannot be asked, why not.
     agent: String,
 }
 

@@ -7,10 +7,12 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::{AGNHOST_IMAGE, Apiserver, Cluster, ClusterOptions, KubeProxy, Lab, Network, Options, Place, ProxyMode};
+use tests::{
+    AGNHOST_IMAGE, Apiserver, Cluster, ClusterOptions, KubeProxy, Lab, Network, Options, Place, ProxyMode, TestResult,
+};
 use tests::{can_run_clusters, images_folder, wait_for, wait_until};
 
-use crate::{SOON, TestResult, shared};
+use crate::{SOON, shared};
 
 /// A pod on a node that answers HTTP on port 8080.
 fn server(name: &str, node: &str) -> Value {

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use tests::{Cluster, ClusterOptions, Node, Place, wait_for};
+use tests::{Cluster, ClusterOptions, Node, Place, TestResult, wait_for};
 
-use crate::{SOON, TestResult, pods, shared};
+use crate::{SOON, pods, shared};
 
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
 

@@ -2,11 +2,11 @@
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::{Cluster, LabError, Machine, Place, wait_for};
+use tests::{Cluster, LabError, Machine, Place, TestResult, wait_for};
 use types::Family;
 
 use crate::pods::{self, Traffic};
-use crate::{SOON, TestResult, shared};
+use crate::{SOON, shared};
 
 /// This version's image, and the name that it has as the next version's: what the next one would leave behind is put
 /// there by the test.

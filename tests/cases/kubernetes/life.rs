@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tests::{Cluster, Component, Place, wait_for};
+use tests::{Cluster, Component, Place, TestResult, wait_for};
 
 use crate::pods::{self, Traffic};
-use crate::{SOON, TestResult, shared};
+use crate::{SOON, shared};
 
 /// How long the API server is away: long enough for watches, leases and probes to notice.
 const AWAY: Duration = Duration::from_secs(20);

@@ -1,9 +1,9 @@
 //! Manx as it is deployed.
 
 use serde_json::{Value, json};
-use tests::{AGNHOST_IMAGE, Place};
+use tests::{AGNHOST_IMAGE, Place, TestResult};
 
-use crate::{SOON, TestResult, shared};
+use crate::{SOON, shared};
 
 #[test]
 fn nodes_are_ready_and_pods_in_two_racks_and_the_fabric_reach_each_other() -> TestResult {

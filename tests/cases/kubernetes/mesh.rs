@@ -6,13 +6,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::{Cluster, ClusterOptions, LabError, Network, Node, Peering, Place, ProxyMode, wait_for, wait_until};
+use tests::{
+    Cluster, ClusterOptions, LabError, Network, Node, Peering, Place, ProxyMode, TestResult, wait_for, wait_until,
+};
 use types::api::RouteView;
 use types::{Family, Prefix};
 
 use crate::pods;
 use crate::services::are_carried_and_judged;
-use crate::{SOON, TestResult, shared};
+use crate::{SOON, shared};
 
 /// The cluster is this test's alone.
 const NAMESPACE: &str = "default";

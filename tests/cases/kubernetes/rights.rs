@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use tests::{Cluster, LabError, Peering, wait_for};
+use tests::{Cluster, LabError, Peering, TestResult, wait_for};
 
-use crate::{SOON, TestResult, pods, shared};
+use crate::{SOON, pods, shared};
 
 /// As whom they ask.
 const AGENTS: &str = "system:serviceaccount:manx-system:manx-agent";

@@ -8,12 +8,12 @@ use std::net::{AddrParseError, IpAddr, SocketAddr};
 use std::thread;
 
 use serde_json::{Value, json};
-use tests::{Cluster, ClusterPod, LabError, Machine, Place, wait_for};
+use tests::{Cluster, ClusterPod, LabError, Machine, Place, TestResult, wait_for};
 use types::Family;
 use types::policy::{Explanation, Judgement};
 
 use crate::pods::{self, server};
-use crate::{SOON, TestResult, shared};
+use crate::{SOON, shared};
 
 /// The port of the server, that of its Services, and that of its node which leads to it.
 const PORT: u16 = 8080;

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use tests::{AGNHOST_IMAGE, Cluster, ClusterOptions, Machine, Network, Place, wait_for};
+use tests::{AGNHOST_IMAGE, Cluster, ClusterOptions, Machine, Network, Place, TestResult, wait_for};
 
-use crate::{SOON, TestResult, shared};
+use crate::{SOON, shared};
 
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
 

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use tests::{Cluster, LabError};
+use tests::{Cluster, LabError, TestResult};
 
 use crate::pods::{self, Traffic};
-use crate::{SOON, TestResult, shared};
+use crate::{SOON, shared};
 
 #[test]
 fn a_rollout_of_the_agents_loses_no_packet_and_fails_no_pod() -> TestResult {

@@ -1,183 +1,14 @@
 //! A policy that is tightened also ends the connections that it now forbids, and no others.
 
 use std::error::Error;
-use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tests::reach::Question;
-use tests::{Place, Pod, PodSpec, can_run_labs, run_in, wait_until};
+use tests::{Flow, Place, Pod, PodSpec, Talker, TestResult, can_run_labs};
 use types::Family;
 use types::policy::Protocol;
 
 use super::world::World;
-use crate::{CONVERGENCE, TestResult};
-
-/// Who of a connection sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Talker {
-    Client,
-    Server,
-    Nobody,
-}
-
-/// A flow between two pods, and how much of it has arrived.
-pub(crate) struct Flow {
-    talker: Talker,
-    stop: Arc<AtomicBool>,
-    arrived: Arc<AtomicU64>,
-    /// Both ends of one where nobody talks.
-    idle: Option<[TcpStream; 2]>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Flow {
-    /// A TCP connection from one pod to another.
-    fn tcp(client: &Pod, server: &Pod, address: IpAddr, talker: Talker) -> Result<Self, Box<dyn Error>> {
-        let listener = run_in(&server.netns()?, || TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)))?;
-        let target = SocketAddr::new(address, listener.local_addr()?.port());
-        Self::tcp_to(client, target, &listener, talker)
-    }
-
-    /// A TCP connection to an address that leads to this listener.
-    pub(crate) fn tcp_to(
-        client: &Pod,
-        target: SocketAddr,
-        listener: &TcpListener,
-        talker: Talker,
-    ) -> Result<Self, Box<dyn Error>> {
-        let client = run_in(&client.netns()?, || TcpStream::connect_timeout(&target, Duration::from_secs(5)))?;
-        let (server, _) = listener.accept()?;
-        for end in [&client, &server] {
-            end.set_read_timeout(Some(Duration::from_millis(50)))?;
-            end.set_write_timeout(Some(Duration::from_millis(50)))?;
-            end.set_nodelay(true)?;
-        }
-        let mut flow = Self::new(talker);
-        let (from, to) = match talker {
-            Talker::Client => (client, server),
-            Talker::Server => (server, client),
-            Talker::Nobody => {
-                flow.idle = Some([client, server]);
-                return Ok(flow);
-            }
-        };
-        flow.spawn(move || {
-            let _ = (&from).write(&[1; 100]);
-        });
-        flow.count(move |bytes| (&to).read(bytes));
-        Ok(flow)
-    }
-
-    /// Datagrams from one pod to another, of which the first is answered, so that the flow is established. No more are: an
-    /// answer on its way while the flow is cut would open it again from the other end, which is allowed to send.
-    fn udp(client: &Pod, server: &Pod, address: IpAddr) -> Result<Self, Box<dyn Error>> {
-        let server = run_in(&server.netns()?, || UdpSocket::bind(SocketAddr::new(address, 0)))?;
-        let target = server.local_addr()?;
-        Self::udp_to(client, target, server)
-    }
-
-    /// [`Flow::udp`], to an address that leads to this socket.
-    pub(crate) fn udp_to(client: &Pod, target: SocketAddr, server: UdpSocket) -> Result<Self, Box<dyn Error>> {
-        let socket = run_in(&client.netns()?, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))?;
-        for end in [&server, &socket] {
-            end.set_read_timeout(Some(Duration::from_millis(50)))?;
-        }
-        let mut flow = Self::new(Talker::Client);
-        flow.spawn(move || {
-            let _ = socket.send_to(&[1; 100], target);
-        });
-        let answered = AtomicBool::new(false);
-        flow.count(move |bytes| {
-            let (length, source) = server.recv_from(bytes)?;
-            if !answered.swap(true, Ordering::Relaxed) {
-                let _ = server.send_to(&[1], source);
-            }
-            Ok(length)
-        });
-        Ok(flow)
-    }
-
-    fn new(talker: Talker) -> Self {
-        Self { talker, stop: Arc::default(), arrived: Arc::default(), idle: None, threads: Vec::new() }
-    }
-
-    /// Does something every 5 ms.
-    fn spawn(&mut self, each: impl Fn() + Send + 'static) {
-        let stop = Arc::clone(&self.stop);
-        self.threads.push(thread::spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                each();
-                thread::sleep(Duration::from_millis(5));
-            }
-        }));
-    }
-
-    /// Counts what arrives.
-    fn count(&mut self, read: impl Fn(&mut [u8]) -> std::io::Result<usize> + Send + 'static) {
-        let (stop, arrived) = (Arc::clone(&self.stop), Arc::clone(&self.arrived));
-        self.threads.push(thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while !stop.load(Ordering::Relaxed) {
-                if let Ok(length) = read(&mut bytes) {
-                    arrived.fetch_add(length as u64, Ordering::Relaxed);
-                }
-            }
-        }));
-    }
-
-    fn arrived(&self) -> u64 {
-        self.arrived.load(Ordering::Relaxed)
-    }
-
-    /// Waits until more arrives.
-    pub(crate) fn lives(&self, what: &str) -> TestResult {
-        let before = self.arrived();
-        wait_until(&format!("{what} going on"), CONVERGENCE, || self.arrived() > before)?;
-        Ok(())
-    }
-
-    /// Waits until nothing has arrived for longer than any retransmission of a living connection takes, from either end
-    /// of one that was idle.
-    pub(crate) fn is_dead(&self, what: &str) -> TestResult {
-        if let Some([client, server]) = &self.idle {
-            for (mut from, mut to) in [(client, server), (server, client)] {
-                let _ = from.write(b"still there?");
-                let until = Instant::now() + Duration::from_secs(1);
-                while Instant::now() < until {
-                    match to.read(&mut [0; 100]) {
-                        Ok(0) => break,
-                        Ok(_) => return Err(format!("{what}: an idle connection lived on").into()),
-                        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-                        Err(_) => break,
-                    }
-                }
-            }
-            return Ok(());
-        }
-        let (mut last, mut since) = (self.arrived(), Instant::now());
-        wait_until(&format!("{what} being dead"), CONVERGENCE, || {
-            if self.arrived() != last {
-                (last, since) = (self.arrived(), Instant::now());
-            }
-            since.elapsed() > Duration::from_secs(1)
-        })?;
-        Ok(())
-    }
-}
-
-impl Drop for Flow {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
 
 /// Flows of every kind, in both families, with what to call them.
 fn flows(client: &Pod, server: &Pod) -> Result<Vec<(String, Flow)>, Box<dyn Error>> {
@@ -195,7 +26,7 @@ fn flows(client: &Pod, server: &Pod) -> Result<Vec<(String, Flow)>, Box<dyn Erro
 
 /// Waits until all flows that talk do so.
 fn all_live(flows: &[(String, Flow)]) -> TestResult {
-    flows.iter().filter(|(_, flow)| flow.talker != Talker::Nobody).try_for_each(|(name, flow)| flow.lives(name))
+    flows.iter().filter(|(_, flow)| flow.talks()).try_for_each(|(name, flow)| flow.lives(name))
 }
 
 /// A policy for one of the ends that admits pods with a label as the other.

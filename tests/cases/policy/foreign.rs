@@ -4,13 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use serde_json::json;
 use tests::reach::Question;
-use tests::{Flood, Place, PodSpec, Sink, can_run_labs, run_in, wait_until};
+use tests::{CONVERGENCE, Flood, Place, PodSpec, Sink, TestResult, can_run_labs, run_in, wait_until};
 use types::Family;
 use types::policy::Protocol;
 
 use super::guarded::Guarded;
 use super::world::{OUTSIDE, World};
-use crate::{CONVERGENCE, TestResult};
 
 #[test]
 fn a_pod_that_borrows_the_address_of_an_admitted_pod_gets_nothing_through() -> TestResult {

@@ -3,11 +3,10 @@
 use std::net::SocketAddr;
 
 use serde_json::json;
-use tests::{Flood, Lab, Node, Options, Pod, PodSpec, Sink};
+use tests::{CONVERGENCE, Flood, Lab, Node, Options, Pod, PodSpec, Sink, TestResult, topology_file};
 use types::Family;
 
 use super::world::{World, default_deny, udp};
-use crate::{CONVERGENCE, TestResult, topology};
 
 /// A server on node1 that admits friends on port 80, and one friend and one stranger on each node.
 pub(crate) struct Guarded {
@@ -28,7 +27,7 @@ impl Guarded {
 
     /// With this in the environment of the agents.
     pub(crate) fn with(test: &str, env: &[(&str, &str)]) -> Result<Self, Box<dyn std::error::Error>> {
-        let lab = Lab::up(&topology("policy.clab.yml"), &Options::unique(test).without_agents())?;
+        let lab = Lab::up(&topology_file("policy.clab.yml"), &Options::unique(test).without_agents())?;
         for node in lab.manx_nodes() {
             node.agent().start_with(env)?;
         }

@@ -1,8 +1,13 @@
 //! NetworkPolicy as the kernel enforces it, between real pods.
 
+// Scenes: pods on two nodes and a host outside; a server with friends and strangers; nodes that follow an API server.
+mod guarded;
+mod watched;
+mod world;
+
+// Cases.
 mod connections;
 mod foreign;
-mod guarded;
 mod kubernetes;
 mod no_window;
 mod probers;
@@ -11,4 +16,3 @@ mod repair;
 mod services;
 mod shown;
 mod table;
-mod world;

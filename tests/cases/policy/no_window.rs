@@ -1,13 +1,14 @@
 //! There is no moment at which a pod under a policy is open: not when it is plugged in, not while its agent is away.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde_json::json;
-use tests::{CniError, Flood, LabError, Node, Place, Pod, PodSpec, Probe, Sink, can_run_labs, wait_until};
+use tests::{
+    CONVERGENCE, CniError, Flood, LabError, Node, Place, PodSpec, Probe, Sink, TestResult, can_run_labs, wait_until,
+};
 use types::Family;
 
-use super::world::{OUTSIDE, World, default_deny, udp};
-use crate::{CONVERGENCE, TestResult};
+use super::world::{OUTSIDE, World, at, default_deny, next_addresses, udp};
 
 /// Where nothing may arrive.
 const FORBIDDEN: u16 = 9000;
@@ -36,20 +37,6 @@ fn isolated(test: &str) -> Result<World, Box<dyn std::error::Error>> {
     world.plug("node1", PodSpec::in_namespace("y", "stranger"))?;
     world.plug("node2", PodSpec::in_namespace("y", "far"))?;
     Ok(world)
-}
-
-/// The addresses that a node gives out next: it goes through its blocks in order.
-pub(crate) fn next_addresses(last: &Pod, count: u8) -> Vec<IpAddr> {
-    let after = |address: &IpAddr, step: u8| match address {
-        IpAddr::V4(address) => IpAddr::V4((address.to_bits() + u32::from(step)).into()),
-        IpAddr::V6(address) => IpAddr::V6((address.to_bits() + u128::from(step)).into()),
-    };
-    (1..=count).flat_map(|step| last.addresses().iter().map(move |address| after(address, step))).collect()
-}
-
-/// A port of each of these addresses.
-pub(crate) fn at(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
-    addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()
 }
 
 #[test]

@@ -1,12 +1,11 @@
 //! The instruments themselves: with no policy everything is open, and what plain iptables drops is seen to be dropped.
 
 use tests::reach::{Question, Verdict, ask, ask_all};
-use tests::{Flood, Place, PodSpec, Sink, can_run_labs, wait_until};
+use tests::{CONVERGENCE, Flood, Place, PodSpec, Sink, TestResult, can_run_labs, wait_until};
 use types::Family;
 use types::policy::Protocol;
 
 use super::world::{OUTSIDE, World, all_questions, node_addresses};
-use crate::{CONVERGENCE, TestResult};
 
 #[test]
 fn without_policies_everything_is_open_and_what_plain_iptables_drops_is_seen_as_dropped_and_nothing_else() -> TestResult

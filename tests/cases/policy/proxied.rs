@@ -5,18 +5,15 @@ use std::path::Path;
 
 use serde_json::json;
 use tests::reach::Question;
-use tests::{Flood, KubeProxy, Pod, PodSpec, ProxyMode, Sink, wait_until};
+use tests::{CONVERGENCE, Flood, KubeProxy, Pod, PodSpec, ProxyMode, Sink, TestResult, wait_until};
 use types::Family;
 use types::policy::Protocol;
 
-use super::kubernetes::{Cast, Cluster};
+use super::watched::{ALLOWED, Cast, Cluster};
 use super::world::udp;
-use crate::{CONVERGENCE, TestResult};
 
 /// Where nothing may arrive.
 const FORBIDDEN: u16 = 9000;
-/// Where friends may send, beside 80.
-const ALLOWED: u16 = 9001;
 
 /// The service's address.
 const SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 50));

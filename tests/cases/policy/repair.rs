@@ -7,35 +7,22 @@ use std::path::Path;
 
 use serde_json::json;
 use tests::reach::{Question, Verdict, ask};
-use tests::{Flood, Node, Place, PodSpec, Sink, can_run_labs, wait_for, wait_until};
+use tests::{CONVERGENCE, Flood, Node, Place, PodSpec, Sink, TestResult, can_run_labs, wait_for, wait_until};
 use types::Family;
 use types::policy::Protocol;
 
 use super::guarded::Guarded;
 use super::world::udp;
-use crate::{CONVERGENCE, TestResult};
-
-/// Where agents tell their metrics.
-const METRICS: &str = "127.0.0.1:9179";
-
-/// The sum of the agent's metrics whose names contain this.
-pub(super) fn metric(node: &Node, part: &str) -> Result<f64, String> {
-    let address = METRICS.parse().map_err(|_| "no address".to_owned())?;
-    let text = node.http_get(address, "/metrics").map_err(|error| error.to_string())?.body;
-    let lines = text.lines().filter(|line| !line.starts_with('#') && line.contains(part));
-    let values: Vec<f64> = lines.filter_map(|line| line.rsplit(' ').next()?.parse().ok()).collect();
-    if values.is_empty() { Err(format!("there is no metric *{part}*")) } else { Ok(values.iter().sum()) }
-}
 
 /// Flushes what the agent made, waits until it stands again, and looks for the count of it.
 fn flushed(guarded: &Guarded, commands: &[&str]) -> TestResult {
     for command in commands {
-        let before = metric(guarded.node(), "repairs").unwrap_or_default();
+        let before = guarded.node().agent().metric("repairs").unwrap_or_default();
         let sink = Sink::start(&guarded.server, 9100)?;
         let targets: Vec<SocketAddr> = guarded.server.addresses().iter().map(|own| (*own, 9100).into()).collect();
         let flood = Flood::start(&guarded.strangers[1], &targets, 1_000)?;
         guarded.node().shell(command)?;
-        wait_for("the repair being counted", CONVERGENCE, || match metric(guarded.node(), "repairs") {
+        wait_for("the repair being counted", CONVERGENCE, || match guarded.node().agent().metric("repairs") {
             Ok(now) if now > before => Ok(()),
             Ok(now) => Err(format!("{now} after {before}")),
             Err(error) => Err(error),

@@ -5,14 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 use serde_json::json;
 use tests::reach::Question;
-use tests::{Lab, Node, Options, Place, Pod, can_run_labs, run_in, wait_for};
+use tests::{
+    CONVERGENCE, Flow, Lab, Node, Options, Place, Pod, Talker, TestResult, can_run_labs, run_in, topology_file,
+    wait_for,
+};
 use types::Family;
 use types::policy::Protocol;
 
-use super::connections::{Flow, Talker};
 use super::guarded::Guarded;
 use super::world::World;
-use crate::{CONVERGENCE, TestResult, topology};
 
 /// The service's addresses.
 const SERVICE: [IpAddr; 2] =
@@ -96,7 +97,7 @@ fn ours_is_behind(node: &Node) -> TestResult {
 
 /// [`Guarded`], in pools with masquerade, on nodes where kube-proxy was first.
 fn up(test: &str) -> Result<Guarded, Box<dyn Error>> {
-    let lab = Lab::up(&topology("policy.clab.yml"), &Options::unique(test).without_agents())?;
+    let lab = Lab::up(&topology_file("policy.clab.yml"), &Options::unique(test).without_agents())?;
     for node in lab.manx_nodes() {
         kube_proxy_starts(node)?;
         node.agent().start()?;

@@ -6,13 +6,11 @@ use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tests::{Flood, Node, Place, Pod, Sink, can_run_labs, wait_for, wait_until};
+use tests::{CONVERGENCE, Flood, Node, Place, Pod, Sink, TestResult, can_run_labs, wait_for, wait_until};
 use types::Family;
 
 use super::guarded::Guarded;
-use super::repair::metric;
 use super::world::{default_deny, udp};
-use crate::{CONVERGENCE, TestResult};
 
 /// What the viewer runs as.
 const VIEWER: &str = "policy-log";
@@ -124,7 +122,7 @@ fn denied_packets_are_shown_with_pod_and_policies_while_somebody_looks_and_no_ru
     assert_eq!(shown.iter().find(is_allowed), None, "an allowed packet was shown as denied");
     let counted = |pod: &str, direction: &str| {
         let of = format!("pod=\"{pod}\",direction=\"{direction}\"");
-        metric(node, &of).is_ok_and(|packets| packets > 0.0)
+        node.agent().metric(&of).is_ok_and(|packets| packets > 0.0)
     };
     assert!(counted("server", "ingress") && counted("stranger-node1", "egress"), "by endpoint and direction");
     assert!(!counted("server", "egress") && !counted("stranger-node1", "ingress"), "nothing was dropped there");

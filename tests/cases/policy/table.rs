@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use oracle::{Exemptions, NamedPort, Phase, PodName, PolicyName, Probe, Protocol, Row, Table, truth_table};
 use serde_json::{Value, json};
 use tests::reach::{Question, ask_all};
-use tests::{Place, PodSpec, can_run_labs};
+use tests::{Place, PodSpec, TestResult, can_run_labs};
 use types::EndpointPort;
 
 use super::world::{OUTSIDE, PORTS, World, default_deny, node_addresses};
-use crate::TestResult;
 
 /// How long a change may take to be everywhere.
 const CONVERGENCE: Duration = Duration::from_secs(20);

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::{Value, json};
 use tests::reach::{self, Listener, Question, Verdict};
-use tests::{Lab, LabError, Node, Options, Place, Pod, PodSpec, wait_until};
+use tests::{CONVERGENCE, Lab, LabError, Node, Options, Place, Pod, PodSpec, TestResult, topology_file, wait_until};
 use types::Family;
 use types::policy::Protocol;
-
-use crate::{CONVERGENCE, TestResult, topology};
 
 /// The ports that every pod, node and the host answer on.
 pub(crate) const PORTS: [u16; 2] = [80, 81];
@@ -52,7 +50,7 @@ pub(crate) struct World {
 impl World {
     /// The nodes with their agents, and the host.
     pub(crate) fn up(test: &str) -> Result<Self, Box<dyn Error>> {
-        let lab = Lab::up(&topology("policy.clab.yml"), &Options::unique(test))?;
+        let lab = Lab::up(&topology_file("policy.clab.yml"), &Options::unique(test))?;
         Self::of(lab)
     }
 
@@ -203,4 +201,18 @@ pub(crate) fn all_questions(address: IpAddr) -> Vec<Question> {
 /// Both families' UDP question to a pod.
 pub(crate) fn udp(pod: &Pod, family: Family, port: u16) -> Question {
     Question::new(Protocol::Udp, pod.address(family), port)
+}
+
+/// The addresses that a node gives out next: it goes through its blocks in order.
+pub(crate) fn next_addresses(last: &Pod, count: u8) -> Vec<IpAddr> {
+    let after = |address: &IpAddr, step: u8| match address {
+        IpAddr::V4(address) => IpAddr::V4((address.to_bits() + u32::from(step)).into()),
+        IpAddr::V6(address) => IpAddr::V6((address.to_bits() + u128::from(step)).into()),
+    };
+    (1..=count).flat_map(|step| last.addresses().iter().map(move |address| after(address, step))).collect()
+}
+
+/// A port of each of these addresses.
+pub(crate) fn at(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+    addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()
 }

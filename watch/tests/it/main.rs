@@ -9,6 +9,8 @@ mod cluster;
 #[cfg(test)]
 mod following;
 #[cfg(test)]
+mod objects;
+#[cfg(test)]
 mod picture;
 #[cfg(test)]
 mod relisting;

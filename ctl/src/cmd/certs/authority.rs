@@ -8,13 +8,13 @@ use rcgen::{
     SanType,
 };
 
-/// What the authority is called. A file of it says which one it is: by its key.
+/// What every authority is called; they differ by their keys.
 const AUTHORITY: &str = "Manx etcd CA";
 
-/// A node's clock may be behind the one that signs.
+/// How far a node's clock may be behind the clock of the machine that signs.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(24 * 3_600);
 
-/// For how long certificates are good.
+/// For how long certificates are valid.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Validity {
     pub(crate) now: SystemTime,
@@ -33,18 +33,18 @@ pub(crate) struct Certificate {
 pub(crate) enum Subject {
     /// etcd itself, at these names and addresses.
     Server(Vec<String>),
-    /// Whoever asks etcd: the name is etcd's user, where etcd's authentication is on.
+    /// A client of etcd: where etcd's authentication is on, the name is etcd's user.
     Client(String),
 }
 
-/// Who signs.
+/// An authority, which signs certificates.
 pub(crate) struct Authority {
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    /// A new one; with its certificate and key, to be kept or not.
+    /// Makes a new authority; gives with it its certificate and key, for who wants to keep them.
     pub(crate) fn new(validity: Validity) -> Result<(Self, Certificate), rcgen::Error> {
         let mut params = validity.of(CertificateParams::default());
         params.distinguished_name.push(DnType::CommonName, AUTHORITY);
@@ -56,31 +56,31 @@ impl Authority {
         Ok((Self { certificate: own.certificate.clone(), issuer }, own))
     }
 
-    /// One that was made before, here or elsewhere.
+    /// Reads an authority that was made before, here or elsewhere.
     pub(crate) fn read(own: &Certificate) -> Result<Self, rcgen::Error> {
         let issuer = Issuer::from_ca_cert_pem(&own.certificate, KeyPair::from_pem(&own.key)?)?;
         Ok(Self { certificate: own.certificate.clone(), issuer })
     }
 
-    /// Its certificate, by which the others are checked.
+    /// Its own certificate, by which those that it signs are checked.
     pub(crate) fn certificate(&self) -> &str {
         &self.certificate
     }
 
-    /// A certificate for somebody, with a new key.
+    /// Signs a certificate for somebody, with a new key.
     pub(crate) fn sign(&self, subject: &Subject, validity: Validity) -> Result<Certificate, rcgen::Error> {
         let mut params = validity.of(CertificateParams::default());
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         match subject {
             Subject::Server(places) => {
-                // Without a common name: etcd's own requests to itself would be taken for a user of that name.
+                // It has no common name, or etcd's requests to itself would be taken for a user of that name.
                 let places = places.iter().map(|place| match place.parse::<IpAddr>() {
                     Ok(address) => Ok(SanType::IpAddress(address)),
                     Err(_) => place.as_str().try_into().map(SanType::DnsName),
                 });
                 params.subject_alt_names = places.collect::<Result<_, _>>()?;
-                // etcd is its own client, too.
+                // etcd also uses it as a client, for its requests to itself.
                 params.extended_key_usages =
                     vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
             }

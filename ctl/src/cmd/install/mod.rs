@@ -1,5 +1,7 @@
 //! `manxctl node install`: makes a node ready for its agent.
 
+pub(crate) mod plan;
+
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,20 +12,20 @@ use anyhow::Context as _;
 use kernel::{Kernel, KernelError, Linux, SysctlKey};
 
 use crate::cli::NodeInstall;
-use crate::install::{BinarySeen, InterfaceSeen, NETWORKD, SYSTEMD, Seen, Step, There, place, plan};
 use crate::render;
+use plan::{BinarySeen, InstallStep, InterfaceSeen, NETWORKD, SYSTEMD, Seen, There, aside, place, plan};
 
 pub(crate) fn run(args: &NodeInstall) -> anyhow::Result<()> {
     let mut kernel = Linux::open()?;
     let mut not_loaded = Vec::new();
     for step in plan(&look(&mut kernel, args)?) {
         match (carry_out(&mut kernel, args, &step), &step) {
-            (Ok(()), Step::Module(_)) => {}
+            (Ok(()), InstallStep::Module(_)) => {}
             (Ok(()), step) => render::say(&step.to_string())?,
-            // Another kernel may have it under another name, or not need it; the agent says what it misses.
-            (Err(_), Step::Module(name)) => not_loaded.push(*name),
-            // Some hosts cannot be written to, and have another way to be told.
-            (Err(error), Step::Write { .. }) => render::complain(&format!("{error:#}")),
+            // Another kernel may have the module under another name, or not need it; the agent says what it misses.
+            (Err(_), InstallStep::Module(name)) => not_loaded.push(*name),
+            // Some hosts cannot be written to; their operators configure systemd-networkd in another way.
+            (Err(error), InstallStep::Write { .. }) => render::complain(&format!("{error:#}")),
             (Err(error), _) => return Err(error),
         }
     }
@@ -47,7 +49,7 @@ fn look(kernel: &mut Linux, args: &NodeInstall) -> anyhow::Result<Seen> {
         ipv4_forwarding: sysctl(kernel, &SysctlKey::global("ipv4/ip_forward"))?,
         ipv6_forwarding: sysctl(kernel, &SysctlKey::global("ipv6/conf/all/forwarding"))?,
         interfaces,
-        // It lists tables that were used; the file is there once the module is.
+        // The file is there once the module is loaded, and lists the tables that were used.
         legacy_iptables: fs::read_to_string("/proc/net/ip_tables_names").is_ok_and(|names| !names.is_empty()),
         systemd: args.host.join(SYSTEMD).is_dir(),
         networkd: content(&networkd)?.map(|text| String::from_utf8_lossy(&text).into_owned()),
@@ -88,21 +90,21 @@ fn content(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {
     }
 }
 
-fn carry_out(kernel: &mut Linux, args: &NodeInstall, step: &Step) -> anyhow::Result<()> {
+fn carry_out(kernel: &mut Linux, args: &NodeInstall, step: &InstallStep) -> anyhow::Result<()> {
     match step {
-        Step::Module(name) => {
+        InstallStep::Module(name) => {
             let output = Command::new("modprobe").arg("--dirname").arg(&args.host).arg(name).output();
             let output = output.context("modprobe")?;
             anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
             Ok(())
         }
-        Step::Sysctl { key, value } => match kernel.write_sysctl(key, value) {
+        InstallStep::Sysctl { key, value } => match kernel.write_sysctl(key, value) {
             // The interface has gone meanwhile.
             Err(KernelError::Gone(_)) => Ok(()),
             written => Ok(written?),
         },
-        Step::Write { path, text } => put(&args.host.join(path), text.as_bytes(), 0o644),
-        Step::Binary(name) => {
+        InstallStep::Write { path, text } => put(&args.host.join(path), text.as_bytes(), 0o644),
+        InstallStep::Binary(name) => {
             let from = args.from.join(name);
             let mut program = Vec::new();
             let read = fs::File::open(&from).and_then(|mut file| file.read_to_end(&mut program));
@@ -112,12 +114,10 @@ fn carry_out(kernel: &mut Linux, args: &NodeInstall, step: &Step) -> anyhow::Res
     }
 }
 
-/// Makes a file at once: whoever runs or reads it meanwhile has the old one or the new one, whole.
+/// Replaces a file in one step: whoever runs or reads it meanwhile has all of the old one, or all of the new one.
 fn put(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        anyhow::bail!("{}: no file", path.display());
-    };
-    let aside = folder.join(format!(".{}.new", name.to_string_lossy()));
+    let Some(folder) = path.parent() else { anyhow::bail!("{}: no file", path.display()) };
+    let aside = aside(path);
     let write = || {
         fs::create_dir_all(folder)?;
         let mut options = fs::OpenOptions::new();
@@ -130,35 +130,4 @@ fn put(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    #[test]
-    fn a_file_is_replaced_as_a_whole_and_leaves_nothing_beside_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("opt/cni/bin/manx");
-        put(&path, b"one", 0o755).unwrap();
-        let running = fs::File::open(&path).unwrap();
-        put(&path, b"two", 0o755).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(io::read_to_string(running).unwrap(), "one");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn what_is_in_a_binarys_place_is_seen() {
-        let folder = tempfile::tempdir().unwrap();
-        let args = NodeInstall { host: folder.path().join("host"), from: folder.path().join("image") };
-        for (name, text) in [("manx", "new"), ("portmap", "same"), ("third", "third")] {
-            put(&args.from.join(name), text.as_bytes(), 0o755).unwrap();
-        }
-        put(&place(&args.host, "manx"), b"old", 0o755).unwrap();
-        put(&place(&args.host, "portmap"), b"same", 0o755).unwrap();
-        let seen: Vec<_> = binaries(&args).unwrap().into_iter().map(|binary| (binary.name, binary.there)).collect();
-        let expected = [("manx", There::Other), ("portmap", There::Same), ("third", There::Nothing)];
-        assert_eq!(seen, expected.map(|(name, there)| (name.to_owned(), there)));
-    }
-}
+mod tests;
