@@ -38,7 +38,7 @@ fn what_is_remembered_of_kubernetes_is_stored_as_ever() {
         r#"{"reference":{"namespace":"shop","name":"web-0","uid":"u1"},"configHash":"h1","labels":{"app":"web"},"ports":[{"name":"http","protocol":"TCP","port":80}],"hostNetwork":false,"finished":false,"addresses":["10.42.0.7"]}"#,
     );
     is_stored_as::<Resource>(
-        r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"labels":{"team":"a"},"name":"shop"}}"#,
+        r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"labels":{"kubernetes.io/metadata.name":"shop","team":"a"},"name":"shop"}}"#,
     );
     is_stored_as::<Resource>(
         r#"{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"deny","namespace":"shop"},"spec":{"podSelector":{}}}"#,
