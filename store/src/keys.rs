@@ -8,11 +8,7 @@
 //! nodes/NAME/alive                               the id of the live agent, under a session
 //! nodes/NAME/endpoints/NETWORK/CONTAINER/IFNAME  the published copy of a node's endpoints
 //! elected/holder                                 which agent does what is done once, under a session
-//! elected/gone/NAME                              that a node is gone, and how much of the grace period has been seen
 //! ```
-//!
-//! The node's cache has two keys beside those that no store has: `pods/` (this node's pods as the API server has them) and
-//! `announced` (what it announced of Services last).
 
 use types::resource::{Kind, ResourceRef};
 use types::{EndpointId, NodeName, Prefix, ResourceName};
