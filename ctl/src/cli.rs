@@ -22,7 +22,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Place {
     /// The agent's configuration file; its etcd section is used (and MANX_ETCD_... variables, which win).
-    #[arg(long, env = "MANX_CONFIG", default_value = types::config::FILE, global = true)]
+    #[arg(long, env = "MANX_CONFIG", default_value = config::FILE, global = true)]
     pub(crate) config: PathBuf,
     /// The agent's socket (default: agent.sock in the configuration's runDir).
     #[arg(long, env = "MANX_SOCKET", global = true)]

@@ -18,7 +18,6 @@ use types::config::{Config, EtcdSettings};
 use crate::clean::kernel_state::{Host, PATIENCE};
 use crate::clean::{CNI_CONF, ETCD_DATA, Found, Step, aside, is_state, keys, names_portmap, names_us, plan};
 use crate::cli::{NodeClean, Place};
-use crate::datastore::configuration_of;
 use crate::install::{NETWORKD, place as binary_place};
 use crate::render;
 
@@ -67,10 +66,11 @@ pub(crate) async fn run(place: &Place, args: &NodeClean) -> anyhow::Result<()> {
 
 /// The host's configuration: in a container, its paths are the host's.
 fn configuration(place: &Place, args: &NodeClean) -> anyhow::Result<Config> {
-    let host_name = fs::read_to_string("/proc/sys/kernel/hostname").context("cannot read the host's name")?;
-    let mut config = configuration_of(&below(&args.host, &place.config), host_name.trim())?;
-    if let Some(EtcdSettings { ca, cert, key, .. }) = &mut config.etcd {
-        for path in [ca, cert, key].into_iter().flatten() {
+    let host_name = config::host_name().context("cannot read the host's name")?;
+    let mut config = config::read(&below(&args.host, &place.config), &host_name)?;
+    if let Some(tls) = config.etcd.as_mut().and_then(EtcdSettings::tls_mut) {
+        let client = tls.client.iter_mut().flat_map(|client| [&mut client.cert, &mut client.key]);
+        for path in client.chain([&mut tls.ca]) {
             *path = below(&args.host, path);
         }
     }
@@ -159,7 +159,7 @@ impl Node<'_> {
         let namespace = fs::metadata("/proc/self/ns/net").context("cannot tell the network namespace")?.ino();
         let here = format!("/{}/{namespace}", boot.trim());
         let remove = async {
-            let etcd = Etcd::connect(settings.into()).await?;
+            let etcd = Etcd::connect(settings.clone().into()).await?;
             keys::remove(&etcd, node, &here).await
         };
         match remove.await {
@@ -303,7 +303,7 @@ mod tests {
     }
 
     fn found(host: &Path, etcd_data: bool) -> (Vec<String>, usize) {
-        let config = Config::new(&serde_json::Value::Null, &std::collections::BTreeMap::new(), "node1").unwrap();
+        let config = config::assemble(&serde_json::Value::Null, &std::collections::BTreeMap::new(), "node1").unwrap();
         let from = host.join("image");
         let args = NodeClean { host: host.to_owned(), from, etcd_data, keep_keys: true, stay: false };
         let (mut found, mut report) = (Found::default(), Report::default());
