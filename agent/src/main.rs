@@ -15,7 +15,6 @@ mod tasks;
 #[cfg(test)]
 mod testing;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -25,14 +24,12 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use types::config::Config;
-
 /// The agent of a Manx node.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
     /// The configuration file; every key is also an environment variable.
-    #[arg(long, env = "MANX_CONFIG", default_value = types::config::FILE)]
+    #[arg(long, env = "MANX_CONFIG", default_value = config::FILE)]
     config: PathBuf,
     /// Levels of the log: `info`, or `bgp=debug,info`. The client's own words about the API server come by the watches.
     #[arg(long, env = "MANX_LOG", default_value = "info,kube_client=off")]
@@ -55,27 +52,14 @@ fn main() -> ExitCode {
 }
 
 fn run(path: &Path) -> anyhow::Result<()> {
-    let config = configuration(path)?;
+    let host_name = config::host_name().context("cannot read the host's name")?;
+    let config = config::read(path, &host_name)?;
     // What is waited for is the kernel and sockets, hardly ever the processor.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = runtime.block_on(start::run(config));
     // Threads in a system call or a sleeping task do not hold up the end: everything that must last is in the journal.
     runtime.shutdown_background();
     outcome
-}
-
-fn configuration(path: &Path) -> anyhow::Result<Config> {
-    let file = match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let options = serde_saphyr::options! { strict_booleans: true };
-            serde_saphyr::from_str_with_options(&text, options).with_context(|| path.display().to_string())?
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => serde_json::Value::Null,
-        Err(error) => return Err(error).with_context(|| path.display().to_string()),
-    };
-    let environment: BTreeMap<String, String> = std::env::vars().collect();
-    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").context("cannot read the host's name")?;
-    Config::new(&file, &environment, host_name.trim()).with_context(|| path.display().to_string())
 }
 
 fn log_to_stderr(arguments: &Arguments) {

@@ -317,8 +317,8 @@ const NAME_RETRY_DELAY: Duration = Duration::from_secs(1);
 async fn open_store(config: &Config, state_dir: &StateDir, cache: &Cache) -> anyhow::Result<(Arc<dyn Store>, String)> {
     match &config.etcd {
         Some(settings) => {
-            let name = format!("etcd ({})", settings.endpoints.join(", "));
-            let etcd = Etcd::connect(settings.into()).await?;
+            let name = format!("etcd ({})", settings.endpoints().join(", "));
+            let etcd = Etcd::connect(settings.clone().into()).await?;
             Ok((Arc::new(Cached::new(etcd, cache.clone(), ETCD_WAIT)), name))
         }
         None => Ok((Arc::new(Local::open(state_dir.local())?), "local".to_owned())),

@@ -22,7 +22,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Place {
     /// The agent's configuration file. manxctl reads where etcd is from it; MANX_ETCD_... variables win over the file.
-    #[arg(long, env = "MANX_CONFIG", default_value = types::config::FILE, global = true)]
+    #[arg(long, env = "MANX_CONFIG", default_value = config::FILE, global = true)]
     pub(crate) config: PathBuf,
     /// The agent's socket (default: agent.sock in the configuration's runDir).
     #[arg(long, env = "MANX_SOCKET", global = true)]

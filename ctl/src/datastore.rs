@@ -1,11 +1,6 @@
 //! Where resources are: in etcd, or with the agent of a node that works without.
 
-use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
-
-use anyhow::Context as _;
-use serde_json::Value;
 
 use store::{Check, Key, Outcome, Store, Write, keys};
 use types::ResourceName;
@@ -28,7 +23,7 @@ impl Datastore {
     pub(crate) async fn open(place: &Place) -> anyhow::Result<Self> {
         let config = configuration(place)?;
         match &config.etcd {
-            Some(settings) => Ok(Self::Etcd(Arc::new(store::etcd::Etcd::connect(settings.into()).await?))),
+            Some(settings) => Ok(Self::Etcd(Arc::new(store::etcd::Etcd::connect(settings.clone().into()).await?))),
             None => Ok(Self::Agent(agent_of(place, &config))),
         }
     }
@@ -112,7 +107,7 @@ fn path(reference: &ResourceRef) -> String {
 
 /// How etcd is reached; none where none is configured.
 pub(crate) fn etcd_config(place: &Place) -> anyhow::Result<Option<store::EtcdConfig>> {
-    Ok(configuration(place)?.etcd.as_ref().map(Into::into))
+    Ok(configuration(place)?.etcd.map(Into::into))
 }
 
 /// This node's agent.
@@ -129,23 +124,5 @@ fn agent_of(place: &Place, config: &Config) -> Agent {
 
 fn configuration(place: &Place) -> anyhow::Result<Config> {
     // The name of this node does not matter to what is read here.
-    configuration_of(&place.config, "localhost")
-}
-
-/// The agent's configuration, of a node that is called so where nothing else is said.
-pub(crate) fn configuration_of(path: &Path, host_name: &str) -> anyhow::Result<Config> {
-    let environment: BTreeMap<String, String> = std::env::vars().collect();
-    Config::new(&read_yaml(path)?, &environment, host_name).with_context(|| path.display().to_string())
-}
-
-/// The file as a value; null where there is none.
-fn read_yaml(path: &Path) -> anyhow::Result<Value> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => {
-            let options = serde_saphyr::options! { strict_booleans: true };
-            serde_saphyr::from_str_with_options(&text, options).with_context(|| path.display().to_string())
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Value::Null),
-        Err(error) => Err(error).with_context(|| path.display().to_string()),
-    }
+    Ok(config::read(&place.config, "localhost")?)
 }

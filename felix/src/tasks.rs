@@ -48,9 +48,6 @@ pub enum StartError {
     /// No thread. The environment's fault.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
-    /// The configuration's mark mask cannot be used.
-    #[error("mark mask {0:#010x}: 4 to 14 bits next to each other are needed")]
-    MarkMask(u32),
 }
 
 /// Reads the kernel and starts the owner, which ends when the last handle is dropped and leaves the kernel as it is.
@@ -71,7 +68,7 @@ pub fn start(config: FelixConfig, kernel: Box<dyn Kernel>, events: Box<dyn Event
 /// Reads what the kernel has of ours, makes sure that unknown addresses behind pods' interfaces are dropped, and starts the
 /// owner of the filter and its two workers. They end when the last handle is dropped and leave the kernel as it is.
 pub fn start_acl(config: AclConfig, backend: AclBackend) -> Result<Acl, StartError> {
-    let mark = acl::MarkSpace::new(config.mark_mask).ok_or(StartError::MarkMask(config.mark_mask))?;
+    let mark = acl::MarkSpace::new(config.mark_mask);
     let AclBackend { sets, mut tables, connections, events, host } = backend;
     let (commands, requests) = mpsc::channel(COMMANDS);
     let (readiness, reasons) = watch::channel(Vec::new());

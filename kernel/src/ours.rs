@@ -3,6 +3,7 @@
 //! A route, a link or a rule that does not bear them is somebody else's and is never touched.
 
 use types::InterfaceName;
+use types::config::KernelMarks;
 
 use crate::acl::SetName;
 use crate::{Kernel, KernelError, Link, LinkChange, Route};
@@ -10,16 +11,13 @@ use crate::{Kernel, KernelError, Link, LinkChange, Route};
 pub use types::cni::HOST_MAC;
 
 /// The link group in which detached links wait for their deletion.
-pub const LINK_GROUP: u32 = 77;
+pub const LINK_GROUP: u32 = KernelMarks::DEFAULT.link_group;
 
 /// The route protocol of routes to local pods and of the unreachable routes of own blocks.
-pub const ROUTE_PROTOCOL_LOCAL: u8 = 77;
+pub const ROUTE_PROTOCOL_LOCAL: u8 = KernelMarks::DEFAULT.local_protocol;
 
 /// The route protocol of routes learned by BGP.
-pub const ROUTE_PROTOCOL_BGP: u8 = 78;
-
-/// The bits of the packet mark that Manx uses.
-pub const MARK_MASK: u32 = 0x00ff_0000;
+pub const ROUTE_PROTOCOL_BGP: u8 = KernelMarks::DEFAULT.bgp_protocol;
 
 /// How the names of our iptables chains and IP sets begin (a chain's name has at most 28 octets, a set's 31).
 pub const ACL_PREFIX: &str = "manx-";

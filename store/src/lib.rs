@@ -41,7 +41,7 @@ pub use data::{
 pub use database::DatabaseError;
 pub use envelope::{DecodeError, VALUE_VERSION, decode, encode};
 pub use error::StoreError;
-pub use etcd::{Etcd, EtcdConfig, Password};
+pub use etcd::{Etcd, EtcdConfig};
 pub use journal::{Journal, JournalError, JournalWrite, Row, RowKind};
 pub use local::Local;
 pub use memory::Memory;

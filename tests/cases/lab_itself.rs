@@ -17,7 +17,6 @@ use tests::{
     can_run_labs, topology_file, wait_until,
 };
 use types::Family;
-use types::config::Config;
 use types::resource::Resource;
 
 /// How long what the kernel does by itself may take on a busy machine.
@@ -133,7 +132,7 @@ fn the_files_beside_the_topologies_are_ones_that_manx_takes() -> TestResult {
     for (name, resources) in [("mesh", 6), ("reflectors", 5)] {
         let read = |file: &str| fs::read_to_string(topology_file(name).join(file));
         let settings: Value = serde_saphyr::from_str(&read("agent.yaml")?)?;
-        let config = Config::new(&settings, &BTreeMap::new(), "node1")?;
+        let config = config::assemble(&settings, &BTreeMap::new(), "node1")?;
         assert_eq!(config.initial_pools.len(), 2);
         let documents: Vec<Value> = serde_saphyr::from_multiple(&read("resources.yaml")?)?;
         assert_eq!(documents.len(), resources);

@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use config::{KEYS, variable};
 use serde_json::Value;
 use tests::{Apiserver, Lab, Options, Place as _, TestResult, can_run_labs, say_skipped};
-use types::config::{KEYS, variable};
 
 use crate::pair;
 

@@ -20,6 +20,7 @@ pub mod api;
 pub mod backoff;
 pub mod cni;
 pub mod config;
+pub mod duration;
 pub mod policy;
 pub mod resource;
 pub mod selector;

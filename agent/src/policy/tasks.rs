@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ::watch::Watches;
-use felix::acl::{Acl, AclBackend, AclConfig, ToHost};
+use felix::acl::{Acl, AclBackend, AclConfig};
 use felix::policy::PolicyUpdate;
 use ipam::Ipam;
 use kernel::Linux;
@@ -11,7 +11,7 @@ use kernel::acl::{ConnectionTable, Iptables, LinuxSets, NftEvents};
 use store::{Cache, Entry, Key, Store, keys};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
-use types::config::{Config, EndpointToHost};
+use types::config::Config;
 use types::resource::Kind;
 use types::{NodeName, Update};
 
@@ -135,11 +135,7 @@ pub(crate) fn acl(config: &Config) -> anyhow::Result<Acl> {
     let policy = &config.policy;
     let acl = AclConfig {
         mark_mask: config.kernel.mark_mask,
-        endpoint_to_host: match policy.endpoint_to_host {
-            EndpointToHost::Accept => ToHost::Accept,
-            EndpointToHost::Policed => ToHost::Policed,
-            EndpointToHost::Drop => ToHost::Drop,
-        },
+        endpoint_to_host: policy.endpoint_to_host,
         cut_connections: policy.cut_connections,
         log_group: policy.log_group,
         ..AclConfig::default()

@@ -3,21 +3,20 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use kernel::ours;
+use types::config::{EndpointToHost, MarkMask, PolicySettings};
 use types::{Family, Prefix};
 
 /// What the filter needs to know of the node.
 #[derive(Debug, Clone)]
 pub struct AclConfig {
-    /// The bits of the packet mark that are ours: 4 to 14 of them, next to each other. With b bits there are 2^b - 2
-    /// contents of classes at a time. Not 0x4000 and 0x8000 (kube-proxy) nor 0x2000 (portmap).
-    pub mark_mask: u32,
+    /// The bits of the packet mark that are ours.
+    pub mark_mask: MarkMask,
     /// How the names of pods' host interfaces begin.
     pub interface_prefix: String,
     /// The families that the node's pods use; chains of others are not made.
     pub families: BTreeSet<Family>,
     /// What becomes of connections from a pod to its own node.
-    pub endpoint_to_host: ToHost,
+    pub endpoint_to_host: EndpointToHost,
     /// Whether a tightened policy also ends the connections that it forbids now.
     pub cut_connections: bool,
     /// Whether packets that a class drops are logged by NFLOG. May be changed later ([`crate::acl::Acl::log`]).
@@ -34,31 +33,20 @@ pub struct AclConfig {
 
 impl Default for AclConfig {
     fn default() -> Self {
+        let policy = PolicySettings::default();
         Self {
-            mark_mask: ours::MARK_MASK,
+            mark_mask: MarkMask::default(),
             interface_prefix: "mx".to_owned(),
             families: BTreeSet::from(Family::ALL),
-            endpoint_to_host: ToHost::Accept,
-            cut_connections: true,
+            endpoint_to_host: policy.endpoint_to_host,
+            cut_connections: policy.cut_connections,
             log_denied: false,
-            log_group: 77,
+            log_group: policy.log_group,
             resync: Duration::from_secs(90),
             legacy_poll: Duration::from_secs(5),
             narrow_limit: 1_024,
         }
     }
-}
-
-/// What becomes of connections from a pod to its own node. The other way round is always open (Kubernetes: a node reaches
-/// its own pods whatever policies say).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ToHost {
-    /// They pass, as Kubernetes has it.
-    Accept,
-    /// The pod's egress policies decide.
-    Policed,
-    /// They are dropped, but for answers and neighbour discovery.
-    Drop,
 }
 
 /// A pool of addresses, and whether its pods leave the network by masquerade.
@@ -70,7 +58,7 @@ pub struct NatPool {
     pub outgoing: bool,
 }
 
-/// The bits of the mark that carry a slot's number.
+/// The bits of the mark that carry a slot's number. With b bits there are 2^b - 2 contents of classes at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MarkSpace {
     mask: u32,
@@ -79,13 +67,19 @@ pub(crate) struct MarkSpace {
 }
 
 impl MarkSpace {
-    /// The space of a mask; none if its bits are not 4 to 14 next to each other.
-    pub(crate) const fn new(mask: u32) -> Option<Self> {
-        let (shift, bits) = (mask.trailing_zeros(), mask.count_ones());
-        if bits < 4 || bits > 14 || (mask >> shift).count_ones() != (mask >> shift).trailing_ones() {
-            return None;
-        }
-        Some(Self { mask, shift, bits })
+    /// The space of a mask.
+    pub(crate) const fn new(mask: MarkMask) -> Self {
+        Self::of(mask.bits())
+    }
+
+    /// The space of a mask with fewer bits than the agent accepts: of as few contents as tests can use up.
+    #[cfg(test)]
+    pub(crate) const fn narrow(mask: u32) -> Self {
+        Self::of(mask)
+    }
+
+    const fn of(mask: u32) -> Self {
+        Self { mask, shift: mask.trailing_zeros(), bits: mask.count_ones() }
     }
 
     /// All bits.
@@ -128,18 +122,4 @@ impl MarkSpace {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mask_is_4_to_14_bits_next_to_each_other() {
-        for mask in [0, 0x7, 0x00f0_f000, u32::MAX, 0x7fff] {
-            assert_eq!(MarkSpace::new(mask), None, "{mask:#x}");
-        }
-        let space = MarkSpace::new(0x00ff_0000).unwrap();
-        assert_eq!((space.highest(), space.mark(0x12), space.slot(0xff12_ffff)), (255, 0x0012_0000, 0x12));
-        assert_eq!((space.branch(0x12), space.branch_mark(1)), (1, (0x0010_0000, 0x00f0_0000)));
-        let odd = MarkSpace::new(0x7c00_0000).unwrap();
-        assert_eq!((odd.highest(), odd.branch(31), odd.branch_mark(7)), (31, 7, (0x7000_0000, 0x7000_0000)));
-    }
-}
+mod tests;

@@ -32,7 +32,7 @@ mod state;
 mod tables;
 mod view;
 
-pub use config::{AclConfig, NatPool, ToHost};
+pub use config::{AclConfig, NatPool};
 pub use handle::{Acl, AclError};
 pub use owner::AclBackend;
 pub use view::{AclView, DropCount, Histogram};

@@ -59,18 +59,20 @@ pub(super) enum CallError {
 
 impl Endpoints {
     pub(super) async fn new(config: &EtcdConfig) -> Result<Self, StoreError> {
-        let (urls, user, options) = (config.urls()?, config.user()?, config.options()?);
+        let (urls, user, options) = (config.urls(), config.user(), config.options()?);
         let mut members = Vec::with_capacity(urls.len());
         for url in urls {
             // Without a user this sends nothing.
-            let client = Client::connect([&url], Some(options.clone())).await.map_err(|error| match &error {
-                EtcdError::TransportError(_) if config.ca.is_some() => {
-                    StoreError::Config { key: config.tls_files(), what: describe(&error) }
+            let client = Client::connect([&url], Some(options.clone())).await.map_err(|error| {
+                match (&error, config.tls_files()) {
+                    (EtcdError::TransportError(_), Some(files)) => {
+                        StoreError::Config { key: files, what: describe(&error) }
+                    }
+                    _ => StoreError::Config {
+                        key: "etcd.endpoints".to_owned(),
+                        what: format!("{url}: {}", describe(&error)),
+                    },
                 }
-                _ => StoreError::Config {
-                    key: "etcd.endpoints".to_owned(),
-                    what: format!("{url}: {}", describe(&error)),
-                },
             })?;
             members.push(Member { url, client, authenticated: OnceCell::new() });
         }

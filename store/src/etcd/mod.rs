@@ -25,7 +25,7 @@ use crate::tasks::Tasks;
 use crate::{Check, Entry, Incarnation, Key, Listing, Outcome, Session, Store, StoreError, Write};
 
 use call::Calls;
-pub use config::{EtcdConfig, Password};
+pub use config::EtcdConfig;
 use endpoints::Endpoints;
 
 /// The store.
@@ -38,10 +38,10 @@ pub struct Etcd {
 }
 
 impl Etcd {
-    /// Checks the settings, reads the certificates and prepares the connections. Nothing is sent: etcd may come later, and
+    /// Reads the certificates and prepares the connections. Nothing is sent: etcd may come later, and
     /// each call says so until it does. [`Etcd::probe`] asks whether it is there. To be called inside a tokio runtime.
     pub async fn connect(config: EtcdConfig) -> Result<Self, StoreError> {
-        let prefix = config.checked_prefix()?;
+        let prefix = config.settings.prefix.to_string();
         let endpoints = Endpoints::new(&config).await?;
         Ok(Self { calls: Arc::new(Calls::new(endpoints, prefix)), tasks: Tasks::new() })
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use store::{Etcd, EtcdConfig, Store, StoreError, Write};
+use types::config::EtcdSettings;
 
 use crate::behaviour::behaves_as_a_store;
 use crate::server::{Server, Wire, free_port};
@@ -14,15 +15,16 @@ use crate::watching::{TEST_TIME_LIMIT, Watching, delete, key, put, values};
 async fn open() -> Option<(Arc<dyn Store>, Arc<Server>)> {
     static OPENED: AtomicU32 = AtomicU32::new(0);
     let server = Server::shared().await?;
-    let prefix = format!("/manx-{}/v1", OPENED.fetch_add(1, Ordering::Relaxed));
-    let store = Etcd::connect(EtcdConfig { prefix, ..EtcdConfig::new([server.url()]) }).await.unwrap();
+    let mut settings = EtcdSettings::new([server.url()], None).unwrap();
+    settings.prefix = format!("/manx-{}/v1/", OPENED.fetch_add(1, Ordering::Relaxed)).parse().unwrap();
+    let store = Etcd::connect(settings.into()).await.unwrap();
     Some((Arc::new(store), server))
 }
 
 behaves_as_a_store!(open());
 
 async fn connect(url: String) -> Etcd {
-    Etcd::connect(EtcdConfig::new([url])).await.unwrap()
+    Etcd::connect(EtcdSettings::new([url], None).unwrap().into()).await.unwrap()
 }
 
 #[tokio::test]
@@ -145,7 +147,8 @@ async fn endpoints_that_do_not_answer_are_named_with_the_reason_of_each() {
     let _listening = &silent;
     let closed = format!("http://127.0.0.1:{}", free_port());
     let timeout = Duration::from_millis(300);
-    let config = EtcdConfig { timeout, ..EtcdConfig::new([closed.clone(), silent.clone()]) };
+    let settings = EtcdSettings::new([closed.clone(), silent.clone()], None).unwrap();
+    let config = EtcdConfig { settings, timeout };
     let store = Etcd::connect(config).await.unwrap();
     for error in [
         store.probe().await.unwrap_err(),
@@ -164,7 +167,7 @@ async fn endpoints_that_do_not_answer_are_named_with_the_reason_of_each() {
 async fn a_dead_member_does_not_keep_the_others_from_answering() {
     let Some(server) = Server::start().await else { return };
     let closed = format!("http://127.0.0.1:{}", free_port());
-    let store = Etcd::connect(EtcdConfig::new([closed, server.url()])).await.unwrap();
+    let store = Etcd::connect(EtcdSettings::new([closed, server.url()], None).unwrap().into()).await.unwrap();
     put(&store, "a/1", "1").await;
     assert_eq!(store.get(&key("a/1")).await.unwrap().unwrap().value, b"1");
     assert_eq!(Watching::in_sync(&store, "a/").await.state.len(), 1);

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use etcd_client::{Permission, PermissionType};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use store::{Etcd, EtcdConfig, Password, Store, StoreError, Write};
+use store::{Etcd, Store, StoreError, Write};
 use tempfile::TempDir;
+use types::config::{ClientCertificate, Credentials, EtcdSettings, EtcdTls, Password};
 
 use crate::server::{Server, ServerTls};
 use crate::watching::{TEST_TIME_LIMIT, Watching, key, put, values};
@@ -50,29 +51,26 @@ async fn certificates_let_in_whom_they_should_and_errors_say_what_is_wrong_with_
     let (cert, key_file) = authority.sign("server");
     let tls = ServerTls { ca: authority.ca(), cert, key: key_file };
     let Some(server) = Server::start_with(Some(tls)).await else { return };
-    let (cert, key_file) = authority.sign("node-1");
-    let good = EtcdConfig {
-        ca: Some(authority.ca()),
-        cert: Some(cert),
-        key: Some(key_file),
-        ..EtcdConfig::new([server.url()])
-    };
-    let store = Etcd::connect(good.clone()).await.unwrap();
+    let (cert, key) = authority.sign("node-1");
+    let settings = |ca, client| EtcdSettings::new([server.url()], Some(EtcdTls { ca, client })).unwrap();
+    let good = ClientCertificate { cert: cert.clone(), key };
+    let store = Etcd::connect(settings(authority.ca(), Some(good.clone())).into()).await.unwrap();
     until_there(&store).await;
     put(&store, "a/1", "1").await;
     assert_eq!(Watching::in_sync(&store, "a/").await.state, values(&[("a/1", "1")]));
 
-    let refusal = |config: EtcdConfig| async move { Etcd::connect(config).await.unwrap().probe().await.unwrap_err() };
+    let refusal =
+        async |settings: EtcdSettings| Etcd::connect(settings.into()).await.unwrap().probe().await.unwrap_err();
     let stranger = Authority::new();
-    let error = refusal(EtcdConfig { ca: Some(stranger.ca()), ..good.clone() }).await.to_string();
+    let error = refusal(settings(stranger.ca(), Some(good))).await.to_string();
     assert!(error.contains(&server.url()) && error.contains("invalid peer certificate"), "{error}");
-    let error = refusal(EtcdConfig { cert: None, key: None, ..good.clone() }).await.to_string();
+    let error = refusal(settings(authority.ca(), None)).await.to_string();
     assert!(error.contains(&server.url()), "{error}");
 
-    let swapped = EtcdConfig { cert: good.cert.clone(), key: Some(stranger.sign("other").1), ..good.clone() };
-    let error = Etcd::connect(swapped.clone()).await.unwrap_err();
+    let swapped = ClientCertificate { cert, key: stranger.sign("other").1 };
+    let error = Etcd::connect(settings(authority.ca(), Some(swapped.clone())).into()).await.unwrap_err();
     assert!(matches!(error, StoreError::Config { .. }), "{error}");
-    assert!(names(&error, swapped.cert.as_deref()) && names(&error, swapped.key.as_deref()), "{error}");
+    assert!(names(&error, Some(&swapped.cert)) && names(&error, Some(&swapped.key)), "{error}");
 }
 
 #[tokio::test]
@@ -90,23 +88,19 @@ async fn a_wrong_password_or_a_missing_permission_is_refused_by_the_users_name()
     operator.role_grant_permission("node", Permission::read("/manx/v1/version")).await.unwrap();
     operator.auth_enable().await.unwrap();
 
-    let config = |password: &str| EtcdConfig {
-        username: Some("manx".to_owned()),
-        password: Some(Password::new(password)),
-        ..EtcdConfig::new([server.url()])
-    };
-    let error = Etcd::connect(config("wrong")).await.unwrap().probe().await.unwrap_err();
+    let settings = |password: &str| settings_of(&server, "manx", password);
+    let error = Etcd::connect(settings("wrong").into()).await.unwrap().probe().await.unwrap_err();
     assert!(matches!(&error, StoreError::Refused { .. }), "{error}");
     assert!(
         error.to_string().contains("refused user \"manx\": ") && error.to_string().contains(&server.url()),
         "{error}"
     );
 
-    let nobody = Etcd::connect(EtcdConfig::new([server.url()])).await.unwrap();
+    let nobody = Etcd::connect(EtcdSettings::new([server.url()], None).unwrap().into()).await.unwrap();
     let error = nobody.get(&key("own/1")).await.unwrap_err().to_string();
     assert!(error.contains("refused this client (no etcd.username is set)"), "{error}");
 
-    let store = Etcd::connect(config("right")).await.unwrap();
+    let store = Etcd::connect(settings("right").into()).await.unwrap();
     put(&store, "own/1", "1").await;
     let mut watching = Watching::in_sync(&store, "own/").await;
     put(&store, "own/2", "2").await;
@@ -123,12 +117,7 @@ async fn a_watch_and_a_session_of_a_user_survive_that_etcd_forgets_its_tokens() 
     operator.role_add("root").await.unwrap();
     operator.user_grant_role("root", "root").await.unwrap();
     operator.auth_enable().await.unwrap();
-    let config = EtcdConfig {
-        username: Some("root".to_owned()),
-        password: Some(Password::new("right")),
-        ..EtcdConfig::new([server.url()])
-    };
-    let store = Etcd::connect(config).await.unwrap();
+    let store = Etcd::connect(settings_of(&server, "root", "right").into()).await.unwrap();
     put(&store, "a/1", "1").await;
     let mut watching = Watching::in_sync(&store, "a/").await;
     server.restart().await;
@@ -143,7 +132,7 @@ async fn a_node_writes_its_own_keys_and_those_that_all_nodes_share_and_no_other_
     let (cert, key_file) = authority.sign("server");
     let tls = ServerTls { ca: authority.ca(), cert, key: key_file };
     let Some(server) = Server::start_with(Some(tls)).await else { return };
-    let client = async |name: &str| Etcd::connect(config_of(&authority, &server, name)).await.unwrap();
+    let client = async |name: &str| Etcd::connect(certified(&authority, &server, name).into()).await.unwrap();
     let root = client("root").await;
     until_there(&root).await;
     store::check_schema(&root).await.unwrap();
@@ -177,8 +166,9 @@ async fn a_node_writes_its_own_keys_and_those_that_all_nodes_share_and_no_other_
     // All of ours is read, and nothing else of this etcd.
     assert_eq!(node.get(&key("nodes/node-2/registration")).await.unwrap().unwrap().value, b"theirs");
     assert_eq!(Watching::in_sync(&node, "resources/").await.state, values(&[("resources/IPPool/a", "theirs")]));
-    let beside = Etcd::connect(EtcdConfig { prefix: "/other/".to_owned(), ..config_of(&authority, &server, "node-1") });
-    let error = beside.await.unwrap().get(&key("a")).await.unwrap_err();
+    let mut beside = certified(&authority, &server, "node-1");
+    beside.prefix = "/other/".parse().unwrap();
+    let error = Etcd::connect(beside.into()).await.unwrap().get(&key("a")).await.unwrap_err();
     assert!(matches!(error, StoreError::Refused { .. }), "{error}");
 
     // The authority's certificate alone is not enough.
@@ -187,9 +177,17 @@ async fn a_node_writes_its_own_keys_and_those_that_all_nodes_share_and_no_other_
 }
 
 /// A client with a certificate of that name.
-fn config_of(authority: &Authority, server: &Server, name: &str) -> EtcdConfig {
-    let (cert, key_file) = authority.sign(name);
-    EtcdConfig { ca: Some(authority.ca()), cert: Some(cert), key: Some(key_file), ..EtcdConfig::new([server.url()]) }
+fn certified(authority: &Authority, server: &Server, name: &str) -> EtcdSettings {
+    let (cert, key) = authority.sign(name);
+    let tls = EtcdTls { ca: authority.ca(), client: Some(ClientCertificate { cert, key }) };
+    EtcdSettings::new([server.url()], Some(tls)).unwrap()
+}
+
+/// A client with this name and password.
+fn settings_of(server: &Server, username: &str, password: &str) -> EtcdSettings {
+    let mut settings = EtcdSettings::new([server.url()], None).unwrap();
+    settings.user = Some(Credentials { username: username.to_owned(), password: Password::new(password) });
+    settings
 }
 
 /// A server that was just started may not answer yet.

@@ -87,24 +87,11 @@ pub(super) fn bad_restart_time(field: &str, text: &str) -> String {
     format!("{field}: {text:?} is not a duration of 1s to 4095s such as 120s or 2m (RFC 4724 section 3)")
 }
 
-/// A duration as Go prints it, in whole seconds (`120s`, `2m`, `1m30s`), that fits the twelve bits of RFC 4724 section 3.
+/// A restart time: whole seconds that fit the twelve bits of RFC 4724 section 3, as Go prints them (`120s`, `2m`, `1m30s`).
 pub(super) fn duration(text: &str) -> Option<Duration> {
-    let mut seconds: u64 = 0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let (number, tail) = rest.split_at(digits);
-        let number: u64 = number.parse().ok()?;
-        let unit = match tail.chars().next()? {
-            'h' => 3_600,
-            'm' => 60,
-            's' => 1,
-            _ => return None,
-        };
-        seconds = seconds.checked_add(number.checked_mul(unit)?)?;
-        rest = tail.get(1..)?;
-    }
-    (1..=4_095).contains(&seconds).then(|| Duration::from_secs(seconds))
+    // Milliseconds are refused even where they make whole seconds: agents of older versions do not know them.
+    let duration = crate::duration::parse(text).filter(|_| !text.contains("ms"))?;
+    (1..=4_095).contains(&duration.as_secs()).then_some(duration)
 }
 
 #[cfg(test)]
@@ -115,7 +102,7 @@ mod tests {
     fn rfc4724_3_restart_times_are_whole_seconds_of_twelve_bits() {
         assert_eq!(duration("1m30s"), Some(Duration::from_secs(90)));
         assert_eq!(duration("1h"), Some(Duration::from_secs(3_600)));
-        for bad in ["", "s", "90", "0s", "2h", "1.5s", "-1s", "9999999999999999999s"] {
+        for bad in ["", "s", "90", "0s", "2h", "1.5s", "-1s", "2000ms", "1 m", "9999999999999999999s"] {
             assert_eq!(duration(bad), None, "{bad}");
         }
     }

@@ -18,7 +18,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use types::config::{Config, EtcdSettings};
 
 use crate::cli::{NodeClean, Place};
-use crate::datastore::configuration_of;
 use files::{HostFiles, below};
 use kernel_state::{HostKernel, SET_RELEASE_WAIT};
 use plan::{Found, RemovalStep, plan};
@@ -58,10 +57,11 @@ pub(crate) async fn run(place: &Place, args: &NodeClean) -> anyhow::Result<()> {
 
 /// The host's configuration: in a container, its paths are the host's.
 fn configuration(place: &Place, args: &NodeClean) -> anyhow::Result<Config> {
-    let host_name = fs::read_to_string("/proc/sys/kernel/hostname").context("cannot read the host's name")?;
-    let mut config = configuration_of(&below(&args.host, &place.config), host_name.trim())?;
-    if let Some(EtcdSettings { ca, cert, key, .. }) = &mut config.etcd {
-        for path in [ca, cert, key].into_iter().flatten() {
+    let host_name = config::host_name().context("cannot read the host's name")?;
+    let mut config = config::read(&below(&args.host, &place.config), &host_name)?;
+    if let Some(tls) = config.etcd.as_mut().and_then(EtcdSettings::tls_mut) {
+        let client = tls.client.iter_mut().flat_map(|client| [&mut client.cert, &mut client.key]);
+        for path in client.chain([&mut tls.ca]) {
             *path = below(&args.host, path);
         }
     }
@@ -96,7 +96,7 @@ async fn remove_keys(config: &Config, report: &mut Report) -> anyhow::Result<()>
     let namespace = fs::metadata("/proc/self/ns/net").context("cannot tell the network namespace")?.ino();
     let here = format!("/{}/{namespace}", boot.trim());
     let remove = async {
-        let etcd = Etcd::connect(settings.into()).await?;
+        let etcd = Etcd::connect(settings.clone().into()).await?;
         keys::remove(&etcd, node, &here).await
     };
     match remove.await {

@@ -111,6 +111,11 @@ impl Acl {
     }
 
     fn start_with(kernel: &FakeAcl, config: AclConfig, variant: IptablesVariant) -> Self {
+        let mark = MarkSpace::new(config.mark_mask);
+        Self::start_in(kernel, config, mark, variant)
+    }
+
+    fn start_in(kernel: &FakeAcl, config: AclConfig, mark: MarkSpace, variant: IptablesVariant) -> Self {
         let (commands, requests) = mpsc::channel(256);
         let (readiness, reasons) = watch::channel(Vec::new());
         let (tables_given, tables_tasks) = threads::sync_channel(1);
@@ -128,7 +133,6 @@ impl Acl {
             readiness,
         };
         let now = Instant::now();
-        let mark = MarkSpace::new(config.mark_mask).unwrap();
         let mut tables = Box::new(kernel.tables(variant));
         let mut owner = Owner::new(config, mark, variant, ends, now);
         owner.open(tables.as_mut(), now).unwrap();
@@ -412,8 +416,8 @@ fn a_change_of_rules_only_adds_before_it_counts_and_is_cleared_away_later() {
 fn with_few_numbers_contents_are_replaced_in_place() {
     let kernel = FakeAcl::new();
     // Numbers 2 to 15.
-    let config = AclConfig { mark_mask: 0x000f_0000, ..AclConfig::default() };
-    let mut acl = Acl::start_with(&kernel, config, IptablesVariant::Nft);
+    let mark = MarkSpace::narrow(0x000f_0000);
+    let mut acl = Acl::start_in(&kernel, AclConfig::default(), mark, IptablesVariant::Nft);
     let names: Vec<_> = (0..14).map(|number| format!("app-{number}")).collect();
     let policies = |to| names.iter().map(move |name| policy(name, name, "client", (80, to))).collect::<Vec<_>>();
     let pods: Vec<_> = (10..).zip(names.iter().map(String::as_str)).collect();

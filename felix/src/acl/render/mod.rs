@@ -21,10 +21,11 @@ mod class;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use types::config::EndpointToHost;
 use types::policy::Direction;
 use types::{Family, Prefix};
 
-use super::config::{MarkSpace, ToHost};
+use super::config::MarkSpace;
 use super::names::{self, SetRef, SlotChain};
 use super::rule::{Rule, Rules};
 
@@ -97,7 +98,7 @@ pub(crate) struct Layout {
     /// Pods' interfaces as iptables matches them: `mx+`.
     pub(crate) interfaces: String,
     /// Pods to their own node.
-    pub(crate) to_host: ToHost,
+    pub(crate) to_host: EndpointToHost,
     /// The NFLOG group for what is dropped, where it is logged.
     pub(crate) log: Option<u16>,
     /// Whether any pool has masquerade.
@@ -192,13 +193,13 @@ fn input(layout: &Layout, family: Family) -> Rules {
         rules.extend(NEIGHBOUR_DISCOVERY.map(discovery));
     }
     match layout.to_host {
-        ToHost::Accept => {
+        EndpointToHost::Accept => {
             rules.extend(map(layout, family, local_end(Direction::Egress)));
             rules.extend(drop_unknown(layout, Direction::Egress));
             rules.push(Rule::new("", &clear(layout)));
         }
-        ToHost::Policed => rules.extend([Rule::new("", &jump(names::FROM)), Rule::new("", &clear(layout))]),
-        ToHost::Drop => rules.push(Rule::new("", DROP)),
+        EndpointToHost::Policed => rules.extend([Rule::new("", &jump(names::FROM)), Rule::new("", &clear(layout))]),
+        EndpointToHost::Drop => rules.push(Rule::new("", DROP)),
     }
     rules.into()
 }

@@ -1,5 +1,6 @@
 //! What is rendered, as one reads it in `iptables-save`, without the stamps.
 
+use types::config::MarkMask;
 use types::policy::{PortRange, Protocol};
 
 use super::*;
@@ -9,9 +10,9 @@ use crate::policy::program::{
 
 fn layout() -> Layout {
     Layout {
-        mark: MarkSpace::new(0x00ff_0000).unwrap(),
+        mark: MarkSpace::new(MarkMask::default()),
         interfaces: "mx+".to_owned(),
-        to_host: ToHost::Accept,
+        to_host: EndpointToHost::Accept,
         log: None,
         masquerade: true,
         services: BTreeSet::new(),
@@ -76,7 +77,7 @@ fn the_forward_hook_is_first_and_touches_only_pods_interfaces() {
 
 #[test]
 fn neighbour_discovery_passes_to_the_host_whatever_the_policy() {
-    for to_host in [ToHost::Accept, ToHost::Policed, ToHost::Drop] {
+    for to_host in [EndpointToHost::Accept, EndpointToHost::Policed, EndpointToHost::Drop] {
         let layout = Layout { to_host, ..layout() };
         let rules = shown(&table(&layout, Family::Ipv6, TableName::Mangle, &[], []).chains["manx-input"]);
         for kind in [133, 134, 135, 136] {
@@ -85,9 +86,9 @@ fn neighbour_discovery_passes_to_the_host_whatever_the_policy() {
         }
         let end: Vec<_> = rules.iter().skip(9).map(String::as_str).collect();
         match to_host {
-            ToHost::Accept => assert_eq!(end[2], "-m mark --mark 0x0/0xff0000 -j DROP"),
-            ToHost::Policed => assert_eq!(end[0], "-j manx-from"),
-            ToHost::Drop => assert_eq!(end, ["-j DROP"]),
+            EndpointToHost::Accept => assert_eq!(end[2], "-m mark --mark 0x0/0xff0000 -j DROP"),
+            EndpointToHost::Policed => assert_eq!(end[0], "-j manx-from"),
+            EndpointToHost::Drop => assert_eq!(end, ["-j DROP"]),
         }
     }
 }

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use felix::acl::{Acl, AclConfig, NatPool, ToHost};
+use felix::acl::{Acl, AclConfig, NatPool};
 use felix::policy::PolicyUpdate;
 use kernel::acl::IptablesVariant;
 use types::Update;
+use types::config::EndpointToHost;
 use types::policy::Direction::{Egress, Ingress};
 
 use super::node::{Node, addresses, connect, echoes, serve, sh, udp};
@@ -68,7 +69,9 @@ fn policies_are_enforced_from_attach_on_and_changed_live() {
 
 #[test]
 fn the_node_reaches_its_pods_and_pods_their_node_as_configured_and_neighbours_are_found() {
-    for (to_host, passes) in [(ToHost::Accept, true), (ToHost::Policed, false), (ToHost::Drop, false)] {
+    for (to_host, passes) in
+        [(EndpointToHost::Accept, true), (EndpointToHost::Policed, false), (EndpointToHost::Drop, false)]
+    {
         let Some(node) = Node::new(IptablesVariant::Nft, 1) else { return };
         let acl = node.start_with(AclConfig { endpoint_to_host: to_host, ..AclConfig::default() });
         serve(&node.netns, 80);

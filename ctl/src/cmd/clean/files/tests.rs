@@ -13,7 +13,7 @@ fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
 }
 
 fn found(host: &Path, etcd_data: bool) -> (Vec<String>, usize) {
-    let config = Config::new(&Value::Null, &std::collections::BTreeMap::new(), "node1").unwrap();
+    let config = config::assemble(&Value::Null, &std::collections::BTreeMap::new(), "node1").unwrap();
     let from = host.join("image");
     let args = NodeClean { host: host.to_owned(), from, etcd_data, keep_keys: true, stay: false };
     let (mut found, mut report) = (Found::default(), Report::default());
