@@ -22,14 +22,19 @@ pub(crate) enum ClusterUpdate {
     Resource(Kind, Update<ResourceName, Box<Resource>>),
 }
 
-/// Types what a watch says and passes it on, for as long as somebody listens.
+/// Types what a watch of the store says and passes it on, for as long as somebody listens.
 pub(crate) async fn follow<T>(
-    mut updates: mpsc::Receiver<Update<Key, Entry>>,
+    updates: mpsc::Receiver<Update<Key, Entry>>,
     wrap: impl Fn(Update<Subject, Entry>) -> Option<T>,
     out: mpsc::Sender<T>,
 ) {
+    pass_on(updates, |update| subjects(update).and_then(&wrap), out).await;
+}
+
+/// Passes on what `wrap` makes of what comes, for as long as somebody listens.
+pub(crate) async fn pass_on<U, T>(mut updates: mpsc::Receiver<U>, wrap: impl Fn(U) -> Option<T>, out: mpsc::Sender<T>) {
     while let Some(update) = updates.recv().await {
-        if let Some(update) = subjects(update).and_then(&wrap)
+        if let Some(update) = wrap(update)
             && out.send(update).await.is_err()
         {
             return;

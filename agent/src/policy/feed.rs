@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use felix::acl::Acl;
 use felix::policy::PolicyUpdate;
+use serde_json::Value;
 use store::Entry;
 use store::keys::Subject;
 use tokio::sync::mpsc;
@@ -29,6 +30,20 @@ pub(crate) fn policy(update: Update<Subject, Entry>) -> Option<PolicyUpdate> {
     Some(PolicyUpdate::Policy(policies.map(|id| id, |id, entry| Arc::new(read_policy(id, &entry)))))
 }
 
+/// Policies as the API server has them.
+pub(crate) fn watched_policy(update: Update<PolicyId, Value>) -> PolicyUpdate {
+    PolicyUpdate::Policy(update.map(
+        |id| id,
+        |id, spec| {
+            let (policy, problems) = network_policy(&id.namespace, &spec);
+            for problem in &problems {
+                warn!(policy = %id, %problem, "this part of a policy allows nothing");
+            }
+            Arc::new(policy)
+        },
+    ))
+}
+
 /// The policy of an entry. One that cannot be read governs its namespace and allows nothing: left out, it would open pods.
 fn read_policy(id: &PolicyId, entry: &Entry) -> Policy {
     let resource = decode::<Resource>(entry);
@@ -36,7 +51,7 @@ fn read_policy(id: &PolicyId, entry: &Entry) -> Policy {
         warn!(key = %entry.key, %problem, "this part of a policy allows nothing");
     }
     let policy = resource.as_ref().and_then(Resource::policy).map(|(_, policy)| policy.clone());
-    policy.unwrap_or_else(|| network_policy(&id.namespace, &serde_json::Value::Null).0)
+    policy.unwrap_or_else(|| network_policy(&id.namespace, &Value::Null).0)
 }
 
 fn problems(resource: &Resource) -> &[Problem] {
@@ -58,9 +73,18 @@ pub(crate) fn namespace(update: Update<Subject, Entry>) -> Option<PolicyUpdate> 
 }
 
 fn labels(name: &str, entry: &Entry) -> Option<Labels> {
-    let mut labels = decode::<Resource>(entry)?.metadata.labels;
+    Some(with_name(name, decode::<Resource>(entry)?.metadata.labels))
+}
+
+/// Labels of namespaces as the API server has them.
+pub(crate) fn watched_namespace(update: Update<String, Labels>) -> PolicyUpdate {
+    PolicyUpdate::Namespace(update.map(|name| name, |name, labels| with_name(name, labels)))
+}
+
+/// With the label that says a namespace's name, which nobody can give to another.
+fn with_name(name: &str, mut labels: Labels) -> Labels {
     labels.insert(NAME_LABEL.to_owned(), name.to_owned());
-    Some(labels)
+    labels
 }
 
 /// Carries updates to felix, as many at a time as have come.

@@ -1,128 +1,124 @@
-//! What the API server says, in the shape in which the store says such things: so that it is typed by the same code, and
-//! remembered by the same cache for the time when the API server is away.
+//! What the API server says, and how it is remembered for the time when the API server is away. Objects travel as the watch
+//! gives them; only what comes from the cache is decoded.
 
 use std::time::Duration;
 
-use serde_json::json;
-use store::{Entry, Key, Version, keys};
+use serde_json::{Value, json};
+use store::keys::{self, Subject};
+use store::{CacheForm, Entry, Key, Version};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-use types::policy::{Labels, PolicyId};
-use types::resource::Kind;
+use types::policy::{Labels, PolicyId, PolicyKind};
+use types::resource::{Kind, Resource};
 use types::{NamespacedName, Pod, ResourceName, Update};
 
-use crate::cluster::sources::read;
+use crate::cluster::sources::decode;
 use crate::node::kubernetes::ApiServer;
 
 /// How long the API server may be silent at the start before what is remembered counts.
 pub(crate) const API_SERVER_WAIT: Duration = Duration::from_secs(2);
 
-/// Updates that wait for whoever types them.
+/// Updates that wait for whoever takes them.
 pub(crate) const QUEUED_UPDATES: usize = 256;
-
-/// How the objects of a kind are remembered.
-pub(crate) struct Form<K, V> {
-    /// The key of an object; nothing where its names make none, which is said.
-    key: fn(&K) -> Option<Key>,
-    /// What is written there.
-    value: fn(&K, V) -> Vec<u8>,
-}
 
 /// The watches, remembered.
 pub(crate) struct Remembered {
-    /// Under `resources/NetworkPolicy/`.
-    pub(crate) policies: mpsc::Receiver<Update<Key, Entry>>,
-    /// Under `resources/Namespace/`.
-    pub(crate) namespaces: mpsc::Receiver<Update<Key, Entry>>,
-    /// Under `pods/`.
-    pub(crate) pods: mpsc::Receiver<Update<Key, Entry>>,
+    /// The `spec` of policies, as it is written.
+    pub(crate) policies: mpsc::Receiver<Update<PolicyId, Value>>,
+    /// The labels of namespaces.
+    pub(crate) namespaces: mpsc::Receiver<Update<String, Labels>>,
+    /// This node's pods.
+    pub(crate) pods: mpsc::Receiver<Update<NamespacedName, Pod>>,
     /// How the watches fare.
     pub(crate) status: watch::Receiver<::watch::Status>,
     /// What is asked of the API server beside these, and not remembered.
     pub(crate) api: ApiServer,
 }
 
-/// A pod of this node, from its entry. Of one that cannot be read nothing is told.
-fn pod(update: Update<Key, Entry>) -> Option<Update<NamespacedName, Pod>> {
-    read(update.filter_map(|key| pod_key(&key))?)
-}
+/// Policies are remembered as documents of their kind, where the store would have them.
+pub(crate) enum Policies {}
 
-/// Types the entries of pods.
-pub(crate) async fn follow_pods(
-    mut updates: mpsc::Receiver<Update<Key, Entry>>,
-    out: mpsc::Sender<Update<NamespacedName, Pod>>,
-) {
-    while let Some(update) = updates.recv().await {
-        if let Some(update) = pod(update)
-            && out.send(update).await.is_err()
-        {
-            return;
-        }
+impl CacheForm for Policies {
+    type Key = PolicyId;
+    type Value = Value;
+
+    fn key(id: &PolicyId) -> Option<Key> {
+        let (namespace, name) = (resource_name(&id.namespace)?, resource_name(&id.name)?);
+        Some(keys::namespaced_resource(Kind::NetworkPolicy, &namespace, &name))
+    }
+
+    fn entry(id: &PolicyId, key: Key, spec: &Value) -> Entry {
+        let metadata = json!({ "namespace": id.namespace, "name": id.name });
+        entry(key, &document(Kind::NetworkPolicy, &metadata, Some(spec)))
+    }
+
+    /// One that cannot be read governs its namespace and allows nothing, as one without a `spec` does: left out, it would
+    /// open pods.
+    fn object(entry: Entry) -> Option<(PolicyId, Value)> {
+        let Ok(Subject::NamespacedResource(_, namespace, name)) = keys::subject(&entry.key) else { return None };
+        let (namespace, name) = (namespace.to_string(), name.to_string());
+        let id = PolicyId { kind: PolicyKind::NetworkPolicy, namespace, name };
+        let spec = decode::<Value>(&entry).and_then(|mut document| document.get_mut("spec").map(Value::take));
+        Some((id, spec.unwrap_or_default()))
     }
 }
 
-/// Turns objects into entries. One whose names make no key is left out and said.
-pub(crate) async fn write_down<K, V>(
-    mut from: mpsc::Receiver<Update<K, V>>,
-    form: Form<K, V>,
-    out: mpsc::Sender<Update<Key, Entry>>,
-) {
-    let version = Version::new(0);
-    while let Some(update) = from.recv().await {
-        let Some(keyed) = update.filter_map(|name| Some(((form.key)(&name)?, name))) else { continue };
-        let entries = keyed.map(
-            |keyed| keyed,
-            |(key, name), object| {
-                let value = (form.value)(name, object);
-                Entry { key: key.clone(), value, version, created: version }
-            },
-        );
-        if out.send(entries.map(|(key, _)| key, |_, entry| entry)).await.is_err() {
-            return;
-        }
+/// The labels of namespaces are remembered in documents of their kind, where the store would have them.
+pub(crate) enum Namespaces {}
+
+impl CacheForm for Namespaces {
+    type Key = String;
+    type Value = Labels;
+
+    fn key(name: &String) -> Option<Key> {
+        Some(keys::resource(Kind::Namespace, &resource_name(name)?))
+    }
+
+    fn entry(name: &String, key: Key, labels: &Labels) -> Entry {
+        let metadata = json!({ "name": name, "labels": labels });
+        entry(key, &document(Kind::Namespace, &metadata, None))
+    }
+
+    fn object(entry: Entry) -> Option<(String, Labels)> {
+        let metadata = decode::<Resource>(&entry)?.metadata;
+        Some((metadata.name.to_string(), metadata.labels))
     }
 }
 
-/// Policies, as documents of their kind.
-pub(crate) const POLICIES: Form<PolicyId, serde_json::Value> = Form {
-    key: |id| {
-        Some(keys::namespaced_resource(Kind::NetworkPolicy, &resource_name(&id.namespace)?, &resource_name(&id.name)?))
-    },
-    value: |id, spec| {
-        store::encode(&json!({
-            "apiVersion": Kind::NetworkPolicy.api_version(),
-            "kind": Kind::NetworkPolicy.as_str(),
-            "metadata": { "namespace": id.namespace, "name": id.name },
-            "spec": spec,
-        }))
-    },
-};
+/// The pods of this node are remembered as they are, under a prefix that the store does not have.
+pub(crate) enum Pods {}
 
-/// Labels of namespaces, as documents of their kind.
-pub(crate) const NAMESPACES: Form<String, Labels> = Form {
-    key: |name| Some(keys::resource(Kind::Namespace, &resource_name(name)?)),
-    value: |name, labels| {
-        store::encode(&json!({
-            "apiVersion": Kind::Namespace.api_version(),
-            "kind": Kind::Namespace.as_str(),
-            "metadata": { "name": name, "labels": labels },
-        }))
-    },
-};
+impl CacheForm for Pods {
+    type Key = NamespacedName;
+    type Value = Pod;
 
-/// Pods of this node.
-pub(crate) const PODS: Form<NamespacedName, Pod> = Form {
-    key: |name| {
+    fn key(name: &NamespacedName) -> Option<Key> {
         let (namespace, name) = (resource_name(&name.namespace)?, resource_name(&name.name)?);
         Key::new(format!("{}{namespace}/{name}", keys::pods().as_str())).ok()
-    },
-    value: |_, pod| store::encode(&pod),
-};
+    }
 
-fn pod_key(key: &Key) -> Option<NamespacedName> {
-    let (namespace, name) = key.as_str().strip_prefix(keys::pods().as_str())?.split_once('/')?;
-    Some(NamespacedName { namespace: namespace.to_owned(), name: name.to_owned() })
+    fn entry(_: &NamespacedName, key: Key, pod: &Pod) -> Entry {
+        entry(key, pod)
+    }
+
+    fn object(entry: Entry) -> Option<(NamespacedName, Pod)> {
+        let (namespace, name) = entry.key.as_str().strip_prefix(keys::pods().as_str())?.split_once('/')?;
+        Some((NamespacedName::new(namespace, name), decode(&entry)?))
+    }
+}
+
+fn document(kind: Kind, metadata: &Value, spec: Option<&Value>) -> Value {
+    let mut document = json!({ "apiVersion": kind.api_version(), "kind": kind.as_str(), "metadata": metadata });
+    if let Some(spec) = spec {
+        document["spec"] = spec.clone();
+    }
+    document
+}
+
+fn entry(key: Key, value: &impl serde::Serialize) -> Entry {
+    let version = Version::new(0);
+    Entry { key, value: store::encode(value), version, created: version }
 }
 
 fn resource_name(text: &str) -> Option<ResourceName> {
@@ -130,3 +126,6 @@ fn resource_name(text: &str) -> Option<ResourceName> {
     name.inspect_err(|error| warn!(%error, "an object of the API server has a name that no key has; it is left out"))
         .ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use felix::policy::PolicyUpdate;
 use ipam::Ipam;
 use kernel::Linux;
 use kernel::acl::{ConnectionTable, Iptables, LinuxSets, NftEvents};
-use store::{Cache, Entry, Key, Store, keys};
+use store::{Cache, CacheForm, Key, Store, keys};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 use types::config::Config;
@@ -17,7 +17,7 @@ use types::{NodeName, Update};
 
 use super::drop_log::{self, Look};
 use super::pods::{self, Question};
-use super::remembered::{self, Form, Remembered};
+use super::remembered::{API_SERVER_WAIT, Namespaces, Pods, Policies, QUEUED_UPDATES, Remembered};
 use super::remote::Peers;
 use super::{feed, remote_task};
 use crate::cluster::sources::{self, ClusterUpdate};
@@ -51,21 +51,21 @@ impl PolicyTasks {
     pub(crate) fn start(self, cluster: mpsc::Sender<ClusterUpdate>, tracker: &TaskTracker) {
         let Self { node, store, ipam, acl, kubernetes, refused, looks, log_group, readiness } = self;
         let (updates, carried) = mpsc::channel(feed::QUEUED_UPDATES);
-        let (policies, namespaces) = match kubernetes {
+        match kubernetes {
             None => {
                 tracker.spawn(expect_no_pods(updates.clone()));
                 let watched = |kind| store.watch(keys::resources(kind));
-                (watched(Kind::NetworkPolicy), watched(Kind::Namespace))
+                tracker.spawn(sources::follow(watched(Kind::NetworkPolicy), feed::policy, updates.clone()));
+                tracker.spawn(sources::follow(watched(Kind::Namespace), feed::namespace, updates.clone()));
             }
-            Some((Remembered { policies, namespaces, pods: entries, .. }, questions)) => {
-                let (pods, known) = mpsc::channel(pods::QUEUED_QUESTIONS);
-                tracker.spawn(remembered::follow_pods(entries, pods));
-                tracker.spawn(pods::follow(known, questions, ipam.clone(), acl.clone()));
-                (policies, namespaces)
+            Some((Remembered { policies, namespaces, pods, .. }, questions)) => {
+                tracker.spawn(pods::follow(pods, questions, ipam.clone(), acl.clone()));
+                let policy = |update| Some(feed::watched_policy(update));
+                tracker.spawn(sources::pass_on(policies, policy, updates.clone()));
+                let namespace = |update| Some(feed::watched_namespace(update));
+                tracker.spawn(sources::pass_on(namespaces, namespace, updates.clone()));
             }
-        };
-        tracker.spawn(sources::follow(policies, feed::policy, updates.clone()));
-        tracker.spawn(sources::follow(namespaces, feed::namespace, updates.clone()));
+        }
 
         let (peers, published) = mpsc::channel(feed::QUEUED_UPDATES);
         let (relist, relisted) = mpsc::channel(1);
@@ -92,25 +92,22 @@ pub(crate) fn remember(watches: Watches, cache: &Cache, tracker: &TaskTracker) -
     let (known_node, node_known) = watch::channel(None);
     tracker.spawn(follow_node(node, known_node));
     Remembered {
-        policies: remembered(keys::resources(Kind::NetworkPolicy), policies, remembered::POLICIES, cache, tracker),
-        namespaces: remembered(keys::resources(Kind::Namespace), namespaces, remembered::NAMESPACES, cache, tracker),
-        pods: remembered(keys::pods(), pods, remembered::PODS, cache, tracker),
+        policies: remembered::<Policies>(keys::resources(Kind::NetworkPolicy), policies, cache, tracker),
+        namespaces: remembered::<Namespaces>(keys::resources(Kind::Namespace), namespaces, cache, tracker),
+        pods: remembered::<Pods>(keys::pods(), pods, cache, tracker),
         status,
         api: ApiServer { tasks: Arc::new(tasks), node: node_known },
     }
 }
 
-fn remembered<K: Send + 'static, V: Send + 'static>(
+fn remembered<F: CacheForm>(
     prefix: Key,
-    from: mpsc::Receiver<Update<K, V>>,
-    form: Form<K, V>,
+    from: mpsc::Receiver<Update<F::Key, F::Value>>,
     cache: &Cache,
     tracker: &TaskTracker,
-) -> mpsc::Receiver<Update<Key, Entry>> {
-    let (raw, entries) = mpsc::channel(remembered::QUEUED_UPDATES);
-    let (out, remembered) = mpsc::channel(remembered::QUEUED_UPDATES);
-    tracker.spawn(remembered::write_down(from, form, raw));
-    tracker.spawn(store::remembered(prefix, entries, cache.clone(), remembered::API_SERVER_WAIT, out));
+) -> mpsc::Receiver<Update<F::Key, F::Value>> {
+    let (out, remembered) = mpsc::channel(QUEUED_UPDATES);
+    tracker.spawn(store::remembered_as::<F>(prefix, from, cache.clone(), API_SERVER_WAIT, out));
     remembered
 }
 
