@@ -86,7 +86,7 @@ impl Felix {
         let now = Instant::now();
         let owner = Owner::new(config, ends, now);
         let mut felix = Self { owner, now, states: next_hops, mtu: mtus, _commands: commands };
-        NEXT_HOPS.into_iter().for_each(|hop| felix.tell(Command::Watch(NextHopWatch::Track(ip(hop)))));
+        felix.tell(Command::Watch(NEXT_HOPS.map(|hop| NextHopWatch::Track(ip(hop))).to_vec()));
         felix.round();
         felix
     }
