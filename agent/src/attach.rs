@@ -18,8 +18,8 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use felix::Felix;
 use felix::acl::Acl;
+use felix::routes::Routes;
 use ipam::{Description, Ipam, Request as Reservation, ReserveError};
 use types::cni::{self, Attach, Detach, FrameError, Park, Refused, Reply, Request, Wire, code};
 use types::{EndpointId, WorkloadEndpoint};
@@ -35,7 +35,7 @@ pub(crate) struct Attachments {
     /// Addresses and endpoints.
     pub(crate) ipam: Ipam,
     /// Routes.
-    pub(crate) felix: Felix,
+    pub(crate) felix: Routes,
     /// Policy.
     pub(crate) acl: Acl,
     /// Who the pods are.

@@ -272,7 +272,7 @@ async fn recover(
     config: &Config,
     kernel: &mut dyn Kernel,
     ipam: &ipam::Ipam,
-    felix: &felix::Felix,
+    felix: &felix::routes::Routes,
     acl: &Acl,
 ) -> anyhow::Result<()> {
     let group = config.kernel.link_group;

@@ -33,8 +33,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use bgp::{Bgp, ImportPolicy, Outputs, PeerConfig};
-use felix::Felix;
 use felix::acl::{Acl, NatPool};
+use felix::routes::Routes;
 use ipam::Ipam;
 use kernel::events::Events;
 use kernel::{Kernel, Linux};
@@ -89,7 +89,7 @@ pub(crate) struct Wiring {
     pub(crate) addresses: OwnAddresses,
     pub(crate) ipam: Ipam,
     pub(crate) pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
-    pub(crate) felix: Felix,
+    pub(crate) felix: Routes,
     pub(crate) policy: PolicyWiring,
     pub(crate) services: ServiceWiring,
     pub(crate) bgp: Bgp,
@@ -236,16 +236,16 @@ async fn give_back_memory(readiness: Readiness) {
 }
 
 /// felix on its own threads, with a netlink socket and a subscription of its own.
-pub(crate) fn felix(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<Felix> {
-    let felix = felix::FelixConfig {
+pub(crate) fn felix(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<Routes> {
+    let felix = felix::routes::RoutesConfig {
         local_protocol: config.kernel.local_protocol,
         bgp_protocol: config.kernel.bgp_protocol,
         node_addresses: addresses.to_vec(),
-        ..felix::FelixConfig::default()
+        ..felix::routes::RoutesConfig::default()
     };
     let mut kernel = Linux::open()?;
     let events = Events::subscribe()?.except(kernel.port()?);
-    Ok(felix::start(felix, Box::new(kernel), Box::new(events))?)
+    Ok(felix::routes::start(felix, Box::new(kernel), Box::new(events))?)
 }
 
 /// Parks a link, off the runtime's threads: netlink blocks.
@@ -279,7 +279,7 @@ impl Sockets {
 /// that has the node's address.
 pub(crate) fn mtu(
     config: &Config,
-    felix: &Felix,
+    felix: &Routes,
     kernel: &mut dyn Kernel,
     tracker: &TaskTracker,
 ) -> watch::Receiver<u32> {
@@ -307,7 +307,7 @@ struct ClusterTask {
     import_prefixes: Vec<Prefix>,
     pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
     bgp: Bgp,
-    felix: Felix,
+    felix: Routes,
     acl: Acl,
     /// This node's addresses as they are found.
     addresses: watch::Receiver<Vec<IpAddr>>,
@@ -458,7 +458,7 @@ struct Originated {
 
 impl Originated {
     /// Own blocks: unreachable routes and originated prefixes. Services: originated prefixes.
-    async fn follow(mut self, felix: Felix, bgp: Bgp, readiness: Readiness) {
+    async fn follow(mut self, felix: Routes, bgp: Bgp, readiness: Readiness) {
         loop {
             let own = self.blocks.borrow_and_update().as_ref().clone();
             let hidden = self.unexported.borrow_and_update().clone();
@@ -492,13 +492,13 @@ impl Originated {
     }
 }
 
-async fn carry_routes(mut batches: mpsc::Receiver<Vec<types::FibUpdate>>, felix: Felix) {
+async fn carry_routes(mut batches: mpsc::Receiver<Vec<types::FibUpdate>>, felix: Routes) {
     while let Some(batch) = batches.recv().await {
         felix.fib(batch).await;
     }
 }
 
-async fn carry_watches(mut batches: mpsc::Receiver<Vec<types::NextHopWatch>>, felix: Felix) {
+async fn carry_watches(mut batches: mpsc::Receiver<Vec<types::NextHopWatch>>, felix: Routes) {
     while let Some(batch) = batches.recv().await {
         for watch in batch {
             felix.watch(watch).await;
@@ -506,7 +506,7 @@ async fn carry_watches(mut batches: mpsc::Receiver<Vec<types::NextHopWatch>>, fe
     }
 }
 
-async fn carry_next_hops(felix: Felix, bgp: Bgp) {
+async fn carry_next_hops(felix: Routes, bgp: Bgp) {
     let Some(mut states) = felix.next_hops() else { return };
     let mut batch = Vec::new();
     while states.recv_many(&mut batch, UPDATES).await > 0 {

@@ -40,7 +40,7 @@ pub use view::{AclView, DropCount, Histogram};
 pub(crate) use config::MarkSpace;
 pub(crate) use connections::{Tracker, serve as serve_connections};
 pub(crate) use handle::WakeAtLast;
-pub(crate) use owner::{Ends, Owner, ROUND};
+pub(crate) use owner::{COMMANDS_PER_ROUND, Ends, Owner};
 pub(crate) use tables::serve as serve_tables;
 
 pub use crate::tasks::start_acl as start;

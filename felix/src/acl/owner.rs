@@ -32,7 +32,10 @@ use crate::policy::{Compiler, CompilerConfig, EndpointFacts};
 
 /// Commands that one round takes before it carries out what follows. More than their channel holds: what was sent before
 /// a wake is then taken after it.
-pub(crate) const ROUND: usize = 1_024;
+pub(crate) const COMMANDS_PER_ROUND: usize = 1_024;
+
+/// Events of others' changes that one round takes.
+const EVENTS_PER_ROUND: usize = 1_024;
 
 /// Delays between attempts at what the kernel refused.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -240,7 +243,7 @@ impl Owner {
     pub(crate) fn round(&mut self, now: Instant) -> bool {
         self.take_events(now);
         self.take_answers(now);
-        for _ in 0..ROUND {
+        for _ in 0..COMMANDS_PER_ROUND {
             match self.ends.commands.try_recv() {
                 Ok(command) => self.command(command, now),
                 Err(mpsc::error::TryRecvError::Empty) => break,

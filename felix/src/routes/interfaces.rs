@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use kernel::{AddressFlags, InterfaceAddress, Link};
 use types::InterfaceName;
 
-use super::Trouble;
+use super::table::Trouble;
 
 /// What the kernel has said of links and addresses.
 #[derive(Debug, Default)]

@@ -10,7 +10,7 @@ use kernel::events::Wait;
 use tracing::warn;
 use types::Family;
 
-use super::{LOOK, Owner, RETRY, ROUND};
+use super::{EVENTS_PER_ROUND, LOOK, Owner, RETRY};
 use crate::acl::names::{PREFIX, SetRef};
 use crate::acl::render::{self, TableName};
 use crate::acl::sets::fixed_spec;
@@ -80,7 +80,7 @@ impl Owner {
     }
 
     pub(super) fn take_events(&mut self, now: Instant) {
-        for _ in 0..ROUND {
+        for _ in 0..EVENTS_PER_ROUND {
             match self.ends.events.next(Some(Duration::ZERO)) {
                 Ok(Wait::Event(event)) => self.rules_changed(&event, now),
                 Ok(Wait::Woken) => {}

@@ -12,13 +12,17 @@ use tracing::warn;
 use types::backoff::Backoff;
 use types::{Family, InterfaceName, NextHopState, Prefix};
 
-use crate::config::FelixConfig;
-use crate::handle::{Command, RouteError, RoutesView};
-use crate::routes::{Protocols, Table, Trouble, look_up_without};
+use super::config::RoutesConfig;
+use super::handle::{Command, RouteError, RoutesView};
+use super::next_hops::look_up_without;
+use super::table::{Protocols, RouteTable, Trouble};
 
-/// Events, and commands, that one round takes before it writes. More than the channel of commands holds: what was sent
-/// before a wake is then taken after it.
-pub(crate) const ROUND: usize = 1_024;
+/// Commands that one round takes before it writes. More than their channel holds: what was sent before a wake is then
+/// taken after it.
+pub(crate) const COMMANDS_PER_ROUND: usize = 1_024;
+
+/// Events of the kernel that one round takes before it writes.
+const EVENTS_PER_ROUND: usize = 1_024;
 
 /// Delays between attempts at what the kernel refused.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
@@ -53,7 +57,7 @@ pub(crate) struct Ends {
 
 /// The thread's state.
 pub(crate) struct Owner {
-    table: Table,
+    table: RouteTable,
     ends: Ends,
     protocols: Protocols,
     /// The time between two readings of everything.
@@ -77,10 +81,10 @@ struct Waiting {
 }
 
 impl Owner {
-    pub(crate) fn new(config: FelixConfig, ends: Ends, now: Instant) -> Self {
+    pub(crate) fn new(config: RoutesConfig, ends: Ends, now: Instant) -> Self {
         let protocols = Protocols { local: config.local_protocol, bgp: config.bgp_protocol };
         Self {
-            table: Table::new(protocols, config.node_addresses),
+            table: RouteTable::new(protocols, config.node_addresses),
             ends,
             protocols,
             resync: config.resync,
@@ -109,7 +113,7 @@ impl Owner {
     pub(crate) fn round(&mut self, now: Instant) -> bool {
         self.timers(now);
         self.take_events();
-        for _ in 0..ROUND {
+        for _ in 0..COMMANDS_PER_ROUND {
             match self.ends.commands.try_recv() {
                 Ok(command) => self.command(command),
                 Err(mpsc::error::TryRecvError::Empty) => break,
@@ -121,7 +125,7 @@ impl Owner {
     }
 
     fn take_events(&mut self) {
-        for _ in 0..ROUND {
+        for _ in 0..EVENTS_PER_ROUND {
             match self.ends.events.next(Some(Duration::ZERO)) {
                 Ok(Wait::Event(event)) => self.table.event(event),
                 Ok(Wait::Woken) => {}

@@ -1,4 +1,4 @@
-//! The handle through which the agent speaks to felix.
+//! The handle through which the agent speaks to the owner of this node's kernel routes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,9 +9,9 @@ use kernel::events::Waker;
 use tokio::sync::{mpsc, oneshot, watch};
 use types::{FibUpdate, InterfaceName, NextHopState, NextHopWatch, Prefix};
 
-/// felix, as its callers see it. Clones speak to the same owner.
+/// This node's kernel routes, as those who want some see them. Clones speak to the same owner.
 #[derive(Debug, Clone)]
-pub struct Felix {
+pub struct Routes {
     /// Dropped before `waker`, so that the owner then sees that nobody is left.
     pub(crate) commands: mpsc::Sender<Command>,
     /// The owner waits on the kernel's events; this makes it look at its commands.
@@ -97,7 +97,7 @@ pub(crate) enum Command {
     View(oneshot::Sender<RoutesView>),
 }
 
-impl Felix {
+impl Routes {
     /// Routes these addresses over the interface; returns when the routes are in the kernel, or with the reason why they
     /// are not (then felix goes on trying until they are detached).
     pub async fn attach(&self, interface: InterfaceName, addresses: Vec<IpAddr>) -> Result<(), RouteError> {
@@ -131,7 +131,7 @@ impl Felix {
         self.tell(Command::Fib(updates)).await;
     }
 
-    /// Next hops to be followed; the answers come out of [`Felix::next_hops`].
+    /// Next hops to be followed; the answers come out of [`Routes::next_hops`].
     pub async fn watch(&self, watch: NextHopWatch) {
         self.tell(Command::Watch(watch)).await;
     }

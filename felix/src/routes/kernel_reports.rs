@@ -7,10 +7,10 @@ use kernel::events::Event;
 use kernel::{InterfaceAddress, Link, MAIN_TABLE, Resolution, Route};
 use types::Family;
 
-use super::Table;
 use super::interfaces::Interface;
+use super::table::RouteTable;
 
-impl Table {
+impl RouteTable {
     /// Something happened, not by our doing.
     pub(crate) fn event(&mut self, event: Event) {
         match event {
