@@ -24,6 +24,7 @@ use std::time::Instant;
 
 use kernel::events::EventSource;
 use kernel::{Kernel, KernelError};
+use mailbox::Mailbox;
 use tokio::sync::{mpsc, watch};
 
 use crate::acl::{self, Acl, AclBackend, AclConfig};
@@ -62,12 +63,13 @@ pub fn start_routes(
     let (commands, requests) = mpsc::channel(COMMANDS);
     let (states, next_hops) = mpsc::channel(STATES);
     let (mtu, mtus) = watch::channel(None);
-    let waker = Arc::new(routes::WakeAtLast(events.waker()));
+    let waker = events.waker();
     let ends = routes::Ends { kernel, events, commands: requests, states, mtu };
     let mut owner = routes::Owner::new(config, ends, Instant::now());
     owner.read()?;
     spawn("felix-routes", move || owner.run())?;
-    Ok(Routes { commands, waker, mtu: mtus, next_hops: Arc::new(Mutex::new(Some(next_hops))) })
+    let handle = Mailbox::waking(commands, move || waker.wake());
+    Ok(Routes { owner: handle, mtu: mtus, next_hops: Arc::new(Mutex::new(Some(next_hops))) })
 }
 
 /// Reads what the kernel has of ours, makes sure that unknown addresses behind pods' interfaces are dropped, and starts the
@@ -101,7 +103,7 @@ pub fn start_acl(config: AclConfig, backend: AclBackend) -> Result<Acl, StartErr
     let track = move || acl::serve_connections(tracker, &connections_given, &connections_answers, &wake);
     spawn("felix-acl-conns", track)?;
     spawn("felix-acl", move || owner.run())?;
-    Ok(Acl { commands, waker: Arc::new(acl::WakeAtLast(waker)), readiness: reasons })
+    Ok(Acl { owner: Mailbox::waking(commands, move || waker.wake()), readiness: reasons })
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StartError> {

@@ -39,7 +39,6 @@ pub use view::{AclView, DropCount, Histogram};
 
 pub(crate) use config::MarkSpace;
 pub(crate) use connections::{Tracker, serve as serve_connections};
-pub(crate) use handle::WakeAtLast;
 pub(crate) use owner::{COMMANDS_PER_ROUND, Ends, Owner};
 pub(crate) use tables::serve as serve_tables;
 

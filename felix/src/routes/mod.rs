@@ -27,7 +27,6 @@ mod table;
 pub use config::RoutesConfig;
 pub use handle::{RouteError, Routes, RoutesView};
 
-pub(crate) use handle::WakeAtLast;
 pub(crate) use owner::{COMMANDS_PER_ROUND, Ends, Owner};
 
 pub use crate::tasks::start_routes as start;
