@@ -31,12 +31,12 @@ use crate::acl::{self, Acl, AclBackend, AclConfig};
 use crate::routes::{self, Routes, RoutesConfig};
 
 /// Commands that wait; senders wait behind them.
-const COMMANDS: usize = 256;
-const _: () = assert!(COMMANDS <= routes::COMMANDS_PER_ROUND, "a round takes all that was sent before the wake");
-const _: () = assert!(COMMANDS <= acl::COMMANDS_PER_ROUND, "a round takes all that was sent before the wake");
+const COMMANDS_QUEUED: usize = 256;
+const _: () = assert!(COMMANDS_QUEUED <= routes::COMMANDS_PER_ROUND, "a round takes all that was sent before the wake");
+const _: () = assert!(COMMANDS_QUEUED <= acl::COMMANDS_PER_ROUND, "a round takes all that was sent before the wake");
 
 /// States of next hops that wait for bgp.
-const STATES: usize = 4_096;
+const NEXT_HOP_STATES_QUEUED: usize = 4_096;
 
 /// Why felix did not start.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +60,8 @@ pub fn start_routes(
     kernel: Box<dyn Kernel>,
     events: Box<dyn EventSource>,
 ) -> Result<Routes, StartError> {
-    let (commands, requests) = mpsc::channel(COMMANDS);
-    let (states, next_hops) = mpsc::channel(STATES);
+    let (commands, requests) = mpsc::channel(COMMANDS_QUEUED);
+    let (states, next_hops) = mpsc::channel(NEXT_HOP_STATES_QUEUED);
     let (mtu, mtus) = watch::channel(None);
     let waker = events.waker();
     let ends = routes::Ends { kernel, events, commands: requests, states, mtu };
@@ -77,7 +77,7 @@ pub fn start_routes(
 pub fn start_acl(config: AclConfig, backend: AclBackend) -> Result<Acl, StartError> {
     let mark = acl::MarkSpace::new(config.mark_mask).ok_or(StartError::MarkMask(config.mark_mask))?;
     let AclBackend { sets, mut tables, connections, events, host } = backend;
-    let (commands, requests) = mpsc::channel(COMMANDS);
+    let (commands, requests) = mpsc::channel(COMMANDS_QUEUED);
     let (readiness, reasons) = watch::channel(Vec::new());
     let (tables_tasks, tables_given) = threads::sync_channel(1);
     let (tables_answers, tables_given_back) = threads::sync_channel(1);

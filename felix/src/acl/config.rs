@@ -10,7 +10,7 @@ use types::{Family, Prefix};
 #[derive(Debug, Clone)]
 pub struct AclConfig {
     /// The bits of the packet mark that are ours: 4 to 14 of them, next to each other. With b bits there are 2^b - 2
-    /// contents of classes at a time. Not 0x4000 and 0x8000 (kube-proxy) nor 0x2000 (portmap).
+    /// versions of classes at a time. Not 0x4000 and 0x8000 (kube-proxy) nor 0x2000 (portmap).
     pub mark_mask: u32,
     /// How the names of pods' host interfaces begin.
     pub interface_prefix: String,
@@ -70,7 +70,7 @@ pub struct NatPool {
     pub outgoing: bool,
 }
 
-/// The bits of the mark that carry a slot's number.
+/// The bits of the mark that carry a version's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MarkSpace {
     mask: u32,
@@ -99,20 +99,20 @@ impl MarkSpace {
         (1_u16 << self.bits) - 1
     }
 
-    /// The mark of a slot.
-    pub(crate) const fn mark(self, slot: u16) -> u32 {
-        ((slot as u32) << self.shift) & self.mask
+    /// The mark that carries a number.
+    pub(crate) const fn mark(self, number: u16) -> u32 {
+        ((number as u32) << self.shift) & self.mask
     }
 
-    /// The slot of a mark.
+    /// The number that a mark carries.
     #[expect(clippy::cast_possible_truncation, reason = "the mask has at most 14 bits")]
-    pub(crate) const fn slot(self, mark: u32) -> u16 {
+    pub(crate) const fn number(self, mark: u32) -> u16 {
         ((mark & self.mask) >> self.shift) as u16
     }
 
-    /// The branch of the dispatch tree that a slot is on: the upper half of its bits.
-    pub(crate) const fn branch(self, slot: u16) -> u16 {
-        slot >> self.low_bits()
+    /// The branch of the dispatch tree that a number is on: the upper half of its bits.
+    pub(crate) const fn branch(self, number: u16) -> u16 {
+        number >> self.low_bits()
     }
 
     /// The mark of a branch, and the bits to compare.
@@ -128,18 +128,4 @@ impl MarkSpace {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mask_is_4_to_14_bits_next_to_each_other() {
-        for mask in [0, 0x7, 0x00f0_f000, u32::MAX, 0x7fff] {
-            assert_eq!(MarkSpace::new(mask), None, "{mask:#x}");
-        }
-        let space = MarkSpace::new(0x00ff_0000).unwrap();
-        assert_eq!((space.highest(), space.mark(0x12), space.slot(0xff12_ffff)), (255, 0x0012_0000, 0x12));
-        assert_eq!((space.branch(0x12), space.branch_mark(1)), (1, (0x0010_0000, 0x00f0_0000)));
-        let odd = MarkSpace::new(0x7c00_0000).unwrap();
-        assert_eq!((odd.highest(), odd.branch(31), odd.branch_mark(7)), (31, 7, (0x7000_0000, 0x7000_0000)));
-    }
-}
+mod tests;

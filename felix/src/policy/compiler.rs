@@ -129,7 +129,7 @@ pub struct Compiler {
     /// What is still to be done for the updates since the last flush.
     pub(super) pending: Pending,
     /// Which class each address was joined to in the changes so far.
-    pub(super) joins: BTreeMap<IpAddr, ClassId>,
+    pub(super) memberships: BTreeMap<IpAddr, ClassId>,
     /// What has not been taken yet.
     pub(super) changes: Vec<Change>,
     /// The class of those whom no policy governs, once it has been put.
@@ -224,7 +224,7 @@ impl Compiler {
             nodes: BTreeMap::new(),
             sources: Sources::default(),
             pending: Pending::default(),
-            joins: BTreeMap::new(),
+            memberships: BTreeMap::new(),
             changes: Vec::new(),
             open: None,
         }

@@ -20,7 +20,7 @@ pub struct Routes {
     pub(crate) next_hops: Arc<Mutex<Option<mpsc::Receiver<NextHopState>>>>,
 }
 
-/// What felix programs, and what it could not.
+/// Which routes are wanted, which are in the kernel, and why others are not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoutesView {
     /// Routes to local pods that are wanted.
@@ -63,7 +63,7 @@ pub enum RouteError {
     Kernel {
         /// The destination.
         prefix: Prefix,
-        /// Why.
+        /// What the kernel says.
         error: KernelError,
     },
     /// The kernel cannot be asked.

@@ -13,12 +13,12 @@ use super::handle::RoutesView;
 use super::interfaces::Interfaces;
 use super::next_hops::NextHops;
 
-/// Which protocol numbers mark what is ours.
+/// Which route protocol numbers mark the routes that are ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Protocols {
-    /// Local pods and own blocks.
+    /// Routes to local pods and of own blocks have it.
     pub(crate) local: u8,
-    /// Learned by BGP.
+    /// Routes learned by BGP have it.
     pub(crate) bgp: u8,
 }
 
@@ -63,16 +63,21 @@ impl Trouble {
 /// Everything that is known of routes.
 #[derive(Debug)]
 pub(crate) struct RouteTable {
+    /// By which protocol numbers our routes are known.
     pub(super) protocols: Protocols,
+    /// What the sources want.
     pub(super) desired: Desired,
+    /// The next hops that BGP asks about, and how each is reached.
     pub(super) next_hops: NextHops,
+    /// The node's links and addresses.
     pub(super) interfaces: Interfaces,
+    /// Our routes as the kernel has them.
     pub(super) delta: Delta,
     /// Prefixes whose route may have to change.
     pub(super) dirty: BTreeSet<Prefix>,
     /// Those of them that somebody waits for.
     urgent: BTreeSet<Prefix>,
-    /// Some are left for the next plan.
+    /// The last plan has left some dirty prefixes for the next.
     backlog: bool,
     /// Next hops whose way has changed, so that routes through them become dirty.
     pub(super) moved: BTreeSet<IpAddr>,
@@ -154,7 +159,7 @@ impl RouteTable {
         }
     }
 
-    /// What BGP says.
+    /// BGP has chosen a route, has none any more, or has told all.
     pub(crate) fn fib(&mut self, update: FibUpdate) {
         match update {
             FibUpdate::Set { prefix, next_hops } => {
@@ -277,7 +282,7 @@ impl RouteTable {
     ) -> Vec<Prefix> {
         let mut failed: BTreeMap<usize, KernelError> =
             failures.into_iter().map(|failure| (failure.index, failure.error)).collect();
-        let mut news = Vec::new();
+        let mut newly_troubled = Vec::new();
         for (index, change) in changes.iter().enumerate() {
             let route = change.route();
             // A next hop may be reached by it now, or no longer.
@@ -302,10 +307,10 @@ impl RouteTable {
             } else if !known {
                 self.conflicts += u64::from(is_conflict);
                 self.troubles.insert(route.prefix, trouble);
-                news.push(route.prefix);
+                newly_troubled.push(route.prefix);
             }
         }
-        news
+        newly_troubled
     }
 
     /// The kernel took no change at all: what it has is unknown.
@@ -344,7 +349,7 @@ impl RouteTable {
         std::mem::take(&mut self.mtu_unsure).then(|| self.interfaces.smallest_mtu(&self.next_hops.interfaces()))
     }
 
-    /// A summary.
+    /// What there is, in numbers and words.
     pub(crate) fn view(&self) -> RoutesView {
         let failures = self.troubles.iter().map(|(prefix, trouble)| match trouble {
             // The kernel's errors name the route.

@@ -370,7 +370,7 @@ fn a_foreign_route_that_replaced_ours_is_left_alone_until_it_goes() {
 fn an_own_route_that_no_event_told_of_is_no_conflict() {
     let kernel = node();
     let mut routes = Routes::start(&kernel);
-    // As if the news of a route that others put in our name had been lost.
+    // As if the event of a route that others put in our name had been lost.
     let own = Route::unreachable(prefix("10.0.0.0/26"), ours::ROUTE_PROTOCOL_LOCAL).with_metric(metric::LOCAL);
     kernel.put_route(own.clone()).unwrap();
     routes.owner.take_events();
@@ -388,7 +388,7 @@ fn a_pod_does_not_wait_for_a_full_table() {
     let blocks = |count: u32| {
         (0..count).map(|n| Prefix::new(std::net::Ipv4Addr::from_bits(0x2000_0000 + (n << 8)).into(), 24).unwrap())
     };
-    let count = u32::try_from(PIECE * 2).unwrap();
+    let count = u32::try_from(PREFIXES_PER_ROUND * 2).unwrap();
     routes.tell(Command::Fib(
         blocks(count).map(|prefix| FibUpdate::Set { prefix, next_hops: vec![ip("192.0.2.1")] }).collect(),
     ));
@@ -400,7 +400,7 @@ fn a_pod_does_not_wait_for_a_full_table() {
     assert!(view.try_recv().is_err(), "a view is what there is when all is written");
     assert_eq!(routes.owner.timeout(routes.now), Duration::ZERO);
     routes.round();
-    assert_eq!(view.try_recv().unwrap().bgp, PIECE * 2);
+    assert_eq!(view.try_recv().unwrap().bgp, PREFIXES_PER_ROUND * 2);
     assert!(routes.owner.timeout(routes.now) > Duration::ZERO);
 }
 
@@ -493,7 +493,7 @@ fn states_that_bgp_does_not_take_are_kept_the_latest_of_each() {
     kernel.set_link_up(3, false);
     kernel.set_link_up(2, true);
     routes.round();
-    assert!(routes.owner.timeout(routes.now) <= UNTOLD, "bgp is asked again soon");
+    assert!(routes.owner.timeout(routes.now) <= BGP_RETELL_DELAY, "bgp is asked again soon");
     let mut told = BTreeMap::new();
     while let Ok(state) = next_hops.try_recv() {
         told.insert(state.address, state.metric);
