@@ -324,7 +324,7 @@ impl Owner {
     }
 
     fn begin(&mut self) {
-        // They are part of the program.
+        // The changes so far are part of the program, which is taken as a whole.
         self.compiler.take_changes();
         self.state.begin(writing::program(&self.compiler));
         self.reports.view.in_sync = true;

@@ -484,6 +484,23 @@ fn what_others_flush_is_repaired_within_100_ms_of_the_event_and_alarmed() {
 }
 
 #[test]
+fn while_iptables_is_at_work_the_owner_waits_for_its_answer_and_then_reads_what_others_have_changed() {
+    let kernel = FakeAcl::new();
+    let mut acl =
+        Acl::running(&kernel, vec![policy("web", "server", "client", (80, 9000))], &[(1, "client"), (2, "server")]);
+    acl.update(policy("web", "server", "client", (80, 9001)));
+    acl.round();
+    kernel.flush_chain(Family::Ipv4, "mangle", "FORWARD");
+    acl.round();
+    acl.now += Duration::from_millis(50);
+    acl.round();
+    assert!(!acl.owner.timeout(acl.now).is_zero(), "the answer of iptables wakes it");
+    acl.settle();
+    assert!(acl.admits(1, 2, 9001) && !acl.admits(3, 2, 9001));
+    assert_eq!(acl.view().repairs, 1);
+}
+
+#[test]
 fn legacy_rules_are_looked_at_every_five_seconds() {
     let kernel = FakeAcl::new();
     let mut acl = Acl::start_with(&kernel, AclConfig::default(), IptablesVariant::Legacy);
