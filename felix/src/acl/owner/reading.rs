@@ -200,7 +200,7 @@ impl Reading {
             return false;
         }
         if disturbance.is_unprotected {
-            self.unprotected_since.get_or_insert(since.unwrap_or(now));
+            self.unprotected_since.get_or_insert_with(|| since.unwrap_or(now));
         }
         true
     }
