@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp::Bgp;
-use felix::Felix;
 use felix::acl::Acl;
+use felix::routes::Routes;
 use ipam::{Ipam, Stray};
 use store::{Store, keys};
 use tokio::sync::watch;
@@ -52,7 +52,7 @@ pub(crate) struct Owners {
     /// Addresses and endpoints.
     pub(crate) ipam: Ipam,
     /// Kernel routes.
-    pub(crate) felix: Felix,
+    pub(crate) felix: Routes,
     /// Policy.
     pub(crate) acl: Acl,
     /// Sessions and tables.

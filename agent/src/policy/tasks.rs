@@ -149,5 +149,5 @@ pub(crate) fn acl(config: &Config) -> anyhow::Result<Acl> {
         events: Box::new(events),
         host: Box::new(Linux::open()?),
     };
-    Ok(felix::start_acl(acl, backend)?)
+    Ok(felix::acl::start(acl, backend)?)
 }

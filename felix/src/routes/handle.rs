@@ -1,37 +1,26 @@
-//! The handle through which the agent speaks to felix.
+//! The handle through which the agent speaks to the owner of this node's kernel routes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kernel::KernelError;
-use kernel::events::Waker;
+use mailbox::{Ended, Mailbox};
 use tokio::sync::{mpsc, oneshot, watch};
 use types::{FibUpdate, InterfaceName, NextHopState, NextHopWatch, Prefix};
 
-/// felix, as its callers see it. Clones speak to the same owner.
+/// This node's kernel routes, as those who want some see them. Clones speak to the same owner.
 #[derive(Debug, Clone)]
-pub struct Felix {
-    /// Dropped before `waker`, so that the owner then sees that nobody is left.
-    pub(crate) commands: mpsc::Sender<Command>,
-    /// The owner waits on the kernel's events; this makes it look at its commands.
-    pub(crate) waker: Arc<WakeAtLast>,
+pub struct Routes {
+    /// To the owner, which waits on the kernel's events: each command wakes it.
+    pub(crate) owner: Mailbox<Command>,
+    /// See [`Routes::mtu`].
     pub(crate) mtu: watch::Receiver<Option<u32>>,
-    /// Handed over once.
+    /// See [`Routes::next_hops`]. Handed over once.
     pub(crate) next_hops: Arc<Mutex<Option<mpsc::Receiver<NextHopState>>>>,
 }
 
-/// A waker that is used once more when the last handle goes.
-#[derive(Debug)]
-pub(crate) struct WakeAtLast(pub(crate) Waker);
-
-impl Drop for WakeAtLast {
-    fn drop(&mut self) {
-        self.0.wake();
-    }
-}
-
-/// What felix programs, and what it could not.
+/// Which routes are wanted, which are in the kernel, and why others are not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoutesView {
     /// Routes to local pods that are wanted.
@@ -74,7 +63,7 @@ pub enum RouteError {
     Kernel {
         /// The destination.
         prefix: Prefix,
-        /// Why.
+        /// What the kernel says.
         error: KernelError,
     },
     /// The kernel cannot be asked.
@@ -83,6 +72,12 @@ pub enum RouteError {
     /// The owner has ended, as the agent is ending.
     #[error("felix has ended")]
     Ended,
+}
+
+impl From<Ended> for RouteError {
+    fn from(_: Ended) -> Self {
+        Self::Ended
+    }
 }
 
 #[derive(Debug)]
@@ -97,16 +92,16 @@ pub(crate) enum Command {
     View(oneshot::Sender<RoutesView>),
 }
 
-impl Felix {
+impl Routes {
     /// Routes these addresses over the interface; returns when the routes are in the kernel, or with the reason why they
     /// are not (then felix goes on trying until they are detached).
     pub async fn attach(&self, interface: InterfaceName, addresses: Vec<IpAddr>) -> Result<(), RouteError> {
-        self.ask(|reply| Command::Attach { interface, addresses, reply }).await.ok_or(RouteError::Ended)?
+        self.owner.ask(|reply| Command::Attach { interface, addresses, reply }).await?
     }
 
     /// Takes the routes of these addresses away; returns when they are.
     pub async fn detach(&self, addresses: Vec<IpAddr>) -> Result<(), RouteError> {
-        self.ask(|reply| Command::Detach { addresses, reply }).await.ok_or(RouteError::Ended)?
+        self.owner.ask(|reply| Command::Detach { addresses, reply }).await?
     }
 
     /// Every pod of this node has been attached and own blocks are known: local routes of an earlier life that are not
@@ -131,7 +126,7 @@ impl Felix {
         self.tell(Command::Fib(updates)).await;
     }
 
-    /// Next hops to be followed; the answers come out of [`Felix::next_hops`].
+    /// Next hops to be followed; the answers come out of [`Routes::next_hops`].
     pub async fn watch(&self, watch: NextHopWatch) {
         self.tell(Command::Watch(watch)).await;
     }
@@ -148,19 +143,11 @@ impl Felix {
 
     /// What there is once everything told so far is in the kernel; nothing when felix has ended.
     pub async fn view(&self) -> Option<RoutesView> {
-        self.ask(Command::View).await
+        self.owner.ask(Command::View).await.ok()
     }
 
     async fn tell(&self, command: Command) {
         // The owner ends only with the agent; what is not done then is done at the next start.
-        if self.commands.send(command).await.is_ok() {
-            self.waker.0.wake();
-        }
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(command(reply)).await;
-        answer.await.ok()
+        let _ = self.owner.tell(command).await;
     }
 }

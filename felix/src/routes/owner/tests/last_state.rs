@@ -43,7 +43,7 @@ enum Step {
         place: usize,
     },
     Heal,
-    /// Felix takes what has come, then this time passes.
+    /// The owner takes what has come, then this time passes.
     Round {
         millis: u64,
     },
@@ -86,10 +86,10 @@ struct Said {
 
 impl Said {
     /// To an owner that has heard nothing yet.
-    fn all(&self, felix: &mut Felix) {
-        self.learned.iter().for_each(|(place, hops)| felix.tell(Command::Fib(vec![learn(*place, *hops)])));
-        felix.tell(Command::OwnBlocks(self.blocks.clone()));
-        self.pods.iter().for_each(|pod| drop(felix.attach(*pod, &pod_address(*pod))));
+    fn all(&self, routes: &mut Routes) {
+        self.learned.iter().for_each(|(place, hops)| routes.tell(Command::Fib(vec![learn(*place, *hops)])));
+        routes.tell(Command::OwnBlocks(self.blocks.clone()));
+        self.pods.iter().for_each(|pod| drop(routes.attach(*pod, &pod_address(*pod))));
     }
 }
 
@@ -110,12 +110,12 @@ fn foreign_route(place: usize) -> Route {
     Route::unreachable(prefix, 4).with_metric(metric::bgp(prefix.family()))
 }
 
-fn take(step: &Step, kernel: &FakeKernel, felix: &mut Felix, said: &mut Said) {
+fn take(step: &Step, kernel: &FakeKernel, routes: &mut Routes, said: &mut Said) {
     let mut other = kernel.clone();
     match *step {
         Step::Attach { pod } => {
             said.pods.insert(pod);
-            let mut answer = felix.attach(pod, &pod_address(pod));
+            let mut answer = routes.attach(pod, &pod_address(pod));
             // The interface may be unreadable: then the pod is not attached.
             if matches!(answer.try_recv(), Ok(Err(_))) {
                 said.pods.remove(&pod);
@@ -123,20 +123,20 @@ fn take(step: &Step, kernel: &FakeKernel, felix: &mut Felix, said: &mut Said) {
         }
         Step::Detach { pod } => {
             said.pods.remove(&pod);
-            drop(felix.detach(&pod_address(pod)));
+            drop(routes.detach(&pod_address(pod)));
         }
         Step::OwnBlocks(which) => {
             let chosen = BLOCKS.iter().enumerate().filter(|(bit, _)| which >> bit & 1 == 1);
             said.blocks = chosen.map(|(_, block)| prefix(block)).collect();
-            felix.tell(Command::OwnBlocks(said.blocks.clone()));
+            routes.tell(Command::OwnBlocks(said.blocks.clone()));
         }
         Step::Learn { place, next_hops } => {
             said.learned.insert(place, next_hops);
-            felix.tell(Command::Fib(vec![learn(place, next_hops)]));
+            routes.tell(Command::Fib(vec![learn(place, next_hops)]));
         }
         Step::Unlearn { place } => {
             said.learned.remove(&place);
-            felix.tell(Command::Fib(vec![withdraw(PLACES[place])]));
+            routes.tell(Command::Fib(vec![withdraw(PLACES[place])]));
         }
         Step::Link { index, up } => kernel.set_link_up(index, up),
         // Refused while its gateway's link is down: then there is none.
@@ -160,16 +160,16 @@ fn take(step: &Step, kernel: &FakeKernel, felix: &mut Felix, said: &mut Said) {
         Step::Heal => kernel.heal(),
         Step::Round { millis } => {
             let before = foreign(kernel);
-            felix.after(Duration::from_millis(millis));
+            routes.after(Duration::from_millis(millis));
             assert_eq!(foreign(kernel), before, "foreign routes are never touched");
         }
     }
 }
 
 /// Lets everything that was refused or is to be looked at again come right.
-fn calm(felix: &mut Felix) {
+fn calm(routes: &mut Routes) {
     for _ in 0..4 {
-        felix.after(Duration::from_secs(31));
+        routes.after(Duration::from_secs(31));
     }
 }
 
@@ -181,31 +181,31 @@ proptest! {
     #[test]
     fn the_kernel_follows_from_the_last_state_alone(steps in proptest::collection::vec(step(), 1..60)) {
         let kernel = node();
-        let mut felix = Felix::start(&kernel);
+        let mut routes = Routes::start(&kernel);
         let mut said = Said::default();
         let mut down = BTreeSet::new();
         for step in &steps {
-            take(step, &kernel, &mut felix, &mut said);
+            take(step, &kernel, &mut routes, &mut said);
             if let Step::Link { index, up } = step {
                 if *up { down.remove(index) } else { down.insert(*index) };
             }
         }
         kernel.heal();
-        felix.tell(Command::LocalInSync);
-        felix.fib(Family::ALL.map(|family| FibUpdate::InSync { family }));
-        calm(&mut felix);
+        routes.tell(Command::LocalInSync);
+        routes.fib(Family::ALL.map(|family| FibUpdate::InSync { family }));
+        calm(&mut routes);
 
         let fresh = node();
         down.iter().for_each(|index| fresh.set_link_up(*index, false));
         foreign(&kernel).into_iter().for_each(|route| fresh.put_route(route).unwrap());
-        let mut direct = Felix::start(&fresh);
+        let mut direct = Routes::start(&fresh);
         said.all(&mut direct);
         calm(&mut direct);
         prop_assert_eq!(kernel.all_routes(), fresh.all_routes());
-        prop_assert_eq!(felix.view().failures, direct.view().failures);
+        prop_assert_eq!(routes.view().failures, direct.view().failures);
 
         kernel.take_route_changes();
-        let mut restarted = Felix::start(&kernel);
+        let mut restarted = Routes::start(&kernel);
         said.all(&mut restarted);
         restarted.tell(Command::LocalInSync);
         restarted.fib(Family::ALL.map(|family| FibUpdate::InSync { family }));

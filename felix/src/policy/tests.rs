@@ -27,6 +27,6 @@ impl Compiler {
             + self.classes.len()
             + self.remotes.len()
             + self.governed.len()
-            + self.joins.len()
+            + self.memberships.len()
     }
 }

@@ -7,11 +7,11 @@ use kernel::events::Event;
 use kernel::{InterfaceAddress, Link, MAIN_TABLE, Resolution, Route};
 use types::Family;
 
-use super::Table;
 use super::interfaces::Interface;
+use super::table::RouteTable;
 
-impl Table {
-    /// Something happened, not by our doing.
+impl RouteTable {
+    /// The kernel tells of a change that we have not made.
     pub(crate) fn event(&mut self, event: Event) {
         match event {
             Event::RouteChanged(route) => self.route_changed(route),
@@ -19,25 +19,25 @@ impl Table {
             Event::LinkChanged(link) => self.link_is(&link),
             Event::LinkDeleted(link) => self.link_gone(link.index),
             Event::AddressChanged(address) => {
-                let news = address.address;
+                let changed = address.address;
                 self.interfaces.put_address(&address);
-                self.address_news(news);
+                self.address_came_or_went(changed);
             }
             Event::AddressDeleted(address) => {
                 self.interfaces.remove_address(&address);
-                self.address_news(address.address);
+                self.address_came_or_went(address.address);
                 if !is_link_local(address.address) {
                     // The kernel silently drops IPv4 routes with this source, and all of an interface with its last address.
                     self.unsettled = true;
-                    self.doubt();
+                    self.read_all_again();
                 }
             }
-            Event::Lost => self.doubt(),
+            Event::Lost => self.read_all_again(),
         }
     }
 
-    /// Nothing that is known of the kernel is certain any more.
-    pub(crate) fn doubt(&mut self) {
+    /// Events were lost or cannot be heard, so that nothing that is known of the kernel is certain: all is to be read.
+    pub(crate) fn read_all_again(&mut self) {
         self.unread.extend(Family::ALL);
         self.interfaces_unread = true;
         self.look_ups.extend(self.next_hops.addresses());
@@ -49,8 +49,8 @@ impl Table {
             return;
         }
         let prefix = route.prefix;
-        let news = if self.is_ours(&route) { self.delta.found(route) } else { self.delta.displaced(&route) };
-        if news {
+        let is_new = if self.is_ours(&route) { self.delta.found(route) } else { self.delta.displaced(&route) };
+        if is_new {
             self.disturbed += 1;
             self.dirty.insert(prefix);
         }
@@ -67,12 +67,12 @@ impl Table {
                 self.dirty.insert(route.prefix);
             }
         } else if self.troubles.contains_key(&route.prefix) {
-            // Its place may be free now.
+            // The route of ours that could not be put beside it may have room now.
             self.dirty.insert(route.prefix);
         }
     }
 
-    /// The link is as told.
+    /// The kernel says what a link is like now.
     pub(crate) fn link_is(&mut self, link: &Link) {
         let (index, now) = (link.index, Interface::from(link));
         let before = self.interfaces.put(index, now.clone());
@@ -113,7 +113,7 @@ impl Table {
         }
     }
 
-    fn address_news(&mut self, address: IpAddr) {
+    fn address_came_or_went(&mut self, address: IpAddr) {
         if self.desired.is_node_address(&address) {
             self.dirty.extend(self.desired.pods_of(Family::of(address)));
         }
@@ -122,7 +122,7 @@ impl Table {
         }
     }
 
-    /// All links and addresses.
+    /// All links and addresses have been read: what is not among them is gone.
     pub(crate) fn interfaces_read(&mut self, links: &[Link], addresses: &[InterfaceAddress]) {
         self.interfaces_unread = false;
         let mut gone = self.interfaces.indices();
@@ -138,7 +138,7 @@ impl Table {
         }
     }
 
-    /// All routes of ours of a family.
+    /// All routes of ours of a family have been read.
     pub(crate) fn routes_read(&mut self, family: Family, routes: Vec<Route>) {
         self.unread.remove(&family);
         self.dirty.extend(self.delta.read(family, routes));
@@ -155,7 +155,7 @@ impl Table {
         }
     }
 
-    /// These look-ups failed: once more, with the next round.
+    /// These look-ups failed; they are made again in the next round.
     pub(crate) fn look_up_again(&mut self, addresses: BTreeSet<IpAddr>) {
         self.look_ups.extend(addresses);
     }

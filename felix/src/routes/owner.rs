@@ -12,36 +12,40 @@ use tracing::warn;
 use types::backoff::Backoff;
 use types::{Family, InterfaceName, NextHopState, Prefix};
 
-use crate::config::FelixConfig;
-use crate::handle::{Command, RouteError, RoutesView};
-use crate::routes::{Protocols, Table, Trouble, look_up_without};
+use super::config::RoutesConfig;
+use super::handle::{Command, RouteError, RoutesView};
+use super::next_hops::look_up_without;
+use super::table::{Protocols, RouteTable, Trouble};
 
-/// Events, and commands, that one round takes before it writes. More than the channel of commands holds: what was sent
-/// before a wake is then taken after it.
-pub(crate) const ROUND: usize = 1_024;
+/// Commands that one round takes before it writes. More than their channel holds: what was sent before a wake is then
+/// taken after it.
+pub(crate) const COMMANDS_PER_ROUND: usize = 1_024;
 
-/// Delays between attempts at what the kernel refused.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// Events of the kernel that one round takes before it writes.
+const EVENTS_PER_ROUND: usize = 1_024;
 
-/// How soon all is read again after news of links and addresses, which come before the kernel has dealt with their routes.
-const SETTLE: Duration = Duration::from_millis(100);
+/// Delays between attempts at what the kernel refused: the first, and the longest.
+const KERNEL_RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// How soon all is read again after events of links and addresses, which come before the kernel has dealt with their routes.
+const LINK_SETTLE_TIME: Duration = Duration::from_millis(100);
 
 /// How often a round plans anew what its own writes have brought up: places that were taken, next hops that are reached
 /// otherwise now. What is left then waits for the next attempt.
-const PASSES: usize = 4;
+const PASSES_PER_ROUND: usize = 4;
 
 /// How many prefixes one round takes beside those that are waited for. A full table is written in pieces, so that a pod's
 /// route never waits for all of it (some 3 us a route; from 64 a batch on it costs no more in pieces).
-const PIECE: usize = 1_024;
+const PREFIXES_PER_ROUND: usize = 1_024;
 
 /// How soon bgp is asked again whether it takes states of next hops.
-const UNTOLD: Duration = Duration::from_millis(5);
+const BGP_RETELL_DELAY: Duration = Duration::from_millis(5);
 
 /// The owner's ends of what it is connected to.
 pub(crate) struct Ends {
     /// What it reads and writes.
     pub(crate) kernel: Box<dyn Kernel>,
-    /// What happens there without our doing.
+    /// What other programs and the kernel itself do there.
     pub(crate) events: Box<dyn EventSource>,
     /// What the agent wants.
     pub(crate) commands: mpsc::Receiver<Command>,
@@ -53,14 +57,16 @@ pub(crate) struct Ends {
 
 /// The thread's state.
 pub(crate) struct Owner {
-    table: Table,
+    /// What is wanted, what the kernel has, and what is to be done.
+    table: RouteTable,
     ends: Ends,
+    /// By which protocol numbers our routes are known.
     protocols: Protocols,
     /// The time between two readings of everything.
     resync: Duration,
     /// Who waits for routes to be in the kernel, or out of it.
     waiting: Vec<Waiting>,
-    /// Who wants to see what there is, once this round is in the kernel.
+    /// Who wants to see figures, once what this round does is in the kernel.
     asked: Vec<oneshot::Sender<RoutesView>>,
     /// When everything is read in any case.
     next_resync: Instant,
@@ -77,10 +83,10 @@ struct Waiting {
 }
 
 impl Owner {
-    pub(crate) fn new(config: FelixConfig, ends: Ends, now: Instant) -> Self {
+    pub(crate) fn new(config: RoutesConfig, ends: Ends, now: Instant) -> Self {
         let protocols = Protocols { local: config.local_protocol, bgp: config.bgp_protocol };
         Self {
-            table: Table::new(protocols, config.node_addresses),
+            table: RouteTable::new(protocols, config.node_addresses),
             ends,
             protocols,
             resync: config.resync,
@@ -89,7 +95,7 @@ impl Owner {
             next_resync: now + config.resync,
             next_look: None,
             next_retry: None,
-            backoff: Backoff::new(RETRY.0, RETRY.1, u64::from(std::process::id())),
+            backoff: Backoff::new(KERNEL_RETRY_DELAY.0, KERNEL_RETRY_DELAY.1, u64::from(std::process::id())),
         }
     }
 
@@ -100,7 +106,7 @@ impl Owner {
             match self.ends.events.next(Some(timeout)) {
                 Ok(Wait::Event(event)) => self.table.event(event),
                 Ok(Wait::Woken | Wait::TimedOut) => {}
-                Err(error) => self.deaf(&error),
+                Err(error) => self.events_failed(&error),
             }
         }
     }
@@ -109,7 +115,7 @@ impl Owner {
     pub(crate) fn round(&mut self, now: Instant) -> bool {
         self.timers(now);
         self.take_events();
-        for _ in 0..ROUND {
+        for _ in 0..COMMANDS_PER_ROUND {
             match self.ends.commands.try_recv() {
                 Ok(command) => self.command(command),
                 Err(mpsc::error::TryRecvError::Empty) => break,
@@ -121,21 +127,21 @@ impl Owner {
     }
 
     fn take_events(&mut self) {
-        for _ in 0..ROUND {
+        for _ in 0..EVENTS_PER_ROUND {
             match self.ends.events.next(Some(Duration::ZERO)) {
                 Ok(Wait::Event(event)) => self.table.event(event),
                 Ok(Wait::Woken) => {}
                 Ok(Wait::TimedOut) => return,
-                Err(error) => return self.deaf(&error),
+                Err(error) => return self.events_failed(&error),
             }
         }
     }
 
     /// Without events the kernel is read; without a pause this would spin.
-    fn deaf(&mut self, error: &KernelError) {
-        warn!(%error, "kernel events are not heard");
-        self.table.doubt();
-        std::thread::sleep(RETRY.0);
+    fn events_failed(&mut self, error: &KernelError) {
+        warn!(%error, "the kernel does not say what changes; links, addresses and routes are read again");
+        self.table.read_all_again();
+        std::thread::sleep(KERNEL_RETRY_DELAY.0);
     }
 
     fn timeout(&self, now: Instant) -> Duration {
@@ -146,16 +152,16 @@ impl Owner {
         let next = timers.fold(self.next_resync, Instant::min);
         let wait = next.saturating_duration_since(now);
         // bgp cannot wake us when it has read.
-        if self.table.has_untold() { wait.min(UNTOLD) } else { wait }
+        if self.table.has_untold() { wait.min(BGP_RETELL_DELAY) } else { wait }
     }
 
     fn timers(&mut self, now: Instant) {
         if now >= self.next_resync {
             self.next_resync = now + self.resync;
-            self.table.doubt();
+            self.table.read_all_again();
         }
         if self.next_look.take_if(|look| now >= *look).is_some() {
-            self.table.doubt();
+            self.table.read_all_again();
         }
         if self.next_retry.take_if(|retry| now >= *retry).is_some() {
             self.table.retry();
@@ -184,7 +190,7 @@ impl Owner {
         addresses: &[IpAddr],
         reply: oneshot::Sender<Result<(), RouteError>>,
     ) {
-        // Made a moment ago: the kernel is asked, its event may be under way still.
+        // The interface was made a moment ago. Its event may be under way still, so the kernel is asked.
         let link = match self.ends.kernel.link(interface) {
             Ok(Some(link)) => Ok(link),
             Ok(None) => Err(RouteError::NoInterface(interface.clone())),
@@ -198,7 +204,7 @@ impl Owner {
                 self.waiting.push(Waiting { prefixes, reply });
             }
             Err(error) => {
-                // Who asked may have left.
+                // Whoever asked may have stopped waiting.
                 let _ = reply.send(Err(error));
             }
         }
@@ -208,7 +214,7 @@ impl Owner {
     fn settle(&mut self, now: Instant) {
         let mut outcome = Ok(());
         let (mut fresh, mut failed) = (BTreeSet::new(), BTreeSet::new());
-        for _ in 0..PASSES {
+        for _ in 0..PASSES_PER_ROUND {
             if !self.table.has_work() || outcome.is_err() {
                 break;
             }
@@ -218,9 +224,9 @@ impl Owner {
                 fresh.extend(unread);
             }
             failed.extend(self.look_up());
-            // Before the write: bgp's own work on a lost next hop need not wait for ours.
+            // This comes before the write, so that bgp's own work on a lost next hop does not wait for ours.
             self.tell();
-            // Also on what is known from before.
+            // Where reading has failed this writes by what was known before.
             let written = self.write(&fresh);
             outcome = read.and(written);
             if self.table.has_backlog() {
@@ -229,11 +235,11 @@ impl Owner {
         }
         self.table.look_up_again(failed);
         if let Err(error) = &outcome {
-            warn!(%error, "the kernel's routes cannot be read or changed; tried again");
+            warn!(%error, "the kernel's routes cannot be read or changed; this is tried again");
         }
         self.plan_retry(outcome.is_err(), now);
         if self.table.take_unsettled() {
-            self.next_look.get_or_insert(now + SETTLE);
+            self.next_look.get_or_insert(now + LINK_SETTLE_TIME);
         }
         self.tell();
         if let Some(mtu) = self.table.changed_mtu() {
@@ -279,19 +285,19 @@ impl Owner {
                 (None, Err(error)) => Err(error.clone().into()),
                 (None, Ok(())) => Ok(()),
             };
-            // The binary may have given up; its agent task undoes.
+            // The CNI binary may have given up waiting; the agent's task that speaks to it undoes the attachment then.
             let _ = reply.send(answer);
         }
         if more_comes {
             return;
         }
         for reply in std::mem::take(&mut self.asked) {
-            // Who asked may have left.
+            // Whoever asked may have stopped waiting.
             let _ = reply.send(self.table.view());
         }
     }
 
-    /// Reads what is not certain.
+    /// Reads what may be other than it is known.
     pub(crate) fn read(&mut self) -> Result<(), KernelError> {
         let kernel = self.ends.kernel.as_mut();
         if self.table.interfaces_unread() {
@@ -318,7 +324,7 @@ impl Owner {
                 Ok(Some(resolution)) if resolution.protocol == self.protocols.bgp => hidden.push(address),
                 Ok(resolution) => self.table.looked_up(address, resolution.as_ref()),
                 Err(error) => {
-                    warn!(%address, %error, "the next hop cannot be looked up; tried again");
+                    warn!(%address, %error, "a next hop of BGP cannot be looked up in the kernel; this is tried again");
                     failed.insert(address);
                 }
             }
@@ -328,8 +334,8 @@ impl Owner {
             if hidden.is_empty() {
                 continue;
             }
-            // The kernel cannot be asked for what lies beneath a route: the table is read. Seldom, as only routes that
-            // BGP has for its own next hops make it necessary.
+            // The kernel cannot be asked for what lies beneath a route, so the table is read. That happens seldom: only
+            // routes that BGP has for its own next hops make it necessary.
             let table: Result<Vec<Route>, _> = kernel.routes(&RouteFilter::main(family));
             for address in hidden {
                 match &table {
@@ -338,7 +344,7 @@ impl Owner {
                         self.table.looked_up(*address, beneath.as_ref());
                     }
                     Err(error) => {
-                        warn!(%address, %error, "the next hop cannot be looked up; tried again");
+                        warn!(%address, %error, "a next hop of BGP cannot be looked up in the kernel; this is tried again");
                         failed.insert(*address);
                     }
                 }
@@ -348,7 +354,7 @@ impl Owner {
     }
 
     fn write(&mut self, fresh: &BTreeSet<Family>) -> Result<(), KernelError> {
-        let changes = self.table.plan(PIECE);
+        let changes = self.table.plan(PREFIXES_PER_ROUND);
         if changes.is_empty() {
             return Ok(());
         }
@@ -356,7 +362,7 @@ impl Owner {
             Ok(failures) => {
                 for prefix in self.table.applied(&changes, failures, fresh) {
                     if let Some(trouble) = self.table.trouble(&prefix) {
-                        warn!(%prefix, %trouble, "a route is not in the kernel; tried again");
+                        warn!(%prefix, %trouble, "a wanted route is not in the kernel; it is put again later");
                     }
                 }
                 Ok(())
