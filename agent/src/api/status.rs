@@ -37,7 +37,7 @@ pub(crate) struct Status {
     /// Published endpoints that do not count.
     pub(crate) refused_endpoints: watch::Receiver<usize>,
     /// How the watches of the API server fare, where there is one.
-    pub(crate) kubernetes: Option<watch::Receiver<::watch::Status>>,
+    pub(crate) kubernetes: Option<watch::Receiver<kube_watch::Status>>,
     /// Addresses of Services.
     pub(crate) services: ServiceView,
     /// Whether what this node originates is kept from its peers.

@@ -31,7 +31,7 @@ pub(crate) struct Remembered {
     /// This node's pods.
     pub(crate) pods: mpsc::Receiver<Update<NamespacedName, Pod>>,
     /// How the watches fare.
-    pub(crate) status: watch::Receiver<::watch::Status>,
+    pub(crate) status: watch::Receiver<kube_watch::Status>,
     /// What is asked of the API server beside these, and not remembered.
     pub(crate) api: ApiServer,
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::time::Duration;
 
-use ::watch::{Resource, Status, WatchStatus};
+use kube_watch::{Resource, Status, WatchStatus};
 use tokio::sync::{mpsc, watch};
 use types::Update;
 

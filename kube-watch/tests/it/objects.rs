@@ -1,7 +1,7 @@
 //! Single objects, read and changed by who follows nothing.
 
+use kube_watch::{Objects, WatchConfig, WriteError};
 use serde_json::{Value, json};
-use watch::{Objects, WatchConfig, WriteError};
 
 use crate::server::Server;
 

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use kube_watch::{Resource, Watches, WriteError};
 use serde_json::{Value, json};
 use types::{AddressCondition, Family, NamespacedName};
-use watch::{Resource, Watches, WriteError};
 
 use crate::cluster::Cluster;
 use crate::following::config_of;
@@ -16,7 +16,7 @@ async fn started(namespace: &str) -> Option<(Arc<Server>, Cluster, Watches)> {
     let server = Server::shared().await?;
     let cluster = server.cluster().await;
     cluster.namespace(namespace, json!({})).await;
-    let watches = watch::start(config_of(&server, server.port(), namespace)).await.unwrap();
+    let watches = kube_watch::start(config_of(&server, server.port(), namespace)).await.unwrap();
     Some((server, cluster, watches))
 }
 

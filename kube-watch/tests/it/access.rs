@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use kube_watch::{Resource, WatchConfig, WatchError};
 use serde_json::json;
-use watch::{Resource, WatchConfig, WatchError};
 
 use crate::cluster::Cluster;
 use crate::following::policy_id;
@@ -38,7 +38,7 @@ async fn a_service_account_whose_token_is_replaced_goes_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
     mount(folder.path(), &server.ca(), &first);
     let wire = Wire::to(server.port()).await;
-    let mut watches = watch::start(in_cluster(folder.path(), wire.port(), "rotated")).await.unwrap();
+    let mut watches = kube_watch::start(in_cluster(folder.path(), wire.port(), "rotated")).await.unwrap();
     let mut seen = Picture::new(watches.policies);
     seen.in_sync(1).await;
 
@@ -75,7 +75,7 @@ async fn an_account_without_the_right_to_read_is_told_what_it_lacks_and_goes_on_
     let token = cluster.token("denied", "agent-denied", "token").await;
     let folder = tempfile::tempdir().unwrap();
     mount(folder.path(), &server.ca(), &token);
-    let mut watches = watch::start(in_cluster(folder.path(), server.port(), "denied")).await.unwrap();
+    let mut watches = kube_watch::start(in_cluster(folder.path(), server.port(), "denied")).await.unwrap();
     let fared = status_of(&mut watches.status, Resource::NetworkPolicies, |watch| watch.last_failure.is_some()).await;
     let WatchError::Refused { what, unknown: false, .. } = fared.last_failure.unwrap().error else { panic!() };
     assert!(what.contains("agent-denied") && what.contains("networkpolicies"), "{what}");
@@ -103,7 +103,7 @@ async fn a_server_whose_certificate_is_of_another_ca_is_told_nothing_and_named()
     let made = openssl.arg("-out").arg(&ca).arg("-keyout").arg(&key).output().unwrap();
     assert!(made.status.success(), "{made:?}");
     mount(folder.path(), &ca, "no-token");
-    let mut watches = watch::start(in_cluster(folder.path(), server.port(), "deceived")).await.unwrap();
+    let mut watches = kube_watch::start(in_cluster(folder.path(), server.port(), "deceived")).await.unwrap();
     let fared = status_of(&mut watches.status, Resource::Namespaces, |watch| watch.last_failure.is_some()).await;
     let error = fared.last_failure.unwrap().error;
     let WatchError::Unavailable { server: named, what, .. } = &error else { panic!("{error:?}") };
@@ -155,7 +155,7 @@ const SERVICE_ACCOUNT: &str = "MANX_TEST_SERVICE_ACCOUNT";
 async fn in_an_environment() {
     let Some(folder) = std::env::var_os(SERVICE_ACCOUNT) else { return };
     let config = WatchConfig { service_account: folder.into(), ..WatchConfig::new(None, "n1".parse().unwrap()) };
-    match watch::start(config).await {
+    match kube_watch::start(config).await {
         Ok(watches) => {
             Picture::new(watches.namespaces).in_sync(1).await;
             println!("in sync");
@@ -167,7 +167,7 @@ async fn in_an_environment() {
 #[tokio::test]
 async fn what_is_wrong_with_the_settings_is_said_at_once_with_the_file_or_key() {
     let folder = tempfile::tempdir().unwrap();
-    let refused = async |config: WatchConfig| match watch::start(config).await {
+    let refused = async |config: WatchConfig| match kube_watch::start(config).await {
         Err(WatchError::Config { key, what }) => (key, what),
         other => panic!("{other:?}"),
     };

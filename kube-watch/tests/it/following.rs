@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use kube_watch::{WatchConfig, Watches};
 use serde_json::json;
 use types::NamespacedName;
 use types::policy::{Labels, PolicyId, PolicyKind};
-use watch::{WatchConfig, Watches};
 
 use crate::cluster::{Cluster, pods, policies};
 use crate::picture::{Picture, Said};
@@ -29,7 +29,7 @@ async fn started(namespace: &str) -> Option<(Arc<Server>, Cluster, Watches)> {
     let server = Server::shared().await?;
     let cluster = server.cluster().await;
     cluster.namespace(namespace, json!({ "team": namespace })).await;
-    let watches = watch::start(config_of(&server, server.port(), namespace)).await.unwrap();
+    let watches = kube_watch::start(config_of(&server, server.port(), namespace)).await.unwrap();
     Some((server, cluster, watches))
 }
 
@@ -140,7 +140,7 @@ async fn a_list_in_pages_is_in_sync_once_after_the_last_page() {
         cluster.policy("paged", &format!("p{number}"), json!({ "podSelector": {} })).await;
     }
     let config = WatchConfig { page_size: 2, ..config_of(&server, server.port(), "paged") };
-    let watches = watch::start(config).await.unwrap();
+    let watches = kube_watch::start(config).await.unwrap();
     let mut seen = Picture::new(watches.policies);
     seen.in_sync(1).await;
     let listed = seen.now.keys().filter(|id| id.namespace == "paged").count();

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use kube_watch::{Resource, WatchConfig, WatchError};
 use serde_json::json;
-use watch::{Resource, WatchConfig, WatchError};
 
 use crate::cluster::{pods, policies};
 use crate::following::{config_of, pod_name, policy_id};
@@ -18,7 +18,7 @@ async fn a_watch_that_breaks_goes_on_where_it_was_without_listing_again() {
     cluster.namespace("broken", json!({})).await;
     cluster.policy("broken", "old", json!({ "podSelector": {} })).await;
     let wire = Wire::to(server.port()).await;
-    let mut watches = watch::start(config_of(&server, wire.port(), "broken")).await.unwrap();
+    let mut watches = kube_watch::start(config_of(&server, wire.port(), "broken")).await.unwrap();
     let mut seen = Picture::new(watches.policies);
     seen.in_sync(1).await;
     status_of(&mut watches.status, Resource::NetworkPolicies, |watch| watch.connected_since.is_some()).await;
@@ -47,7 +47,7 @@ async fn a_connection_that_went_dead_without_a_word_is_noticed() {
     cluster.namespace("dead", json!({})).await;
     let wire = Wire::to(server.port()).await;
     let silence = Duration::from_secs(1);
-    let watches = watch::start(WatchConfig { silence, ..config_of(&server, wire.port(), "dead") }).await.unwrap();
+    let watches = kube_watch::start(WatchConfig { silence, ..config_of(&server, wire.port(), "dead") }).await.unwrap();
     let mut seen = Picture::new(watches.policies);
     seen.in_sync(1).await;
     cluster.policy("dead", "first", json!({ "podSelector": {} })).await;
@@ -65,7 +65,7 @@ async fn a_watch_that_the_server_ends_goes_on_without_listing_again() {
     cluster.namespace("ended", json!({})).await;
     let watch_timeout = Duration::from_secs(1);
     let config = WatchConfig { watch_timeout, ..config_of(&server, server.port(), "ended") };
-    let mut watches = watch::start(config).await.unwrap();
+    let mut watches = kube_watch::start(config).await.unwrap();
     let mut seen = Picture::new(watches.pods);
     seen.in_sync(1).await;
     for number in 0..4 {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use kube_watch::{Resource, WatchConfig};
 use serde_json::json;
-use watch::{Resource, WatchConfig};
 
 use crate::cluster::{pods, policies};
 use crate::following::{config_of, pod_name, policy_id};
@@ -17,7 +17,7 @@ async fn nothing_is_said_while_the_api_server_is_away_and_all_that_changed_when_
     let cluster = server.cluster().await;
     cluster.namespace("away", json!({})).await;
     cluster.policy("away", "stays", json!({ "podSelector": {} })).await;
-    let mut watches = watch::start(config_of(&server, server.port(), "away")).await.unwrap();
+    let mut watches = kube_watch::start(config_of(&server, server.port(), "away")).await.unwrap();
     let mut seen = Picture::new(watches.policies);
     seen.in_sync(1).await;
     let resource = Resource::NetworkPolicies;
@@ -26,7 +26,7 @@ async fn nothing_is_said_while_the_api_server_is_away_and_all_that_changed_when_
 
     server.kill();
     status_of(&mut watches.status, resource, |watch| watch.connected_since.is_none()).await;
-    let failed = |watch: &watch::WatchStatus| watch.last_failure.as_ref().map(|failure| failure.at);
+    let failed = |watch: &kube_watch::WatchStatus| watch.last_failure.as_ref().map(|failure| failure.at);
     let first = failed(&status_of(&mut watches.status, resource, |_| true).await);
     status_of(&mut watches.status, resource, |watch| failed(watch) > first).await;
     assert!(seen.is_quiet() && seen.said.len() == said, "{:?}", seen.said);
@@ -48,7 +48,7 @@ async fn after_compaction_everything_is_listed_again_and_what_vanished_is_gone_a
         cluster.pod("lost", name, Some("lost")).await;
     }
     let wire = Wire::to(server.port()).await;
-    let watches = watch::start(config_of(&server, wire.port(), "lost")).await.unwrap();
+    let watches = kube_watch::start(config_of(&server, wire.port(), "lost")).await.unwrap();
     let (mut seen, mut seen_pods) = (Picture::new(watches.policies), Picture::new(watches.pods));
     seen.in_sync(1).await;
     seen_pods.in_sync(1).await;
@@ -87,7 +87,7 @@ async fn a_listing_whose_continuation_has_expired_begins_again_and_is_never_in_s
     }
     // The reader does not read, so the watch stops within the third page.
     let config = WatchConfig { page_size: 100, ..config_of(&server, server.port(), "half") };
-    let mut watches = watch::start(config).await.unwrap();
+    let mut watches = kube_watch::start(config).await.unwrap();
     let full = async {
         while watches.policies.len() < watches.policies.max_capacity() {
             tokio::task::yield_now().await;
@@ -117,7 +117,7 @@ async fn a_server_whose_history_went_back_is_believed_and_listed_anew() {
         cluster.policy("before", &format!("p{number}"), json!({ "podSelector": {} })).await;
     }
     let wire = Wire::to(server.port()).await;
-    let watches = watch::start(config_of(&server, wire.port(), "restored")).await.unwrap();
+    let watches = kube_watch::start(config_of(&server, wire.port(), "restored")).await.unwrap();
     let mut seen = Picture::new(watches.policies);
     seen.in_sync(1).await;
     wire.cut();
