@@ -22,7 +22,7 @@ pub(crate) struct Protocols {
     pub(crate) bgp: u8,
 }
 
-/// The metrics of our routes. They are ours alone, so that no write meets a route of somebody else's (see [`delta`]), and
+/// The metrics of our routes. They are ours alone, so that no write meets a route of somebody else's (see [`super::delta`]), and
 /// they differ, so that a local route and a learned one to one prefix can follow each other without a gap.
 pub(crate) mod metric {
     use types::Family;
