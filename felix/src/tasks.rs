@@ -49,7 +49,8 @@ pub enum StartError {
     Thread(#[source] io::Error),
 }
 
-/// Reads the kernel and starts the owner of its routes, which ends when the last handle is dropped and leaves the kernel as it is.
+/// Reads the kernel and starts the owner of its routes, which ends when the last handle is dropped and leaves the kernel as
+/// it is.
 ///
 /// `events` should leave out what `kernel` itself causes, and must have been subscribed before this call.
 pub fn start_routes(

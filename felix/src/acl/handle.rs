@@ -96,8 +96,9 @@ impl Acl {
         self.owner.ask(|reply| Command::Detach { id, reply }).await?
     }
 
-    /// Deletes the tracked connections of addresses that are nobody's now. Returns at once: it takes a walk through the whole
-    /// table, so some are collected first; the attachment of an endpoint with such an address waits until that is done.
+    /// Deletes the tracked connections of addresses that are nobody's now. Returns at once: it takes a walk through the
+    /// whole table, so some are collected first; the attachment of an endpoint with such an address waits until that is
+    /// done.
     pub async fn forget(&self, addresses: BTreeSet<IpAddr>) {
         self.tell(Command::Forget(addresses)).await;
     }

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! What is in force for an endpoint is one version of its class: two chains under a *mark number*, which the packet's mark
-//! carries. An address is mapped to its number by one element of a set, overwritten in place. A class whose rules change gets
-//! a second version beside the first; when its chains are in the kernel the addresses are mapped to it, one after the other
-//! and each at one instant, and the first is cleared away later. So a change only ever adds chains before it counts, which
+//! carries. An address is mapped to its number by one element of a set, overwritten in place. A class whose rules change
+//! gets a second version beside the first; when its chains are in the kernel the addresses are mapped to it, one after the
+//! other and each at one instant, and the first is cleared away later. So a change only ever adds chains before it counts, which
 //! costs iptables 3 ms where a replacement waits 15 to 20 ms for an RCU grace period, and nothing is half in force.
 //!
 //! `render`, `plan`, `class_versions`, `sets` and `state` decide and are pure; `owner` is the thread that reads and writes.

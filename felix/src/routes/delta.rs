@@ -5,7 +5,8 @@
 //! The kernel identifies a route by table, prefix and metric (and TOS, which we do not use), not by who made it: a
 //! replacing RTM_NEWROUTE takes the place of whatever has that identity. Hence
 //!
-//! - our routes have metrics of their own ([`super::table::metric`]), which the usual 0, 20, 100, 256 and 1024 of others are not;
+//! - our routes have metrics of their own ([`super::table::metric`]), which the usual 0, 20, 100, 256 and 1024 of others are
+//!   not;
 //! - a route is *added* (NLM_F_EXCL) where none of ours is known to be, and *replaced* only where the kernel has shown one
 //!   of ours. Another program's route with the same metric stays, and is reported as a conflict;
 //! - a deletion names our protocol number, which the kernel compares.

@@ -22,8 +22,9 @@ pub(crate) struct Protocols {
     pub(crate) bgp: u8,
 }
 
-/// The metrics of our routes. They are ours alone, so that no write meets a route of somebody else's (see [`delta`]), and
-/// they differ, so that a local route and a learned one to one prefix can follow each other without a gap.
+/// The metrics of our routes. They are ours alone, so that no write meets a route of somebody else's (see
+/// [`super::delta`]), and they differ, so that a local route and a learned one to one prefix can follow each other without a
+/// gap.
 pub(crate) mod metric {
     use types::Family;
 

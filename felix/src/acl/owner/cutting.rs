@@ -198,20 +198,20 @@ impl Owner {
         match answer {
             ConnectionsAnswer::Forgotten(result) => {
                 if let Err(error) = &result {
-                    warn!(%error, "tracked connections of addresses that no pod has any more cannot be deleted; this is tried again");
+                    warn!(%error, "tracked connections of former addresses cannot be deleted; this is tried again");
                 }
                 self.cutting.former_deleted(result.is_ok(), now, &mut self.timers);
             }
             ConnectionsAnswer::Looked(Ok(found), took) => self.cutting.listed(found, took, now, &mut self.timers),
             ConnectionsAnswer::Looked(Err(error), _) => {
-                warn!(%error, "tracked connections cannot be read; those that policies forbid now live on until this succeeds; it is tried again");
+                warn!(%error, "tracked connections cannot be read; those that policies forbid now live on for a while");
                 self.cutting.failed(now, &mut self.timers);
             }
             ConnectionsAnswer::Cut(count, failure) => {
                 self.reports.view.connections_cut += count;
                 self.cutting.cut();
                 if let Some(error) = failure {
-                    warn!(%error, "a connection that policies forbid cannot be deleted from connection tracking; this is tried again");
+                    warn!(%error, "a tracked connection that policies forbid cannot be deleted; this is tried again");
                     self.cutting.failed(now, &mut self.timers);
                 }
             }

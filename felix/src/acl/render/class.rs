@@ -10,7 +10,8 @@ use crate::acl::names::{ClassChain, SetRef};
 use crate::acl::rule::{NUMBER, Rule, Rules};
 use crate::policy::program::{Class, ClassId, ClassRule, PeerMatch, PortClause, Rules as ClassRules, SetId, Verdict};
 
-/// The chains of a class per family, without rules that log. Where one leads to another, [`NUMBER`] stands for the mark number.
+/// The chains of a class per family, without rules that log. Where one leads to another, [`NUMBER`] stands for the mark
+/// number.
 pub(crate) type VersionRules = BTreeMap<(Family, ClassChain), Rules>;
 
 /// What multiport takes: ports, of which a range counts twice (XT_MULTI_PORTS).
