@@ -259,7 +259,7 @@ async fn watch_kubernetes(
     tracker: &TaskTracker,
 ) -> anyhow::Result<(Identities, Option<(Remembered, mpsc::Receiver<pods::Question>)>)> {
     let Some(access) = kubernetes::access(config) else { return Ok((Identities::Stated, None)) };
-    let watches = ::watch::start(access).await?;
+    let watches = kube_watch::start(access).await?;
     let (questions, asked) = mpsc::channel(pods::QUEUED_QUESTIONS);
     let remembered = policy::tasks::remember(watches, cache, tracker);
     Ok((Identities::Kubernetes(questions), Some((remembered, asked))))

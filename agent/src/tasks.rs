@@ -22,7 +22,7 @@
 //!   policies, namespaces (1 source each) ──PolicyUpdate──► carry (1) ──► felix (acl)
 //!   follow_nodes (1) ──registrations──► desired   ──endpoints──► judge_peers (1) ◄──blocks (1 source)
 //!                                                                  └──those that count──► carry
-//!   API server ──► write_down, remembered (1 of each per kind) ──► the sources above, pods (1)
+//!   API server ──► remembered (1 per kind) ──► the sources above, pods (1)
 //!   pods (1) ──labels──► ipam, felix (acl); answers the ADDs that wait for their Pod
 //!   the kernel's log of denied packets (1 thread while somebody looks) ──► drop_log (1) ──► whoever looks
 //!  node

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use felix::acl::{Acl, AclBackend, AclConfig};
 use felix::policy::PolicyUpdate;
-use felix::{Felix, FelixConfig};
+use felix::routes::{Routes, RoutesConfig};
 use ipam::{Ipam, IpamConfig, Request};
 use kernel::acl::IptablesVariant;
 use kernel::fake::FakeKernel;
@@ -30,7 +30,7 @@ pub(crate) struct World {
     pub(crate) kernel: FakeKernel,
     pub(crate) filter: FakeAcl,
     pub(crate) ipam: Ipam,
-    pub(crate) felix: Felix,
+    pub(crate) felix: Routes,
     pub(crate) acl: Acl,
     /// With the journal.
     _folder: tempfile::TempDir,
@@ -53,7 +53,7 @@ impl World {
 
         let (kernel, filter) = (FakeKernel::new(), FakeAcl::new());
         let events = kernel.events().unwrap();
-        let felix = felix::start(FelixConfig::default(), Box::new(kernel.clone()), Box::new(events)).unwrap();
+        let felix = felix::routes::start(RoutesConfig::default(), Box::new(kernel.clone()), Box::new(events)).unwrap();
         felix.local_in_sync().await;
         let backend = AclBackend {
             sets: Box::new(filter.sets()),
@@ -62,7 +62,7 @@ impl World {
             events: Box::new(filter.events().unwrap()),
             host: Box::new(kernel.clone()),
         };
-        let acl = felix::start_acl(AclConfig::default(), backend).unwrap();
+        let acl = felix::acl::start(AclConfig::default(), backend).unwrap();
         acl.local_in_sync().await;
         acl.update(in_sync()).await;
         acl.readiness().wait_for(Vec::is_empty).await.unwrap();

@@ -1,27 +1,24 @@
-//! The one owner of this node's kernel routes.
+//! What this node's kernel does with packets: the one writer of its routes, the one writer of its filter, and the compiler
+//! that says what the filter should be.
 //!
 //! ```text
-//!   attach, detach (agent) ──────► pods   ┐
-//!   own blocks (ipam, by agent) ─► blocks ├─► desired ──► delta ──► kernel::change_routes
-//!   FibUpdate (bgp, by agent) ───► learned┘      ▲          ▲
-//!   NextHopWatch ──► next hops ── resolved ──────┘          └── kernel::routes, events
+//!   pods, own blocks, BGP's choices ──► routes ──────────────────────► the main routing table
+//!   policies, namespaces, endpoints ──► policy ──► acl ──────────────► IP sets, chains of iptables
+//!                                                      └─────────────► tracked connections
 //! ```
 //!
-//! What a route should be follows from what the sources say now, never from how it came to that. The kernel is read at the
-//! start and again whenever it may differ; only differences are written. A route without our protocol numbers is never
-//! touched, and what an earlier life has left of a source is deleted only once that source has said all it has.
+//! - [`routes`] makes the kernel's routes what its sources want: local pods, own blocks, what BGP has chosen.
+//! - [`policy`] is the compiler: it turns NetworkPolicies, labels and addresses into classes of rules and sets of addresses,
+//!   and changes of the one into changes of the other. It is pure.
+//! - [`acl`] makes the kernel's IP sets and chains what the compiler wants, and ends tracked connections that a policy
+//!   forbids now.
 //!
-//! `routes` decides and is pure; `owner` is the thread that reads and writes. felix knows neither bgp nor ipam: both
-//! reach it as values of `types`.
+//! Routes and filter each have an owner, a thread, and a handle through which the agent speaks to it; `tasks` starts them.
+//! felix knows neither bgp nor ipam, neither etcd nor Kubernetes: all of them reach it as values of `types`.
 
 pub mod acl;
-mod config;
-mod handle;
-mod owner;
 pub mod policy;
-mod routes;
+pub mod routes;
 mod tasks;
 
-pub use config::FelixConfig;
-pub use handle::{Felix, RouteError, RoutesView};
-pub use tasks::{StartError, start, start_acl};
+pub use tasks::StartError;

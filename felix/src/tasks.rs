@@ -1,13 +1,13 @@
 //! The threads of felix, and what goes in and out.
 //!
 //! ```text
-//!   Felix (handle, many) ──Command, bounded──► owner (1 thread): Box<dyn Kernel>, the table
-//!                        ──wake──────────────►   ▲ waits on
-//!   kernel ──────────────events──────────────────┘
-//!                                owner ──NextHopState, bounded──► bgp (by the agent)
-//!                                owner ──watch: Option<u32>─────► MTU of pods' interfaces
+//!   Routes (handle, many) ──Command, bounded──► felix-routes (1 thread): Box<dyn Kernel>, RouteTable
+//!                         ──wake──────────────►   ▲ waits on
+//!   kernel ───────────────events──────────────────┘
+//!                               felix-routes ──NextHopState, bounded──► bgp (by the agent)
+//!                               felix-routes ──watch: Option<u32>─────► MTU of pods' interfaces
 //!
-//!   Acl (handle, many) ───Command, bounded──► felix-acl (1 thread): Compiler, State, Box<dyn Sets>
+//!   Acl (handle, many) ────Command, bounded──► felix-acl (1 thread): Compiler, State, Box<dyn Sets>
 //!                      ───wake──────────────►   ▲ waits on            │ ▲
 //!   kernel ────────────rule events──────────────┘                     │ │ one task at a time, answer and wake
 //!                                felix-acl-tables (1): Box<dyn Tables> ◄┤ │
@@ -24,20 +24,19 @@ use std::time::Instant;
 
 use kernel::events::EventSource;
 use kernel::{Kernel, KernelError};
+use mailbox::Mailbox;
 use tokio::sync::{mpsc, watch};
 
 use crate::acl::{self, Acl, AclBackend, AclConfig};
-use crate::config::FelixConfig;
-use crate::handle::{Felix, WakeAtLast};
-use crate::owner::{Ends, Owner, ROUND};
+use crate::routes::{self, Routes, RoutesConfig};
 
 /// Commands that wait; senders wait behind them.
-const COMMANDS: usize = 256;
-const _: () = assert!(COMMANDS <= ROUND, "a round takes all that was sent before the wake");
-const _: () = assert!(COMMANDS <= acl::ROUND, "a round takes all that was sent before the wake");
+const COMMANDS_QUEUED: usize = 256;
+const _: () = assert!(COMMANDS_QUEUED <= routes::COMMANDS_PER_ROUND, "a round takes all that was sent before the wake");
+const _: () = assert!(COMMANDS_QUEUED <= acl::COMMANDS_PER_ROUND, "a round takes all that was sent before the wake");
 
 /// States of next hops that wait for bgp.
-const STATES: usize = 4_096;
+const NEXT_HOP_STATES_QUEUED: usize = 4_096;
 
 /// Why felix did not start.
 #[derive(Debug, thiserror::Error)]
@@ -50,19 +49,25 @@ pub enum StartError {
     Thread(#[source] io::Error),
 }
 
-/// Reads the kernel and starts the owner, which ends when the last handle is dropped and leaves the kernel as it is.
+/// Reads the kernel and starts the owner of its routes, which ends when the last handle is dropped and leaves the kernel as
+/// it is.
 ///
 /// `events` should leave out what `kernel` itself causes, and must have been subscribed before this call.
-pub fn start(config: FelixConfig, kernel: Box<dyn Kernel>, events: Box<dyn EventSource>) -> Result<Felix, StartError> {
-    let (commands, requests) = mpsc::channel(COMMANDS);
-    let (states, next_hops) = mpsc::channel(STATES);
+pub fn start_routes(
+    config: RoutesConfig,
+    kernel: Box<dyn Kernel>,
+    events: Box<dyn EventSource>,
+) -> Result<Routes, StartError> {
+    let (commands, requests) = mpsc::channel(COMMANDS_QUEUED);
+    let (states, next_hops) = mpsc::channel(NEXT_HOP_STATES_QUEUED);
     let (mtu, mtus) = watch::channel(None);
-    let waker = Arc::new(WakeAtLast(events.waker()));
-    let ends = Ends { kernel, events, commands: requests, states, mtu };
-    let mut owner = Owner::new(config, ends, Instant::now());
+    let waker = events.waker();
+    let ends = routes::Ends { kernel, events, commands: requests, states, mtu };
+    let mut owner = routes::Owner::new(config, ends, Instant::now());
     owner.read()?;
-    spawn("felix", move || owner.run())?;
-    Ok(Felix { commands, waker, mtu: mtus, next_hops: Arc::new(Mutex::new(Some(next_hops))) })
+    spawn("felix-routes", move || owner.run())?;
+    let handle = Mailbox::waking(commands, move || waker.wake());
+    Ok(Routes { owner: handle, mtu: mtus, next_hops: Arc::new(Mutex::new(Some(next_hops))) })
 }
 
 /// Reads what the kernel has of ours, makes sure that unknown addresses behind pods' interfaces are dropped, and starts the
@@ -70,7 +75,7 @@ pub fn start(config: FelixConfig, kernel: Box<dyn Kernel>, events: Box<dyn Event
 pub fn start_acl(config: AclConfig, backend: AclBackend) -> Result<Acl, StartError> {
     let mark = acl::MarkSpace::new(config.mark_mask);
     let AclBackend { sets, mut tables, connections, events, host } = backend;
-    let (commands, requests) = mpsc::channel(COMMANDS);
+    let (commands, requests) = mpsc::channel(COMMANDS_QUEUED);
     let (readiness, reasons) = watch::channel(Vec::new());
     let (tables_tasks, tables_given) = threads::sync_channel(1);
     let (tables_answers, tables_given_back) = threads::sync_channel(1);
@@ -96,7 +101,7 @@ pub fn start_acl(config: AclConfig, backend: AclBackend) -> Result<Acl, StartErr
     let track = move || acl::serve_connections(tracker, &connections_given, &connections_answers, &wake);
     spawn("felix-acl-conns", track)?;
     spawn("felix-acl", move || owner.run())?;
-    Ok(Acl { commands, waker: Arc::new(acl::WakeAtLast(waker)), readiness: reasons })
+    Ok(Acl { owner: Mailbox::waking(commands, move || waker.wake()), readiness: reasons })
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), StartError> {

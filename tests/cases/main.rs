@@ -6,7 +6,7 @@
 //! | what is tested | where | example |
 //! |---|---|---|
 //! | one module, without a socket, a kernel or a clock | `foo/tests.rs` beside it, as `#[cfg(test)] mod tests;` at the end of `foo.rs` or `foo/mod.rs` | `ctl/src/cmd/resources/tests.rs` |
-//! | one crate from outside, with a server, a kernel or generated input | `tests/it/` of the crate; `main.rs` names the files | `watch/tests/it/following.rs` |
+//! | one crate from outside, with a server, a kernel or generated input | `tests/it/` of the crate; `main.rs` names the files | `kube-watch/tests/it/following.rs` |
 //! | what is compiled and rendered, against what the specification means | `tests/oracle/tests/` | `tests/oracle/tests/comparison/rendered.rs` |
 //! | one node's agent, with an etcd and a second node on the same wire ([`pair`]) | `tests/cases/`, in the file of the subject below | `tests/cases/full_disk.rs` |
 //! | routes and sessions between several nodes and a router ([`tests::mesh`]) | `tests/cases/`, likewise | `tests/cases/network.rs` |

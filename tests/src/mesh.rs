@@ -1,5 +1,7 @@
 //! The mesh topology, and what its nodes and its router say of each other.
 
+#![expect(clippy::indexing_slicing, reason = "an index into a JSON value gives null where there is nothing")]
+
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::net::IpAddr;
@@ -59,19 +61,19 @@ pub fn status(node: &Node) -> Result<Value, Box<dyn Error>> {
 
 /// The session with this address in what [`status`] says.
 pub fn peer<'a>(status: &'a Value, address: &str) -> Option<&'a Value> {
-    status["peers"].as_array()?.iter().find(|peer| peer["address"] == address)
+    status.get("peers")?.as_array()?.iter().find(|peer| peer["address"] == address)
 }
 
 /// The number of a node's sessions, if every one of them is established.
 pub fn all_established(node: &Node) -> Option<usize> {
     let status = status(node).ok()?;
-    let peers = status["peers"].as_array()?;
+    let peers = status.get("peers")?.as_array()?;
     peers.iter().all(|peer| peer["state"] == "established").then_some(peers.len())
 }
 
 /// Whether all of a node's sessions have been established for this long.
 fn settled(node: &Node, seconds: u64) -> bool {
-    let peers = status(node).ok().and_then(|mut status| status["peers"].as_array_mut().map(std::mem::take));
+    let peers = status(node).ok().and_then(|mut status| status.get_mut("peers")?.as_array_mut().map(std::mem::take));
     let since = |peer: &Value| peer["sinceSecs"].as_u64().filter(|_| peer["state"] == "established");
     peers.is_some_and(|peers| !peers.is_empty() && peers.iter().all(|peer| since(peer) >= Some(seconds)))
 }
@@ -130,7 +132,7 @@ pub fn routes(node: &Node) -> Vec<Value> {
 /// The blocks that a node announces, of one family.
 pub fn own_blocks(node: &Node, family: Family) -> BTreeSet<String> {
     let own = routes(node).into_iter().filter(|route| route["own"] == true);
-    let blocks = own.filter_map(|route| route["prefix"].as_str().map(str::to_owned));
+    let blocks = own.filter_map(|route| route.get("prefix")?.as_str().map(str::to_owned));
     blocks.filter(|block| block.contains(':') == (family == Family::Ipv6)).collect()
 }
 
@@ -138,7 +140,8 @@ pub fn own_blocks(node: &Node, family: Family) -> BTreeSet<String> {
 /// do not count.
 pub fn paths(node: &Node, block: &str) -> BTreeSet<(String, String)> {
     let route = routes(node).into_iter().find(|route| route["prefix"] == block).unwrap_or_default();
-    let fresh = route["paths"].as_array().into_iter().flatten().filter(|path| path["stale"] == false);
+    let paths = route.get("paths").and_then(Value::as_array).into_iter().flatten();
+    let fresh = paths.filter(|path| path["stale"] == false);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     fresh.map(|path| (text(&path["peer"]), text(&path["nextHop"]))).collect()
 }
@@ -148,7 +151,7 @@ pub fn paths_of_router(router: &Node, family: Family, block: &str) -> BTreeSet<(
     let keyword = if family == Family::Ipv4 { "ipv4" } else { "ipv6" };
     let said = router.frr().vtysh(&format!("show bgp {keyword} unicast {block} json")).unwrap_or_default();
     let route: Value = serde_json::from_str(&said).unwrap_or_default();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let paths = route["paths"].as_array().into_iter().flatten();
-    paths.map(|path| (text(&path["peer"]["peerId"]), text(&path["nexthops"][0]["ip"]))).collect()
+    let text = |path: &Value, at: &str| path.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let paths = route.get("paths").and_then(Value::as_array).into_iter().flatten();
+    paths.map(|path| (text(path, "/peer/peerId"), text(path, "/nexthops/0/ip"))).collect()
 }

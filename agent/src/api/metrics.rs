@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-use felix::RoutesView;
 use felix::acl::{AclView, Histogram};
+use felix::routes::RoutesView;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};

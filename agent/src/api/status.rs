@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bgp::Bgp;
-use felix::Felix;
 use felix::acl::Acl;
+use felix::routes::Routes;
 use ipam::{Ipam, Stray};
 use store::{Store, keys};
 use tokio::sync::watch;
@@ -37,7 +37,7 @@ pub(crate) struct Status {
     /// Published endpoints that do not count.
     pub(crate) refused_endpoints: watch::Receiver<usize>,
     /// How the watches of the API server fare, where there is one.
-    pub(crate) kubernetes: Option<watch::Receiver<::watch::Status>>,
+    pub(crate) kubernetes: Option<watch::Receiver<kube_watch::Status>>,
     /// Addresses of Services.
     pub(crate) services: ServiceView,
     /// Whether what this node originates is kept from its peers.
@@ -52,7 +52,7 @@ pub(crate) struct Owners {
     /// Addresses and endpoints.
     pub(crate) ipam: Ipam,
     /// Kernel routes.
-    pub(crate) felix: Felix,
+    pub(crate) felix: Routes,
     /// Policy.
     pub(crate) acl: Acl,
     /// Sessions and tables.

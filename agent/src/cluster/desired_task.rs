@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp::{Bgp, ImportPolicy, PeerConfig};
-use felix::Felix;
 use felix::acl::{Acl, NatPool};
+use felix::routes::Routes;
 use kernel::{Kernel as _, Linux};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -36,7 +36,7 @@ pub(crate) struct DesiredTask {
     /// Sessions and import policy.
     pub(crate) bgp: Bgp,
     /// Routes: their source address is this node's.
-    pub(crate) felix: Felix,
+    pub(crate) felix: Routes,
     /// Policy: it knows nodes and pools.
     pub(crate) acl: Acl,
     /// What others are told of the cluster.

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use ::watch::{Status, WatchError, WatchStatus};
+use kube_watch::{Status, WatchError, WatchStatus};
 use types::backoff::Backoff;
 use types::{NodeName, Update};
 

@@ -1,28 +1,28 @@
 //! What BGP and the owner of the kernel's routes say to each other; they do not know each other.
 
 use bgp::Bgp;
-use felix::Felix;
+use felix::routes::Routes;
 use tokio::sync::mpsc;
 
 /// How many states of next hops are handed over at most at a time.
 const STATES_PER_ROUND: usize = 1_024;
 
 /// Carries the routes that BGP has chosen to the kernel's, batch by batch.
-pub(crate) async fn carry_routes(mut batches: mpsc::Receiver<Vec<types::FibUpdate>>, felix: Felix) {
+pub(crate) async fn carry_routes(mut batches: mpsc::Receiver<Vec<types::FibUpdate>>, felix: Routes) {
     while let Some(batch) = batches.recv().await {
         felix.fib(batch).await;
     }
 }
 
 /// Carries the next hops that BGP wants to be followed, to whoever follows them.
-pub(crate) async fn carry_watches(mut batches: mpsc::Receiver<Vec<types::NextHopWatch>>, felix: Felix) {
+pub(crate) async fn carry_watches(mut batches: mpsc::Receiver<Vec<types::NextHopWatch>>, felix: Routes) {
     while let Some(batch) = batches.recv().await {
         felix.watch(batch).await;
     }
 }
 
 /// Carries the states of followed next hops to BGP.
-pub(crate) async fn carry_next_hops(felix: Felix, bgp: Bgp) {
+pub(crate) async fn carry_next_hops(felix: Routes, bgp: Bgp) {
     let Some(mut states) = felix.next_hops() else { return };
     let mut batch = Vec::new();
     while states.recv_many(&mut batch, STATES_PER_ROUND).await > 0 {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bgp::Bgp;
-use felix::Felix;
+use felix::routes::Routes;
 use tokio::sync::watch;
 
 use types::Prefix;
@@ -25,7 +25,7 @@ pub(crate) struct Origination {
 
 impl Origination {
     /// Own blocks: unreachable routes and originated prefixes. Services: originated prefixes.
-    pub(crate) async fn follow(mut self, felix: Felix, bgp: Bgp, readiness: Readiness) {
+    pub(crate) async fn follow(mut self, felix: Routes, bgp: Bgp, readiness: Readiness) {
         loop {
             let own = self.blocks.borrow_and_update().as_ref().clone();
             let hidden = self.unexported.borrow_and_update().clone();

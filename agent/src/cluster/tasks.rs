@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bgp::Outputs;
-use felix::Felix;
+use felix::routes::Routes;
 use kernel::Linux;
 use kernel::events::Events;
 use store::{Session, Store, keys};
@@ -85,14 +85,14 @@ impl ClusterTasks {
 }
 
 /// The owner of the kernel's routes on a thread of its own, with a netlink socket and a subscription of its own.
-pub(crate) fn routes(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<Felix> {
-    let felix = felix::FelixConfig {
+pub(crate) fn routes(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<Routes> {
+    let felix = felix::routes::RoutesConfig {
         local_protocol: config.kernel.local_protocol,
         bgp_protocol: config.kernel.bgp_protocol,
         node_addresses: addresses.to_vec(),
-        ..felix::FelixConfig::default()
+        ..felix::routes::RoutesConfig::default()
     };
     let mut kernel = Linux::open()?;
     let events = Events::subscribe()?.except(kernel.port()?);
-    Ok(felix::start(felix, Box::new(kernel), Box::new(events))?)
+    Ok(felix::routes::start(felix, Box::new(kernel), Box::new(events))?)
 }

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use felix::Felix;
 use felix::acl::Acl;
+use felix::routes::Routes;
 use ipam::Ipam;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
@@ -20,7 +20,7 @@ pub(crate) struct Attachments {
     /// Addresses and endpoints.
     pub(crate) ipam: Ipam,
     /// Routes.
-    pub(crate) felix: Felix,
+    pub(crate) felix: Routes,
     /// Policy.
     pub(crate) acl: Acl,
     /// Who the pods are.

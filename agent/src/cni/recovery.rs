@@ -3,8 +3,8 @@
 
 use ::cni::tombstone;
 use anyhow::Context as _;
-use felix::Felix;
 use felix::acl::Acl;
+use felix::routes::Routes;
 use ipam::Ipam;
 use kernel::Kernel;
 use tracing::{info, warn};
@@ -19,7 +19,7 @@ pub(crate) async fn recover(
     config: &Config,
     kernel: &mut dyn Kernel,
     ipam: &Ipam,
-    felix: &Felix,
+    felix: &Routes,
     acl: &Acl,
 ) -> anyhow::Result<()> {
     let group = config.kernel.link_group;

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ::watch::{Node, WatchConfig, WatchError};
 use anyhow::Context as _;
+use kube_watch::{Node, WatchConfig, WatchError};
 use store::{Journal, JournalWrite, RowKind};
 use tracing::{info, warn};
 
@@ -61,7 +61,7 @@ pub(crate) async fn remember(addresses: &[IpAddr], journal: &Journal) -> anyhow:
 async fn ask(access: WatchConfig) -> anyhow::Result<Vec<IpAddr>> {
     let mut backoff = Backoff::new(ASK_DELAYS.0, ASK_DELAYS.1, u64::from(std::process::id()));
     loop {
-        match ::watch::node(access.clone()).await {
+        match kube_watch::node(access.clone()).await {
             Ok(Some(Node { addresses, .. })) if !addresses.is_empty() => return Ok(addresses),
             Ok(Some(_)) => info!(node = %access.node_name, "this node's Node object has no InternalIP yet"),
             Ok(None) => info!(node = %access.node_name, "there is no Node object of this node's name yet"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::watch::{Node, WatchConfig};
+use kube_watch::{Node, WatchConfig};
 use tokio::sync::{mpsc, watch};
 
 use types::Update;
@@ -13,7 +13,7 @@ use types::update::Mirror;
 #[derive(Debug, Clone)]
 pub(crate) struct ApiServer {
     /// Begins watches and makes writers.
-    pub(crate) tasks: Arc<::watch::Tasks>,
+    pub(crate) tasks: Arc<kube_watch::Tasks>,
     /// This node's Node object, an empty one where there is none; nothing before that is known.
     pub(crate) node: watch::Receiver<Option<Node>>,
 }

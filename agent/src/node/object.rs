@@ -4,7 +4,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use ::watch::{Node, Writer};
+use kube_watch::{Node, Writer};
 use tracing::warn;
 
 use types::{ClusterId, NodeName, Registration};
@@ -73,7 +73,7 @@ pub(crate) enum Network {
 
 impl Write {
     /// Writes it.
-    pub(crate) async fn carry_out(&self, writer: &mut Writer, node: &NodeName) -> Result<(), ::watch::WriteError> {
+    pub(crate) async fn carry_out(&self, writer: &mut Writer, node: &NodeName) -> Result<(), kube_watch::WriteError> {
         match self {
             Self::NetworkUnavailable(is, why) => writer.put_network_unavailable(node.as_str(), *is, why).await,
             Self::RemoveTaint => writer.remove_taint(node.as_str(), STARTUP_TAINT).await,

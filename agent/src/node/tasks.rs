@@ -1,6 +1,6 @@
 //! The tasks of this room, as the diagram in `crate::tasks` shows them.
 
-use felix::Felix;
+use felix::routes::Routes;
 use kernel::Kernel;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -38,7 +38,7 @@ impl NodeTasks {
 /// smallest of the interfaces that are up.
 pub(crate) fn mtu(
     config: &Config,
-    felix: &Felix,
+    felix: &Routes,
     kernel: &mut dyn Kernel,
     tracker: &TaskTracker,
 ) -> watch::Receiver<u32> {

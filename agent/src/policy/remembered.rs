@@ -31,7 +31,7 @@ pub(crate) struct Remembered {
     /// This node's pods.
     pub(crate) pods: mpsc::Receiver<Update<NamespacedName, Pod>>,
     /// How the watches fare.
-    pub(crate) status: watch::Receiver<::watch::Status>,
+    pub(crate) status: watch::Receiver<kube_watch::Status>,
     /// What is asked of the API server beside these, and not remembered.
     pub(crate) api: ApiServer,
 }
@@ -49,8 +49,15 @@ impl CacheForm for Policies {
     }
 
     fn entry(id: &PolicyId, key: Key, spec: &Value) -> Entry {
-        let metadata = json!({ "namespace": id.namespace, "name": id.name });
-        entry(key, &document(Kind::NetworkPolicy, &metadata, Some(spec)))
+        entry(
+            key,
+            &json!({
+                "apiVersion": Kind::NetworkPolicy.api_version(),
+                "kind": Kind::NetworkPolicy.as_str(),
+                "metadata": { "namespace": id.namespace, "name": id.name },
+                "spec": spec,
+            }),
+        )
     }
 
     /// One that cannot be read governs its namespace and allows nothing, as one without a `spec` does: left out, it would
@@ -76,8 +83,14 @@ impl CacheForm for Namespaces {
     }
 
     fn entry(name: &String, key: Key, labels: &Labels) -> Entry {
-        let metadata = json!({ "name": name, "labels": labels });
-        entry(key, &document(Kind::Namespace, &metadata, None))
+        entry(
+            key,
+            &json!({
+                "apiVersion": Kind::Namespace.api_version(),
+                "kind": Kind::Namespace.as_str(),
+                "metadata": { "name": name, "labels": labels },
+            }),
+        )
     }
 
     fn object(entry: Entry) -> Option<(String, Labels)> {
@@ -106,14 +119,6 @@ impl CacheForm for Pods {
         let (namespace, name) = entry.key.as_str().strip_prefix(keys::pods().as_str())?.split_once('/')?;
         Some((NamespacedName::new(namespace, name), decode(&entry)?))
     }
-}
-
-fn document(kind: Kind, metadata: &Value, spec: Option<&Value>) -> Value {
-    let mut document = json!({ "apiVersion": kind.api_version(), "kind": kind.as_str(), "metadata": metadata });
-    if let Some(spec) = spec {
-        document["spec"] = spec.clone();
-    }
-    document
 }
 
 fn entry(key: Key, value: &impl serde::Serialize) -> Entry {

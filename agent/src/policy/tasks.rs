@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use ::watch::Watches;
 use felix::acl::{Acl, AclBackend, AclConfig};
 use felix::policy::PolicyUpdate;
 use ipam::Ipam;
 use kernel::Linux;
 use kernel::acl::{ConnectionTable, Iptables, LinuxSets, NftEvents};
+use kube_watch::Watches;
 use store::{Cache, CacheForm, Key, Store, keys};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
@@ -149,5 +149,5 @@ pub(crate) fn acl(config: &Config) -> anyhow::Result<Acl> {
         events: Box::new(events),
         host: Box::new(Linux::open()?),
     };
-    Ok(felix::start_acl(acl, backend)?)
+    Ok(felix::acl::start(acl, backend)?)
 }

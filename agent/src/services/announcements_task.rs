@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ::watch::Node;
 use felix::acl::Acl;
+use kube_watch::Node;
 use store::{Cache, Entry, Version, keys};
 use tokio::sync::{mpsc, watch};
 use tracing::warn;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ::watch::{WriteError, Writer};
+use kube_watch::{WriteError, Writer};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};

@@ -58,7 +58,7 @@ pub struct NatPool {
     pub outgoing: bool,
 }
 
-/// The bits of the mark that carry a slot's number. With b bits there are 2^b - 2 contents of classes at a time.
+/// The bits of the mark that carry a version's number. With b bits there are 2^b - 2 versions of classes at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MarkSpace {
     mask: u32,
@@ -93,20 +93,20 @@ impl MarkSpace {
         (1_u16 << self.bits) - 1
     }
 
-    /// The mark of a slot.
-    pub(crate) const fn mark(self, slot: u16) -> u32 {
-        ((slot as u32) << self.shift) & self.mask
+    /// The mark that carries a number.
+    pub(crate) const fn mark(self, number: u16) -> u32 {
+        ((number as u32) << self.shift) & self.mask
     }
 
-    /// The slot of a mark.
+    /// The number that a mark carries.
     #[expect(clippy::cast_possible_truncation, reason = "the mask has at most 14 bits")]
-    pub(crate) const fn slot(self, mark: u32) -> u16 {
+    pub(crate) const fn number(self, mark: u32) -> u16 {
         ((mark & self.mask) >> self.shift) as u16
     }
 
-    /// The branch of the dispatch tree that a slot is on: the upper half of its bits.
-    pub(crate) const fn branch(self, slot: u16) -> u16 {
-        slot >> self.low_bits()
+    /// The branch of the dispatch tree that a number is on: the upper half of its bits.
+    pub(crate) const fn branch(self, number: u16) -> u16 {
+        number >> self.low_bits()
     }
 
     /// The mark of a branch, and the bits to compare.

@@ -21,7 +21,7 @@ pub(crate) struct FixedSets {
     locals: BTreeMap<SetRef, BTreeSet<SetElement>>,
     /// What they hold; a set that is not listed is not there.
     kernel: BTreeMap<SetRef, BTreeSet<SetElement>>,
-    /// Those that are to be looked at.
+    /// Sets that are to be compared with what they should hold.
     dirty: BTreeSet<SetRef>,
 }
 
@@ -38,12 +38,12 @@ impl FixedSets {
     }
 
     /// What the set holds is not certain: all of it is put again.
-    pub(crate) fn doubt(&mut self, set: SetRef) {
+    pub(crate) fn put_again(&mut self, set: SetRef) {
         self.kernel.remove(&set);
         self.dirty.insert(set);
     }
 
-    /// All pools.
+    /// These are all pools.
     pub(crate) fn want_pools(&mut self, pools: &[NatPool], families: &BTreeSet<Family>) {
         let mut wanted = BTreeMap::new();
         for family in families {
@@ -65,7 +65,7 @@ impl FixedSets {
         }
     }
 
-    /// It is nobody's.
+    /// The address is no local endpoint's any more.
     pub(crate) fn local_left(&mut self, address: IpAddr) {
         let family = Family::of(address);
         for set in SetRef::base(family) {
@@ -106,7 +106,7 @@ impl FixedSets {
         steps
     }
 
-    /// Everything is to be looked at.
+    /// All sets are to be compared with what they should hold.
     pub(crate) fn look_at_all(&mut self) {
         self.dirty.extend(self.kernel.keys());
     }

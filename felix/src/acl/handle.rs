@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use kernel::KernelError;
-use kernel::events::Waker;
-use tokio::sync::{mpsc, oneshot, watch};
+use mailbox::{Ended, Mailbox};
+use tokio::sync::{oneshot, watch};
 use types::policy::{EffectivePolicy, Explanation, Flow};
 use types::{EndpointId, NodeName, Prefix};
 
@@ -17,22 +16,10 @@ use crate::policy::{CompileError, EndpointFacts, PolicyUpdate};
 /// The filter, as its callers see it. Clones speak to the same owner.
 #[derive(Debug, Clone)]
 pub struct Acl {
-    /// Dropped before `waker`, so that the owner then sees that nobody is left.
-    pub(crate) commands: mpsc::Sender<Command>,
-    /// The owner waits on the kernel's events; this makes it look at its commands.
-    pub(crate) waker: Arc<WakeAtLast>,
+    /// To the owner, which waits on events of rules: each command wakes it.
+    pub(crate) owner: Mailbox<Command>,
     /// Why the node should not be given pods.
     pub(crate) readiness: watch::Receiver<Vec<String>>,
-}
-
-/// A waker that is used once more when the last handle goes.
-#[derive(Debug)]
-pub(crate) struct WakeAtLast(pub(crate) Waker);
-
-impl Drop for WakeAtLast {
-    fn drop(&mut self) {
-        self.0.wake();
-    }
 }
 
 /// Why an endpoint's policies are not in force.
@@ -50,6 +37,12 @@ pub enum AclError {
     /// The owner has ended, as the agent is ending.
     #[error("the filter has ended")]
     Ended,
+}
+
+impl From<Ended> for AclError {
+    fn from(_: Ended) -> Self {
+        Self::Ended
+    }
 }
 
 type Reply = oneshot::Sender<Result<(), AclError>>;
@@ -88,23 +81,24 @@ impl Acl {
     /// An endpoint that is told before [`Acl::local_in_sync`] is one of an earlier life: the kernel keeps what it has of
     /// it, and the answer comes at once.
     pub async fn attach(&self, id: EndpointId, facts: EndpointFacts) -> Result<(), AclError> {
-        self.ask(|reply| Command::Attach { id, facts, reply }).await.ok_or(AclError::Ended)?
+        self.owner.ask(|reply| Command::Attach { id, facts, reply }).await?
     }
 
     /// The endpoint's labels, ports or addresses are these now. Returns as [`Acl::attach`] does; until then its earlier
     /// policies hold. One that is not attached (any more) stays so, and is success.
     pub async fn relabel(&self, id: EndpointId, facts: EndpointFacts) -> Result<(), AclError> {
-        self.ask(|reply| Command::Relabel { id, facts, reply }).await.ok_or(AclError::Ended)?
+        self.owner.ask(|reply| Command::Relabel { id, facts, reply }).await?
     }
 
     /// Takes the endpoint out of its class and out of all sets; returns when that is done. One that is unknown is success.
     /// The tracked connections of its addresses are deleted as [`Acl::forget`] says.
     pub async fn detach(&self, id: EndpointId) -> Result<(), AclError> {
-        self.ask(|reply| Command::Detach { id, reply }).await.ok_or(AclError::Ended)?
+        self.owner.ask(|reply| Command::Detach { id, reply }).await?
     }
 
-    /// Deletes the tracked connections of addresses that are nobody's now. Returns at once: it takes a walk through the whole
-    /// table, so some are collected first; the attachment of an endpoint with such an address waits until that is done.
+    /// Deletes the tracked connections of addresses that are nobody's now. Returns at once: it takes a walk through the
+    /// whole table, so some are collected first; the attachment of an endpoint with such an address waits until that is
+    /// done.
     pub async fn forget(&self, addresses: BTreeSet<IpAddr>) {
         self.tell(Command::Forget(addresses)).await;
     }
@@ -144,22 +138,22 @@ impl Acl {
 
     /// The verdict on a flow and what gave it; nothing when the filter has ended.
     pub async fn explain(&self, flow: Flow) -> Option<Explanation> {
-        self.ask(|reply| Command::Explain(flow, reply)).await
+        self.owner.ask(|reply| Command::Explain(flow, reply)).await.ok()
     }
 
     /// The same, and where it may matter at which node the connection comes in, what follows there.
     pub async fn explain_entries(&self, flow: Flow) -> Option<Explanation> {
-        self.ask(|reply| Command::ExplainEntries(flow, reply)).await
+        self.owner.ask(|reply| Command::ExplainEntries(flow, reply)).await.ok()
     }
 
     /// What governs a local endpoint; nothing for an unknown one.
     pub async fn show(&self, id: EndpointId) -> Option<EffectivePolicy> {
-        self.ask(|reply| Command::Show(id, reply)).await.flatten()
+        self.owner.ask(|reply| Command::Show(id, reply)).await.ok().flatten()
     }
 
     /// What there is once everything told so far has been taken up; nothing when the filter has ended.
     pub async fn view(&self) -> Option<AclView> {
-        self.ask(Command::View).await
+        self.owner.ask(Command::View).await.ok()
     }
 
     /// Reasons for which this node should not be given pods, in words; none: it is ready.
@@ -169,14 +163,6 @@ impl Acl {
 
     async fn tell(&self, command: Command) {
         // The owner ends only with the agent; the kernel keeps what it has.
-        if self.commands.send(command).await.is_ok() {
-            self.waker.0.wake();
-        }
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(command(reply)).await;
-        answer.await.ok()
+        let _ = self.owner.tell(command).await;
     }
 }

@@ -33,45 +33,45 @@ pub(crate) const SERVICES: &str = "manx-services";
 /// From the hook of nat POSTROUTING.
 pub(crate) const NAT: &str = "manx-nat";
 
-/// A chain of a slot: the one of a direction, or a part of it that rules of an earlier part lead to.
+/// A chain of a version of a class: the one of a direction, or a part of it that rules of an earlier part lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct SlotChain {
+pub(crate) struct ClassChain {
     /// Whose traffic it judges.
     pub(crate) direction: Direction,
     /// The index of the class's rule that it begins with; zero for the whole.
     pub(crate) part: usize,
 }
 
-impl SlotChain {
+impl ClassChain {
     /// The chain that dispatch leads to.
     pub(crate) const fn whole(direction: Direction) -> Self {
         Self { direction, part: 0 }
     }
 
-    /// Its name in a slot. `slot` is a number, or what stands for one that is not known yet.
-    pub(crate) fn name(self, slot: impl fmt::Display) -> String {
+    /// Its name under a mark number, or under what stands for one that is not known yet.
+    pub(crate) fn name(self, number: impl fmt::Display) -> String {
         let letter = match self.direction {
             Direction::Ingress => 'i',
             Direction::Egress => 'e',
         };
         match self.part {
-            0 => format!("{PREFIX}{letter}-{slot}"),
-            part => format!("{PREFIX}{letter}-{slot}-{part}"),
+            0 => format!("{PREFIX}{letter}-{number}"),
+            part => format!("{PREFIX}{letter}-{number}-{part}"),
         }
     }
 
-    /// The chain of a name, and its slot.
+    /// The chain of a name, and its mark number.
     pub(crate) fn parse(name: &str) -> Option<(Self, u16)> {
         let (direction, rest) = match name.strip_prefix(PREFIX)?.split_once('-')? {
             ("i", rest) => (Direction::Ingress, rest),
             ("e", rest) => (Direction::Egress, rest),
             _ => return None,
         };
-        let (slot, part) = match rest.split_once('-') {
+        let (number, part) = match rest.split_once('-') {
             None => (rest, 0),
-            Some((slot, part)) => (slot, part.parse().ok().filter(|part| *part > 0)?),
+            Some((number, part)) => (number, part.parse().ok().filter(|part| *part > 0)?),
         };
-        Some((Self { direction, part }, slot.parse().ok()?))
+        Some((Self { direction, part }, number.parse().ok()?))
     }
 }
 
@@ -83,8 +83,8 @@ pub(crate) fn branch_chain(root: &str, branch: u16) -> String {
 /// A set of ours in one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum SetRef {
-    /// Which slot each local address is in.
-    Slots(Family),
+    /// Which mark number each local address is mapped to.
+    Marks(Family),
     /// The interface that each local address is behind.
     Homes(Family),
     /// Local addresses, with how many packets to or from each a policy dropped.
@@ -101,7 +101,7 @@ impl SetRef {
     /// Those that the first rules speak of.
     pub(crate) const fn base(family: Family) -> [Self; 4] {
         [
-            Self::Slots(family),
+            Self::Marks(family),
             Self::Homes(family),
             Self::Drops(Direction::Ingress, family),
             Self::Drops(Direction::Egress, family),
@@ -111,7 +111,7 @@ impl SetRef {
     /// The family of its members.
     pub(crate) const fn family(self) -> Family {
         match self {
-            Self::Slots(family)
+            Self::Marks(family)
             | Self::Homes(family)
             | Self::Drops(_, family)
             | Self::Pools(family)
@@ -163,7 +163,7 @@ impl fmt::Display for SetRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digit = digit(self.family());
         match self {
-            Self::Slots(_) => write!(f, "{PREFIX}c{digit}"),
+            Self::Marks(_) => write!(f, "{PREFIX}c{digit}"),
             Self::Homes(_) => write!(f, "{PREFIX}homes{digit}"),
             Self::Drops(Direction::Ingress, _) => write!(f, "{PREFIX}drops-in{digit}"),
             Self::Drops(Direction::Egress, _) => write!(f, "{PREFIX}drops-out{digit}"),
@@ -188,40 +188,4 @@ const fn digit(family: Family) -> char {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_fit_the_kernels_limits_and_are_read_back() {
-        let class = ClassId::new(u16::MAX).unwrap();
-        let program = [
-            SetId::Narrow(class, Direction::Ingress),
-            SetId::Narrow(class, Direction::Egress),
-            SetId::Selector(u64::MAX),
-            SetId::SelectorPort(7),
-            SetId::Block(0),
-        ];
-        for family in Family::ALL {
-            let fixed = SetRef::base(family).into_iter().chain([SetRef::Pools(family), SetRef::Masquerade(family)]);
-            for set in fixed.chain(program.map(|set| SetRef::Program(set, family))) {
-                let name = set.to_string();
-                assert!(name.len() < 31, "room for the mark of a larger copy: {name}");
-                assert_eq!(SetRef::parse(&name), Some(set), "{name}");
-                assert_eq!(set.kernel_name().as_str(), name);
-                assert_eq!(SetRef::parse(set.larger_name().as_str()), None);
-            }
-        }
-        for direction in Direction::ALL {
-            for part in [0, 7, 9_999_999] {
-                let chain = SlotChain { direction, part };
-                let name = chain.name(u16::MAX);
-                assert!(name.len() <= 28, "{name}");
-                assert_eq!(SlotChain::parse(&name), Some((chain, u16::MAX)));
-            }
-        }
-        assert!(branch_chain(FROM, 0x7f).len() <= 28);
-        for foreign in ["KUBE-FORWARD", "manx-from-3", "manx-i-", "manx-i-x", "manx-i-3-0", "cali-i-3"] {
-            assert_eq!(SlotChain::parse(foreign), None, "{foreign}");
-        }
-    }
-}
+mod tests;

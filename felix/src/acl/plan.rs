@@ -6,12 +6,12 @@
 use std::fmt::Write;
 
 use super::names::PREFIX;
-use super::render::{Hook, Place, Table, TableName};
+use super::render::{Hook, Place, TableName, WantedTable};
 use super::rule::Rule;
 use super::saved::{ForeignChain, OurRule, SavedChain, SavedTable};
 
 /// The text that makes the table what is wanted; none if it is. One transaction: in force as a whole or not at all.
-pub(crate) fn restore_text(name: TableName, saved: &SavedTable, wanted: &Table) -> Option<String> {
+pub(crate) fn restore_text(name: TableName, saved: &SavedTable, wanted: &WantedTable) -> Option<String> {
     let mut text = Text::default();
     for (chain, rules) in &wanted.chains {
         match saved.chains.get(chain) {
@@ -49,7 +49,7 @@ pub(crate) fn restore_text(name: TableName, saved: &SavedTable, wanted: &Table) 
 }
 
 /// The table once that text is in force.
-pub(crate) fn after(saved: &SavedTable, wanted: &Table) -> SavedTable {
+pub(crate) fn after(saved: &SavedTable, wanted: &WantedTable) -> SavedTable {
     let chains = wanted.chains.iter().map(|(name, rules)| {
         let rules = rules.iter().map(|rule| Some(rule.hash)).collect();
         (name.clone(), SavedChain { rules, ..SavedChain::default() })

@@ -1,8 +1,10 @@
 //! One rule as iptables takes it, stamped with a hash by which it is known again.
 
 use std::fmt;
+use std::hash::Hasher;
 use std::sync::Arc;
 
+use fnv::FnvHasher;
 use kernel::ours::ACL_COMMENT as COMMENT;
 
 use crate::policy::program::{ClassId, ClassKey};
@@ -10,14 +12,14 @@ use crate::policy::program::{ClassId, ClassKey};
 /// A rule: matches and target, with the comment that holds its stamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rule {
-    /// What it is.
+    /// By which it is known again.
     pub(crate) hash: u64,
     /// What stands behind `-A CHAIN`.
     pub(crate) spec: String,
 }
 
-/// Stands for the slot's number in a rule that leads to another chain of its slot.
-pub(crate) const SLOT: &str = "@";
+/// Stands for the mark number in a rule that leads to another chain of the same version.
+pub(crate) const NUMBER: &str = "@";
 
 /// Rules of a chain, in order.
 pub(crate) type Rules = Arc<[Rule]>;
@@ -33,9 +35,9 @@ impl Rule {
         Self::stamped(matches, target, Some((class, key)))
     }
 
-    /// The same rule with the slot's number where [`SLOT`] stands; the hash does not depend on it.
-    pub(crate) fn in_slot(&self, slot: u16) -> Self {
-        Self { hash: self.hash, spec: self.spec.replace(SLOT, &slot.to_string()) }
+    /// The same rule with the mark number where [`NUMBER`] stands; the hash does not depend on it.
+    pub(crate) fn with_number(&self, number: u16) -> Self {
+        Self { hash: self.hash, spec: self.spec.replace(NUMBER, &number.to_string()) }
     }
 
     fn stamped(matches: &str, target: &str, class: Option<(ClassId, ClassKey)>) -> Self {
@@ -83,44 +85,16 @@ impl fmt::Display for Stamp {
     }
 }
 
-/// FNV-1a, 64 bits: the same in every life and version, which std's hashers do not promise.
+/// FNV-1a, 64 bits: the same in every life and version, which std's hashers do not promise. The texts are apart by an octet
+/// that no text has.
 fn hash<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325;
+    let mut hasher = FnvHasher::default();
     for text in texts {
-        for octet in text.bytes().chain([0xff]) {
-            hash = (hash ^ u64::from(octet)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
+        hasher.write(text.as_bytes());
+        hasher.write(&[0xff]);
     }
-    hash
+    hasher.finish()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stamp_is_read_back_and_foreign_comments_are_not() {
-        let class = (ClassId::new(12).unwrap(), ClassKey(0xabc));
-        for class in [None, Some(class)] {
-            let stamp = Stamp { hash: 0x1234, class };
-            assert_eq!(Stamp::parse(&stamp.to_string()), Some(stamp));
-        }
-        for foreign in ["cali:abc", "manx", "manx:", "manx:zz", "manx:1:2", "manx:1:0:3", "manx:1:2:3:4"] {
-            assert_eq!(Stamp::parse(foreign), None, "{foreign}");
-        }
-    }
-
-    #[test]
-    fn rules_that_differ_have_different_hashes() {
-        let rules = [
-            Rule::new("-p tcp", "-j DROP"),
-            Rule::new("-p tcp", "-j RETURN"),
-            Rule::new("", "-p tcp -j DROP"),
-            Rule::of_class("-p tcp", "-j DROP", ClassId::OPEN, ClassKey(1)),
-        ];
-        let mut hashes: Vec<_> = rules.iter().map(|rule| rule.hash).collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        assert_eq!(hashes.len(), rules.len());
-    }
-}
+mod tests;

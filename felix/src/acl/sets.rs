@@ -1,9 +1,9 @@
 //! Which sets there are and which changes of members may be made now. Pure: steps go out, failures come in.
 //!
 //! Members of a set that classes share say who an endpoint is, whatever the policies are: they change at once. The one
-//! exception is a member that is added to a set of which an outdated content in use still speaks: that would open what
-//! neither the old nor the new state opens, so it waits. A class's own set goes with its content: changes behind a new
-//! content wait until that is in force, deletions only as long as restores succeed.
+//! exception is a member that is added to a set of which an outdated version in use still speaks: that would open what
+//! neither the old nor the new state opens, so it waits. A class's own set goes with its version: changes behind a new
+//! version wait until that is in force, deletions only as long as restores succeed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,29 +14,29 @@ use super::names::SetRef;
 use crate::policy::program::{Element, SetId, SetShape};
 
 /// Members that a shared set has room for at least. Memory goes by buckets, not by room.
-const ROOM_SHARED: u32 = 1 << 20;
+const ROOM_OF_SHARED_SETS: u32 = 1 << 20;
 
-/// The same for a set of one class or one block.
-const ROOM: u32 = 1 << 16;
+/// Members that a set of one class or one block has room for at least.
+const ROOM_OF_OTHER_SETS: u32 = 1 << 16;
 
-/// Buckets at first, at least and at most.
-const BUCKETS: (u32, u32) = (64, 1 << 20);
+/// Buckets that a set is made with: at least, and at most.
+const BUCKETS_OF_A_SET: (u32, u32) = (64, 1 << 20);
 
 /// One thing to be done with a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SetStep {
     /// The set.
     pub(crate) set: SetRef,
-    /// What.
+    /// What is to be done with it.
     pub(crate) work: SetWork,
 }
 
-/// See [`SetStep`].
+/// What is done with a set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SetWork {
-    /// Makes it.
+    /// It is made.
     Create(SetSpec),
-    /// Changes members.
+    /// Its members change.
     Change(Vec<ElementChange>),
 }
 
@@ -48,14 +48,14 @@ struct Entry {
     /// Whether the kernel has it, as far as known.
     exists: bool,
     /// What the kernel has of it is not certain: it is to be read and compared.
-    is_unsure: bool,
-    /// It was another class's: before it is filled, no outdated content in use may speak of it.
-    is_reborn: bool,
+    is_unverified: bool,
+    /// It was another class's: before it is filled, no outdated version in use may speak of it.
+    is_reused: bool,
     /// How many members were expected when it was asked for.
     expected: usize,
     /// Members to be added (`true`) or removed, in this round.
     changes: Vec<(Element, bool)>,
-    /// The same, but they have to wait for rules.
+    /// Members to be added or removed once other rules are in force.
     held: BTreeMap<Element, bool>,
 }
 
@@ -65,13 +65,13 @@ pub(crate) struct ProgramSets {
     entries: BTreeMap<SetId, Entry>,
     /// Entries with something to be done.
     touched: BTreeSet<SetId>,
-    /// Entries that are wanted and unsure.
-    unsure: BTreeSet<SetId>,
+    /// Entries that are wanted and of which it is not certain what the kernel has.
+    to_verify: BTreeSet<SetId>,
     /// Entries of which changes are held.
     holding: BTreeSet<SetId>,
     /// Entries that nobody wants, which are there still.
-    doomed: BTreeSet<SetId>,
-    /// Sets whose changes have to wait for a new content, in which family.
+    to_destroy: BTreeSet<SetId>,
+    /// Sets whose changes have to wait for a new version, in which family.
     outdated: BTreeSet<(SetId, Family)>,
 }
 
@@ -79,36 +79,36 @@ impl ProgramSets {
     /// The kernel has this set, from an earlier life; what is in it is not known.
     pub(crate) fn found(&mut self, set: SetId) {
         let entry = self.entries.entry(set).or_default();
-        (entry.exists, entry.is_unsure) = (true, true);
-        self.doomed.insert(set);
+        (entry.exists, entry.is_unverified) = (true, true);
+        self.to_destroy.insert(set);
     }
 
-    /// The compiler wants the set.
+    /// The compiler wants the set, and tells its members one by one.
     pub(crate) fn create(&mut self, set: SetId, expected: usize) {
         let entry = self.entries.entry(set).or_default();
         // What it held before it was given up is not known any more.
-        entry.is_unsure |= entry.exists;
-        entry.is_reborn |= entry.exists && matches!(set, SetId::Narrow(..));
+        entry.is_unverified |= entry.exists;
+        entry.is_reused |= entry.exists && matches!(set, SetId::Narrow(..));
         (entry.is_wanted, entry.expected) = (true, expected);
-        if entry.is_unsure {
-            self.unsure.insert(set);
+        if entry.is_unverified {
+            self.to_verify.insert(set);
         }
-        self.doomed.remove(&set);
+        self.to_destroy.remove(&set);
         self.touched.insert(set);
     }
 
     /// The compiler wants the set, whose members are not told one by one but compared.
     pub(crate) fn want(&mut self, set: SetId) {
         let entry = self.entries.entry(set).or_default();
-        (entry.is_wanted, entry.is_unsure) = (true, true);
-        self.unsure.insert(set);
-        self.doomed.remove(&set);
+        (entry.is_wanted, entry.is_unverified) = (true, true);
+        self.to_verify.insert(set);
+        self.to_destroy.remove(&set);
     }
 
     /// What the kernel has under this name belongs to another class.
     pub(crate) fn renew(&mut self, set: SetId) {
         if let Some(entry) = self.entries.get_mut(&set) {
-            entry.is_reborn = true;
+            entry.is_reused = true;
         }
     }
 
@@ -116,8 +116,8 @@ impl ProgramSets {
     pub(crate) fn change(&mut self, set: SetId, element: Element, is_added: bool) {
         let is_outdated = self.outdated.contains(&(set, family_of(&element)));
         let Some(entry) = self.entries.get_mut(&set) else { return };
-        // All that is wanted is put when the set has been read.
-        if entry.is_unsure || !entry.is_wanted {
+        // The set is to be read first; all that is wanted is put then.
+        if entry.is_unverified || !entry.is_wanted {
             return;
         }
         let is_own = matches!(set, SetId::Narrow(..));
@@ -134,15 +134,15 @@ impl ProgramSets {
     /// The compiler wants the set no longer.
     pub(crate) fn give_up(&mut self, set: SetId) {
         let Some(entry) = self.entries.get_mut(&set) else { return };
-        (entry.is_wanted, entry.is_unsure) = (false, entry.exists);
+        (entry.is_wanted, entry.is_unverified) = (false, entry.exists);
         entry.changes.clear();
         entry.held.clear();
         self.holding.remove(&set);
-        self.unsure.remove(&set);
-        self.doomed.insert(set);
+        self.to_verify.remove(&set);
+        self.to_destroy.insert(set);
     }
 
-    /// These sets are spoken of by outdated contents in use. What waited for others is due now; where `fail_closed`, all
+    /// These sets are spoken of by outdated versions in use. What waited for others is due now; where `fail_closed`, all
     /// deletions are.
     pub(crate) fn set_outdated(&mut self, outdated: BTreeSet<(SetId, Family)>, fail_closed: bool) {
         for set in std::mem::take(&mut self.holding) {
@@ -166,7 +166,7 @@ impl ProgramSets {
 
     /// Whether the set is there with all its members, as far as they do not wait for rules.
     pub(crate) fn is_there(&self, set: &SetId) -> bool {
-        self.entries.get(set).is_some_and(|entry| entry.exists && !entry.is_unsure)
+        self.entries.get(set).is_some_and(|entry| entry.exists && !entry.is_unverified)
     }
 
     /// Whether the change of a member that this is true of waits.
@@ -178,17 +178,17 @@ impl ProgramSets {
     }
 
     /// Sets that have to be read and compared before more is done with them.
-    pub(crate) fn unsure(&self) -> Vec<SetId> {
-        self.unsure.iter().filter(|set| !self.is_stuck(**set)).copied().collect()
+    pub(crate) fn to_verify(&self) -> Vec<SetId> {
+        self.to_verify.iter().filter(|set| !self.is_blocked(**set)).copied().collect()
     }
 
     /// Sets with which nothing can be done as long as somebody uses what was under their names before.
-    pub(crate) fn stuck(&self) -> BTreeSet<SetId> {
-        self.unsure.iter().filter(|set| self.is_stuck(**set)).copied().collect()
+    pub(crate) fn blocked(&self) -> BTreeSet<SetId> {
+        self.to_verify.iter().filter(|set| self.is_blocked(**set)).copied().collect()
     }
 
-    fn is_stuck(&self, set: SetId) -> bool {
-        self.is_outdated(set) && self.entries.get(&set).is_some_and(|entry| entry.is_reborn)
+    fn is_blocked(&self, set: SetId) -> bool {
+        self.is_outdated(set) && self.entries.get(&set).is_some_and(|entry| entry.is_reused)
     }
 
     fn is_outdated(&self, set: SetId) -> bool {
@@ -200,7 +200,7 @@ impl ProgramSets {
         let mut steps = Vec::new();
         for set in std::mem::take(&mut self.touched) {
             let Some(entry) = self.entries.get_mut(&set) else { continue };
-            if entry.is_unsure || !entry.is_wanted {
+            if entry.is_unverified || !entry.is_wanted {
                 continue;
             }
             let mut by_family: BTreeMap<Family, Vec<ElementChange>> = BTreeMap::new();
@@ -228,38 +228,38 @@ impl ProgramSets {
 
     /// Sets that may be destroyed, as nothing speaks of them; at most so many.
     pub(crate) fn destroyable(&self, spoken_of: impl Fn(&SetId) -> bool, limit: usize) -> Vec<SetId> {
-        self.doomed.iter().filter(|set| !spoken_of(set)).take(limit).copied().collect()
+        self.to_destroy.iter().filter(|set| !spoken_of(set)).take(limit).copied().collect()
     }
 
     /// The set is gone in all families.
     pub(crate) fn destroyed(&mut self, set: SetId) {
-        self.doomed.remove(&set);
+        self.to_destroy.remove(&set);
         if self.entries.get(&set).is_some_and(|entry| !entry.is_wanted) {
             self.entries.remove(&set);
         }
     }
 
-    /// It could not be destroyed: tried again with everything else that is compared.
+    /// The set could not be destroyed. That is tried again when sets are counted.
     pub(crate) fn not_destroyed(&mut self, set: SetId) {
-        self.doomed.remove(&set);
+        self.to_destroy.remove(&set);
     }
 
-    /// What the kernel has of it is not certain.
-    pub(crate) fn doubt(&mut self, set: SetId) {
+    /// What the kernel has of the set is not certain: it is to be read and compared.
+    pub(crate) fn verify(&mut self, set: SetId) {
         if let Some(entry) = self.entries.get_mut(&set) {
-            entry.is_unsure = true;
+            entry.is_unverified = true;
             entry.changes.clear();
             entry.held.clear();
             self.holding.remove(&set);
             if entry.is_wanted {
-                self.unsure.insert(set);
+                self.to_verify.insert(set);
             }
         }
     }
 
     /// Those that could not be destroyed are tried again.
-    pub(crate) fn doom_again(&mut self) {
-        self.doomed.extend(self.entries.iter().filter(|(_, entry)| !entry.is_wanted).map(|(set, _)| *set));
+    pub(crate) fn destroy_again(&mut self) {
+        self.to_destroy.extend(self.entries.iter().filter(|(_, entry)| !entry.is_wanted).map(|(set, _)| *set));
     }
 
     /// The set has been read (none: it is not there) and compared; the answer is what is to be done about it.
@@ -298,10 +298,10 @@ impl ProgramSets {
     }
 
     /// All families of the set have been compared and what was to be done about it has been done.
-    pub(crate) fn sure(&mut self, set: SetId) {
+    pub(crate) fn verified(&mut self, set: SetId) {
         if let Some(entry) = self.entries.get_mut(&set) {
-            (entry.exists, entry.is_unsure, entry.is_reborn) = (true, false, false);
-            self.unsure.remove(&set);
+            (entry.exists, entry.is_unverified, entry.is_reused) = (true, false, false);
+            self.to_verify.remove(&set);
             self.touched.remove(&set);
         }
     }
@@ -343,24 +343,24 @@ pub(crate) fn spec(set: SetId, family: Family, known: usize) -> SetSpec {
         SetShape::Ports => SetKind::Ports,
     };
     let floor = match set {
-        SetId::Selector(_) | SetId::SelectorPort(_) => ROOM_SHARED,
-        SetId::Narrow(..) | SetId::Block(_) => ROOM,
+        SetId::Selector(_) | SetId::SelectorPort(_) => ROOM_OF_SHARED_SETS,
+        SetId::Narrow(..) | SetId::Block(_) => ROOM_OF_OTHER_SETS,
     };
     sized(kind, family, known, floor)
 }
 
-/// A set of other kinds of ours.
+/// What a set of ours that does not depend on policies is made as.
 pub(crate) fn fixed_spec(set: SetRef, known: usize) -> SetSpec {
     let kind = match set {
-        SetRef::Slots(_) => SetKind::Marks,
+        SetRef::Marks(_) => SetKind::Marks,
         SetRef::Homes(_) => SetKind::Homes,
         SetRef::Drops(..) => SetKind::Counted,
         SetRef::Pools(_) | SetRef::Masquerade(_) | SetRef::Program(..) => SetKind::Nets,
     };
-    sized(kind, set.family(), known, ROOM)
+    sized(kind, set.family(), known, ROOM_OF_OTHER_SETS)
 }
 
-/// The same set with room for more, when it is full with so many members.
+/// What a set that is full with so many members is made anew as, with room for more.
 pub(crate) fn grown(spec: SetSpec, members: usize) -> SetSpec {
     sized(spec.kind, spec.family, members.max(spec.max_elements as usize), spec.max_elements)
 }
@@ -371,6 +371,6 @@ fn sized(kind: SetKind, family: Family, known: usize, floor: u32) -> SetSpec {
         kind,
         family,
         max_elements: power.saturating_mul(4).max(floor),
-        hash_size: power.clamp(BUCKETS.0, BUCKETS.1),
+        hash_size: power.clamp(BUCKETS_OF_A_SET.0, BUCKETS_OF_A_SET.1),
     }
 }

@@ -10,8 +10,8 @@ use kernel::events::Waker;
 use types::Family;
 
 use super::render::TableName;
+use super::rule_tables::TableJob;
 use super::saved::SavedTable;
-use super::state::TableJob;
 
 /// What is asked of it; one at a time.
 #[derive(Debug)]

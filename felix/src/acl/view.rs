@@ -16,7 +16,7 @@ pub struct Histogram {
     /// How many were at most as long as the bound of the same place in [`Histogram::BOUNDS`] and longer than the one
     /// before; the last counts those beyond all bounds.
     pub counts: [u64; Self::BOUNDS.len() + 1],
-    /// All of them together.
+    /// The sum of all durations.
     pub sum: Duration,
 }
 
@@ -37,7 +37,7 @@ impl Histogram {
         Duration::from_secs(10),
     ];
 
-    /// Counts one.
+    /// Counts a duration.
     pub fn observe(&mut self, duration: Duration) {
         let place = Self::BOUNDS.partition_point(|bound| *bound < duration);
         if let Some(count) = self.counts.get_mut(place) {
@@ -67,7 +67,7 @@ pub struct AclView {
     pub rules: usize,
     /// Sets of ours in the kernel.
     pub sets: usize,
-    /// Their members.
+    /// Members of all sets of ours.
     pub elements: u64,
     /// Local addresses that are mapped to a class.
     pub addresses: usize,
@@ -102,7 +102,7 @@ pub struct DropCount {
     pub namespace: String,
     /// Its pod's name.
     pub pod: String,
-    /// Which of its sides.
+    /// The side of the endpoint whose policies dropped them.
     pub direction: Direction,
     /// How many since it was attached: the kernel counts, whatever becomes of the agent.
     pub packets: u64,
@@ -114,7 +114,7 @@ pub(crate) struct Drops {
     totals: BTreeMap<Reason, u64>,
     /// What each counter last showed, by family, chain and place.
     last: BTreeMap<(Family, String, usize), u64>,
-    /// Counters have been read once: what they showed then was before our time.
+    /// Counters have been read once: what they showed then was counted before this agent began.
     is_primed: bool,
 }
 
@@ -126,7 +126,7 @@ pub(crate) enum Reason {
 }
 
 impl Drops {
-    /// A table, read with counters; `unknown` is the hash of the rule that drops what has no slot.
+    /// A table, read with counters; `unknown` is the hash of the rule that drops what has no mark number.
     pub(crate) fn read(&mut self, family: Family, table: &SavedTable, unknown: u64) {
         for (name, chain) in &table.chains {
             let counting = match name.as_str() {
@@ -142,13 +142,13 @@ impl Drops {
     }
 
     fn count(&mut self, counter: (Family, String, usize), reason: Reason, packets: u64) {
-        let news = match self.last.insert(counter, packets) {
+        let more = match self.last.insert(counter, packets) {
             // A chain that was written anew counts from zero.
             Some(before) if before <= packets => packets - before,
             None if !self.is_primed => 0,
             _ => packets,
         };
-        *self.totals.entry(reason).or_default() += news;
+        *self.totals.entry(reason).or_default() += more;
     }
 
     /// The first reading is complete.

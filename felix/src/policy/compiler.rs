@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use types::policy::{Direction, Labels, Policy, PolicyId};
+use types::update::Listing;
 use types::{EndpointId, EndpointPort, NamespacedName, NodeName, Update};
 
 use super::blocks::Blocks;
@@ -13,7 +14,6 @@ use super::policies::Policies;
 use super::program::{Change, Class, ClassId, ClassKey};
 use super::selectors::{Population, Selectors};
 use super::sets::{Sets, View};
-use super::sources::Source;
 use super::update::{Remotes, Run};
 use super::world::World;
 
@@ -120,7 +120,7 @@ pub struct Compiler {
     /// What is still to be done for the updates since the last flush.
     pub(super) pending: Pending,
     /// Which class each address was joined to in the changes so far.
-    pub(super) joins: BTreeMap<IpAddr, ClassId>,
+    pub(super) memberships: BTreeMap<IpAddr, ClassId>,
     /// What has not been taken yet.
     pub(super) changes: Vec<Change>,
     /// The class of those whom no policy governs, once it has been put.
@@ -141,10 +141,10 @@ pub(super) struct Governed {
 /// Where each source stands.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
-    pub(super) policies: Source<PolicyId>,
-    pub(super) namespaces: Source<String>,
-    pub(super) remotes: Source<u32>,
-    pub(super) expected: Source<NamespacedName>,
+    pub(super) policies: Listing<PolicyId>,
+    pub(super) namespaces: Listing<String>,
+    pub(super) remotes: Listing<u32>,
+    pub(super) expected: Listing<NamespacedName>,
 }
 
 /// See [`Compiler::pending`].
@@ -215,7 +215,7 @@ impl Compiler {
             nodes: BTreeMap::new(),
             sources: Sources::default(),
             pending: Pending::default(),
-            joins: BTreeMap::new(),
+            memberships: BTreeMap::new(),
             changes: Vec::new(),
             open: None,
         }
@@ -240,7 +240,7 @@ impl Compiler {
     /// Every source has said at least once that it has said all.
     pub const fn in_sync(&self) -> bool {
         let Sources { policies, namespaces, remotes, expected } = &self.sources;
-        policies.is_in_sync() && namespaces.is_in_sync() && remotes.is_in_sync() && expected.is_in_sync()
+        policies.is_known() && namespaces.is_known() && remotes.is_known() && expected.is_known()
     }
 
     /// What has to be done since the last call, in an order that is safe. See [`Change`].

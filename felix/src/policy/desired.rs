@@ -59,13 +59,13 @@ impl<'a> Desired<'a> {
     }
 
     /// The class of every address.
-    pub fn joins(self) -> impl Iterator<Item = (IpAddr, ClassId)> + 'a {
-        self.compiler.joins.iter().map(|(address, class)| (*address, *class))
+    pub fn memberships(self) -> impl Iterator<Item = (IpAddr, ClassId)> + 'a {
+        self.compiler.memberships.iter().map(|(address, class)| (*address, *class))
     }
 
     /// The class of an address.
     pub fn class_of(self, address: IpAddr) -> Option<ClassId> {
-        self.compiler.joins.get(&address).copied()
+        self.compiler.memberships.get(&address).copied()
     }
 
     /// What the rules of a class say of a packet to or from another end; denied if there is no such class.

@@ -76,7 +76,7 @@ impl Compiler {
             own_node
                 || match desired.class_of(own) {
                     Some(class) => desired.allows(class, direction, other, protocol, port),
-                    // Here, and without a class: nothing passes.
+                    // It is on this node and has no class, so nothing passes.
                     None => !self.world.owners(own).any(|owner| is_here(&owner)),
                 }
         };
@@ -203,7 +203,7 @@ impl Compiler {
                 return Reason::Isolated { policies };
             }
         }
-        // No policy, or all of them have passed it on.
+        // No policy governs it, or all of them have passed the flow on.
         Reason::NotGoverned
     }
 

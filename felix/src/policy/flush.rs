@@ -56,7 +56,7 @@ impl Compiler {
         }
         let rules: BTreeSet<_> = mem::take(&mut self.pending.rules);
         let put = self.put_classes(rules.into_iter().filter(|(id, _)| !retired.contains(id)), stale);
-        let joins = self.join_addresses();
+        let memberships = self.membership_changes();
 
         let mut dropped = Vec::new();
         let mut narrow = SetChanges::default();
@@ -82,7 +82,7 @@ impl Compiler {
         self.changes.extend(shared.add);
         self.changes.extend(narrow.add);
         self.changes.extend(put);
-        self.changes.extend(joins);
+        self.changes.extend(memberships);
         self.changes.extend(dropped);
         self.changes.extend(shared.remove);
         self.changes.extend(narrow.remove);
@@ -244,24 +244,24 @@ impl Compiler {
         put
     }
 
-    /// Joins the addresses that may have come, gone or moved.
-    fn join_addresses(&mut self) -> Vec<Change> {
+    /// Puts the addresses that may have come, gone or moved into their classes.
+    fn membership_changes(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
         for address in mem::take(&mut self.pending.addresses) {
             let owners = self.world.owners(address).filter_map(|owner| self.governed.get(&owner));
             // More than one only if an address is given out twice; then it does not matter who came last.
             let owner = owners.filter_map(|owner| Some((owner.id.as_ref()?, owner.class?))).min();
             let class = owner.map(|(_, class)| class);
-            if self.joins.get(&address).copied() == class {
+            if self.memberships.get(&address).copied() == class {
                 continue;
             }
             match class {
                 Some(class) => {
-                    self.joins.insert(address, class);
+                    self.memberships.insert(address, class);
                     changes.push(Change::Join(address, class));
                 }
                 None => {
-                    self.joins.remove(&address);
+                    self.memberships.remove(&address);
                     changes.push(Change::Leave(address));
                 }
             }

@@ -6,7 +6,7 @@ pub(crate) struct IdSet(Form);
 
 #[derive(Debug, Clone)]
 enum Form {
-    /// Ascending.
+    /// The numbers, ascending.
     Few(Vec<u32>),
     /// A bit for each number, and how many are set.
     Many { words: Vec<u64>, len: usize },
@@ -78,7 +78,7 @@ impl IdSet {
         removed
     }
 
-    /// Ascending.
+    /// The numbers, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         let (few, many) = match &self.0 {
             Form::Few(ids) => (ids.as_slice(), [].as_slice()),
@@ -125,29 +125,4 @@ fn place(id: u32) -> (usize, u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn it_holds_what_an_ordinary_set_holds_in_either_form(
-            steps in prop::collection::vec((any::<bool>(), prop_oneof![0..300_u32, 0..100_000_u32]), 0..900),
-        ) {
-            let (mut set, mut plain) = (IdSet::default(), BTreeSet::new());
-            for (insert, id) in steps {
-                if insert {
-                    prop_assert_eq!(set.insert(id), plain.insert(id));
-                } else {
-                    prop_assert_eq!(set.remove(id), plain.remove(&id));
-                }
-                prop_assert_eq!(set.len(), plain.len());
-                prop_assert_eq!(set.contains(id), insert);
-            }
-            prop_assert_eq!(set.iter().collect::<Vec<_>>(), plain.into_iter().collect::<Vec<_>>());
-        }
-    }
-}
+mod tests;

@@ -33,7 +33,6 @@ pub mod program;
 mod selectors;
 mod sets;
 mod slab;
-mod sources;
 #[cfg(test)]
 mod tests;
 mod update;

@@ -1,65 +1,59 @@
-//! Places with numbers, used again when they are free; and texts that stand under a number while somebody holds them.
+//! Values under numbers of four octets, which sets of numbers keep compactly; and texts that stand under a number while
+//! somebody holds them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Values under numbers that are given by it.
+/// Values under numbers that are given by it, and given again when they are free.
 #[derive(Debug)]
-pub(crate) struct Slab<T> {
-    entries: Vec<Option<T>>,
-    /// The numbers of empty places.
-    free: Vec<u32>,
-}
+pub(crate) struct Slab<T>(slab::Slab<T>);
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), free: Vec::new() }
+        Self(slab::Slab::new())
     }
 }
 
 impl<T> Slab<T> {
     pub(crate) fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.0.len()
     }
 
     pub(crate) fn insert(&mut self, value: T) -> u32 {
-        if let Some(id) = self.free.pop() {
-            self.put(id, value);
-            return id;
-        }
-        self.entries.push(Some(value));
-        u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
+        number(self.0.insert(value))
     }
 
     pub(crate) fn get(&self, id: u32) -> Option<&T> {
-        self.entries.get(at(id))?.as_ref()
+        self.0.get(place(id))
     }
 
     pub(crate) fn get_mut(&mut self, id: u32) -> Option<&mut T> {
-        self.entries.get_mut(at(id))?.as_mut()
+        self.0.get_mut(place(id))
     }
 
     /// Replaces what is under a number that was given.
     pub(crate) fn put(&mut self, id: u32, value: T) -> Option<T> {
-        self.entries.get_mut(at(id))?.replace(value)
+        self.get_mut(id).map(|known| std::mem::replace(known, value))
     }
 
     pub(crate) fn remove(&mut self, id: u32) -> Option<T> {
-        let value = self.entries.get_mut(at(id))?.take()?;
-        self.free.push(id);
-        Some(value)
+        self.0.try_remove(place(id))
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0..).zip(&self.entries).filter_map(|(id, entry)| Some((id, entry.as_ref()?)))
+        self.0.iter().map(|(place, value)| (number(place), value))
     }
 }
 
-fn at(id: u32) -> usize {
+fn number(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
+}
+
+fn place(id: u32) -> usize {
     usize::try_from(id).unwrap_or(usize::MAX)
 }
 
-/// Texts under numbers, counted.
+/// Texts under numbers, each kept as long as somebody holds it.
 #[derive(Debug, Default)]
 pub(crate) struct Texts {
     by_text: HashMap<Arc<str>, u32>,
@@ -68,7 +62,7 @@ pub(crate) struct Texts {
 }
 
 impl Texts {
-    /// The number of a text, held once more.
+    /// The number of a text, which somebody holds from now on.
     pub(crate) fn hold(&mut self, text: &str) -> u32 {
         if let Some(id) = self.by_text.get(text) {
             if let Some((_, holders)) = self.texts.get_mut(*id) {
@@ -82,7 +76,7 @@ impl Texts {
         id
     }
 
-    /// Held once less; forgotten when nobody holds it.
+    /// A holder lets go of the text; it is forgotten when nobody holds it.
     pub(crate) fn release(&mut self, id: u32) {
         if let Some((text, holders)) = self.texts.get_mut(id) {
             *holders -= 1;

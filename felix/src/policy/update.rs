@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use types::policy::{Labels, Policy, PolicyId};
+use types::update::Change;
 use types::{EndpointId, NamespacedName, Update};
 
 use super::classes::Classes;
@@ -13,7 +14,6 @@ use super::policies::Effect;
 use super::program::ClassId;
 use super::selectors::Membership;
 use super::sets::{Sets, View};
-use super::sources::{Step, step};
 use super::world::{Endpoint, Place, World};
 
 /// Kinds of updates. Those of one kind are flushed together, those of different kinds apart.
@@ -35,25 +35,25 @@ impl Compiler {
         match update {
             PolicyUpdate::Policy(update) => {
                 let policies = &self.policies;
-                match step(&mut self.sources.policies, update, || policies.ids().cloned()) {
-                    Step::Set(id, policy) => self.set_policy(id, policy),
-                    Step::Delete(ids) => ids.iter().for_each(|id| self.delete_policy(id)),
+                match self.sources.policies.follow(update, || policies.ids().cloned()) {
+                    Change::Set(id, policy) => self.set_policy(id, policy),
+                    Change::Gone(ids) => ids.iter().for_each(|id| self.delete_policy(id)),
                 }
             }
             PolicyUpdate::Namespace(update) => {
                 let namespaces = &self.world.namespaces;
-                match step(&mut self.sources.namespaces, update, || namespaces.known().map(str::to_owned)) {
-                    Step::Set(name, labels) => self.set_namespace(&name, Some(&labels)),
-                    Step::Delete(names) => names.iter().for_each(|name| self.set_namespace(name, None)),
+                match self.sources.namespaces.follow(update, || namespaces.known().map(str::to_owned)) {
+                    Change::Set(name, labels) => self.set_namespace(&name, Some(&labels)),
+                    Change::Gone(names) => names.iter().for_each(|name| self.set_namespace(name, None)),
                 }
             }
             PolicyUpdate::Remote(update) => self.remote(update),
             PolicyUpdate::Expected(update) => {
                 let expected = &self.expected;
-                match step(&mut self.sources.expected, update, || expected.keys().cloned()) {
-                    Step::Set(key, facts) if facts.finished => self.delete_expected(&key),
-                    Step::Set(key, facts) => self.set_expected(key, &facts),
-                    Step::Delete(keys) => keys.iter().for_each(|key| self.delete_expected(key)),
+                match self.sources.expected.follow(update, || expected.keys().cloned()) {
+                    Change::Set(key, facts) if facts.finished => self.delete_expected(&key),
+                    Change::Set(key, facts) => self.set_expected(key, &facts),
+                    Change::Gone(keys) => keys.iter().for_each(|key| self.delete_expected(key)),
                 }
             }
         }
@@ -139,7 +139,7 @@ impl Compiler {
         match update {
             Update::Restart => self.sources.remotes.restart(self.remotes.numbers()),
             Update::InSync => {
-                for number in self.sources.remotes.complete() {
+                for number in self.sources.remotes.in_sync() {
                     self.delete_remote(number);
                 }
             }
@@ -159,13 +159,13 @@ impl Compiler {
                     Some(_) => self.world.release_attachment(node, &attachment),
                     None => self.remotes.insert(node, attachment, number),
                 }
-                self.sources.remotes.seen(&number);
+                self.sources.remotes.confirm(&number);
             }
         }
     }
 
     fn delete_remote(&mut self, number: u32) {
-        self.sources.remotes.seen(&number);
+        self.sources.remotes.confirm(&number);
         let Some(endpoint) = self.world.get(number) else { return };
         let Place::Remote(node) = endpoint.place else { return };
         let attachment = endpoint.attachment().to_vec();

@@ -46,11 +46,11 @@ pub(crate) struct Endpoint {
 pub(crate) enum Place {
     /// On another node, by its name's number.
     Remote(u32),
-    /// Here.
+    /// On this node.
     Local,
-    /// Here, with its pod ended: governed as long as it is there, and nobody's peer.
+    /// On this node, with its pod ended: it is governed as long as it is there, and is nobody's peer.
     Finished,
-    /// Here, soon: without an address.
+    /// A pod that is to come to this node: it has no address yet.
     Expected,
 }
 
@@ -184,7 +184,7 @@ impl World {
         self.addresses.owners(address)
     }
 
-    /// An endpoint, with all that it names held; to be put in or released.
+    /// An endpoint that holds all texts it names. It has to be put in or released.
     pub(crate) fn endpoint(&mut self, place: Place, attachment: &[u8], facts: &EndpointFacts) -> Endpoint {
         let mut name = Vec::with_capacity(1 + facts.name.len() + attachment.len());
         // A pod's name has at most 253 octets.
@@ -238,14 +238,14 @@ impl World {
         endpoint.ports.iter().for_each(|port| self.texts.release(port.name));
     }
 
-    /// Which attachment an endpoint of another node is, in few octets. Holds texts; to be released.
+    /// Which attachment an endpoint of another node is, in few octets. It holds texts and has to be released.
     pub(crate) fn hold_attachment(&mut self, node: &NodeName, id: &EndpointId) -> (u32, Vec<u8>) {
         let node = self.texts.hold(node.as_str());
         let (network, interface) = (self.texts.hold(id.network.as_str()), self.texts.hold(id.interface.as_str()));
         (node, pack(network, interface, id.container.as_str()))
     }
 
-    /// The same of an endpoint that may be known already; none if it cannot be.
+    /// The same octets of an endpoint that may be known already; none if it cannot be. Nothing is held.
     pub(crate) fn find_attachment(&self, node: &NodeName, id: &EndpointId) -> Option<(u32, Vec<u8>)> {
         let node = self.texts.find(node.as_str())?;
         let (network, interface) = (self.texts.find(id.network.as_str())?, self.texts.find(id.interface.as_str())?);

@@ -12,7 +12,7 @@ const SWEEP: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Shared<T: Eq + Hash + ?Sized> {
     values: HashSet<Arc<T>>,
-    /// With this many values, those that nobody has any more are dropped.
+    /// As soon as there are this many values, those that nobody holds any more are dropped.
     sweep_at: usize,
 }
 
@@ -39,18 +39,4 @@ impl<T: Eq + Hash + ?Sized> Default for Shared<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn equal_values_are_one_and_values_that_nobody_has_are_dropped() {
-        let mut shared = Shared::<[u32]>::default();
-        let kept = shared.one(vec![7]);
-        assert!(Arc::ptr_eq(&kept, &shared.one(vec![7])));
-        for value in 0..10_000 {
-            shared.one(vec![value, value]);
-        }
-        assert!(shared.values.len() <= SWEEP);
-        assert!(Arc::ptr_eq(&kept, &shared.one(vec![7])));
-    }
-}
+mod tests;

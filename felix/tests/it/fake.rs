@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use felix::{Felix, FelixConfig, RouteError};
+use felix::routes::{RouteError, Routes, RoutesConfig};
 use kernel::fake::FakeKernel;
 use kernel::{Route, RouteChange};
 use proptest::prelude::*;
@@ -10,9 +10,9 @@ use types::{Family, FibUpdate};
 
 use crate::{block_on, interface, ip, prefix, set, track, wait_until};
 
-fn start(kernel: &FakeKernel) -> Felix {
+fn start(kernel: &FakeKernel) -> Routes {
     let events = kernel.events().unwrap();
-    felix::start(FelixConfig::default(), Box::new(kernel.clone()), Box::new(events)).unwrap()
+    felix::routes::start(RoutesConfig::default(), Box::new(kernel.clone()), Box::new(events)).unwrap()
 }
 
 /// A fake kernel with a fabric interface `eth1` on which 192.0.2.0/24 is connected.
@@ -100,7 +100,7 @@ fn a_restart_with_everything_in_place_writes_nothing_and_deletes_only_once_in_sy
     let kernel = fabric();
     kernel.add_link("mxpod", true);
     block_on(async {
-        let told = async |felix: &Felix| {
+        let told = async |felix: &Routes| {
             track(felix, &["192.0.2.1"]).await;
             felix.attach(interface("mxpod"), vec![ip("10.0.0.5")]).await.unwrap();
             felix.own_blocks(BTreeSet::from([prefix("10.0.0.0/26")])).await;

@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use felix::Felix;
+use felix::routes::Routes;
 use types::{FibUpdate, InterfaceName, NextHopWatch, Prefix};
 
 fn prefix(text: &str) -> Prefix {
@@ -29,7 +29,7 @@ fn set(text: &str, next_hops: &[&str]) -> FibUpdate {
     FibUpdate::Set { prefix: prefix(text), next_hops: next_hops.iter().map(|hop| ip(hop)).collect() }
 }
 
-async fn track(felix: &Felix, hops: &[&str]) {
+async fn track(felix: &Routes, hops: &[&str]) {
     for hop in hops {
         felix.watch(vec![NextHopWatch::Track(ip(hop))]).await;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use felix::{Felix, FelixConfig};
+use felix::routes::{Routes, RoutesConfig};
 use kernel::events::{Event, EventSource, Events, Group, Wait};
 use kernel::netns::run_in;
 use kernel::{
@@ -63,15 +63,15 @@ impl Node {
         }
     }
 
-    fn start(&self) -> Felix {
-        self.start_with(FelixConfig::default())
+    fn start(&self) -> Routes {
+        self.start_with(RoutesConfig::default())
     }
 
-    fn start_with(&self, config: FelixConfig) -> Felix {
+    fn start_with(&self, config: RoutesConfig) -> Routes {
         let mut kernel = Linux::open_in(&self.here).unwrap();
         let groups = [Group::Links, Group::Addresses, Group::Routes];
         let events = Events::subscribe_in(&self.here, &groups).unwrap().except(kernel.port().unwrap());
-        felix::start(config, Box::new(kernel), Box::new(events)).unwrap()
+        felix::routes::start(config, Box::new(kernel), Box::new(events)).unwrap()
     }
 
     fn change(&mut self, change: RouteChange) {
@@ -269,7 +269,7 @@ fn a_foreign_route_of_the_same_prefix_is_never_touched() {
 #[test]
 fn a_restart_writes_nothing_that_is_there_already() {
     let Some(mut node) = Node::new() else { return };
-    let tell = async |felix: &Felix| {
+    let tell = async |felix: &Routes| {
         track(felix, &["192.0.2.1", "198.51.100.1", "2001:db8:1::1", "2001:db8:2::1"]).await;
         felix.own_blocks(BTreeSet::from([prefix("10.0.0.0/26"), prefix("fd00::/122")])).await;
         felix.attach(interface(POD), vec![ip("10.0.0.1"), ip("fd00::1")]).await.unwrap();
@@ -281,7 +281,7 @@ fn a_restart_writes_nothing_that_is_there_already() {
         felix.view().await.unwrap();
     };
     let config =
-        || FelixConfig { node_addresses: vec![ip("192.0.2.9"), ip("2001:db8:1::9")], ..FelixConfig::default() };
+        || RoutesConfig { node_addresses: vec![ip("192.0.2.9"), ip("2001:db8:1::9")], ..RoutesConfig::default() };
     block_on(async {
         let felix = node.start_with(config());
         tell(&felix).await;
@@ -328,7 +328,7 @@ fn rfc4271_9_1_2_1_a_route_that_covers_its_own_next_hop_is_put_and_stays() {
 fn pods_keep_their_routes_when_the_nodes_address_goes_and_comes() {
     let Some(mut node) = Node::new() else { return };
     block_on(async {
-        let config = FelixConfig { node_addresses: vec![ip("192.0.2.9")], ..FelixConfig::default() };
+        let config = RoutesConfig { node_addresses: vec![ip("192.0.2.9")], ..RoutesConfig::default() };
         let felix = node.start_with(config);
         felix.attach(interface(POD), vec![ip("10.0.0.1")]).await.unwrap();
         let pod = node.index(POD);

@@ -198,7 +198,7 @@ async fn carry(mut near: TcpStream, target: u16, mut open: watch::Receiver<bool>
 }
 
 /// Says that this test is SKIPPED, and why; `./run test` gathers such lines.
-fn skipped(reason: &dyn std::fmt::Display) {
+pub(crate) fn skipped(reason: &dyn std::fmt::Display) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     // Not eprintln: the test harness would keep the line of a test that passes to itself. In one piece: others write, too.
     let _ = std::io::stderr().write_all(format!("SKIPPED: {test}: {reason}\n").as_bytes());

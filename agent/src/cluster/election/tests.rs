@@ -1,6 +1,6 @@
 use std::time::UNIX_EPOCH;
 
-use ::watch::{Failure, Resource};
+use kube_watch::{Failure, Resource};
 use store::Memory;
 
 use super::*;

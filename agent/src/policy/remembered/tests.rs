@@ -1,7 +1,9 @@
 use super::*;
 
-/// What the cache has of an object, and the object of it.
-fn there_and_back<F: CacheForm>(name: &F::Key, value: &F::Value) -> (String, String, Option<(F::Key, F::Value)>) {
+/// The key and the value that the cache has of an object, and the object that is made of them.
+type Remade<F> = (String, String, Option<(<F as CacheForm>::Key, <F as CacheForm>::Value)>);
+
+fn there_and_back<F: CacheForm>(name: &F::Key, value: &F::Value) -> Remade<F> {
     let key = F::key(name).unwrap();
     let entry = F::entry(name, key.clone(), value);
     (key.to_string(), String::from_utf8(entry.value.clone()).unwrap(), F::object(entry))

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
+use kube_watch::{Objects, WatchConfig};
 use serde_json::{Value, json};
 use types::ResourceName;
-use watch::{Objects, WatchConfig};
 
 use super::authority::{Authority, Certificate, Subject, Validity};
 use super::{CA, CERTIFICATE, KEY};

@@ -6,7 +6,7 @@ mod crashes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kernel::acl::{LinkName, SetElement, SetName, SetSpec, Tuple};
+use kernel::acl::{Connection, SetElement, SetName, SetSpec, Tuple};
 use kernel::fake::FakeKernel;
 use kernel::fake::acl::{AclOperation, FakeAcl};
 use types::policy::{
@@ -17,7 +17,9 @@ use types::{NamespacedName, Update};
 
 use super::*;
 use crate::acl::connections::Tracker;
+use crate::acl::names::SetRef;
 use crate::acl::tables::answer;
+use crate::acl::view::{AclView, DropCount};
 use crate::policy::PolicyUpdate;
 
 /// EBUSY, as a held lock is told.
@@ -237,12 +239,12 @@ impl Acl {
         [4, 6].into_iter().all(|family| admits(&self.kernel, family, from, to, port))
     }
 
-    fn slot(&self, pod: u8) -> Option<u16> {
-        slot(&self.kernel, 4, pod)
+    fn mark_number(&self, pod: u8) -> Option<u16> {
+        mark_number(&self.kernel, 4, pod)
     }
 }
 
-fn slot(kernel: &FakeAcl, family: u8, pod: u8) -> Option<u16> {
+fn mark_number(kernel: &FakeAcl, family: u8, pod: u8) -> Option<u16> {
     let (_, elements) = kernel.set(&SetName::new(format!("manx-c{family}")).unwrap())?;
     elements.iter().find_map(|element| match element {
         SetElement::Mark { address, mark, .. } => {
@@ -263,16 +265,16 @@ fn admits(kernel: &FakeAcl, family: u8, from: u8, to: u8, port: u16) -> bool {
     if !is_hooked || rules("manx-forward").len() != 6 {
         return true;
     }
-    let Some(slot) = slot(kernel, family, to) else { return false };
-    let is_known = self::slot(kernel, family, from).is_some();
+    let Some(number) = mark_number(kernel, family, to) else { return false };
+    let is_known = mark_number(kernel, family, from).is_some();
     if !is_known {
         return false;
     }
-    if slot == 1 {
+    if number == 1 {
         return true;
     }
     let leads = |chain: &str, to: &str| rules(chain).iter().any(|rule| rule.ends_with(&format!("-g {to}")));
-    let chain = format!("manx-i-{slot}");
+    let chain = format!("manx-i-{number}");
     let branches = kernel.chains(version, "mangle").into_iter().filter(|chain| chain.starts_with("manx-to-"));
     if !branches.into_iter().any(|branch| leads("manx-to", &branch) && leads(&branch, &chain)) {
         return false;
@@ -321,10 +323,10 @@ fn an_attach_is_answered_when_the_class_is_in_force_in_both_families() {
     let mut acl = Acl::running(&kernel, vec![policy("web", "server", "client", (80, 9000))], &[(1, "client")]);
     let mut answer = acl.attach(2, "server");
     acl.round();
-    assert_eq!(acl.slot(2), None, "its class is not in force");
+    assert_eq!(acl.mark_number(2), None, "its class is not in force");
     assert!(acl.work_tables());
     acl.round();
-    assert!(acl.slot(2).is_some(), "IPv4 is");
+    assert!(acl.mark_number(2).is_some(), "IPv4 is");
     assert!(answer.try_recv().is_err(), "IPv6 is not");
     acl.settle();
     assert_eq!(answer.try_recv().unwrap(), Ok(()));
@@ -367,7 +369,7 @@ fn a_failing_restore_opens_nothing_loses_nothing_and_is_tried_again() {
     acl.settle();
     assert!(acl.readiness.borrow()[0].contains("rules cannot be changed"), "{:?}", acl.readiness.borrow());
     assert!(acl.admits(1, 2, 80) && !acl.admits(1, 2, 9500), "what is in force stays so");
-    assert!(answer.try_recv().is_err() && acl.slot(3).is_none(), "who comes waits for his policies");
+    assert!(answer.try_recv().is_err() && acl.mark_number(3).is_none(), "who comes waits for his policies");
     // Who loses his rights does so all the same.
     acl.attach(1, "other");
     acl.settle();
@@ -388,11 +390,11 @@ fn a_change_of_rules_only_adds_before_it_counts_and_is_cleared_away_later() {
     let kernel = FakeAcl::new();
     let mut acl =
         Acl::running(&kernel, vec![policy("web", "server", "client", (80, 9000))], &[(1, "client"), (2, "server")]);
-    let before = acl.slot(2).unwrap();
+    let before = acl.mark_number(2).unwrap();
     kernel.take_calls();
     acl.update(policy("web", "server", "client", (80, 9001)));
     acl.settle();
-    assert_ne!(acl.slot(2).unwrap(), before);
+    assert_ne!(acl.mark_number(2).unwrap(), before);
     let restores: Vec<_> = kernel
         .take_calls()
         .into_iter()
@@ -409,7 +411,7 @@ fn a_change_of_rules_only_adds_before_it_counts_and_is_cleared_away_later() {
     // And back: a number is free again.
     acl.update(policy("web", "server", "client", (80, 9000)));
     acl.settle();
-    assert_eq!(acl.slot(2), Some(before));
+    assert_eq!(acl.mark_number(2), Some(before));
 }
 
 #[test]
@@ -486,6 +488,23 @@ fn what_others_flush_is_repaired_within_100_ms_of_the_event_and_alarmed() {
 }
 
 #[test]
+fn while_iptables_is_at_work_the_owner_waits_for_its_answer_and_then_reads_what_others_have_changed() {
+    let kernel = FakeAcl::new();
+    let mut acl =
+        Acl::running(&kernel, vec![policy("web", "server", "client", (80, 9000))], &[(1, "client"), (2, "server")]);
+    acl.update(policy("web", "server", "client", (80, 9001)));
+    acl.round();
+    kernel.flush_chain(Family::Ipv4, "mangle", "FORWARD");
+    acl.round();
+    acl.now += Duration::from_millis(50);
+    acl.round();
+    assert!(!acl.owner.timeout(acl.now).is_zero(), "the answer of iptables wakes it");
+    acl.settle();
+    assert!(acl.admits(1, 2, 9001) && !acl.admits(3, 2, 9001));
+    assert_eq!(acl.view().repairs, 1);
+}
+
+#[test]
 fn legacy_rules_are_looked_at_every_five_seconds() {
     let kernel = FakeAcl::new();
     let mut acl = Acl::start_with(&kernel, AclConfig::default(), IptablesVariant::Legacy);
@@ -501,7 +520,7 @@ fn legacy_rules_are_looked_at_every_five_seconds() {
 fn connections_of_former_addresses_are_forgotten_before_somebody_else_has_them_and_nobody_waits_for_it_before() {
     let kernel = FakeAcl::new();
     let acl = Acl::running(&kernel, vec![], &[(1, "client"), (2, "server")]);
-    assert!(acl.slot(1).is_some());
+    assert!(acl.mark_number(1).is_some());
     drop(acl);
     let connection = |other: &str| connection("10.65.0.1", other, 80);
     kernel.put_connection(connection("192.0.2.1"));
@@ -511,8 +530,8 @@ fn connections_of_former_addresses_are_forgotten_before_somebody_else_has_them_a
     let mut answer = acl.detach(1);
     acl.round();
     assert_eq!(answer.try_recv().unwrap(), Ok(()));
-    assert_eq!(acl.slot(1), None);
-    assert!(acl.slot(2).is_some(), "of others nothing is changed");
+    assert_eq!(acl.mark_number(1), None);
+    assert!(acl.mark_number(2).is_some(), "of others nothing is changed");
     assert_eq!(kernel.all_connections().len(), 1, "some are collected first");
     acl.after(Duration::from_secs(1));
     assert_eq!(kernel.all_connections(), []);
@@ -670,10 +689,14 @@ fn logging_is_switched_while_running_and_survives_a_restart_of_either_kind() {
     acl.tell(Command::Log(true));
     acl.settle();
     assert_eq!(logs(&kernel), 1);
-    let slot = acl.slot(2);
+    let number = acl.mark_number(2);
     drop(acl);
     let acl = Acl::running(&kernel, policies(), &[(2, "server")]);
-    assert_eq!((logs(&kernel), acl.slot(2)), (0, slot), "the same class under the same number, without logging");
+    assert_eq!(
+        (logs(&kernel), acl.mark_number(2)),
+        (0, number),
+        "the same class under the same number, without logging"
+    );
 }
 
 #[test]
@@ -690,5 +713,5 @@ fn sets_that_nobody_wants_go_after_the_rules_that_speak_of_them() {
     let left = Family::ALL.into_iter().flat_map(SetRef::base).map(|set| set.to_string()).collect();
     assert_eq!(ours(&kernel), left);
     assert!(!kernel.chains(Family::Ipv4, "mangle").iter().any(|chain| chain.starts_with("manx-i-")));
-    assert_eq!(acl.slot(2), Some(1));
+    assert_eq!(acl.mark_number(2), Some(1));
 }

@@ -18,7 +18,7 @@ fn rule(number: u8) -> Rule {
 }
 
 /// What we may want: chains `manx-a` to `manx-c` of rules that are all different, and a hook to the first.
-fn wanted() -> impl Strategy<Value = Table> {
+fn wanted() -> impl Strategy<Value = WantedTable> {
     let rules = prop::collection::btree_set(0_u8..12, 0..8)
         .prop_map(|numbers| numbers.into_iter().map(rule).collect::<Rules>());
     let names = prop::sample::subsequence(vec!["manx-a", "manx-b", "manx-c"], 0..=3);
@@ -30,7 +30,7 @@ fn wanted() -> impl Strategy<Value = Table> {
             place,
             rule: Rule::new("", &format!("-j {first}")),
         });
-        Table { hooks: hooks.into_iter().collect(), chains }
+        WantedTable { hooks: hooks.into_iter().collect(), chains }
     })
 }
 
@@ -58,7 +58,7 @@ fn foreign(acl: &FakeAcl) -> Vec<Vec<String>> {
     ["FORWARD", "THEIRS"].map(|chain| theirs(chain).into_iter().filter(|rule| !rule.contains("manx:")).collect()).into()
 }
 
-fn check(acl: &FakeAcl, wanted: &Table) {
+fn check(acl: &FakeAcl, wanted: &WantedTable) {
     let before = (saved(acl), foreign(acl));
     if let Some(text) = restore_text(NAME, &before.0, wanted) {
         acl.tables(IptablesVariant::Nft).restore(FAMILY, &text).unwrap_or_else(|error| panic!("{error}:\n{text}"));
@@ -95,13 +95,13 @@ proptest! {
         acl.foreign_restore(FAMILY, &format!("*mangle\n{declared}\n{}\nCOMMIT\n", lines.join("\n"))).unwrap();
         check(&acl, &first);
         check(&acl, &second);
-        check(&acl, &Table::default());
+        check(&acl, &WantedTable::default());
     }
 }
 
-fn table(rules: &[u8]) -> Table {
+fn table(rules: &[u8]) -> WantedTable {
     let rules = rules.iter().copied().map(rule).collect();
-    Table { chains: BTreeMap::from([("manx-a".to_owned(), rules)]), hooks: Vec::new() }
+    WantedTable { chains: BTreeMap::from([("manx-a".to_owned(), rules)]), hooks: Vec::new() }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The chains of one content of a class.
+//! The chains of one version of a class.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,12 +6,13 @@ use types::Family;
 use types::policy::{Direction, PortRange};
 
 use super::{RETURN, deny, nflog};
-use crate::acl::names::{SetRef, SlotChain};
-use crate::acl::rule::{Rule, Rules, SLOT};
+use crate::acl::names::{ClassChain, SetRef};
+use crate::acl::rule::{NUMBER, Rule, Rules};
 use crate::policy::program::{Class, ClassId, ClassRule, PeerMatch, PortClause, Rules as ClassRules, SetId, Verdict};
 
-/// The chains of a class per family, without rules that log. Where one leads to another, [`SLOT`] stands for the slot.
-pub(crate) type SlotRules = BTreeMap<(Family, SlotChain), Rules>;
+/// The chains of a class per family, without rules that log. Where one leads to another, [`NUMBER`] stands for the mark
+/// number.
+pub(crate) type VersionRules = BTreeMap<(Family, ClassChain), Rules>;
 
 /// What multiport takes: ports, of which a range counts twice (XT_MULTI_PORTS).
 const MULTIPORT: usize = 15;
@@ -25,12 +26,12 @@ pub(crate) fn class_rules<'a>(
     id: ClassId,
     class: &Class,
     families: impl IntoIterator<Item = &'a Family>,
-) -> (SlotRules, BTreeSet<SetId>) {
-    let mut all = SlotRules::new();
+) -> (VersionRules, BTreeSet<SetId>) {
+    let mut all = VersionRules::new();
     for family in families {
         for direction in Direction::ALL {
             let parts = parts(id, class, *family, direction).into_iter();
-            all.extend(parts.map(|(part, rules)| ((*family, SlotChain { direction, part }), rules)));
+            all.extend(parts.map(|(part, rules)| ((*family, ClassChain { direction, part }), rules)));
         }
     }
     let rules = [&class.ingress, &class.egress].into_iter().filter_map(|rules| match rules {
@@ -44,14 +45,14 @@ pub(crate) fn class_rules<'a>(
     (all, sets.collect())
 }
 
-/// The rules as they are written for a slot, with one that logs before the end that drops, where there is one.
-pub(crate) fn for_slot(rules: &Rules, slot: u16, log: Option<u16>, direction: Direction, class: ClassId) -> Rules {
+/// The rules as they are written for a mark number, with one that logs before the end that drops, where there is one.
+pub(crate) fn for_number(rules: &Rules, number: u16, log: Option<u16>, direction: Direction, class: ClassId) -> Rules {
     let drops = rules.last().is_some_and(|last| last.hash == Rule::new("", &deny(direction)).hash);
     let log = log.filter(|_| drops).map(|group| Rule::new("", &nflog(group, direction, class.number())));
-    if log.is_none() && !rules.iter().any(|rule| rule.spec.contains(SLOT)) {
+    if log.is_none() && !rules.iter().any(|rule| rule.spec.contains(NUMBER)) {
         return rules.clone();
     }
-    let mut rules: Vec<_> = rules.iter().map(|rule| rule.in_slot(slot)).collect();
+    let mut rules: Vec<_> = rules.iter().map(|rule| rule.with_number(number)).collect();
     rules.splice(rules.len().saturating_sub(1)..rules.len().saturating_sub(1), log);
     rules.into()
 }
@@ -81,7 +82,7 @@ fn parts(id: ClassId, class: &Class, family: Family, direction: Direction) -> BT
                     begin = index;
                 }
                 let target = match rule.verdict {
-                    // The other direction is judged next.
+                    // The chains of the other direction judge it next.
                     Verdict::Allow => RETURN.to_owned(),
                     Verdict::Deny => deny(direction),
                     Verdict::Pass(_) => {
@@ -113,7 +114,7 @@ fn passed_to(rule: &ClassRule, count: usize) -> Option<usize> {
 }
 
 fn goto(direction: Direction, part: usize) -> String {
-    format!("-g {}", SlotChain { direction, part }.name(SLOT))
+    format!("-g {}", ClassChain { direction, part }.name(NUMBER))
 }
 
 /// What a rule matches; several where its ports do not fit one.
@@ -122,7 +123,7 @@ fn matches(rule: &ClassRule, family: Family, direction: Direction) -> impl Itera
         (PeerMatch::Any, _) => String::new(),
         (PeerMatch::In(set), Direction::Ingress) => in_set(set, family, "src"),
         (PeerMatch::In(set), Direction::Egress) => in_set(set, family, "dst"),
-        // Always the port that the packet goes to.
+        // The port is always the one that the packet goes to.
         (PeerMatch::PortIn(set), Direction::Ingress) => in_set(set, family, "src,dst"),
         (PeerMatch::PortIn(set), Direction::Egress) => in_set(set, family, "dst,dst"),
     };
@@ -157,13 +158,13 @@ fn multiports(ranges: &[PortRange]) -> Vec<String> {
     let mut all = Vec::new();
     let (mut texts, mut used) = (Vec::new(), 0);
     for range in ranges {
-        let slots = if range.first() == range.last() { 1 } else { 2 };
-        if used + slots > MULTIPORT {
+        let places = if range.first() == range.last() { 1 } else { 2 };
+        if used + places > MULTIPORT {
             all.push(std::mem::take(&mut texts).join(","));
             used = 0;
         }
         texts.push(port_text(*range));
-        used += slots;
+        used += places;
     }
     if !texts.is_empty() {
         all.push(texts.join(","));

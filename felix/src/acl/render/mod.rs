@@ -1,8 +1,8 @@
 //! What the tables should hold, as text for iptables-restore. Pure.
 //!
 //! ```text
-//!   mangle FORWARD ─► manx-forward ─┬─ -i mx+ ─► manx-from ─► manx-from-BRANCH ─► manx-e-SLOT   (source's egress)
-//!                                   └─ -o mx+ ─► manx-to ───► manx-to-BRANCH ───► manx-i-SLOT   (destination's ingress)
+//!   mangle FORWARD ─► manx-forward ─┬─ -i mx+ ─► manx-from ─► manx-from-BRANCH ─► manx-e-NUMBER   (source's egress)
+//!                                   └─ -o mx+ ─► manx-to ───► manx-to-BRANCH ───► manx-i-NUMBER   (destination's ingress)
 //!   mangle INPUT ──── -i mx+ ─► manx-input        pod to its own node
 //!   raw PREROUTING ── -i mx+ ─► manx-raw          sources that are not behind their interface
 //!   mangle POSTROUTING ─► manx-services           forwarded to an announced range of Services, past every Service
@@ -26,10 +26,10 @@ use types::policy::Direction;
 use types::{Family, Prefix};
 
 use super::config::MarkSpace;
-use super::names::{self, SetRef, SlotChain};
+use super::names::{self, ClassChain, SetRef};
 use super::rule::{Rule, Rules};
 
-pub(crate) use class::{SlotRules, class_rules, for_slot};
+pub(crate) use class::{VersionRules, class_rules, for_number};
 
 /// The tables that we have something in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,7 +61,7 @@ impl TableName {
 
 /// What one table of one family should hold of ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Table {
+pub(crate) struct WantedTable {
     /// Our chains.
     pub(crate) chains: BTreeMap<String, Rules>,
     /// Our rules in chains that are not ours.
@@ -73,7 +73,7 @@ pub(crate) struct Table {
 pub(crate) struct Hook {
     /// The chain.
     pub(crate) chain: &'static str,
-    /// Where in it.
+    /// Where in the chain it belongs.
     pub(crate) place: Place,
     /// The rule.
     pub(crate) rule: Rule,
@@ -82,22 +82,22 @@ pub(crate) struct Hook {
 /// Where a hook belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Before all others.
+    /// The hook is before all other rules.
     First,
-    /// Anywhere; put behind all that are there.
+    /// The hook may be anywhere; it is put behind all rules that are there.
     Last,
-    /// The same, but only where what no rule decides is dropped.
+    /// As `Last`, but only in a chain whose policy is to drop what no rule decides.
     LastWherePolicyDrops,
 }
 
-/// What all of it depends on.
+/// What the tables depend on beside classes.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     /// The bits of the mark.
     pub(crate) mark: MarkSpace,
     /// Pods' interfaces as iptables matches them: `mx+`.
     pub(crate) interfaces: String,
-    /// Pods to their own node.
+    /// What becomes of connections from pods to their own node.
     pub(crate) to_host: EndpointToHost,
     /// The NFLOG group for what is dropped, where it is logged.
     pub(crate) log: Option<u16>,
@@ -107,8 +107,8 @@ pub(crate) struct Layout {
     pub(crate) services: BTreeSet<Prefix>,
 }
 
-/// The slot of endpoints that no policy governs. It has no chains.
-pub(crate) const OPEN_SLOT: u16 = 1;
+/// The mark number of endpoints that no policy governs. It has no chains.
+pub(crate) const OPEN_NUMBER: u16 = 1;
 
 const ESTABLISHED: &str = "-m conntrack --ctstate RELATED,ESTABLISHED";
 const INVALID: &str = "-m conntrack --ctstate INVALID";
@@ -119,19 +119,19 @@ const DROP: &str = "-j DROP";
 /// 143). They are never forwarded.
 const NEIGHBOUR_DISCOVERY: [u8; 8] = [130, 131, 132, 133, 134, 135, 136, 143];
 
-/// The table, with these slots in its dispatch tree and `chains` for them.
+/// The table, with these mark numbers in its dispatch tree and `chains` for them.
 pub(crate) fn table(
     layout: &Layout,
     family: Family,
     table: TableName,
-    slots: &[u16],
+    numbers: &[u16],
     chains: impl IntoIterator<Item = (String, Rules)>,
-) -> Table {
+) -> WantedTable {
     match table {
-        TableName::Mangle => mangle(layout, family, slots, chains),
+        TableName::Mangle => mangle(layout, family, numbers, chains),
         TableName::Raw => raw(layout, family),
         TableName::Nat if layout.masquerade => nat(family),
-        TableName::Nat => Table::default(),
+        TableName::Nat => WantedTable::default(),
         TableName::Filter => filter(layout),
     }
 }
@@ -139,14 +139,14 @@ pub(crate) fn table(
 fn mangle(
     layout: &Layout,
     family: Family,
-    slots: &[u16],
-    slot_chains: impl IntoIterator<Item = (String, Rules)>,
-) -> Table {
-    let mut chains: BTreeMap<_, _> = slot_chains.into_iter().collect();
+    numbers: &[u16],
+    class_chains: impl IntoIterator<Item = (String, Rules)>,
+) -> WantedTable {
+    let mut chains: BTreeMap<_, _> = class_chains.into_iter().collect();
     chains.insert(names::FORWARD.to_owned(), forward(layout, family));
     chains.insert(names::INPUT.to_owned(), input(layout, family));
     for direction in Direction::ALL {
-        dispatch(layout, family, direction, slots, &mut chains);
+        dispatch(layout, family, direction, numbers, &mut chains);
         chains.insert(names::drop_chain(direction).to_owned(), counted_drop(family, direction));
     }
     let pods = format!("-i {}", layout.interfaces);
@@ -159,7 +159,7 @@ fn mangle(
         chains.insert(names::SERVICES.to_owned(), to_services(&services));
         hooks.push(Hook { chain: "POSTROUTING", place: Place::First, rule: Rule::new("", &jump(names::SERVICES)) });
     }
-    Table { chains, hooks }
+    WantedTable { chains, hooks }
 }
 
 /// What still has an address of a Service here was led to no endpoint; the network would send it back, and so on until its
@@ -207,7 +207,7 @@ fn input(layout: &Layout, family: Family) -> Rules {
 /// Where what a class does not let pass ends.
 fn counted_drop(family: Family, direction: Direction) -> Rules {
     let matches = format!("-m set --match-set {} {}", SetRef::Drops(direction, family), local_end(direction));
-    // The first has no target: it counts.
+    // The first rule has no target: it only counts.
     [Rule::new(&matches, ""), Rule::new("", DROP)].into()
 }
 
@@ -219,12 +219,12 @@ const fn local_end(direction: Direction) -> &'static str {
     }
 }
 
-/// The tree that finds a slot's chain by the mark. Its cost does not grow with the number of slots but with its root.
+/// The tree that finds a version's chain by the mark. Its cost does not grow with the count of versions but with its root.
 fn dispatch(
     layout: &Layout,
     family: Family,
     direction: Direction,
-    slots: &[u16],
+    numbers: &[u16],
     chains: &mut BTreeMap<String, Rules>,
 ) {
     let root = match direction {
@@ -234,12 +234,12 @@ fn dispatch(
     let mut rules = vec![Rule::new(INVALID, DROP)];
     rules.extend(map(layout, family, local_end(direction)));
     rules.extend(drop_unknown(layout, direction));
-    rules.push(Rule::new(&marked(layout.mark.mark(OPEN_SLOT), layout.mark.mask()), RETURN));
+    rules.push(Rule::new(&marked(layout.mark.mark(OPEN_NUMBER), layout.mark.mask()), RETURN));
     let mut branches: BTreeMap<u16, Vec<Rule>> = BTreeMap::new();
-    for slot in slots {
-        let matches = marked(layout.mark.mark(*slot), layout.mark.mask());
-        let rule = Rule::new(&matches, &format!("-g {}", SlotChain::whole(direction).name(*slot)));
-        branches.entry(layout.mark.branch(*slot)).or_default().push(rule);
+    for number in numbers {
+        let matches = marked(layout.mark.mark(*number), layout.mark.mask());
+        let rule = Rule::new(&matches, &format!("-g {}", ClassChain::whole(direction).name(*number)));
+        branches.entry(layout.mark.branch(*number)).or_default().push(rule);
     }
     for (branch, mut leaves) in branches {
         let name = names::branch_chain(root, branch);
@@ -248,12 +248,12 @@ fn dispatch(
         leaves.push(Rule::new("", DROP));
         chains.insert(name, leaves.into());
     }
-    // A slot without chains: an address of an earlier life.
+    // What is left has a mark number without chains, which an earlier life gave to its address.
     rules.push(Rule::new("", DROP));
     chains.insert(root.to_owned(), rules.into());
 }
 
-/// The hash of the rule that drops what has no slot.
+/// The hash of the rule that drops what has no mark number.
 pub(crate) fn unknown_hash(layout: &Layout) -> u64 {
     Rule::new(&marked(0, layout.mark.mask()), DROP).hash
 }
@@ -263,34 +263,34 @@ fn deny(direction: Direction) -> String {
     format!("-g {}", names::drop_chain(direction))
 }
 
-/// By which rules of which chains a slot is found.
-pub(crate) fn dispatch_of(layout: &Layout, slot: u16) -> [(String, u64); 4] {
-    let (branch, mask) = (layout.mark.branch(slot), layout.mark.mask());
+/// By which rules of which chains a mark number is found.
+pub(crate) fn dispatch_of(layout: &Layout, number: u16) -> [(String, u64); 4] {
+    let (branch, mask) = (layout.mark.branch(number), layout.mark.mask());
     let (branch_mark, branch_mask) = layout.mark.branch_mark(branch);
     let of = |direction, root: &str| {
         let name = names::branch_chain(root, branch);
         let to_branch = Rule::new(&marked(branch_mark, branch_mask), &format!("-g {name}"));
-        let leaf = format!("-g {}", SlotChain::whole(direction).name(slot));
-        [(root.to_owned(), to_branch.hash), (name, Rule::new(&marked(layout.mark.mark(slot), mask), &leaf).hash)]
+        let leaf = format!("-g {}", ClassChain::whole(direction).name(number));
+        [(root.to_owned(), to_branch.hash), (name, Rule::new(&marked(layout.mark.mark(number), mask), &leaf).hash)]
     };
     let [[a, b], [c, d]] = [of(Direction::Egress, names::FROM), of(Direction::Ingress, names::TO)];
     [a, b, c, d]
 }
 
-/// Puts the slot of an end into the mark; zero for an address that is in none.
+/// Puts the number of an end into the mark; zero for an address that has none.
 fn map(layout: &Layout, family: Family, end: &str) -> [Rule; 2] {
-    let set = SetRef::Slots(family);
+    let set = SetRef::Marks(family);
     [Rule::new("", &clear(layout)), Rule::new("", &format!("-j SET --map-set {set} {end} --map-mark"))]
 }
 
-/// Fail closed: who has no slot has no network.
+/// The filter fails closed: packets of an address without a mark number are dropped.
 fn drop_unknown(layout: &Layout, direction: Direction) -> Vec<Rule> {
     let unknown = marked(0, layout.mark.mask());
     let log = layout.log.map(|group| Rule::new(&unknown, &nflog(group, direction, 0)));
     log.into_iter().chain([Rule::new(&unknown, DROP)]).collect()
 }
 
-fn raw(layout: &Layout, family: Family) -> Table {
+fn raw(layout: &Layout, family: Family) -> WantedTable {
     let mut rules = Vec::new();
     if family == Family::Ipv6 {
         // Neighbour discovery; a packet with such a source is not forwarded (RFC 4291 section 2.5.6).
@@ -298,31 +298,31 @@ fn raw(layout: &Layout, family: Family) -> Table {
     }
     rules.push(Rule::new("-m rpfilter --validmark --invert", DROP));
     let hook = Rule::new(&format!("-i {}", layout.interfaces), &jump(names::RAW));
-    Table {
+    WantedTable {
         chains: BTreeMap::from([(names::RAW.to_owned(), rules.into())]),
         hooks: vec![Hook { chain: "PREROUTING", place: Place::First, rule: hook }],
     }
 }
 
-fn nat(family: Family) -> Table {
+fn nat(family: Family) -> WantedTable {
     let (from, pools) = (SetRef::Masquerade(family), SetRef::Pools(family));
     let matches = format!("-m set --match-set {from} src -m set ! --match-set {pools} dst");
     let rules = [Rule::new(&matches, "-j MASQUERADE --random-fully")];
     let hook = Rule::new("", &jump(names::NAT));
-    Table {
+    WantedTable {
         chains: BTreeMap::from([(names::NAT.to_owned(), rules.into())]),
-        // Behind kube-proxy's, which knows better what to do with packets of services.
+        // It stands behind kube-proxy's rules, which know better what to do with packets of Services.
         hooks: vec![Hook { chain: "POSTROUTING", place: Place::Last, rule: hook }],
     }
 }
 
-fn filter(layout: &Layout) -> Table {
+fn filter(layout: &Layout) -> WantedTable {
     let accept = |side| Hook {
         chain: "FORWARD",
         place: Place::LastWherePolicyDrops,
         rule: Rule::new(&format!("{side} {}", layout.interfaces), "-j ACCEPT"),
     };
-    Table { chains: BTreeMap::new(), hooks: vec![accept("-i"), accept("-o")] }
+    WantedTable { chains: BTreeMap::new(), hooks: vec![accept("-i"), accept("-o")] }
 }
 
 fn jump(chain: &str) -> String {

@@ -38,7 +38,7 @@ fn class(ingress: ClassRules, egress: ClassRules) -> Class {
 
 fn rendered(class: &Class, direction: Direction) -> Vec<String> {
     let (rules, _) = class_rules(ClassId::new(12).unwrap(), class, &[Family::Ipv4]);
-    shown(&rules[&(Family::Ipv4, SlotChain::whole(direction))])
+    shown(&rules[&(Family::Ipv4, ClassChain::whole(direction))])
 }
 
 #[test]
@@ -148,8 +148,8 @@ fn what_a_rule_passes_to_begins_a_chain_of_its_own() {
     let class = class(ClassRules::Open, ClassRules::Only(rules));
     let (rules, _) = class_rules(id, &class, &[Family::Ipv4]);
     let chain = |part| {
-        let rules = &rules[&(Family::Ipv4, SlotChain { direction: Direction::Egress, part })];
-        shown(&for_slot(rules, 5, None, Direction::Egress, id))
+        let rules = &rules[&(Family::Ipv4, ClassChain { direction: Direction::Egress, part })];
+        shown(&for_number(rules, 5, None, Direction::Egress, id))
     };
     let [port1, port2, port3, port4] = [1, 2, 3, 4].map(|port| format!("-p tcp -m tcp --dport {port}"));
     assert_eq!(
@@ -168,8 +168,9 @@ fn the_log_comes_before_the_drop_and_names_direction_and_class() {
     let id = ClassId::new(12).unwrap();
     let class = class(ClassRules::Only(vec![]), ClassRules::Open);
     let (rules, _) = class_rules(id, &class, &[Family::Ipv4]);
-    let log =
-        |direction| shown(&for_slot(&rules[&(Family::Ipv4, SlotChain::whole(direction))], 5, Some(7), direction, id));
+    let log = |direction| {
+        shown(&for_number(&rules[&(Family::Ipv4, ClassChain::whole(direction))], 5, Some(7), direction, id))
+    };
     let ingress = log(Direction::Ingress);
     assert_eq!(ingress[1..], ["-j NFLOG --nflog-group 7 --nflog-prefix manx-i12", "-g manx-drop-in"]);
     assert_eq!(log(Direction::Egress).len(), 2, "nothing to log");
@@ -182,7 +183,7 @@ fn masquerade_is_appended_and_accept_only_where_filter_drops() {
     let rule = "-m set --match-set manx-masq6 src -m set ! --match-set manx-pools6 dst -j MASQUERADE --random-fully";
     assert_eq!(shown(&nat.chains["manx-nat"]), [rule]);
     let without = Layout { masquerade: false, ..layout() };
-    assert_eq!(table(&without, Family::Ipv6, TableName::Nat, &[], []), Table::default());
+    assert_eq!(table(&without, Family::Ipv6, TableName::Nat, &[], []), WantedTable::default());
     let filter = table(&layout(), Family::Ipv4, TableName::Filter, &[], []);
     assert!(filter.hooks.iter().all(|hook| hook.place == Place::LastWherePolicyDrops));
 }

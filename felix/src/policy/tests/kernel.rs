@@ -26,7 +26,7 @@ impl Kernel {
         Self {
             sets: desired.sets().map(set).collect(),
             classes: desired.classes().map(|(id, class)| (id, class.clone())).collect(),
-            joins: desired.joins().collect(),
+            joins: desired.memberships().collect(),
         }
     }
 

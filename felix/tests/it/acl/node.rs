@@ -13,7 +13,7 @@ use kernel::{Linux, Netns};
 use crate::ip;
 
 /// How long a packet that should not come is waited for.
-pub(super) const PATIENCE: Duration = Duration::from_millis(300);
+pub(super) const REPLY_WAIT: Duration = Duration::from_millis(300);
 
 pub(super) struct Node {
     pub(super) netns: Netns,
@@ -155,7 +155,7 @@ pub(super) fn sh(netns: &Netns, script: &str) {
 
 /// A TCP connection from a namespace, if one comes about; a byte goes and comes back.
 pub(super) fn connect(from: &Netns, to: IpAddr, port: u16) -> Option<TcpStream> {
-    let connect = || TcpStream::connect_timeout(&SocketAddr::new(to, port), PATIENCE).ok();
+    let connect = || TcpStream::connect_timeout(&SocketAddr::new(to, port), REPLY_WAIT).ok();
     let mut stream = run_in(from, connect).unwrap()?;
     stream.set_nodelay(true).unwrap();
     echoes(&mut stream).then_some(stream)
@@ -163,7 +163,7 @@ pub(super) fn connect(from: &Netns, to: IpAddr, port: u16) -> Option<TcpStream> 
 
 /// Whether a byte comes back.
 pub(super) fn echoes(stream: &mut TcpStream) -> bool {
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(REPLY_WAIT)).unwrap();
     stream.write_all(&[7]).is_ok() && stream.read_exact(&mut [0]).is_ok()
 }
 
@@ -188,6 +188,6 @@ pub(super) fn serve(netns: &Netns, port: u16) {
 /// A UDP socket of a namespace.
 pub(super) fn udp(netns: &Netns, at: SocketAddr) -> UdpSocket {
     let socket = run_in(netns, || UdpSocket::bind(at).unwrap()).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(REPLY_WAIT)).unwrap();
     socket
 }

@@ -326,7 +326,7 @@ fn desired(compiler: &Compiler) -> (Program, usize) {
     let program = Program {
         sets: desired.sets().map(|(set, _)| (set, desired.elements(set).collect())).collect(),
         classes: desired.classes().map(|(id, class)| (id, class.clone())).collect(),
-        joins: desired.joins().collect(),
+        joins: desired.memberships().collect(),
     };
     (program, desired.sets().map(|(_, count)| count).sum())
 }

@@ -1,0 +1,379 @@
+//! The thread that owns the table: takes commands and events, reads the kernel, writes what the table plans, answers.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use kernel::events::{EventSource, Wait};
+use kernel::{Kernel, KernelError, Route, RouteFilter};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::warn;
+
+use types::backoff::Backoff;
+use types::{Family, InterfaceName, NextHopState, Prefix};
+
+use super::config::RoutesConfig;
+use super::handle::{Command, RouteError, RoutesView};
+use super::next_hops::look_up_without;
+use super::table::{Protocols, RouteTable, Trouble};
+
+/// Commands that one round takes before it writes. More than their channel holds: what was sent before a wake is then
+/// taken after it.
+pub(crate) const COMMANDS_PER_ROUND: usize = 1_024;
+
+/// Events of the kernel that one round takes before it writes.
+const EVENTS_PER_ROUND: usize = 1_024;
+
+/// Delays between attempts at what the kernel refused: the first, and the longest.
+const KERNEL_RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+/// How soon all is read again after events of links and addresses, which come before the kernel has dealt with their routes.
+const LINK_SETTLE_TIME: Duration = Duration::from_millis(100);
+
+/// How often a round plans anew what its own writes have brought up: places that were taken, next hops that are reached
+/// otherwise now. What is left then waits for the next attempt.
+const PASSES_PER_ROUND: usize = 4;
+
+/// How many prefixes one round takes beside those that are waited for. A full table is written in pieces, so that a pod's
+/// route never waits for all of it (some 3 us a route; from 64 a batch on it costs no more in pieces).
+const PREFIXES_PER_ROUND: usize = 1_024;
+
+/// How soon bgp is asked again whether it takes states of next hops.
+const BGP_RETELL_DELAY: Duration = Duration::from_millis(5);
+
+/// The owner's ends of what it is connected to.
+pub(crate) struct Ends {
+    /// What it reads and writes.
+    pub(crate) kernel: Box<dyn Kernel>,
+    /// What other programs and the kernel itself do there.
+    pub(crate) events: Box<dyn EventSource>,
+    /// What the agent wants.
+    pub(crate) commands: mpsc::Receiver<Command>,
+    /// States of next hops, for bgp.
+    pub(crate) states: mpsc::Sender<NextHopState>,
+    /// The smallest MTU toward next hops.
+    pub(crate) mtu: watch::Sender<Option<u32>>,
+}
+
+/// The thread's state.
+pub(crate) struct Owner {
+    /// What is wanted, what the kernel has, and what is to be done.
+    table: RouteTable,
+    ends: Ends,
+    /// By which protocol numbers our routes are known.
+    protocols: Protocols,
+    /// The time between two readings of everything.
+    resync: Duration,
+    /// Who waits for routes to be in the kernel, or out of it.
+    waiting: Vec<Waiting>,
+    /// Who wants to see figures, once what this round does is in the kernel.
+    asked: Vec<oneshot::Sender<RoutesView>>,
+    /// When everything is read in any case.
+    next_resync: Instant,
+    /// When everything is read because something has happened whose effects may come late.
+    next_look: Option<Instant>,
+    /// When refused changes are tried again, and the delays between.
+    next_retry: Option<Instant>,
+    backoff: Backoff,
+}
+
+struct Waiting {
+    prefixes: Vec<Prefix>,
+    reply: oneshot::Sender<Result<(), RouteError>>,
+}
+
+impl Owner {
+    pub(crate) fn new(config: RoutesConfig, ends: Ends, now: Instant) -> Self {
+        let protocols = Protocols { local: config.local_protocol, bgp: config.bgp_protocol };
+        Self {
+            table: RouteTable::new(protocols, config.node_addresses),
+            ends,
+            protocols,
+            resync: config.resync,
+            waiting: Vec::new(),
+            asked: Vec::new(),
+            next_resync: now + config.resync,
+            next_look: None,
+            next_retry: None,
+            backoff: Backoff::new(KERNEL_RETRY_DELAY.0, KERNEL_RETRY_DELAY.1, u64::from(std::process::id())),
+        }
+    }
+
+    /// Runs until every handle is gone.
+    pub(crate) fn run(mut self) {
+        while self.round(Instant::now()) {
+            let timeout = self.timeout(Instant::now());
+            match self.ends.events.next(Some(timeout)) {
+                Ok(Wait::Event(event)) => self.table.event(event),
+                Ok(Wait::Woken | Wait::TimedOut) => {}
+                Err(error) => self.events_failed(&error),
+            }
+        }
+    }
+
+    /// Takes what has come, without waiting, and makes the kernel what it should be; `false` when every handle is gone.
+    pub(crate) fn round(&mut self, now: Instant) -> bool {
+        self.timers(now);
+        self.take_events();
+        for _ in 0..COMMANDS_PER_ROUND {
+            match self.ends.commands.try_recv() {
+                Ok(command) => self.command(command),
+                Err(mpsc::error::TryRecvError::Empty) => break,
+                Err(mpsc::error::TryRecvError::Disconnected) => return false,
+            }
+        }
+        self.settle(now);
+        true
+    }
+
+    fn take_events(&mut self) {
+        for _ in 0..EVENTS_PER_ROUND {
+            match self.ends.events.next(Some(Duration::ZERO)) {
+                Ok(Wait::Event(event)) => self.table.event(event),
+                Ok(Wait::Woken) => {}
+                Ok(Wait::TimedOut) => return,
+                Err(error) => return self.events_failed(&error),
+            }
+        }
+    }
+
+    /// Without events the kernel is read; without a pause this would spin.
+    fn events_failed(&mut self, error: &KernelError) {
+        warn!(%error, "the kernel does not say what changes; links, addresses and routes are read again");
+        self.table.read_all_again();
+        std::thread::sleep(KERNEL_RETRY_DELAY.0);
+    }
+
+    fn timeout(&self, now: Instant) -> Duration {
+        if self.table.has_backlog() && self.next_retry.is_none() {
+            return Duration::ZERO;
+        }
+        let timers = [self.next_look, self.next_retry].into_iter().flatten();
+        let next = timers.fold(self.next_resync, Instant::min);
+        let wait = next.saturating_duration_since(now);
+        // bgp cannot wake us when it has read.
+        if self.table.has_untold() { wait.min(BGP_RETELL_DELAY) } else { wait }
+    }
+
+    fn timers(&mut self, now: Instant) {
+        if now >= self.next_resync {
+            self.next_resync = now + self.resync;
+            self.table.read_all_again();
+        }
+        if self.next_look.take_if(|look| now >= *look).is_some() {
+            self.table.read_all_again();
+        }
+        if self.next_retry.take_if(|retry| now >= *retry).is_some() {
+            self.table.retry();
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Attach { interface, addresses, reply } => self.attach(&interface, &addresses, reply),
+            Command::Detach { addresses, reply } => {
+                addresses.iter().for_each(|address| self.table.detach(*address));
+                self.waiting.push(Waiting { prefixes: addresses.into_iter().map(Prefix::host).collect(), reply });
+            }
+            Command::LocalInSync => self.table.local_in_sync(),
+            Command::OwnBlocks(blocks) => self.table.own_blocks(blocks),
+            Command::NodeAddresses(addresses) => self.table.set_node_addresses(addresses),
+            Command::Fib(updates) => updates.into_iter().for_each(|update| self.table.fib(update)),
+            Command::Watch(watches) => watches.into_iter().for_each(|watch| self.table.watch(watch)),
+            Command::View(reply) => self.asked.push(reply),
+        }
+    }
+
+    fn attach(
+        &mut self,
+        interface: &InterfaceName,
+        addresses: &[IpAddr],
+        reply: oneshot::Sender<Result<(), RouteError>>,
+    ) {
+        // The interface was made a moment ago. Its event may be under way still, so the kernel is asked.
+        let link = match self.ends.kernel.link(interface) {
+            Ok(Some(link)) => Ok(link),
+            Ok(None) => Err(RouteError::NoInterface(interface.clone())),
+            Err(error) => Err(error.into()),
+        };
+        match link {
+            Ok(link) => {
+                self.table.link_is(&link);
+                addresses.iter().for_each(|address| self.table.attach(*address, interface.clone()));
+                let prefixes = addresses.iter().map(|address| Prefix::host(*address)).collect();
+                self.waiting.push(Waiting { prefixes, reply });
+            }
+            Err(error) => {
+                // Whoever asked may have stopped waiting.
+                let _ = reply.send(Err(error));
+            }
+        }
+    }
+
+    /// Makes the kernel what is desired, as far as it lets us, and answers who waits.
+    fn settle(&mut self, now: Instant) {
+        let mut outcome = Ok(());
+        let (mut fresh, mut failed) = (BTreeSet::new(), BTreeSet::new());
+        for _ in 0..PASSES_PER_ROUND {
+            if !self.table.has_work() || outcome.is_err() {
+                break;
+            }
+            let unread = self.table.unread();
+            let read = self.read();
+            if read.is_ok() {
+                fresh.extend(unread);
+            }
+            failed.extend(self.look_up());
+            // This comes before the write, so that bgp's own work on a lost next hop does not wait for ours.
+            self.tell();
+            // Where reading has failed this writes by what was known before.
+            let written = self.write(&fresh);
+            outcome = read.and(written);
+            if self.table.has_backlog() {
+                break;
+            }
+        }
+        self.table.look_up_again(failed);
+        if let Err(error) = &outcome {
+            warn!(%error, "the kernel's routes cannot be read or changed; this is tried again");
+        }
+        self.plan_retry(outcome.is_err(), now);
+        if self.table.take_unsettled() {
+            self.next_look.get_or_insert(now + LINK_SETTLE_TIME);
+        }
+        self.tell();
+        if let Some(mtu) = self.table.changed_mtu() {
+            self.ends.mtu.send_if_modified(|known| std::mem::replace(known, mtu) != mtu);
+        }
+        self.answer(&outcome);
+    }
+
+    /// Tells bgp as much of next hops as it takes now.
+    fn tell(&mut self) {
+        let states = &self.ends.states;
+        self.table.tell(|state| !matches!(states.try_send(state), Err(mpsc::error::TrySendError::Full(_))));
+    }
+
+    fn plan_retry(&mut self, failed: bool, now: Instant) {
+        if self.table.has_backlog() && !failed {
+            self.next_retry = None;
+        } else if failed || self.table.has_work() || self.table.has_retries() {
+            if self.next_retry.is_none() {
+                self.next_retry = Some(now + self.backoff.delay());
+            }
+        } else {
+            self.backoff.reset();
+            self.next_retry = None;
+        }
+    }
+
+    fn answer(&mut self, outcome: &Result<(), KernelError>) {
+        let more_comes = self.table.has_backlog() && outcome.is_ok();
+        for Waiting { prefixes, reply } in std::mem::take(&mut self.waiting) {
+            if more_comes && prefixes.iter().any(|prefix| self.table.is_dirty(prefix)) {
+                self.waiting.push(Waiting { prefixes, reply });
+                continue;
+            }
+            let troubled = prefixes.into_iter().find_map(|prefix| Some((prefix, self.table.trouble(&prefix)?.clone())));
+            let answer = match (troubled, outcome) {
+                (Some((prefix, trouble)), _) => Err(match trouble {
+                    Trouble::NoInterface(interface) => RouteError::NoInterface(interface),
+                    Trouble::InterfaceDown(interface) => RouteError::InterfaceDown(interface),
+                    Trouble::Conflict(metric) => RouteError::Conflict { prefix, metric },
+                    Trouble::Refused(error) => RouteError::Kernel { prefix, error },
+                }),
+                (None, Err(error)) => Err(error.clone().into()),
+                (None, Ok(())) => Ok(()),
+            };
+            // The CNI binary may have given up waiting; the agent's task that speaks to it undoes the attachment then.
+            let _ = reply.send(answer);
+        }
+        if more_comes {
+            return;
+        }
+        for reply in std::mem::take(&mut self.asked) {
+            // Whoever asked may have stopped waiting.
+            let _ = reply.send(self.table.view());
+        }
+    }
+
+    /// Reads what may be other than it is known.
+    pub(crate) fn read(&mut self) -> Result<(), KernelError> {
+        let kernel = self.ends.kernel.as_mut();
+        if self.table.interfaces_unread() {
+            let links = kernel.links()?;
+            self.table.interfaces_read(&links, &kernel.addresses()?);
+        }
+        for family in self.table.unread() {
+            let mut routes = Vec::new();
+            for protocol in [self.protocols.local, self.protocols.bgp] {
+                routes.extend(kernel.routes(&RouteFilter::main(family).of_protocol(protocol))?);
+            }
+            self.table.routes_read(family, routes);
+        }
+        Ok(())
+    }
+
+    /// Looks next hops up; those for which that failed are answered.
+    fn look_up(&mut self) -> BTreeSet<IpAddr> {
+        let mut failed = BTreeSet::new();
+        let kernel = self.ends.kernel.as_mut();
+        let mut hidden = Vec::new();
+        for address in self.table.take_look_ups() {
+            match kernel.resolve(address) {
+                Ok(Some(resolution)) if resolution.protocol == self.protocols.bgp => hidden.push(address),
+                Ok(resolution) => self.table.looked_up(address, resolution.as_ref()),
+                Err(error) => {
+                    warn!(%address, %error, "a next hop of BGP cannot be looked up in the kernel; this is tried again");
+                    failed.insert(address);
+                }
+            }
+        }
+        for family in Family::ALL {
+            let hidden: Vec<_> = hidden.iter().filter(|address| Family::of(**address) == family).collect();
+            if hidden.is_empty() {
+                continue;
+            }
+            // The kernel cannot be asked for what lies beneath a route, so the table is read. That happens seldom: only
+            // routes that BGP has for its own next hops make it necessary.
+            let table: Result<Vec<Route>, _> = kernel.routes(&RouteFilter::main(family));
+            for address in hidden {
+                match &table {
+                    Ok(table) => {
+                        let beneath = look_up_without(self.protocols.bgp, table, *address);
+                        self.table.looked_up(*address, beneath.as_ref());
+                    }
+                    Err(error) => {
+                        warn!(%address, %error, "a next hop of BGP cannot be looked up in the kernel; this is tried again");
+                        failed.insert(*address);
+                    }
+                }
+            }
+        }
+        failed
+    }
+
+    fn write(&mut self, fresh: &BTreeSet<Family>) -> Result<(), KernelError> {
+        let changes = self.table.plan(PREFIXES_PER_ROUND);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        match self.ends.kernel.change_routes(&changes) {
+            Ok(failures) => {
+                for prefix in self.table.applied(&changes, failures, fresh) {
+                    if let Some(trouble) = self.table.trouble(&prefix) {
+                        warn!(%prefix, %trouble, "a wanted route is not in the kernel; it is put again later");
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.table.not_applied(&changes);
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
