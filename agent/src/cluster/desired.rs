@@ -105,7 +105,7 @@ impl ClusterState {
 
     /// Nodes that are registered or noted as gone, with what is noted.
     pub(crate) fn registered(&self) -> BTreeMap<NodeName, Option<Gone>> {
-        let registered = self.registrations.entries().iter().map(|(name, _)| (name.clone(), None));
+        let registered = self.registrations.entries().keys().map(|name| (name.clone(), None));
         registered.chain(self.gone.entries().iter().map(|(name, gone)| (name.clone(), Some(gone.clone())))).collect()
     }
 
@@ -169,9 +169,8 @@ impl ClusterState {
 
     /// Nodes that are registered or declared.
     fn cluster_nodes(&self) -> Vec<ClusterNode> {
-        let declared = self.nodes.entries().iter().filter_map(|(name, _)| name.as_str().parse::<NodeName>().ok());
-        let names: BTreeSet<NodeName> =
-            self.registrations.entries().iter().map(|(name, _)| name.clone()).chain(declared).collect();
+        let declared = self.nodes.entries().keys().filter_map(|name| name.as_str().parse::<NodeName>().ok());
+        let names: BTreeSet<NodeName> = self.registrations.entries().keys().cloned().chain(declared).collect();
         let is_reclaimed = |name: &NodeName| self.gone.entries().get(name).is_some_and(|gone| gone.reclaimed);
         names
             .into_iter()
@@ -193,7 +192,7 @@ impl ClusterState {
     }
 
     fn configuration(&self) -> BgpConfigurationSpec {
-        let mut found = self.configurations.entries().iter().filter_map(|(_, resource)| match &resource.spec {
+        let mut found = self.configurations.entries().values().filter_map(|resource| match &resource.spec {
             Spec::BgpConfiguration(configuration) => Some(configuration.clone()),
             _ => None,
         });

@@ -17,9 +17,7 @@ pub(crate) async fn carry_routes(mut batches: mpsc::Receiver<Vec<types::FibUpdat
 /// Carries the next hops that BGP wants to be followed, to whoever follows them.
 pub(crate) async fn carry_watches(mut batches: mpsc::Receiver<Vec<types::NextHopWatch>>, felix: Routes) {
     while let Some(batch) = batches.recv().await {
-        for watch in batch {
-            felix.watch(watch).await;
-        }
+        felix.watch(batch).await;
     }
 }
 

@@ -88,7 +88,7 @@ pub(crate) enum Command {
     OwnBlocks(BTreeSet<Prefix>),
     NodeAddresses(Vec<IpAddr>),
     Fib(Vec<FibUpdate>),
-    Watch(NextHopWatch),
+    Watch(Vec<NextHopWatch>),
     View(oneshot::Sender<RoutesView>),
 }
 
@@ -126,9 +126,9 @@ impl Routes {
         self.tell(Command::Fib(updates)).await;
     }
 
-    /// Next hops to be followed; the answers come out of [`Routes::next_hops`].
-    pub async fn watch(&self, watch: NextHopWatch) {
-        self.tell(Command::Watch(watch)).await;
+    /// Next hops to be followed, in order; the answers come out of [`Routes::next_hops`].
+    pub async fn watch(&self, watches: Vec<NextHopWatch>) {
+        self.tell(Command::Watch(watches)).await;
     }
 
     /// The states of watched next hops. There is one stream: the second caller gets nothing.

@@ -179,7 +179,7 @@ impl Owner {
             Command::OwnBlocks(blocks) => self.table.own_blocks(blocks),
             Command::NodeAddresses(addresses) => self.table.set_node_addresses(addresses),
             Command::Fib(updates) => updates.into_iter().for_each(|update| self.table.fib(update)),
-            Command::Watch(watch) => self.table.watch(watch),
+            Command::Watch(watches) => watches.into_iter().for_each(|watch| self.table.watch(watch)),
             Command::View(reply) => self.asked.push(reply),
         }
     }

@@ -31,7 +31,7 @@ fn set(text: &str, next_hops: &[&str]) -> FibUpdate {
 
 async fn track(felix: &Routes, hops: &[&str]) {
     for hop in hops {
-        felix.watch(NextHopWatch::Track(ip(hop))).await;
+        felix.watch(vec![NextHopWatch::Track(ip(hop))]).await;
     }
 }
 

@@ -86,7 +86,7 @@ impl Routes {
         let now = Instant::now();
         let owner = Owner::new(config, ends, now);
         let mut routes = Self { owner, now, states: next_hops, mtu: mtus, _commands: commands };
-        NEXT_HOPS.into_iter().for_each(|hop| routes.tell(Command::Watch(NextHopWatch::Track(ip(hop)))));
+        routes.tell(Command::Watch(NEXT_HOPS.map(|hop| NextHopWatch::Track(ip(hop))).to_vec()));
         routes.round();
         routes
     }
