@@ -1,3 +1,5 @@
+use types::resource::NAME_LABEL;
+
 use super::*;
 
 /// The key and the value that the cache has of an object, and the object that is made of them.
@@ -30,7 +32,9 @@ fn what_is_remembered_is_written_as_earlier_agents_wrote_it() {
     assert_eq!(key, "resources/Namespace/shop");
     let document = r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"labels":{"team":"a"},"name":"shop"}}"#;
     assert_eq!(written, format!(r#"{{"version":1,"spec":{document}}}"#));
-    assert_eq!(read, Some(("shop".to_owned(), labels)));
+    // Whoever reads a Namespace finds the label of its name in it.
+    let named = [("team", "a"), (NAME_LABEL, "shop")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    assert_eq!(read, Some(("shop".to_owned(), named.into())));
 
     let (name, pod) = crate::testing::pod("web", "uid-1", Labels::new());
     let (key, _, read) = there_and_back::<Pods>(&name, &pod);
