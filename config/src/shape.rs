@@ -9,7 +9,7 @@ use types::config::{
     AddressDetection, ClientCertificate, Config, ConfigError, Credentials, DetectionMethod, EndpointToHost,
     EtcdSettings, EtcdTls, IptablesVariant, KernelMarks, KeyPrefix, KubernetesAccess, Password, PolicySettings,
 };
-use types::{NodeName, Prefix};
+use types::{NameError, NodeName, Prefix};
 
 use crate::keys::KEYS;
 use crate::values::{List, Parsed, Pools, Span, Text};
@@ -115,7 +115,10 @@ impl Shape {
         }
         let node_name = match self.node_name {
             Some(Parsed(name)) => name,
-            None => parse("nodeName", &host_name.to_ascii_lowercase())?,
+            None => host_name
+                .to_ascii_lowercase()
+                .parse()
+                .map_err(|error: NameError| ConfigError::new("nodeName", error.to_string()))?,
         };
         let (listen_port, import_prefixes, restart_time) = self.bgp.checked()?;
         let mtu = self.mtu.map(|Parsed(mtu)| mtu);
@@ -201,7 +204,7 @@ impl Kernel {
         }
         match self.protocols.map(|List(protocols)| protocols).unwrap_or_default().as_slice() {
             [] => {}
-            // Up to 4 the kernel's own, RFC-less but fixed in rtnetlink.h.
+            // The kernel keeps the numbers up to 4 for itself (rtnetlink.h).
             [local, bgp] if local != bgp && *local > 4 && *bgp > 4 => {
                 (marks.local_protocol, marks.bgp_protocol) = (*local, *bgp);
             }
@@ -248,10 +251,6 @@ fn pair<T>(
         (Some(_), None) => alone(key, other_key),
         (None, Some(_)) => alone(other_key, key),
     }
-}
-
-fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(key: &'static str, text: &str) -> Result<T, ConfigError> {
-    text.parse().map_err(|error: T::Err| ConfigError::new(key, error.to_string()))
 }
 
 fn refuse<T>(key: &'static str, problem: &str) -> Result<T, ConfigError> {

@@ -4,12 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tests::sources::root;
+
 /// The folders with documents, below the repository's root.
 const FOLDERS: [&str; 3] = ["", "docs", "docs/decisions"];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 /// The documents: their paths from the root, and their texts.
 fn documents() -> std::io::Result<Vec<(PathBuf, String)>> {
@@ -64,7 +62,7 @@ fn named_paths(line: &str) -> impl Iterator<Item = PathBuf> {
 
 /// The anchors of a document's headings, as repository hosts make them.
 fn anchors(text: &str) -> BTreeSet<String> {
-    let headings = prose(text).filter_map(|line| line.starts_with('#').then(|| line.trim_start_matches('#').trim()));
+    let headings = prose(text).filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     headings
         .map(|heading| {
             let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
@@ -77,7 +75,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 fn what_documents_link_to_or_name_exists() -> Result<(), Box<dyn std::error::Error>> {
     let mut missing = Vec::new();
     for (document, text) in documents()? {
-        let folder = document.parent().unwrap_or(Path::new("")).to_owned();
+        let folder = document.parent().unwrap_or_else(|| Path::new("")).to_owned();
         for line in prose(&text) {
             for link in links(line) {
                 let (file, anchor) = link.split_once('#').unwrap_or((link, ""));

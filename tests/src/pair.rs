@@ -1,7 +1,5 @@
 //! Two nodes on one wire, for tests of what is a single node's own.
 
-#![expect(clippy::indexing_slicing, reason = "an index into a JSON value gives null where there is nothing")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! What the documentation says of the settings, against what is accepted.
 
+#![cfg(test)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
