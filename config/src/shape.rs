@@ -236,7 +236,7 @@ fn or<T>(written: Option<Parsed<T>>, default: T) -> T {
 }
 
 fn span_or(written: Option<Span>, seconds: u64) -> Duration {
-    written.map_or(Duration::from_secs(seconds), |Span(duration)| duration)
+    written.map_or_else(|| Duration::from_secs(seconds), |Span(duration)| duration)
 }
 
 /// Two keys that are written together or not at all. The error names the one that is written alone and the missing one.
