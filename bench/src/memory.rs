@@ -39,7 +39,7 @@ const CONVERGENCE: Duration = Duration::from_secs(120);
 const AT_REST: Duration = Duration::from_secs(5);
 
 /// or what is measured after so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const REST_TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the agent has to remember.
 #[derive(Debug, Clone, Args)]
@@ -77,7 +77,7 @@ pub(crate) fn run(load: &Load) -> anyhow::Result<Report> {
         load.pods, load.blocks, load.nodes
     ));
     if !rested {
-        report.line(&format!("it did not come to rest within {} s", PATIENCE.as_secs()));
+        report.line(&format!("it did not come to rest within {} s", REST_TIME_LIMIT.as_secs()));
     }
     report.line("");
     for (title, key, value) in [
@@ -175,7 +175,7 @@ pub(crate) fn at_rest(node: &Node) -> anyhow::Result<(Memory, bool)> {
     let started = Instant::now();
     let (mut last, mut since) = (read()?, Instant::now());
     while since.elapsed() < AT_REST {
-        if started.elapsed() > PATIENCE {
+        if started.elapsed() > REST_TIME_LIMIT {
             return Ok((last, false));
         }
         thread::sleep(Duration::from_millis(250));

@@ -72,7 +72,7 @@ pub enum Side {
 
 /// One change of the kernel's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum WiringStep {
     /// Node: 169.254.1.1/32 on `lo`. Proxy ARP alone answers for it only where the node has a default route. The scope is
     /// link, or the address would become a source of the node's own packets.
     GatewayAddress,
@@ -137,7 +137,7 @@ pub enum Undo {
     Stays,
 }
 
-impl Step {
+impl WiringStep {
     /// Where it happens.
     pub const fn side(&self) -> Side {
         match self {
@@ -172,44 +172,44 @@ impl Step {
 }
 
 /// The steps, in order: the node's, then the pod's, and at the end a look from the node.
-pub fn plan(pairing: &Pairing) -> Vec<Step> {
+pub fn plan(pairing: &Pairing) -> Vec<WiringStep> {
     let families: BTreeSet<Family> = pairing.families().collect();
     let ipv4 = families.contains(&Family::Ipv4);
     let ipv6 = families.contains(&Family::Ipv6);
     let mut steps = Vec::with_capacity(32);
     if ipv4 {
-        steps.push(Step::GatewayAddress);
+        steps.push(WiringStep::GatewayAddress);
     }
-    steps.push(Step::MakePair);
+    steps.push(WiringStep::MakePair);
     host_sysctls(&mut steps, &pairing.host, ipv4, ipv6);
     if ipv6 {
-        steps.push(Step::GatewayLinkLocal);
+        steps.push(WiringStep::GatewayLinkLocal);
     }
 
     if !pairing.sandbox.loopback_up {
-        steps.push(Step::RaiseLoopback);
+        steps.push(WiringStep::RaiseLoopback);
     }
     pod_sysctls(&mut steps, &pairing.pod, ipv6);
-    steps.extend(pairing.addresses.iter().copied().map(Step::Address));
-    steps.push(Step::RaisePod);
-    steps.extend(families.iter().copied().map(Step::GatewayNeighbour));
+    steps.extend(pairing.addresses.iter().copied().map(WiringStep::Address));
+    steps.push(WiringStep::RaisePod);
+    steps.extend(families.iter().copied().map(WiringStep::GatewayNeighbour));
     for family in pairing.default_routes() {
         if family == Family::Ipv4 {
-            steps.push(Step::GatewayOnLink);
+            steps.push(WiringStep::GatewayOnLink);
         }
-        steps.push(Step::DefaultRoute(family));
+        steps.push(WiringStep::DefaultRoute(family));
     }
-    steps.push(Step::AwaitCarrier(Side::Pod));
-    steps.push(Step::AwaitCarrier(Side::Host));
+    steps.push(WiringStep::AwaitCarrier(Side::Pod));
+    steps.push(WiringStep::AwaitCarrier(Side::Host));
     steps
 }
 
 /// `route_localnet` is not among them: it would let the pod reach what the node serves on 127.0.0.1 only. Portmap sets it
 /// itself where it is wanted.
-fn host_sysctls(steps: &mut Vec<Step>, host: &InterfaceName, ipv4: bool, ipv6: bool) {
+fn host_sysctls(steps: &mut Vec<WiringStep>, host: &InterfaceName, ipv4: bool, ipv6: bool) {
     let mut set = |key, value, absent| {
         let undo = Undo::WithPair;
-        steps.push(Step::Sysctl(Sysctl { side: Side::Host, key, value, absent, undo }));
+        steps.push(WiringStep::Sysctl(Sysctl { side: Side::Host, key, value, absent, undo }));
     };
     if ipv4 {
         set(SysctlKey::ipv4_conf(host, "proxy_arp"), "1", Absent::Fails);
@@ -229,9 +229,9 @@ fn host_sysctls(steps: &mut Vec<Step>, host: &InterfaceName, ipv4: bool, ipv6: b
     set(SysctlKey::ipv6_conf(host, "accept_ra"), "0", Absent::IsFine);
 }
 
-fn pod_sysctls(steps: &mut Vec<Step>, pod: &InterfaceName, ipv6: bool) {
+fn pod_sysctls(steps: &mut Vec<WiringStep>, pod: &InterfaceName, ipv6: bool) {
     let mut set = |key, value, absent, undo| {
-        steps.push(Step::Sysctl(Sysctl { side: Side::Pod, key, value, absent, undo }));
+        steps.push(WiringStep::Sysctl(Sysctl { side: Side::Pod, key, value, absent, undo }));
     };
     if ipv6 {
         // Runtimes make namespaces in which new interfaces have IPv6 off.

@@ -13,7 +13,7 @@ use kernel::{
 use types::cni::{GATEWAY_IPV4, GATEWAY_IPV6, HOST_MAC};
 use types::{Family, InterfaceName, Prefix};
 
-use crate::plan::{Absent, Pairing, Sandbox, Side, Step, Sysctl, Undo, gateway, plan};
+use crate::plan::{Absent, Pairing, Sandbox, Side, Sysctl, Undo, WiringStep, gateway, plan};
 use crate::spec::{CniError, Code};
 
 /// `lo` is the first link of every namespace (LOOPBACK_IFINDEX in the kernel's `include/net/net_namespace.h`).
@@ -130,7 +130,7 @@ pub fn wire(host: &mut dyn Kernel, pod: &mut PodSide, pairing: &Pairing) -> Resu
     let mut wired = Wired { host_index: 0, pod_index: 0, pod_mac: [0; 6], take_back: Vec::new() };
     let steps = plan(pairing);
     let outcome = steps.chunk_by(|one, next| one.side() == next.side()).try_for_each(|steps| {
-        match steps.first().map(Step::side) {
+        match steps.first().map(WiringStep::side) {
             Some(Side::Host) => {
                 let netns = &pod.netns;
                 steps.iter().try_for_each(|step| wired.on_host(host, netns, pairing, step))
@@ -196,29 +196,29 @@ impl Wired {
         host: &mut dyn Kernel,
         netns: &Netns,
         pairing: &Pairing,
-        step: &Step,
+        step: &WiringStep,
     ) -> Result<(), WiringError> {
         let outcome = match step {
-            Step::GatewayAddress => {
+            WiringStep::GatewayAddress => {
                 let address = InterfaceAddress::new(LOOPBACK, IpAddr::V4(GATEWAY_IPV4), 32);
                 host.add_address(&address.with_scope(Scope::Link))
             }
-            Step::MakePair => make_pair(host, netns, pairing).map(|index| {
+            WiringStep::MakePair => make_pair(host, netns, pairing).map(|index| {
                 self.host_index = index;
                 self.take_back.push(TakeBack::DeleteLink(index));
             }),
-            Step::GatewayLinkLocal => {
+            WiringStep::GatewayLinkLocal => {
                 let address = InterfaceAddress::new(self.host_index, IpAddr::V6(GATEWAY_IPV6), 64);
                 host.add_address(&address.with_scope(Scope::Link).with_flags(AddressFlags::NO_DAD))
             }
-            Step::Sysctl(sysctl) => self.set(host, sysctl),
-            Step::AwaitCarrier(_) => return await_carrier(host, &pairing.host, WiringError::Host),
-            Step::RaiseLoopback
-            | Step::Address(_)
-            | Step::RaisePod
-            | Step::GatewayNeighbour(_)
-            | Step::GatewayOnLink
-            | Step::DefaultRoute(_) => Ok(()),
+            WiringStep::Sysctl(sysctl) => self.set(host, sysctl),
+            WiringStep::AwaitCarrier(_) => return await_carrier(host, &pairing.host, WiringError::Host),
+            WiringStep::RaiseLoopback
+            | WiringStep::Address(_)
+            | WiringStep::RaisePod
+            | WiringStep::GatewayNeighbour(_)
+            | WiringStep::GatewayOnLink
+            | WiringStep::DefaultRoute(_) => Ok(()),
         };
         outcome.map_err(WiringError::Host)
     }
@@ -231,12 +231,12 @@ impl Wired {
         Ok(())
     }
 
-    fn on_pod(&mut self, kernel: &mut dyn Kernel, pairing: &Pairing, step: &Step) -> Result<(), WiringError> {
+    fn on_pod(&mut self, kernel: &mut dyn Kernel, pairing: &Pairing, step: &WiringStep) -> Result<(), WiringError> {
         let pod = self.pod_index;
         let outcome = match step {
-            Step::RaiseLoopback => raise(kernel, LOOPBACK).map(|()| self.take_back.push(TakeBack::LowerLoopback)),
-            Step::Sysctl(sysctl) => self.set(kernel, sysctl),
-            Step::Address(address) => {
+            WiringStep::RaiseLoopback => raise(kernel, LOOPBACK).map(|()| self.take_back.push(TakeBack::LowerLoopback)),
+            WiringStep::Sysctl(sysctl) => self.set(kernel, sysctl),
+            WiringStep::Address(address) => {
                 let family = Family::of(*address);
                 let flags = match family {
                     Family::Ipv4 => AddressFlags::NONE,
@@ -244,20 +244,20 @@ impl Wired {
                 };
                 kernel.add_address(&InterfaceAddress::new(pod, *address, family.bits()).with_flags(flags))
             }
-            Step::RaisePod => raise(kernel, pod),
-            Step::GatewayNeighbour(family) => {
+            WiringStep::RaisePod => raise(kernel, pod),
+            WiringStep::GatewayNeighbour(family) => {
                 kernel.set_neighbour(&Neighbour::permanent(pod, gateway(*family), HOST_MAC))
             }
-            Step::GatewayOnLink => {
+            WiringStep::GatewayOnLink => {
                 add_route(kernel, Route::on_link(Prefix::host(IpAddr::V4(GATEWAY_IPV4)), PROTOCOL_BOOT, pod))
             }
-            Step::DefaultRoute(family) => {
+            WiringStep::DefaultRoute(family) => {
                 let mut route = Route::via(Prefix::default_route(*family), PROTOCOL_BOOT, []);
                 route.next_hops = vec![RouteNextHop { interface: Some(pod), ..RouteNextHop::via(gateway(*family)) }];
                 add_route(kernel, route)
             }
-            Step::AwaitCarrier(_) => return await_carrier(kernel, &pairing.pod, WiringError::Pod),
-            Step::GatewayAddress | Step::MakePair | Step::GatewayLinkLocal => Ok(()),
+            WiringStep::AwaitCarrier(_) => return await_carrier(kernel, &pairing.pod, WiringError::Pod),
+            WiringStep::GatewayAddress | WiringStep::MakePair | WiringStep::GatewayLinkLocal => Ok(()),
         };
         outcome.map_err(WiringError::Pod)
     }

@@ -71,7 +71,7 @@ fn structs(text: &str) -> BTreeMap<&str, usize> {
         let body = lines.by_ref().take_while(|line| *line != end);
         let is_field = |line: &&str| {
             let inner = line.trim_start();
-            line.len() - inner.len() == indent + 4 && !inner.starts_with(['/', '#', '}', ')'])
+            line.len() - inner.len() == indent + 4 && !inner.starts_with(['/', '#', '}', ')', '>'])
         };
         found.insert(name.split(['<', ' ', '{']).next().unwrap_or(name), body.filter(is_field).count());
     }

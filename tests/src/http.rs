@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::namespace::run_in;
 
 /// How long connecting, and then each read, may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIME_LIMIT: Duration = Duration::from_secs(2);
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub struct Answer {
 
 /// Asks an address as seen from a network namespace.
 pub(crate) fn get(netns: &File, address: SocketAddr, path: &str) -> io::Result<Answer> {
-    let mut stream = run_in(netns, || TcpStream::connect_timeout(&address, PATIENCE))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = run_in(netns, || TcpStream::connect_timeout(&address, ANSWER_TIME_LIMIT))?;
+    stream.set_read_timeout(Some(ANSWER_TIME_LIMIT))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;

@@ -253,7 +253,7 @@ fn probe(probing: Probing) -> anyhow::Result<ExitCode> {
         Probing::Ask => {
             let questions: Vec<reach::Question> =
                 serde_json::from_reader(io::stdin()).context("the questions on standard input")?;
-            let verdicts = reach::ask_here(&questions, reach::PATIENCE)?;
+            let verdicts = reach::ask_here(&questions, reach::REACH_TIME_LIMIT)?;
             say(format_args!("{}", serde_json::to_string(&verdicts)?));
         }
     }

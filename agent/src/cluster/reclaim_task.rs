@@ -86,7 +86,7 @@ impl ReclaimTask {
             if nodes.is_known() {
                 let names = nodes.entries().keys().cloned().collect();
                 let pause = self.look(&names, &mut watched).await.unwrap_or_else(|error| {
-                    warn!(%error, "what nodes had that have gone cannot be taken back now; trying again");
+                    warn!(%error, "the blocks and keys of nodes that have gone cannot be taken back now; this is tried again");
                     Some(RECLAIM_RETRY_DELAY)
                 });
                 again = pause.map(|pause| Instant::now() + pause);

@@ -64,7 +64,7 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<(EndpointId, PathBuf)>> {
                 std::fs::remove_file(&path)?;
             }
             Err(TombstoneError::Io(error)) => {
-                warn!(path = %path.display(), %error, "a tombstone cannot be read; its DEL is not made good now");
+                warn!(path = %path.display(), %error, "a tombstone cannot be read, so what its DEL was to give back stays in use until the next start");
             }
         }
     }

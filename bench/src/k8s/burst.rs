@@ -22,7 +22,7 @@ const PORT: u16 = 8080;
 const ADDRESSES: usize = 2;
 
 /// How long all of them may take.
-const PATIENCE: Duration = Duration::from_secs(600);
+const BURST_TIME_LIMIT: Duration = Duration::from_secs(600);
 
 /// How long one attempt to reach a pod may take, and how long after one that failed at once the next begins.
 const ATTEMPT: Duration = Duration::from_millis(250);
@@ -68,7 +68,7 @@ pub(crate) fn burst(cluster: &Cluster, namespace: &str, count: usize) -> anyhow:
     let _watch = Watch::start(cluster, namespace, events)?;
     let begun = Instant::now();
     create(cluster, &list)?;
-    let times = collect(&seen, &prober, count, begun + PATIENCE);
+    let times = collect(&seen, &prober, count, begun + BURST_TIME_LIMIT);
     prober.stop.store(true, Ordering::Relaxed);
     let since = |time: Instant| time.saturating_duration_since(begun).as_secs_f64();
     let times = times.with_context(|| format!("pods of {namespace}"))?;
@@ -221,7 +221,11 @@ fn collect(
             Err(RecvTimeoutError::Disconnected) => bail!("the watch of the pods has ended"),
             Err(RecvTimeoutError::Timeout) => {
                 let reached = asked.values().flatten().count();
-                bail!("after {} s of {count} were ready {}, reached {reached}", PATIENCE.as_secs(), ready.len());
+                bail!(
+                    "after {} s of {count} were ready {}, reached {reached}",
+                    BURST_TIME_LIMIT.as_secs(),
+                    ready.len()
+                );
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::scene::{Scene, tell};
 const PORT: u16 = 10_000;
 
 /// How long a pod that was just made known may be unknown to its node's agent, or a route to the other node.
-const PATIENCE: Duration = Duration::from_secs(30);
+const ROUTE_TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// The times in milliseconds; none where nobody has built the API server.
 pub(crate) fn label_to_kernel(samples: usize) -> anyhow::Result<Option<Vec<f64>>> {
@@ -64,7 +64,7 @@ fn measure(lab: &Lab, samples: usize) -> anyhow::Result<Vec<f64>> {
     let changing = plug(lab, &mut client, "node1", "client")?;
     let server = plug(lab, &mut client, "node2", "server")?;
     let address = server.address(Family::Ipv4);
-    wait_for("the way to the other node", PATIENCE, || {
+    wait_for("the way to the other node", ROUTE_TIME_LIMIT, || {
         // Echo is dropped by the policy; the route is what is waited for.
         let route = lab.node("node1").exec(&["ip", "route", "get", &address.to_string()]);
         route.map_err(|error| error.to_string()).and_then(

@@ -16,7 +16,7 @@ const SPACING: Duration = Duration::from_micros(50);
 const CLOSED: Duration = Duration::from_millis(4);
 
 /// How long the kernel may take to act.
-const PATIENCE: Duration = Duration::from_secs(30);
+const CHANGE_TIME_LIMIT: Duration = Duration::from_secs(30);
 
 /// Sends datagrams, which nobody lets through yet, makes a change, and waits for the first that passes. How long after the
 /// return of the change that was, in milliseconds; less than nothing where it was before.
@@ -30,7 +30,7 @@ pub(crate) fn first_passing(
     let receiver = run_in(to, || UdpSocket::bind(target)).with_context(|| format!("listening at {target}"))?;
     let sender = run_in(from, || UdpSocket::bind((source, 0))).with_context(|| format!("sending from {source}"))?;
     sender.connect(target).with_context(|| format!("sending to {target}"))?;
-    receiver.set_read_timeout(Some(PATIENCE))?;
+    receiver.set_read_timeout(Some(CHANGE_TIME_LIMIT))?;
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -44,7 +44,7 @@ pub(crate) fn first_passing(
         });
         let arrival = scope.spawn(|| receiver.recv(&mut [0; 8]).map(|_| Instant::now()));
         let begun = Instant::now();
-        while begun.elapsed() < CLOSED || (sent.load(Ordering::Relaxed) < 20 && begun.elapsed() < PATIENCE) {
+        while begun.elapsed() < CLOSED || (sent.load(Ordering::Relaxed) < 20 && begun.elapsed() < CHANGE_TIME_LIMIT) {
             thread::sleep(Duration::from_micros(200));
         }
         let early = arrival.is_finished();
@@ -67,7 +67,7 @@ pub(crate) fn first_passing(
 pub(crate) fn closed(from: &File, source: IpAddr, to: &File, target: SocketAddr) -> anyhow::Result<()> {
     let begun = Instant::now();
     while passes(from, source, to, target)? {
-        ensure!(begun.elapsed() < PATIENCE, "{target} stays open to {source}");
+        ensure!(begun.elapsed() < CHANGE_TIME_LIMIT, "{target} stays open to {source}");
     }
     Ok(())
 }

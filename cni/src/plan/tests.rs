@@ -10,13 +10,13 @@ fn pairing(addresses: &[&str], sandbox: Sandbox) -> Pairing {
     }
 }
 
-fn position(steps: &[Step], wanted: impl Fn(&Step) -> bool) -> usize {
+fn position(steps: &[WiringStep], wanted: impl Fn(&WiringStep) -> bool) -> usize {
     steps.iter().position(wanted).unwrap()
 }
 
-fn key(step: &Step) -> &str {
+fn key(step: &WiringStep) -> &str {
     match step {
-        Step::Sysctl(sysctl) => sysctl.key.path(),
+        WiringStep::Sysctl(sysctl) => sysctl.key.path(),
         _ => "",
     }
 }
@@ -24,13 +24,13 @@ fn key(step: &Step) -> &str {
 #[test]
 fn nothing_moves_before_sysctls_and_addresses_are_in_place() {
     let steps = plan(&pairing(&["10.65.0.2", "fd00::2"], Sandbox::default()));
-    let raised = position(&steps, |step| *step == Step::RaisePod);
+    let raised = position(&steps, |step| *step == WiringStep::RaisePod);
     for (place, step) in steps.iter().enumerate() {
         match step {
-            Step::Sysctl(_) | Step::Address(_) | Step::MakePair | Step::GatewayLinkLocal => {
+            WiringStep::Sysctl(_) | WiringStep::Address(_) | WiringStep::MakePair | WiringStep::GatewayLinkLocal => {
                 assert!(place < raised, "{step:?}");
             }
-            Step::DefaultRoute(_) | Step::GatewayNeighbour(_) | Step::GatewayOnLink => {
+            WiringStep::DefaultRoute(_) | WiringStep::GatewayNeighbour(_) | WiringStep::GatewayOnLink => {
                 assert!(place > raised, "{step:?}");
             }
             _ => {}
@@ -54,11 +54,11 @@ fn a_family_without_an_address_is_left_alone_but_router_advertisements_are_never
     let ipv6: Vec<_> = steps.iter().filter(|step| key(step).contains("ipv6")).collect();
     assert_eq!(ipv6.len(), 2);
     for step in ipv6 {
-        assert!(matches!(step, Step::Sysctl(Sysctl { absent: Absent::IsFine, .. })), "{step:?}");
+        assert!(matches!(step, WiringStep::Sysctl(Sysctl { absent: Absent::IsFine, .. })), "{step:?}");
         assert!(key(step).ends_with("accept_ra"));
     }
     let steps = plan(&pairing(&["fd00::2"], Sandbox::default()));
-    assert!(!steps.iter().any(|step| key(step).contains("ipv4") || *step == Step::GatewayAddress));
+    assert!(!steps.iter().any(|step| key(step).contains("ipv4") || *step == WiringStep::GatewayAddress));
 }
 
 #[test]
@@ -66,9 +66,9 @@ fn another_networks_default_route_stays_and_ours_is_not_put() {
     let sandbox = Sandbox { loopback_up: true, default_routes: BTreeSet::from([Family::Ipv4]) };
     let pairing = pairing(&["10.65.0.2", "fd00::2"], sandbox);
     let steps = plan(&pairing);
-    assert!(!steps.contains(&Step::DefaultRoute(Family::Ipv4)) && !steps.contains(&Step::GatewayOnLink));
-    assert!(steps.contains(&Step::DefaultRoute(Family::Ipv6)));
-    assert!(!steps.contains(&Step::RaiseLoopback));
+    assert!(!steps.contains(&WiringStep::DefaultRoute(Family::Ipv4)) && !steps.contains(&WiringStep::GatewayOnLink));
+    assert!(steps.contains(&WiringStep::DefaultRoute(Family::Ipv6)));
+    assert!(!steps.contains(&WiringStep::RaiseLoopback));
     assert_eq!(pairing.default_routes().collect::<Vec<_>>(), [Family::Ipv6]);
 }
 
@@ -76,5 +76,5 @@ fn another_networks_default_route_stays_and_ours_is_not_put() {
 fn only_the_nodes_shared_address_outlives_a_failure() {
     let steps = plan(&pairing(&["10.65.0.2", "fd00::2"], Sandbox::default()));
     let stays: Vec<_> = steps.iter().filter(|step| step.undo() == Undo::Stays).collect();
-    assert_eq!(stays, [&Step::GatewayAddress]);
+    assert_eq!(stays, [&WiringStep::GatewayAddress]);
 }

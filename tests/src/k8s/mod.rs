@@ -68,7 +68,7 @@ const ADMIN: &str = "admin";
 const KUBECTL: &str = "kubectl";
 
 /// How long one kubectl of a test may run, in seconds: what waits for longer is stuck.
-const KUBECTL_PATIENCE: &str = "600";
+const KUBECTL_TIME_LIMIT: &str = "600";
 
 /// Where a machine's kube-proxy finds its kubeconfig, on the machine.
 const PROXY_FOLDER: &str = "/var/lib/kube-proxy";
@@ -360,7 +360,7 @@ impl Cluster {
         // One that waits for the cluster would try again long after the cluster went with this process.
         let mut command = Command::new("setpriv");
         let kubectl = self.kubectl_command()?;
-        command.args(["--pdeathsig", "TERM", "timeout", "-k", "1", KUBECTL_PATIENCE]);
+        command.args(["--pdeathsig", "TERM", "timeout", "-k", "1", KUBECTL_TIME_LIMIT]);
         command.arg(kubectl.get_program()).args(kubectl.get_args());
         command.envs(kubectl.get_envs().filter_map(|(key, value)| Some((key, value?))));
         command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -32,7 +32,7 @@ pub use ask::ask_here;
 pub use listen::listen_here;
 
 /// How long one attempt waits for its answer. There are two.
-pub const PATIENCE: Duration = Duration::from_millis(250);
+pub const REACH_TIME_LIMIT: Duration = Duration::from_millis(250);
 
 /// One question: does a flow to this address come about?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -122,7 +122,7 @@ impl Drop for Listener {
 pub fn ask(from: &dyn Place, questions: &[Question]) -> Result<Vec<Verdict>, LabError> {
     let failed = || LabError::io(format!("asking from {}", from.name()));
     let netns = from.netns().map_err(failed())?;
-    run_in(&netns, || ask_here(questions, PATIENCE)).map_err(failed())
+    run_in(&netns, || ask_here(questions, REACH_TIME_LIMIT)).map_err(failed())
 }
 
 /// Asks from many places at the same time, each its own questions; the verdicts come in the same order.

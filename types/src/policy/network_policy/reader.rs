@@ -19,11 +19,11 @@ pub struct Problem {
 pub(super) struct Place<'a> {
     /// What it lies in.
     parent: Option<&'a Self>,
-    step: Step<'a>,
+    step: PathSegment<'a>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Step<'a> {
+enum PathSegment<'a> {
     Field(&'a str),
     Index(usize),
 }
@@ -36,15 +36,15 @@ pub(super) struct Reader {
 
 impl<'a> Place<'a> {
     pub(super) const fn root(name: &'a str) -> Self {
-        Self { parent: None, step: Step::Field(name) }
+        Self { parent: None, step: PathSegment::Field(name) }
     }
 
     pub(super) const fn field<'b>(&'b self, name: &'b str) -> Place<'b> {
-        Place { parent: Some(self), step: Step::Field(name) }
+        Place { parent: Some(self), step: PathSegment::Field(name) }
     }
 
     pub(super) const fn index(&self, index: usize) -> Place<'_> {
-        Place { parent: Some(self), step: Step::Index(index) }
+        Place { parent: Some(self), step: PathSegment::Index(index) }
     }
 }
 
@@ -54,11 +54,11 @@ impl fmt::Display for Place<'_> {
             parent.fmt(f)?;
         }
         match self.step {
-            Step::Index(index) => write!(f, "[{index}]"),
-            Step::Field(name) if self.parent.is_none() => f.write_str(name),
-            Step::Field(name) if name.bytes().all(|byte| byte.is_ascii_alphanumeric()) => write!(f, ".{name}"),
+            PathSegment::Index(index) => write!(f, "[{index}]"),
+            PathSegment::Field(name) if self.parent.is_none() => f.write_str(name),
+            PathSegment::Field(name) if name.bytes().all(|byte| byte.is_ascii_alphanumeric()) => write!(f, ".{name}"),
             // A label, or a field's name that somebody made up.
-            Step::Field(name) => write!(f, "[{name:?}]"),
+            PathSegment::Field(name) => write!(f, "[{name:?}]"),
         }
     }
 }
