@@ -57,8 +57,25 @@ pub enum ReadError {
 /// Reads the file, which need not be there, and this process's environment. `host_name` names the node where neither does.
 pub fn read(path: &Path, host_name: &str) -> Result<Config, ReadError> {
     let file = read_yaml(path)?;
-    assemble(&file, &std::env::vars().collect(), host_name)
-        .map_err(|source| ReadError::Setting { path: path.to_owned(), source })
+    let setting = |source| ReadError::Setting { path: path.to_owned(), source };
+    assemble(&file, &std::env::vars().collect(), host_name).map_err(setting)
+}
+
+/// The same for who may do without etcd: where only the settings of etcd cannot be used, the rest is given, without etcd, with
+/// what is wrong. The agent's own environment may have what is missing here.
+pub fn read_without_etcd(path: &Path, host_name: &str) -> Result<(Config, Option<ReadError>), ReadError> {
+    let file = read_yaml(path)?;
+    let setting = |source| ReadError::Setting { path: path.to_owned(), source };
+    let mut environment = std::env::vars().collect();
+    match assemble(&file, &environment, host_name) {
+        Ok(config) => Ok((config, None)),
+        Err(error) if is_of_etcd(&error.key) => {
+            let file = without_etcd(file, &mut environment);
+            let config = assemble(&file, &environment, host_name).map_err(setting)?;
+            Ok((config, Some(setting(error))))
+        }
+        Err(error) => Err(setting(error)),
+    }
 }
 
 /// The name of the host that this process runs on.
@@ -72,6 +89,21 @@ pub fn assemble(file: &Value, environment: &BTreeMap<String, String>, host_name:
     let layers = layers::merged(file, environment)?;
     let is_set = |key: &str| layers.contains(key);
     layers.extract::<shape::Shape>().map_err(layers::error)?.checked(is_set, host_name)
+}
+
+fn is_of_etcd(key: &str) -> bool {
+    key == "etcd" || key.starts_with("etcd.")
+}
+
+/// What the file says of everything else; the variables of etcd go from the environment.
+fn without_etcd(mut file: Value, environment: &mut BTreeMap<String, String>) -> Value {
+    if let Some(keys) = file.as_object_mut() {
+        keys.retain(|key, _| !is_of_etcd(key));
+    }
+    for key in KEYS.iter().filter(|key| is_of_etcd(key)) {
+        environment.remove(&variable(key));
+    }
+    file
 }
 
 /// The file as a value; null where there is none.

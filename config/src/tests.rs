@@ -322,3 +322,21 @@ fn the_file_need_not_be_there_and_an_error_begins_with_its_path() {
     let error = read(folder.path(), "node1").unwrap_err();
     assert!(matches!(error, ReadError::File { .. }), "{error:?}");
 }
+
+#[test]
+fn who_does_without_etcd_is_not_kept_by_its_settings_and_hears_what_is_wrong_with_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.yaml");
+    let read = |text: &str| {
+        fs::write(&path, text).unwrap();
+        read_without_etcd(&path, "node-a")
+    };
+    let (config, fault) = read("runDir: /x\netcd: {endpoints: [\"https://a:1\"]}\n").unwrap();
+    assert_eq!((config.etcd, config.run_dir.as_path()), (None, Path::new("/x")));
+    let Some(ReadError::Setting { source, .. }) = fault else { panic!("nothing is wrong") };
+    assert_eq!(source.key, "etcd.endpoints");
+    let (config, fault) = read("etcd: {endpoints: [\"http://a:1\"]}\n").unwrap();
+    assert!(config.etcd.is_some() && fault.is_none());
+    let both = read("mtu: x\netcd: {endpoints: [\"https://a:1\"]}\n");
+    assert!(matches!(both, Err(ReadError::Setting { source, .. }) if source.key == "mtu"));
+}

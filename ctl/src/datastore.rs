@@ -114,15 +114,18 @@ pub(crate) fn etcd_config(place: &Place) -> anyhow::Result<Option<store::EtcdCon
 pub(crate) fn local_agent(place: &Place) -> anyhow::Result<Agent> {
     match &place.socket {
         Some(socket) => Ok(Agent::new(socket.clone())),
-        None => Ok(agent_of(place, &configuration(place)?)),
+        // The agent is asked, and etcd is not.
+        None => Ok(agent_of(place, &config::read_without_etcd(&place.config, ANY_NODE)?.0)),
     }
 }
+
+/// The name of this node does not matter to what is read here.
+const ANY_NODE: &str = "localhost";
 
 fn agent_of(place: &Place, config: &Config) -> Agent {
     Agent::new(place.socket.clone().unwrap_or_else(|| config.run_dir.join(types::api::SOCKET)))
 }
 
 fn configuration(place: &Place) -> anyhow::Result<Config> {
-    // The name of this node does not matter to what is read here.
-    Ok(config::read(&place.config, "localhost")?)
+    Ok(config::read(&place.config, ANY_NODE)?)
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1 as networking;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use types::policy::{Labels, PolicyId, PolicyKind, Protocol};
 use types::{EndpointPort, NamespacedName, Pod, PodRef};
 
@@ -56,7 +56,9 @@ impl Kind for NetworkPolicies {
 
     /// Never fails: what a policy means, and what becomes of one that makes no sense, is not decided here.
     fn read(_: &PolicyId, mut object: Value) -> Result<Self::Value, serde_json::Error> {
-        Ok(object.get_mut("spec").map_or(Value::Null, Value::take))
+        let spec = object.get_mut("spec").map(Value::take).filter(|spec| !spec.is_null());
+        // One that says nothing is one without anything in it, as it is where policies are in the store.
+        Ok(spec.unwrap_or_else(|| Value::Object(Map::new())))
     }
 
     fn incarnation(_: &Self::Value) -> Option<&str> {

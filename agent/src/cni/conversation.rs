@@ -28,7 +28,7 @@ use crate::policy::facts;
 const BINARY_SILENCE_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long policy may take to be in force once the pair is wired: shorter than the binary waits for the answer
-/// (`Patience::ADD` in crate `cni`, 15 s), so that the runtime is told why and nothing is left when it comes with the DEL.
+/// (`AnswerTimeLimit::ADD` in crate `cni`, 15 s), so that the runtime is told why and nothing is left when it comes with the DEL.
 const POLICY_WAIT: Duration = Duration::from_secs(10);
 
 impl Attachments {

@@ -60,13 +60,16 @@ impl CacheForm for Policies {
         )
     }
 
-    /// One that cannot be read governs its namespace and allows nothing, as one without a `spec` does: left out, it would
-    /// open pods.
+    /// One that cannot be read governs its namespace and allows nothing: left out, it would open pods.
     fn object(entry: Entry) -> Option<(PolicyId, Value)> {
         let Ok(Subject::NamespacedResource(_, namespace, name)) = keys::subject(&entry.key) else { return None };
         let (namespace, name) = (namespace.to_string(), name.to_string());
         let id = PolicyId { kind: PolicyKind::NetworkPolicy, namespace, name };
-        let spec = decode::<Value>(&entry).and_then(|mut document| document.get_mut("spec").map(Value::take));
+        let document = decode::<Value>(&entry).filter(|document| document.get("kind").is_some());
+        let spec = document.map(|mut document| match document.get_mut("spec").map(Value::take) {
+            None | Some(Value::Null) => json!({}),
+            Some(spec) => spec,
+        });
         Some((id, spec.unwrap_or_default()))
     }
 }

@@ -58,3 +58,10 @@ fn an_object_whose_name_makes_no_key_has_no_place() {
     assert_eq!(Namespaces::key(&"Shop!".to_owned()), None);
     assert_eq!(Pods::key(&NamespacedName::new("shop", "")), None);
 }
+
+#[test]
+fn a_remembered_policy_without_a_spec_is_one_without_anything_in_it() {
+    let key = Policies::key(&policy_id()).unwrap();
+    let entry = Policies::entry(&policy_id(), key, &Value::Null);
+    assert_eq!(Policies::object(entry), Some((policy_id(), json!({}))));
+}

@@ -15,7 +15,7 @@ use kernel::Linux;
 use kernel::acl::{Iptables, IptablesVariant, LinuxSets, Tables};
 use store::{Etcd, StateDir};
 use tokio::signal::unix::{SignalKind, signal};
-use types::config::{Config, EtcdSettings};
+use types::config::{Config, EtcdSettings, KeyPrefix};
 
 use crate::cli::{NodeClean, Place};
 use files::{HostFiles, below};
@@ -24,7 +24,7 @@ use plan::{Found, RemovalStep, plan};
 use report::Report;
 
 pub(crate) async fn run(place: &Place, args: &NodeClean) -> anyhow::Result<()> {
-    let config = configuration(place, args)?;
+    let (config, etcd_fault) = configuration(place, args)?;
     let socket = || below(&args.host, &config.run_dir.join(types::api::SOCKET));
     let socket = place.socket.clone().unwrap_or_else(socket);
     let advice = "an agent runs on this node: end it first (kubectl delete -k manifests/)";
@@ -48,24 +48,29 @@ pub(crate) async fn run(place: &Place, args: &NodeClean) -> anyhow::Result<()> {
             Err(error) => report.stays(format!("{step} stays: {error:#}")),
         }
     }
-    if !args.keep_keys {
-        remove_keys(&config, &mut report).await?;
+    match etcd_fault {
+        _ if args.keep_keys => {}
+        Some(error) => {
+            report.stays(keys_stay(&config, &format!("{:#}", anyhow::Error::new(error)), &KeyPrefix::default()))
+        }
+        None => remove_keys(&config, &mut report).await?,
     }
     report.end()?;
     if args.stay { stay().await } else { Ok(()) }
 }
 
-/// The host's configuration: in a container, its paths are the host's.
-fn configuration(place: &Place, args: &NodeClean) -> anyhow::Result<Config> {
+/// The host's configuration: in a container, its paths are the host's. With what is wrong with the settings of etcd, if they
+/// cannot be used: the rest of the node is cleaned all the same.
+fn configuration(place: &Place, args: &NodeClean) -> anyhow::Result<(Config, Option<config::ReadError>)> {
     let host_name = config::host_name().context("cannot read the host's name")?;
-    let mut config = config::read(&below(&args.host, &place.config), &host_name)?;
+    let (mut config, etcd_fault) = config::read_without_etcd(&below(&args.host, &place.config), &host_name)?;
     if let Some(tls) = config.etcd.as_mut().and_then(EtcdSettings::tls_mut) {
         let client = tls.client.iter_mut().flat_map(|client| [&mut client.cert, &mut client.key]);
         for path in client.chain([&mut tls.ca]) {
             *path = below(&args.host, path);
         }
     }
-    Ok(config)
+    Ok((config, etcd_fault))
 }
 
 /// The kernel that this runs on, with either variant of iptables.
@@ -102,14 +107,18 @@ async fn remove_keys(config: &Config, report: &mut Report) -> anyhow::Result<()>
     match remove.await {
         Ok(keys) => keys.iter().try_for_each(|key| report.removed(&format!("key {key}"))),
         Err(error) => {
-            report.stays(format!(
-                "keys of {node} in etcd stay: {error}. Without them: --keep-keys; an elected agent removes them some \
-                 time after the Node is deleted, `etcdctl del --prefix {}` removes all of Manx",
-                settings.prefix
-            ));
+            report.stays(keys_stay(config, &error.to_string(), &settings.prefix));
             Ok(())
         }
     }
+}
+
+fn keys_stay(config: &Config, error: &str, prefix: &KeyPrefix) -> String {
+    let node = &config.node_name;
+    format!(
+        "keys of {node} in etcd stay: {error}. Without them: --keep-keys; an elected agent removes them some time after \
+         the Node is deleted, `etcdctl del --prefix {prefix}` removes all of Manx"
+    )
 }
 
 /// Waits until somebody ends this process.

@@ -5,6 +5,7 @@
 //! | as known      | others change a table                   | unread         | set: after a pause    |
 //! | unread        | others change a table                   | unread         | as it was             |
 //! | any           | events are lost                         | unread: all    | cancelled: at once    |
+//! | any           | events cannot be heard                  | unread: all    | set: the next round   |
 //! | any           | a restore of ours fails                 | unread: its    | cancelled: at once    |
 //! | unread        | iptables is free, the timer is not set  | as known       | -                     |
 //! | any           | a reading fails                         | unread: all    | set: after a back-off |
@@ -123,6 +124,13 @@ impl Reading {
         timers.cancel(Timer::ReadRules);
     }
 
+    /// Nothing is heard any more, so others may have changed any of these tables. They are read when that is over: read in
+    /// each round that hears nothing, they would leave iptables no time for what is to be restored.
+    pub(super) fn deaf(&mut self, all: Vec<TableOf>, now: Instant, timers: &mut TimerTable) {
+        self.add(all, Some(now));
+        timers.set(Timer::ReadRules, now);
+    }
+
     /// A restore of ours failed. Perhaps one of the family's tables was changed after all.
     pub(super) fn restore_failed(&mut self, family: Family, timers: &mut TimerTable) {
         self.add(TableName::ALL.map(|name| (family, name)), None);
@@ -232,7 +240,9 @@ impl Owner {
     /// Without events the rules are read; without a pause this would spin.
     pub(super) fn events_failed(&mut self, error: &KernelError) {
         warn!(%error, "the kernel does not say when other programs change rules; all our chains are read again");
-        self.events_lost(Instant::now());
+        let all = self.tables_with(TableName::ALL);
+        // Later than the round began, so not in this one.
+        self.reading.deaf(all, Instant::now(), &mut self.timers);
         std::thread::sleep(KERNEL_RETRY_DELAY.0);
     }
 

@@ -116,3 +116,16 @@ fn tables_in_turn_come_one_by_one_and_a_poll_knows_since_when_nobody_has_looked(
         assert_eq!(polled.take_in_turn(), request(&[MANGLE], now + Duration::from_secs(5) * (poll - 1)));
     }
 }
+
+#[test]
+fn while_nothing_is_heard_restores_have_their_turn_and_then_all_is_read() {
+    let (mut reading, mut timers, now) = reading();
+    for round in 0..3 {
+        let begun = now + millis(100 * round);
+        timers.expired(Timer::ReadRules, begun);
+        reading.deaf(vec![MANGLE, NAT], begun + millis(1), &mut timers);
+        assert_eq!(reading.take_unread(&timers), None, "what is to be restored comes first");
+    }
+    assert!(timers.expired(Timer::ReadRules, now + millis(300)), "the first round that hears again");
+    assert_eq!(reading.take_unread(&timers), request(&[MANGLE, NAT], now + millis(1)));
+}
