@@ -5,7 +5,7 @@
 //! - a task waits on a bounded channel of tokio ([`Mailbox::new`]);
 //! - an owner that waits for something else (a netlink socket) is woken after each command, and once more when the last
 //!   handle goes ([`Mailbox::waking`]);
-//! - a thread that wants to know when it is idle takes them from a bounded queue with a time limit ([`queue`]).
+//! - a thread that wants to know when it is idle takes them from a bounded queue with a time limit ([`queue()`]).
 
 mod queue;
 #[cfg(test)]

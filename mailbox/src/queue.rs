@@ -23,7 +23,7 @@ struct Queued<C> {
     _place: OwnedSemaphorePermit,
 }
 
-/// Where an owner that is a thread takes its commands from: the other end of [`queue`](crate::queue).
+/// Where an owner that is a thread takes its commands from: the other end of [`queue`](crate::queue()).
 pub struct Inbox<C> {
     commands: mpsc::Receiver<Queued<C>>,
 }
