@@ -1,8 +1,7 @@
 //! ipam as the agent sees it: the owner task with a real journal, alone and with others on a store in memory.
 
-#[cfg(test)]
+#![cfg(test)]
+
 mod alone;
-#[cfg(test)]
 mod node;
-#[cfg(test)]
 mod shared;
