@@ -101,7 +101,7 @@ async fn follow(
     closed: CancellationToken,
 ) {
     tokio::select! {
-        () = remembered(prefix, from, cache, store_wait, to.clone()) => {}
+        () = remembered_as::<AsStored>(prefix, from, cache, store_wait, to.clone()) => {}
         () = to.closed() => {}
         () = closed.cancelled() => {}
     }
@@ -144,17 +144,6 @@ impl CacheForm for AsStored {
     fn object(entry: Entry) -> Option<(Key, Entry)> {
         Some((entry.key.clone(), entry))
     }
-}
-
-/// [`remembered_as`], for objects that are entries.
-pub async fn remembered(
-    prefix: Key,
-    from: mpsc::Receiver<Update<Key, Entry>>,
-    cache: Cache,
-    store_wait: Duration,
-    to: mpsc::Sender<Update<Key, Entry>>,
-) {
-    remembered_as::<AsStored>(prefix, from, cache, store_wait, to).await;
 }
 
 /// Passes on what a source says, and writes it behind to the cache, under keys that begin with `prefix`. Where the source

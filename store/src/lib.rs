@@ -33,7 +33,7 @@ use tokio::sync::mpsc;
 use types::Update;
 
 pub use cache::Cache;
-pub use cached::{CacheForm, Cached, remembered, remembered_as};
+pub use cached::{CacheForm, Cached, remembered_as};
 pub use data::{
     Check, Entry, Expect, Incarnation, Key, KeyError, Listing, MAX_TRANSACTION, MAX_TRANSACTION_BYTES, Outcome,
     SessionId, Version, Write,
