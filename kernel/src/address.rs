@@ -1,4 +1,4 @@
-//! Addresses of interfaces.
+//! Addresses that interfaces have, and their flags.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use crate::Scope;
 /// An address on an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceAddress {
-    /// The interface.
+    /// The index of the interface.
     pub index: u32,
     /// The interface's own address.
     pub address: IpAddr,
@@ -17,9 +17,9 @@ pub struct InterfaceAddress {
     pub prefix_len: u8,
     /// Where the address is valid. With [`Scope::Link`] it does not become a source towards other links.
     pub scope: Scope,
-    /// The other side of a point-to-point address.
+    /// The address of the other end, on a point-to-point interface.
     pub peer: Option<IpAddr>,
-    /// Its flags.
+    /// The address's flags.
     pub flags: AddressFlags,
 }
 
@@ -29,19 +29,19 @@ impl InterfaceAddress {
         Self { index, address, prefix_len, scope: Scope::Universe, peer: None, flags: AddressFlags::NONE }
     }
 
-    /// The same with these flags.
+    /// The same address with these flags.
     #[must_use]
     pub const fn with_flags(self, flags: AddressFlags) -> Self {
         Self { flags, ..self }
     }
 
-    /// The same with this scope.
+    /// The same address with this scope.
     #[must_use]
     pub const fn with_scope(self, scope: Scope) -> Self {
         Self { scope, ..self }
     }
 
-    /// The same with this other side.
+    /// The same address with this address at the other end.
     #[must_use]
     pub const fn with_peer(self, peer: IpAddr) -> Self {
         Self { peer: Some(peer), ..self }
@@ -63,34 +63,34 @@ impl fmt::Display for InterfaceAddress {
 pub struct AddressFlags(u32);
 
 impl AddressFlags {
-    /// None.
+    /// No flag.
     pub const NONE: Self = Self(0);
     /// IPv4: a further address of the same prefix on the interface. IPv6: a temporary address (RFC 8981).
     pub const SECONDARY: Self = Self(libc::IFA_F_SECONDARY);
-    /// IPv6: usable at once, without duplicate address detection (RFC 4862 section 5.4).
+    /// IPv6: the address is usable at once, without duplicate address detection (RFC 4862 section 5.4).
     pub const NO_DAD: Self = Self(libc::IFA_F_NODAD);
     /// Duplicate address detection found another owner.
     pub const DAD_FAILED: Self = Self(libc::IFA_F_DADFAILED);
-    /// Past its preferred lifetime.
+    /// The address is past its preferred lifetime.
     pub const DEPRECATED: Self = Self(libc::IFA_F_DEPRECATED);
-    /// Duplicate address detection is under way: cannot be a source yet.
+    /// Duplicate address detection is under way, so that packets cannot have the address as their source yet.
     pub const TENTATIVE: Self = Self(libc::IFA_F_TENTATIVE);
-    /// Without a lifetime.
+    /// The address has no lifetime that ends.
     pub const PERMANENT: Self = Self(libc::IFA_F_PERMANENT);
     /// The kernel makes no on-link route for the prefix.
     pub const NO_PREFIX_ROUTE: Self = Self(libc::IFA_F_NOPREFIXROUTE);
 
-    /// Whether all of `other` are set.
+    /// Whether every flag of `other` is set.
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// From the kernel's number.
+    /// Reads the flags from the kernel's number.
     pub(crate) const fn from_bits(bits: u32) -> Self {
         Self(bits)
     }
 
-    /// The kernel's number.
+    /// The flags as the kernel's number.
     pub(crate) const fn bits(self) -> u32 {
         self.0
     }

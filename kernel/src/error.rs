@@ -67,7 +67,7 @@ impl KernelError {
         }
     }
 
-    /// A wrong answer.
+    /// The error for an answer that has the wrong form.
     pub(crate) fn malformed(operation: impl Into<String>, why: impl fmt::Display) -> Self {
         Self::Malformed { operation: operation.into(), why: why.to_string() }
     }
@@ -91,7 +91,7 @@ impl KernelError {
 /// What was attempted and what the kernel said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// Operation and object: `cannot add route 10.0.0.0/26 via 192.0.2.1`.
+    /// The operation and its object: `cannot add route 10.0.0.0/26 via 192.0.2.1`.
     pub operation: String,
     /// The error number.
     pub errno: i32,
@@ -110,7 +110,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// "Network is unreachable" inside a sentence; "RTNETLINK ..." stays as it is.
+/// Lets the kernel's text stand inside a sentence: "Network is unreachable" begins with a small letter then, "RTNETLINK
+/// ..." stays as it is.
 fn lower_first(text: &str) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.clone().next()) {

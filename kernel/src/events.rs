@@ -22,7 +22,7 @@ use crate::linux::{parse_address, parse_link, parse_route};
 use crate::netns::run_in;
 use crate::{InterfaceAddress, KernelError, Link, Netns, PortId, Route};
 
-/// A change in the namespace.
+/// A change that happened in the namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A route was put, in its canonical form.
@@ -44,11 +44,11 @@ pub enum Event {
 /// Why a wait ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wait<E = Event> {
-    /// Something happened.
+    /// An event has come.
     Event(E),
     /// A [`Waker`] was used.
     Woken,
-    /// The time is over.
+    /// The timeout has passed.
     TimedOut,
 }
 
@@ -57,18 +57,18 @@ pub trait EventSource: Send {
     /// Waits for the next event, for a waker, or until `timeout` has passed (none: for ever). Wakes come before events.
     fn next(&mut self, timeout: Option<Duration>) -> Result<Wait, KernelError>;
 
-    /// A handle that ends the wait from another thread.
+    /// A handle by which another thread ends the wait.
     fn waker(&self) -> Waker;
 }
 
-/// What to be told of.
+/// A kind of events to subscribe to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
-    /// Links.
+    /// Events of links.
     Links,
-    /// Addresses of both families.
+    /// Events of addresses, of both families.
     Addresses,
-    /// Routes of both families, of all tables.
+    /// Events of routes, of both families and of all tables.
     Routes,
 }
 
@@ -77,7 +77,7 @@ pub enum Group {
 pub struct Events {
     socket: sys::Socket,
     inbox: Inbox<Event>,
-    /// Changes by these sockets are not reported.
+    /// The sockets whose changes are not reported.
     own: Vec<PortId>,
 }
 
@@ -94,12 +94,12 @@ impl Events {
         Self::subscribe_to(&[Group::Links, Group::Addresses, Group::Routes])
     }
 
-    /// The same of some groups.
+    /// The events of some groups only.
     pub fn subscribe_to(groups: &[Group]) -> Result<Self, KernelError> {
         let mask = groups.iter().fold(0, |mask, group| mask | group.mask());
         let open = || {
             let mut socket = sys::Socket::new(NETLINK_ROUTE)?;
-            // Beyond net.core.rmem_max only with CAP_NET_ADMIN.
+            // The kernel grants more than net.core.rmem_max only to a process with CAP_NET_ADMIN.
             if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
                 setsockopt(&socket, RcvBuf, &RECEIVE_BUFFER)?;
             }
@@ -111,13 +111,13 @@ impl Events {
         Ok(Self { socket, inbox: Inbox::new(DATAGRAMS_AT_ONCE, || Event::Lost)?, own: Vec::new() })
     }
 
-    /// The same in another namespace.
+    /// The events of some groups in another namespace.
     pub fn subscribe_in(netns: &Netns, groups: &[Group]) -> Result<Self, KernelError> {
         run_in(netns, || Self::subscribe_to(groups))?
     }
 
-    /// The same without what this handle of the kernel causes itself (found in the header, so ten thousand own routes cost
-    /// next to nothing).
+    /// The same events without those that this handle of the kernel causes itself. They are told by the message's
+    /// header, so that ten thousand routes of our own cost next to nothing.
     #[must_use]
     pub fn except(mut self, port: PortId) -> Self {
         self.own.push(port);
@@ -153,7 +153,7 @@ impl EventSource for Events {
 }
 
 impl Group {
-    /// RTMGRP_* (linux/rtnetlink.h).
+    /// The group's bit (RTMGRP_*, linux/rtnetlink.h).
     const fn mask(self) -> u32 {
         let mask = match self {
             Self::Links => libc::RTMGRP_LINK,
@@ -164,7 +164,7 @@ impl Group {
     }
 }
 
-/// The event that a notification tells of, if it is one of ours.
+/// The event that a notification tells of; none if it is of a kind that is not reported.
 fn event_of(reply: &Reply<'_>) -> Result<Option<Event>, DecodeError> {
     let payload = reply.payload;
     Ok(match reply.kind {
@@ -183,24 +183,24 @@ fn event_of(reply: &Reply<'_>) -> Result<Option<Event>, DecodeError> {
 /// Ends a wait of an [`EventSource`], now or the next one. Several wakes before a wait are one.
 #[derive(Debug, Clone)]
 pub struct Waker {
-    /// The end that is written to. Non-blocking: when it is full, a wake is under way already.
+    /// The end of a pipe that is written to. It does not block: when the pipe is full, a wake is under way already.
     bell: Arc<UnixStream>,
 }
 
 impl Waker {
-    /// Ends the wait. Never blocks; a source that is gone is not woken.
+    /// Ends the wait. It never blocks, and it is no error if the source is gone.
     pub fn wake(&self) {
-        // Full means that the bell rings already, closed that nobody listens: neither is an error.
+        // A full pipe means that the bell rings already, a closed one that nobody listens: neither is an error.
         let _ = (&*self.bell).write(&[1]);
     }
 }
 
-/// The end that is waited on.
+/// The end of the bell that a thread waits on.
 #[derive(Debug)]
 pub(crate) struct Bell(UnixStream);
 
 impl Bell {
-    /// A bell and what rings it.
+    /// A bell, and the waker that rings it.
     pub(crate) fn new() -> Result<(Self, Waker), KernelError> {
         let pair = || {
             let (read, write) = UnixStream::pair()?;
@@ -211,7 +211,7 @@ impl Bell {
         pair().map_err(|error: io::Error| KernelError::io("cannot make a pair of sockets to wake a thread", &error))
     }
 
-    /// Stops the ringing; whether it rang.
+    /// Stops the ringing; returns whether the bell rang.
     pub(crate) fn silence(&self) -> bool {
         let mut rang = false;
         let mut scratch = [0; 64];
@@ -235,7 +235,7 @@ pub(crate) fn wait_readable<const N: usize>(
 ) -> Result<bool, KernelError> {
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     loop {
-        // Rounded up, so that a wait never ends early and spins.
+        // The time is rounded up, so that a wait never ends a moment early and spins.
         let left = deadline.map(|deadline| {
             let left = deadline.saturating_duration_since(Instant::now());
             PollTimeout::try_from(left.as_micros().div_ceil(1000)).unwrap_or(PollTimeout::MAX)

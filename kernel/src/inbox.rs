@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use crate::KernelError;
 use crate::events::{Bell, Wait, Waker, wait_readable};
 
-/// Events that were not asked for yet, and what ends a wait for more.
+/// Events that the owner has not asked for yet, and what ends its wait for more.
 #[derive(Debug)]
 pub(crate) struct Inbox<E> {
-    /// The last datagram.
+    /// The datagram that was received last.
     datagram: Vec<u8>,
-    /// Events of the last datagrams that were not asked for yet, oldest first.
+    /// The events that the owner has not asked for yet, oldest first.
     pending: VecDeque<E>,
     /// How many datagrams are taken in before the first of their events is handed out.
     datagrams_at_once: usize,
-    /// What is told where the kernel dropped events.
+    /// The event that says that the kernel has dropped events.
     lost: fn() -> E,
     bell: Bell,
     waker: Waker,
@@ -29,7 +29,7 @@ impl<E> Inbox<E> {
         Ok(Self { datagram: Vec::new(), pending: VecDeque::new(), datagrams_at_once, lost, bell, waker })
     }
 
-    /// A handle that ends the wait from another thread.
+    /// A handle by which another thread ends the wait.
     pub(crate) fn waker(&self) -> Waker {
         self.waker.clone()
     }

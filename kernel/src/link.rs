@@ -1,4 +1,4 @@
-//! Links: what the kernel says of them and what is asked for.
+//! Network interfaces: what the kernel says of them, and what it is asked to change.
 
 use std::fmt;
 
@@ -11,19 +11,19 @@ use crate::Netns;
 pub struct Link {
     /// The interface index, unique in the namespace and not reused soon.
     pub index: u32,
-    /// The name. A `String`: foreign names need not follow our rules.
+    /// The name. It is a `String`, since names that others give need not follow our rules.
     pub name: String,
     /// The Ethernet address, if it has one of six bytes.
     pub mac: Option<[u8; 6]>,
     /// The MTU in bytes.
     pub mtu: u32,
-    /// Administratively up (IFF_UP).
+    /// Whether the link is administratively up (IFF_UP).
     pub up: bool,
-    /// Up with carrier: for a pair, both ends are up (IFF_RUNNING and IFF_LOWER_UP).
+    /// Whether the link is up and has a carrier; for a pair, whether both ends are up (IFF_RUNNING and IFF_LOWER_UP).
     pub running: bool,
     /// The link group.
     pub group: u32,
-    /// `veth`, `bridge`, ...; none for physical interfaces and `lo`.
+    /// The kind of the link, such as `veth` or `bridge`; none for physical interfaces and `lo`.
     pub kind: Option<String>,
     /// The index of the other end (IFLA_LINK), in the namespace of the other end.
     pub peer_index: Option<u32>,
@@ -31,22 +31,22 @@ pub struct Link {
     pub peer_netns: Option<i32>,
 }
 
-/// A pair of virtual Ethernet links to be made.
+/// Asks for a pair of virtual Ethernet links.
 #[derive(Debug, Clone)]
 pub struct VethSpec<'a> {
     /// The name of the host's end.
     pub host: InterfaceName,
-    /// Its Ethernet address, from which the kernel also derives its link-local IPv6 address.
+    /// The Ethernet address of the host's end, from which the kernel also derives its link-local IPv6 address.
     pub host_mac: [u8; 6],
-    /// Whether it is brought up in the same request. It runs as soon as the peer is up too.
+    /// Whether the host's end is brought up in the same request. It has a carrier as soon as the other end is up too.
     pub host_up: bool,
-    /// Its link group; 0 is the default group.
+    /// The link group of the host's end; 0 is the default group.
     pub host_group: u32,
     /// The name of the pod's end.
     pub peer: InterfaceName,
     /// The namespace in which the pod's end is born.
     pub peer_netns: &'a Netns,
-    /// Its Ethernet address; none lets the kernel choose a random one.
+    /// The Ethernet address of the pod's end; none lets the kernel choose a random one.
     pub peer_mac: Option<[u8; 6]>,
     /// The MTU of both ends in bytes.
     pub mtu: u32,
@@ -58,10 +58,10 @@ impl fmt::Display for VethSpec<'_> {
     }
 }
 
-/// What to change of a link; `None` leaves it as it is.
+/// Asks for changes of a link; `None` leaves a property as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LinkChange {
-    /// Up or down. Down silently removes the link's IPv4 routes.
+    /// Whether the link is up. Taking it down silently removes its IPv4 routes.
     pub up: Option<bool>,
     /// The link group.
     pub group: Option<u32>,

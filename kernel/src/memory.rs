@@ -1,4 +1,4 @@
-//! The process's own memory.
+//! The memory of this process.
 
 /// Gives free memory back to the system: glibc keeps what a reading of thousands of objects has taken at its peak.
 #[expect(unsafe_code, reason = "neither std nor nix has malloc_trim")]

@@ -2,16 +2,17 @@
 
 use std::net::IpAddr;
 
-/// Where an on-link address is to be found.
+/// Says at which Ethernet address an on-link IP address is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Neighbour {
-    /// The interface.
+    /// The index of the interface.
     pub index: u32,
     /// The neighbour's address.
     pub address: IpAddr,
-    /// Its Ethernet address.
+    /// The neighbour's Ethernet address.
     pub mac: [u8; 6],
-    /// Set by hand and never questioned (NUD_PERMANENT). Entries that are put are always permanent.
+    /// Whether the entry was set by hand and is never questioned (NUD_PERMANENT). Entries that this crate puts always
+    /// are.
     pub permanent: bool,
 }
 

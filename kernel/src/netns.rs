@@ -1,4 +1,4 @@
-//! Network namespaces: naming them, entering them.
+//! Network namespaces: how they are named and entered.
 //!
 //! A thread that has entered a namespace is never let back into a pool: [`run_in`] uses a thread of its own. Sockets keep
 //! the namespace in which they were made, so most code needs a thread in there only for a moment.
@@ -22,11 +22,11 @@ use crate::KernelError;
 pub struct Netns {
     /// The open namespace file.
     file: File,
-    /// Which one it is.
+    /// The identity of the namespace.
     id: NetnsId,
 }
 
-/// Identifies a namespace while it lives: its inode on nsfs.
+/// The identity of a namespace while it lives: its inode on nsfs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NetnsId {
     device: u64,
@@ -34,7 +34,7 @@ pub struct NetnsId {
 }
 
 impl NetnsId {
-    /// The inode, as `ls -i` and `lsns` show it.
+    /// The inode number, as `ls -i` and `lsns` show it.
     pub const fn inode(self) -> u64 {
         self.inode
     }
@@ -47,8 +47,8 @@ const NO_TEXT: Option<&str> = None;
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 
 impl Netns {
-    /// Opens what CNI_NETNS names. [`KernelError::Gone`] if the path is not there or is no namespace any more (the
-    /// empty file that remains when a bind mount is gone).
+    /// Opens the namespace that CNI_NETNS names. [`KernelError::Gone`] if the path does not exist or is no namespace
+    /// any more (an empty file remains when a bind mount is gone).
     pub fn open(path: impl AsRef<Path>) -> Result<Self, KernelError> {
         let path = path.as_ref();
         let operation = || format!("cannot open network namespace {}", path.display());
@@ -61,17 +61,17 @@ impl Netns {
         Ok(Self { file, id: NetnsId { device: metadata.dev(), inode: metadata.ino() } })
     }
 
-    /// The calling thread's.
+    /// The namespace of the calling thread.
     pub fn current() -> Result<Self, KernelError> {
         Self::open("/proc/thread-self/ns/net")
     }
 
-    /// That of a process.
+    /// The namespace of a process.
     pub fn of_process(pid: u32) -> Result<Self, KernelError> {
         Self::open(format!("/proc/{pid}/ns/net"))
     }
 
-    /// A fresh one, which lives as long as the handle (and what is made in it).
+    /// Makes a namespace, which lives as long as the handle and what is made in it.
     pub fn create() -> Result<Self, KernelError> {
         on_own_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET)
@@ -80,7 +80,7 @@ impl Netns {
         })?
     }
 
-    /// A fresh one with a name: bound to `path`, as `ip netns add` does below `/run/netns`. It lives until
+    /// Makes a namespace with a name: it is bound to `path`, as `ip netns add` does below `/run/netns`. It lives until
     /// [`Netns::delete_named`]. [`KernelError::Exists`] if there is a file of that name.
     pub fn create_named(path: impl AsRef<Path>) -> Result<Self, KernelError> {
         let path = path.as_ref();
@@ -97,20 +97,21 @@ impl Netns {
         match bound {
             Ok(()) => Self::open(path),
             Err(errno) => {
-                // The empty file would be in the way of the next attempt; why it was made is the error that counts.
+                // The empty file would be in the way of the next attempt; the error that counts is the one of the
+                // mount.
                 let _ = fs::remove_file(path);
                 Err(KernelError::io(operation(), &errno.into()))
             }
         }
     }
 
-    /// Takes the name away, and with it the namespace unless a process, a handle or another name holds it. An absent one
-    /// is success.
+    /// Takes the name away, and with it the namespace unless a process, a handle or another name holds it. A name that
+    /// does not exist is no error.
     pub fn delete_named(path: impl AsRef<Path>) -> Result<(), KernelError> {
         let path = path.as_ref();
         let operation = || format!("cannot delete network namespace {}", path.display());
         match umount2(path, MntFlags::MNT_DETACH) {
-            // EINVAL: a file without a namespace bound to it.
+            // EINVAL means a file without a namespace bound to it.
             Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
             Err(errno) => return Err(KernelError::io(operation(), &errno.into())),
         }
@@ -120,7 +121,7 @@ impl Netns {
         }
     }
 
-    /// Which one it is: two handles with the same id are the same namespace.
+    /// The identity of the namespace: two handles with the same id are the same namespace.
     pub const fn id(&self) -> NetnsId {
         self.id
     }
@@ -151,7 +152,7 @@ pub fn run_in<T: Send>(netns: &Netns, work: impl FnOnce() -> T + Send) -> Result
     on_own_thread(|| netns.enter().map(|()| work()))?
 }
 
-/// A panic in `work` goes on in the caller.
+/// Waits for a thread's result; a panic in it goes on in the caller.
 fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, KernelError> {
     thread::scope(|scope| {
         let worker = thread::Builder::new()

@@ -45,8 +45,8 @@ pub fn is_our_set(name: &SetName) -> bool {
     name.as_str().starts_with(ACL_PREFIX)
 }
 
-/// Parks a link of ours: takes it out of use, in the group of those that wait for their deletion. One that has gone
-/// meanwhile, with its namespace, is success.
+/// Parks a link of ours: takes it down and puts it into the group of links that wait for their deletion. It is no error
+/// if the link has gone meanwhile with its namespace.
 pub fn park(kernel: &mut dyn Kernel, link: &Link, group: u32) -> Result<(), KernelError> {
     if !link.up && link.group == group {
         return Ok(());

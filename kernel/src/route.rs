@@ -16,19 +16,20 @@ const IPV6_DEFAULT_METRIC: u32 = 1024;
 /// A route. The kernel identifies it by table, prefix and metric.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route {
-    /// The destination.
+    /// The destination prefix.
     pub prefix: Prefix,
-    /// The table.
+    /// The number of the table that the route is in.
     pub table: u32,
-    /// Who made it (`rt_protos`).
+    /// The program that made the route, by its protocol number (`rt_protos`).
     pub protocol: u8,
-    /// The lower one is preferred. IPv6 knows no 0: it means 1024.
+    /// The metric: of several routes to a prefix the one with the lowest is used. IPv6 knows no 0, which means 1024
+    /// there.
     pub metric: u32,
-    /// What happens to packets.
+    /// What the route does to packets.
     pub kind: RouteKind,
     /// How far the destination is: IPv4 wants [`Scope::Link`] for routes without gateway. IPv6 has no scopes.
     pub scope: Scope,
-    /// Through where; several share the load. Empty for kinds other than unicast.
+    /// The next hops; several share the load. Empty for kinds other than unicast.
     pub next_hops: Vec<RouteNextHop>,
     /// The source address of packets that the host itself sends by this route.
     pub preferred_source: Option<IpAddr>,
@@ -41,7 +42,7 @@ impl Route {
         Self { next_hops, ..Self::of_kind(prefix, protocol, RouteKind::Unicast, Scope::Universe) }
     }
 
-    /// A route of the main table to an interface on which the destination itself is.
+    /// A route of the main table to an interface that has the destination itself on its link.
     pub fn on_link(prefix: Prefix, protocol: u8, interface: u32) -> Self {
         let scope = match prefix.family() {
             Family::Ipv4 => Scope::Link,
@@ -63,13 +64,13 @@ impl Route {
         Self { prefix, table, protocol, metric: 0, kind, scope, next_hops, preferred_source: None }.canonical()
     }
 
-    /// The same with this metric.
+    /// The same route with this metric.
     #[must_use]
     pub fn with_metric(self, metric: u32) -> Self {
         Self { metric, ..self }.canonical()
     }
 
-    /// The same with this source address.
+    /// The same route with this source address.
     #[must_use]
     pub fn with_preferred_source(self, source: Option<IpAddr>) -> Self {
         Self { preferred_source: source, ..self }
@@ -85,7 +86,7 @@ impl Route {
                 self.metric = IPV6_DEFAULT_METRIC;
             }
         }
-        // IPv6 shows `dev lo` for unreachable routes.
+        // IPv6 shows `dev lo` as the next hop of unreachable routes.
         if matches!(self.kind, RouteKind::Unreachable | RouteKind::Blackhole | RouteKind::Prohibit) {
             self.next_hops.clear();
         }
@@ -114,7 +115,7 @@ impl Route {
 }
 
 impl fmt::Display for Route {
-    /// As `ip route` would show it: `unreachable 10.0.0.0/26`, `10.0.0.0/26 via 192.0.2.1`.
+    /// Writes the route as `ip route` shows it: `unreachable 10.0.0.0/26`, `10.0.0.0/26 via 192.0.2.1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             RouteKind::Unicast => {}
@@ -139,26 +140,26 @@ impl fmt::Display for Route {
     }
 }
 
-/// One way out.
+/// One of the ways that a route leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteNextHop {
-    /// The next router; none if the destination is on the link. May be of the other family (RFC 8950).
+    /// The next router; none if the destination is on the link. It may be of the other family (RFC 8950).
     pub gateway: Option<IpAddr>,
     /// The interface; none lets the kernel find it by the gateway.
     pub interface: Option<u32>,
-    /// The gateway is taken to be on the link, whatever the table says.
+    /// Whether the gateway is taken to be on the link, whatever the table says.
     pub onlink: bool,
-    /// Its share of the flows among several, 1 to 256 in the kernel, here 1 to 255.
+    /// The share of flows that take this way among several: 1 to 256 in the kernel, here 1 to 255.
     pub weight: u8,
 }
 
 impl RouteNextHop {
-    /// Through a gateway, of weight 1.
+    /// A next hop through a gateway, of weight 1.
     pub const fn via(gateway: IpAddr) -> Self {
         Self { gateway: Some(gateway), interface: None, onlink: false, weight: 1 }
     }
 
-    /// Straight to an interface, of weight 1.
+    /// A next hop straight to an interface, of weight 1.
     pub const fn on(interface: u32) -> Self {
         Self { gateway: None, interface: Some(interface), onlink: false, weight: 1 }
     }
@@ -183,19 +184,19 @@ impl fmt::Display for RouteNextHop {
 /// What a route does to packets (`rtm_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RouteKind {
-    /// Forwards.
+    /// The route forwards packets.
     Unicast,
-    /// The host's own address.
+    /// The destination is an address of the host itself.
     Local,
-    /// A link's broadcast address.
+    /// The destination is a broadcast address of a link.
     Broadcast,
-    /// Drops silently.
+    /// The route drops packets silently.
     Blackhole,
-    /// Answers "unreachable".
+    /// The route answers packets with "unreachable".
     Unreachable,
-    /// Answers "prohibited".
+    /// The route answers packets with "prohibited".
     Prohibit,
-    /// Anything else.
+    /// Any other kind, by its number.
     Other(u8),
 }
 
@@ -230,15 +231,15 @@ impl From<RouteKind> for u8 {
 /// How far an address or a destination reaches (`rtm_scope`, `ifa_scope`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Scope {
-    /// Everywhere.
+    /// The address or destination may be anywhere.
     Universe,
-    /// Within the site.
+    /// The address or destination is within the site.
     Site,
-    /// On the link.
+    /// The address or destination is on the link.
     Link,
-    /// In this host.
+    /// The address or destination is in this host.
     Host,
-    /// Anything else.
+    /// Any other scope, by its number.
     Other(u8),
 }
 
@@ -269,13 +270,13 @@ impl From<Scope> for u8 {
 /// A change of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteChange {
-    /// Puts the route only where no route of the same table, prefix and metric is; otherwise
-    /// [`KernelError::Exists`]. How to put a route without ever taking the place of a foreign one.
+    /// Puts the route only if no route has the same table, prefix and metric; otherwise [`KernelError::Exists`]. This
+    /// is how a route is put without ever replacing a foreign one.
     Add(Route),
-    /// Puts the route, in the place of any route of the same table, prefix and metric, whoever made that one.
+    /// Puts the route, replacing any route with the same table, prefix and metric, whoever made it.
     Replace(Route),
-    /// Deletes the route of this table, prefix, metric and protocol, whatever its next hops. An absent one is success.
-    /// For IPv4 the kernel takes metric 0 to mean any: the route with the lowest one goes.
+    /// Deletes the route with this table, prefix, metric and protocol, whatever its next hops. It is no error if there
+    /// is none. For IPv4 the kernel takes metric 0 to mean any: the route with the lowest metric goes.
     Delete(Route),
 }
 
@@ -302,36 +303,36 @@ impl fmt::Display for RouteChange {
 /// A change that was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteFailure {
-    /// Its place among the changes.
+    /// The place of the change among those that were given.
     pub index: usize,
-    /// Why not.
+    /// The reason why the change was not carried out.
     pub error: KernelError,
 }
 
 /// Which routes to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteFilter {
-    /// The family.
+    /// The family of the routes.
     pub family: Family,
-    /// The table.
+    /// The table of the routes.
     pub table: u32,
-    /// Only routes of this protocol.
+    /// If set, only routes of this protocol are read.
     pub protocol: Option<u8>,
 }
 
 impl RouteFilter {
-    /// All routes of the main table.
+    /// Every route of the main table.
     pub const fn main(family: Family) -> Self {
         Self { family, table: MAIN_TABLE, protocol: None }
     }
 
-    /// Those of one protocol.
+    /// The routes of the main table that have one protocol.
     #[must_use]
     pub const fn of_protocol(self, protocol: u8) -> Self {
         Self { protocol: Some(protocol), ..self }
     }
 
-    /// Whether a route passes.
+    /// Whether a route passes the filter.
     pub fn passes(&self, route: &Route) -> bool {
         route.prefix.family() == self.family
             && route.table == self.table
@@ -342,17 +343,17 @@ impl RouteFilter {
 /// How the kernel would send a packet: the entry of the table that matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolution {
-    /// The prefix that matches.
+    /// The prefix of the entry that matches.
     pub prefix: Prefix,
-    /// Who made the route.
+    /// The protocol number of the entry: the program that made it.
     pub protocol: u8,
-    /// Its metric.
+    /// The metric of the entry.
     pub metric: u32,
-    /// [`RouteKind::Local`] for an own address, else unicast.
+    /// The kind of the entry: [`RouteKind::Local`] for an own address, else unicast.
     pub kind: RouteKind,
-    /// Its next hops.
+    /// The next hops of the entry.
     pub next_hops: Vec<RouteNextHop>,
-    /// The destination is on the link: no next hop has a gateway.
+    /// Whether the destination is on the link: then no next hop has a gateway.
     pub connected: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Network sysctls: which ones, and how they are read and written.
+//! Network sysctls: how they are named, read and written.
 
 use std::fmt;
 use std::fs::OpenOptions;
@@ -13,27 +13,27 @@ use crate::KernelError;
 pub struct SysctlKey(String);
 
 impl SysctlKey {
-    /// `net/ipv4/conf/INTERFACE/KEY`.
+    /// The sysctl `net/ipv4/conf/INTERFACE/KEY`.
     pub fn ipv4_conf(interface: &InterfaceName, key: &'static str) -> Self {
         Self(format!("net/ipv4/conf/{interface}/{key}"))
     }
 
-    /// `net/ipv6/conf/INTERFACE/KEY`.
+    /// The sysctl `net/ipv6/conf/INTERFACE/KEY`.
     pub fn ipv6_conf(interface: &InterfaceName, key: &'static str) -> Self {
         Self(format!("net/ipv6/conf/{interface}/{key}"))
     }
 
-    /// `net/ipv4/neigh/INTERFACE/KEY`.
+    /// The sysctl `net/ipv4/neigh/INTERFACE/KEY`.
     pub fn ipv4_neigh(interface: &InterfaceName, key: &'static str) -> Self {
         Self(format!("net/ipv4/neigh/{interface}/{key}"))
     }
 
-    /// `net/ipv6/neigh/INTERFACE/KEY`.
+    /// The sysctl `net/ipv6/neigh/INTERFACE/KEY`.
     pub fn ipv6_neigh(interface: &InterfaceName, key: &'static str) -> Self {
         Self(format!("net/ipv6/neigh/{interface}/{key}"))
     }
 
-    /// A key without an interface, below `net`: `ipv4/ip_forward`, `ipv6/conf/all/forwarding`.
+    /// A sysctl below `net` without an interface: `ipv4/ip_forward`, `ipv6/conf/all/forwarding`.
     pub fn global(key: &'static str) -> Self {
         Self(format!("net/{key}"))
     }
@@ -50,7 +50,7 @@ impl fmt::Display for SysctlKey {
     }
 }
 
-/// Reads a key of the calling thread's namespace.
+/// Reads a sysctl of the calling thread's namespace.
 pub(crate) fn read(key: &SysctlKey) -> Result<String, KernelError> {
     let mut text = String::new();
     OpenOptions::new()
@@ -62,7 +62,7 @@ pub(crate) fn read(key: &SysctlKey) -> Result<String, KernelError> {
     Ok(text)
 }
 
-/// Writes a key of the calling thread's namespace with one write: the kernel takes a value only whole.
+/// Writes a sysctl of the calling thread's namespace with one write, as the kernel takes a value only whole.
 pub(crate) fn write(key: &SysctlKey, value: &str) -> Result<(), KernelError> {
     OpenOptions::new()
         .write(true)
@@ -71,7 +71,7 @@ pub(crate) fn write(key: &SysctlKey, value: &str) -> Result<(), KernelError> {
         .map_err(|error| KernelError::io(format!("cannot set sysctl {key} to {value}"), &error))
 }
 
-/// `/proc/sys/net` shows the namespace of whoever opens it: of the calling thread.
+/// The file of a sysctl. `/proc/sys/net` shows the namespace of the thread that opens it.
 fn file(key: &SysctlKey) -> String {
     format!("/proc/sys/{key}")
 }

@@ -29,35 +29,37 @@ pub const SOCKET: &str = "agent.sock";
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {
-    /// In words.
+    /// The reason, as a sentence.
     pub error: String,
 }
 
-/// Whether the node keeps what it originates to itself, so that the network sends it nothing. An agent begins without.
+/// Whether the node announces none of its own routes, so that the network sends it nothing. An agent begins without
+/// this.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drain {
-    /// It does.
+    /// The node is drained.
     pub drained: bool,
 }
 
-/// A node at a glance.
+/// The state of a node at a glance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
-    /// The node.
+    /// The node's name.
     pub node: NodeName,
     /// The agent's version.
     pub version: String,
     /// Whether ADD would be served and routes are programmed.
     pub ready: bool,
-    /// What is wrong, in words; empty when all is well.
+    /// What is wrong, one sentence each; empty when all is well.
     pub problems: Vec<String>,
     /// The datastore: `etcd` with its endpoints, or `local`.
     pub datastore: String,
     /// Whether the datastore answers now.
     pub datastore_connected: bool,
-    /// How long ago it last confirmed that this node's blocks are its own, in seconds; absent: never, or it is `local`.
+    /// How many seconds ago the datastore last confirmed that this node's blocks are its own; absent if it never did or
+    /// is `local`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datastore_confirmed_secs: Option<u64>,
     /// The speaker's AS number.
@@ -66,39 +68,39 @@ pub struct NodeStatus {
     pub router_id: Option<RouterId>,
     /// The addresses the node peers from.
     pub addresses: Vec<IpAddr>,
-    /// Its sessions.
+    /// The node's BGP sessions.
     pub peers: Vec<PeerStatus>,
-    /// Its kernel routes.
+    /// The node's kernel routes, in numbers.
     pub routes: RouteCounts,
-    /// Pods attached here.
+    /// How many pods are attached to this node.
     pub endpoints: usize,
 }
 
-/// One BGP session.
+/// The state of one BGP session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PeerStatus {
-    /// The peer.
+    /// The peer's address.
     pub address: IpAddr,
-    /// Its port.
+    /// The peer's TCP port.
     pub port: u16,
     /// Where the session comes from: `mesh`, or the BGPPeer's name.
     pub origin: String,
-    /// Its AS number.
+    /// The peer's AS number.
     pub asn: Asn,
-    /// How far it has come.
+    /// The session's state.
     pub state: SessionState,
-    /// Seconds since it entered or left Established.
+    /// How many seconds ago the session entered or left Established.
     pub since_secs: Option<u64>,
-    /// The families of the session.
+    /// The address families that both ends have agreed on.
     pub families: Vec<Family>,
-    /// Routes in its Adj-RIB-In.
+    /// How many routes the peer has announced (its Adj-RIB-In).
     pub received: u64,
-    /// Those that import policy accepts.
+    /// How many of those routes import policy accepts.
     pub accepted: u64,
-    /// Those that it refuses.
+    /// How many of those routes import policy refuses.
     pub refused: u64,
-    /// Those kept while the peer restarts (RFC 4724).
+    /// How many of those routes are kept only because the peer is restarting (RFC 4724).
     pub stale: u64,
     /// What ended the session last, or keeps it from coming up.
     pub last_error: Option<String>,
@@ -108,97 +110,97 @@ pub struct PeerStatus {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteCounts {
-    /// To local pods.
+    /// Routes to local pods.
     pub local: u64,
     /// Unreachable routes of own blocks.
     pub blocks: u64,
-    /// Learned by BGP.
+    /// Routes learned by BGP.
     pub bgp: u64,
-    /// Wanted, but not in the kernel.
+    /// Routes that are wanted and not in the kernel.
     pub failed: u64,
 }
 
-/// A destination in the speaker's tables.
+/// A destination in the speaker's tables, with the paths to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteView {
-    /// The destination.
+    /// The destination prefix.
     pub prefix: Prefix,
     /// Whether this node originates it.
     pub own: bool,
-    /// What peers offer, best first.
+    /// The paths that peers offer, best first.
     pub paths: Vec<PathView>,
 }
 
-/// One peer's route to a destination.
+/// One path that a peer offers to a destination.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PathView {
-    /// Who offers it.
+    /// The peer that offers the path.
     pub peer: IpAddr,
-    /// Through where.
+    /// The next hop of the path.
     pub next_hop: IpAddr,
-    /// AS_PATH as text.
+    /// The AS_PATH as text.
     pub as_path: String,
-    /// ORIGIN as text.
+    /// The ORIGIN as text.
     pub origin: String,
-    /// LOCAL_PREF.
+    /// The LOCAL_PREF of the path.
     pub local_pref: Option<u32>,
-    /// MULTI_EXIT_DISC.
+    /// The MULTI_EXIT_DISC of the path.
     pub med: Option<u32>,
-    /// Whether it is the best path.
+    /// Whether the path is the best.
     pub best: bool,
-    /// Whether packets use it (the best, or equal to it).
+    /// Whether packets use the path: it is the best, or equal to the best.
     pub used: bool,
-    /// Whether it is kept while the peer restarts.
+    /// Whether the path is kept only because the peer is restarting.
     pub stale: bool,
-    /// Why it is used, or the step of the decision process at which it lost.
+    /// Why the path is used, or the step of the decision process at which it lost.
     pub reason: String,
 }
 
-/// Pools and blocks.
+/// The address pools and their blocks, with how full they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IpamView {
-    /// The pools, by range.
+    /// The pools, in the order of their ranges.
     pub pools: Vec<PoolUsage>,
-    /// Blocks of ranges that are in no pool any more.
+    /// Blocks whose range is no longer in any pool.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub orphans: Vec<BlockUsage>,
 }
 
-/// One pool.
+/// A pool with its blocks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolUsage {
-    /// The pool.
+    /// The pool's name.
     pub name: ResourceName,
-    /// Its range.
+    /// The pool's range.
     pub cidr: Prefix,
-    /// Addresses in all.
+    /// How many addresses the pool has.
     pub total: u128,
-    /// Addresses of pods.
+    /// How many of them pods have.
     pub in_use: u128,
-    /// Its claimed blocks, by range.
+    /// The claimed blocks of the pool, in the order of their ranges.
     pub blocks: Vec<BlockUsage>,
 }
 
-/// One block.
+/// A block of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockUsage {
-    /// Its range.
+    /// The block's range.
     pub cidr: Prefix,
-    /// The node that gives its addresses out.
+    /// The node that gives out the block's addresses.
     pub owner: NodeName,
-    /// Addresses in all.
+    /// How many addresses the block has.
     pub total: u128,
-    /// Addresses of pods.
+    /// How many of them pods have.
     pub in_use: u128,
 }
 
 impl IpamView {
-    /// Counts addresses in blocks and blocks in pools.
+    /// Counts the addresses of pods in each block, and of blocks in each pool.
     pub fn new(
         pools: impl IntoIterator<Item = (ResourceName, Prefix)>,
         blocks: impl IntoIterator<Item = (Prefix, NodeName)>,
@@ -234,7 +236,7 @@ impl IpamView {
     }
 }
 
-/// Asks what becomes of a flow.
+/// The query for what becomes of a flow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainQuery {
@@ -262,21 +264,21 @@ impl From<Flow> for ExplainQuery {
     }
 }
 
-/// Asks what governs an endpoint of this node.
+/// The query for the policies that govern an endpoint of this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShowQuery {
-    /// The endpoint.
+    /// The endpoint's id.
     pub endpoint: EndpointId,
 }
 
-/// Asks for other labels of an endpoint of this node, where no API server says what they are.
+/// The request to change labels of an endpoint of this node, where no API server says what they are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RelabelRequest {
-    /// The endpoint.
+    /// The endpoint's id.
     pub endpoint: EndpointId,
-    /// What becomes of its labels.
+    /// The change of its labels.
     pub change: LabelChange,
 }
 
@@ -298,7 +300,7 @@ struct UncheckedLabelChange {
 }
 
 impl LabelChange {
-    /// Sets and removes. All faults are named at once.
+    /// The change that sets and removes these labels. The error names everything that is wrong at once.
     pub fn new(set: Labels, remove: BTreeSet<String>) -> Result<Self, LabelChangeError> {
         let twice = remove.iter().filter(|key| set.contains_key(*key));
         let faults: Vec<_> = set
@@ -310,7 +312,7 @@ impl LabelChange {
         if faults.is_empty() { Ok(Self { set, remove }) } else { Err(LabelChangeError(faults.join("; "))) }
     }
 
-    /// Reads `KEY=VALUE` and `KEY-`.
+    /// Reads the words `KEY=VALUE` and `KEY-`.
     pub fn parse<T: AsRef<str>>(words: &[T]) -> Result<Self, LabelChangeError> {
         let (mut set, mut remove, mut faults) = (Labels::new(), BTreeSet::new(), Vec::new());
         for word in words.iter().map(T::as_ref) {
@@ -326,7 +328,7 @@ impl LabelChange {
         if faults.is_empty() { Self::new(set, remove) } else { Err(LabelChangeError(faults.join("; "))) }
     }
 
-    /// Carries it out.
+    /// Carries the change out on these labels.
     pub fn apply(&self, labels: &mut Labels) {
         labels.retain(|key, _| !self.remove.contains(key));
         labels.extend(self.set.iter().map(|(key, value)| (key.clone(), value.clone())));
@@ -340,7 +342,7 @@ impl TryFrom<UncheckedLabelChange> for LabelChange {
     }
 }
 
-/// Why labels are not changed.
+/// Why labels cannot be changed as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct LabelChangeError(String);
@@ -349,38 +351,38 @@ pub struct LabelChangeError(String);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DropRecord {
-    /// When, in milliseconds since 1970-01-01 00:00 UTC.
+    /// When the packet was denied, in milliseconds since 1970-01-01 00:00 UTC.
     pub time_ms: u64,
-    /// The direction that denied it, as the endpoint sees it.
+    /// The direction whose policies denied the packet, as the endpoint sees it.
     pub direction: Direction,
-    /// The endpoint of this node whose policies denied it; none if it has gone since, or is unknown.
+    /// The endpoint of this node whose policies denied the packet; none if it has gone since or is unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<EndpointId>,
-    /// The pod of that endpoint.
+    /// The pod that the endpoint belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodRef>,
     /// The packet's source address.
     pub source: IpAddr,
-    /// Its destination, after translation of services.
+    /// The packet's destination address, after translation of services.
     pub destination: IpAddr,
-    /// The protocol by its number in the IP header.
+    /// The packet's protocol, by its number in the IP header.
     pub protocol: u8,
-    /// Its source port, where the protocol has ports.
+    /// The packet's source port, where the protocol has ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_port: Option<u16>,
-    /// Its destination port, where the protocol has ports.
+    /// The packet's destination port, where the protocol has ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination_port: Option<u16>,
-    /// The policies that govern the endpoint in this direction, none of which allows the packet. Empty for what is dropped
-    /// for another reason than a policy.
+    /// The policies that govern the endpoint in this direction, none of which allows the packet. Empty if the packet
+    /// was dropped for another reason than a policy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<PolicyId>,
-    /// How many packets were denied since the record before and are not told of, since they came too fast.
+    /// How many packets were denied since the record before without a record of their own, because they came too fast.
     #[serde(default)]
     pub missed: u64,
 }
 
-/// The number of addresses of a prefix; 2^128 does not fit and is given as one less.
+/// The number of addresses of a prefix; 2^128 does not fit into the type and is given as one less.
 fn size(cidr: Prefix) -> u128 {
     1_u128.checked_shl(u32::from(cidr.family().bits() - cidr.len())).unwrap_or(u128::MAX)
 }

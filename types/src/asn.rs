@@ -19,7 +19,7 @@ impl Asn {
     /// AS_TRANS, what a two-octet field says when the number needs four octets (RFC 6793 section 9).
     pub const TRANS: Self = Self(23_456);
 
-    /// An AS number; zero is refused.
+    /// Wraps an AS number; zero is refused.
     pub fn new(number: u32) -> Result<Self, AsnError> {
         if number == 0 { Err(AsnError::Zero) } else { Ok(Self(number)) }
     }
@@ -105,7 +105,7 @@ impl TryFrom<AsnText> for Asn {
 pub struct RouterId(Ipv4Addr);
 
 impl RouterId {
-    /// A router id; 0.0.0.0 is refused.
+    /// Wraps a router id; 0.0.0.0 is refused.
     pub fn new(id: Ipv4Addr) -> Result<Self, RouterIdError> {
         if id.is_unspecified() { Err(RouterIdError) } else { Ok(Self(id)) }
     }

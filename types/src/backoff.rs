@@ -1,4 +1,4 @@
-//! Exponential back-off with jitter, as data.
+//! Exponential back-off with jitter, computed without a clock.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use std::time::Duration;
 /// nodes that failed together do not return together, and a test sees the same delays each time.
 #[derive(Debug, Clone)]
 pub struct Backoff {
-    /// The first delay.
+    /// The delay after the first failure, in case of no jitter.
     first: Duration,
     /// No delay is longer.
     limit: Duration,
-    /// The next delay before jitter.
+    /// The next delay, before jitter is taken off.
     next: Duration,
-    /// State of the generator (xorshift64, never zero).
+    /// The state of the generator (xorshift64, never zero).
     seed: u64,
 }
 
@@ -33,7 +33,7 @@ impl Backoff {
         whole - whole * share / 1024
     }
 
-    /// An attempt succeeded: begin again with the first delay.
+    /// Takes note that an attempt has succeeded: the next delay is the first one again.
     pub fn reset(&mut self) {
         self.next = self.first;
     }

@@ -25,7 +25,7 @@ use crate::{EndpointId, EndpointPort, InterfaceName, PodRef};
 /// The version of the conversation that this build speaks.
 pub const PROTOCOL: u32 = 1;
 
-/// No message is longer; a longer announcement is a broken peer, not a message.
+/// The longest message, in octets. Whoever announces a longer one is broken.
 pub const MAX_MESSAGE: usize = 1 << 20;
 
 /// Where the socket lies under the agent's run folder (`/run/manx`).
@@ -47,7 +47,7 @@ pub const HOST_MAC: [u8; 6] = [0xee; 6];
 /// The link-local address that follows from [`HOST_MAC`] (RFC 4291 appendix A): the pods' next hop on IPv6.
 pub const GATEWAY_IPV6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
 
-/// What the binary says.
+/// What the binary says to the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
 pub enum Request {
@@ -61,7 +61,7 @@ pub enum Request {
     Parked,
     /// STATUS: would ADD work?
     Status {
-        /// [`PROTOCOL`].
+        /// See [`PROTOCOL`].
         protocol: u32,
     },
 }
@@ -69,9 +69,9 @@ pub enum Request {
 /// What an ADD asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attach {
-    /// [`PROTOCOL`].
+    /// See [`PROTOCOL`].
     pub protocol: u32,
-    /// The attachment.
+    /// The attachment to make.
     pub id: EndpointId,
     /// The pod that the runtime named.
     pub pod: PodRef,
@@ -86,13 +86,13 @@ pub struct Attach {
 /// What a DEL asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detach {
-    /// [`PROTOCOL`].
+    /// See [`PROTOCOL`].
     pub protocol: u32,
-    /// The attachment.
+    /// The attachment to undo.
     pub id: EndpointId,
 }
 
-/// What the agent answers.
+/// What the agent answers to the binary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
 pub enum Reply {
@@ -100,9 +100,9 @@ pub enum Reply {
     Wire(Wire),
     /// DEL: set the link down and put it into this group.
     Park(Park),
-    /// What was asked is in force.
+    /// What was asked for is in force.
     Done,
-    /// It is not, and nothing is left of the attempt.
+    /// What was asked for is not in force, and nothing is left of the attempt.
     Refused(Refused),
 }
 
@@ -111,7 +111,7 @@ pub enum Reply {
 pub struct Wire {
     /// The host's end.
     pub host_interface: InterfaceName,
-    /// One address per family that the node's pools serve.
+    /// The pod's addresses: one per family that the node's pools serve.
     pub addresses: Vec<IpAddr>,
     /// The MTU of both ends, in octets.
     pub mtu: u32,
@@ -124,7 +124,7 @@ pub struct Wire {
 pub struct Park {
     /// The host's end.
     pub host_interface: InterfaceName,
-    /// The link group.
+    /// The link group to put the link into.
     pub parked_group: u32,
 }
 
@@ -140,17 +140,17 @@ pub struct Refused {
 
 /// CNI error codes (CNI spec section 5) that cross the socket.
 pub mod code {
-    /// Transient: try again later.
+    /// The failure is transient: the runtime may try again later.
     pub const TRY_AGAIN: u32 = 11;
     /// The plugin cannot serve ADD now.
     pub const UNAVAILABLE: u32 = 50;
-    /// Our own: the agent failed for a reason that a retry may not cure.
+    /// Our own code: the agent failed for a reason that another attempt may not cure.
     pub const AGENT: u32 = 100;
-    /// Our own: the two ends do not speak the same version.
+    /// Our own code: binary and agent do not speak the same version of the protocol.
     pub const PROTOCOL: u32 = 101;
 }
 
-/// One message as it goes over the socket.
+/// One message, as it goes over the socket.
 pub fn frame<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
     let body = serde_json::to_vec(message)?;
     let len = u32::try_from(body.len()).ok().filter(|len| *len as usize <= MAX_MESSAGE);
@@ -161,7 +161,7 @@ pub fn frame<T: Serialize>(message: &T) -> Result<Vec<u8>, FrameError> {
     Ok(framed)
 }
 
-/// The length that a message's first four octets announce.
+/// The length that the first four octets of a message announce.
 pub fn announced(header: [u8; 4]) -> Result<usize, FrameError> {
     let len = u32::from_be_bytes(header) as usize;
     if len > MAX_MESSAGE { Err(FrameError::TooLong(len)) } else { Ok(len) }
@@ -187,10 +187,10 @@ pub enum FrameError {
     /// The socket failed or ended.
     #[error("the conversation broke: {0}")]
     Io(#[from] io::Error),
-    /// The body is not the message expected.
+    /// The body of a message is not what was expected.
     #[error("malformed message: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// Longer than [`MAX_MESSAGE`].
+    /// The message is longer than [`MAX_MESSAGE`].
     #[error("message of {0} octets is longer than {MAX_MESSAGE}")]
     TooLong(usize),
 }

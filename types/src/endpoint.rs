@@ -16,16 +16,16 @@ use crate::{ContainerId, InterfaceName, NameError, NetworkName};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct EndpointId {
-    /// The CNI network.
+    /// The CNI network's name.
     pub network: NetworkName,
-    /// The sandbox.
+    /// The container id of the sandbox.
     pub container: ContainerId,
     /// The interface's name inside the sandbox.
     pub interface: InterfaceName,
 }
 
 impl EndpointId {
-    /// The host's end of this attachment.
+    /// The name of the host's end of this attachment.
     pub fn host_interface(&self) -> InterfaceName {
         InterfaceName::of_attachment(&self.container, &self.interface)
     }
@@ -66,10 +66,10 @@ impl FromStr for EndpointId {
 /// Why a text is not an endpoint's id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointIdError {
-    /// Not three parts.
+    /// The text does not have three parts.
     #[error("{0:?} is not NETWORK/CONTAINER/INTERFACE")]
     Parts(String),
-    /// A part is not a name of its kind.
+    /// A part of the text is not a name of its kind.
     #[error(transparent)]
     Name(#[from] NameError),
 }
@@ -80,7 +80,7 @@ pub enum EndpointIdError {
 pub struct PodRef {
     /// K8S_POD_NAMESPACE.
     pub namespace: String,
-    /// K8S_POD_NAME.
+    /// K8S_POD_UID, where the runtime passes it.
     pub name: String,
     /// K8S_POD_UID, where the runtime says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -98,7 +98,7 @@ impl fmt::Display for PodRef {
 pub struct EndpointPort {
     /// The port's name.
     pub name: String,
-    /// Its protocol.
+    /// The port's protocol.
     pub protocol: Protocol,
     /// The port number.
     pub port: u16,
@@ -107,9 +107,9 @@ pub struct EndpointPort {
 /// One interface of one pod on this node: who it is, and what was given to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadEndpoint {
-    /// The attachment.
+    /// The id of the attachment.
     pub id: EndpointId,
-    /// The pod.
+    /// The pod that the interface belongs to.
     pub pod: PodRef,
     /// The host's end of the veth pair.
     pub host_interface: InterfaceName,

@@ -13,7 +13,7 @@ pub enum FibUpdate {
     Set {
         /// The destination.
         prefix: Prefix,
-        /// At least one, without duplicates, in ascending order. Not necessarily on-link.
+        /// The next hops: at least one, without duplicates, in ascending order. They need not be on-link.
         next_hops: Vec<IpAddr>,
     },
     /// BGP no longer knows the prefix.
@@ -29,19 +29,19 @@ pub enum FibUpdate {
     },
 }
 
-/// Which next hops bgp wants to be told about.
+/// Which next hops the BGP speaker wants to hear about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NextHopWatch {
-    /// Tell the state of this address now and whenever it changes.
+    /// Report the state of this address now and whenever it changes.
     Track(IpAddr),
-    /// No longer.
+    /// Stop reporting the state of this address.
     Untrack(IpAddr),
 }
 
 /// What the kernel's table says of a next hop (RFC 4271 section 5.1.3: the immediate next hop is found by a look-up).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextHopState {
-    /// The tracked address.
+    /// The next hop's address.
     pub address: IpAddr,
     /// The metric of the route that resolves it; `None` when no route does (or only one of ours through BGP itself).
     pub metric: Option<u32>,

@@ -11,11 +11,11 @@ use crate::stable_hash;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a {kind}: {rule}")]
 pub struct NameError {
-    /// What was to be named.
+    /// The kind of name that was expected.
     kind: &'static str,
     /// The text as given.
     text: String,
-    /// The rule it breaks.
+    /// The rule that the text breaks.
     rule: &'static str,
 }
 
@@ -98,7 +98,7 @@ name!(
 );
 
 impl InterfaceName {
-    /// The prefix of the host interfaces that Manx makes.
+    /// The prefix of the names of host interfaces that Manx makes.
     pub const HOST_PREFIX: &'static str = "mx";
 
     /// The host interface of an attachment: a function of sandbox and interface alone, so that whoever knows the two

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 pub struct NamespacedName {
     /// The namespace.
     pub namespace: String,
-    /// The name in it.
+    /// The name within the namespace.
     pub name: String,
 }
 
 impl NamespacedName {
-    /// A name in a namespace.
+    /// Joins a namespace and a name in it.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }

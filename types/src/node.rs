@@ -22,21 +22,21 @@ pub struct Registration {
     /// The port that its speaker listens on, where the agent's configuration sets one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen_port: Option<u16>,
-    /// Its AS number, where Kubernetes' Node object has one.
+    /// The AS number of the node, where Kubernetes' Node object has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_number: Option<Asn>,
-    /// The cluster that it reflects routes for, where Kubernetes' Node object has one.
+    /// The cluster id under which the node reflects routes, where Kubernetes' Node object has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<ClusterId>,
     /// The labels of Kubernetes' Node object.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// The version of its agent.
+    /// The version of the node's agent.
     pub agent_version: String,
 }
 
 impl Registration {
-    /// The node peers from these addresses, the first of each family.
+    /// Sets the addresses that the node peers from: of those given, the first of each family.
     pub fn put_addresses(&mut self, addresses: &[IpAddr]) {
         self.ipv4 =
             addresses.iter().find_map(|address| if let IpAddr::V4(ipv4) = address { Some(*ipv4) } else { None });
@@ -53,16 +53,18 @@ pub struct Alive {
     pub instance: String,
 }
 
-/// That a node is gone: `elected/gone/NAME`. What it had is taken back when it has been gone for long.
+/// Marks a node that is gone: `elected/gone/NAME`. What the node had is taken back when it has been gone for long
+/// enough.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Gone {
-    /// Since when, in seconds of Unix time on the clock of the agent that noticed: for people. Nothing rests on it.
+    /// When the elected agent noticed, in seconds of Unix time on its clock. It is for people to read; nothing rests on
+    /// it.
     pub since: u64,
     /// For how long of the grace period elected agents have seen it gone, as far as that is noted: in whole seconds.
     #[serde(default, with = "whole_seconds")]
     pub waited: Duration,
-    /// Whether what it had has been taken back: it counts for nothing any more.
+    /// Whether everything that the node had has been taken back, so that this mark has no effect any more.
     #[serde(default)]
     pub reclaimed: bool,
 }
@@ -85,31 +87,31 @@ mod whole_seconds {
 /// Who has claimed a block: `blocks/CIDR`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BlockClaim {
-    /// The owner.
+    /// The node that owns the block.
     pub owner: NodeName,
 }
 
 /// A node, from its agent's registration and the operator's Node resource, which wins field by field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterNode {
-    /// The name.
+    /// The node's name.
     pub name: NodeName,
-    /// The address it peers from, per family.
+    /// The IPv4 address that the node peers from.
     pub ipv4: Option<Ipv4Addr>,
-    /// See `ipv4`.
+    /// The IPv6 address that the node peers from.
     pub ipv6: Option<Ipv6Addr>,
-    /// Its own AS number, where it has one.
+    /// The node's own AS number, where it has one.
     pub asn: Option<Asn>,
-    /// The port of its speaker, where it has its own.
+    /// The port of the node's speaker, where it differs from the others'.
     pub listen_port: Option<u16>,
-    /// The cluster that it reflects routes for, where it does.
+    /// The cluster id under which the node reflects routes, where it does.
     pub cluster_id: Option<ClusterId>,
-    /// For selectors.
+    /// The node's labels, which selectors look at.
     pub labels: BTreeMap<String, String>,
 }
 
 impl ClusterNode {
-    /// The node of this name.
+    /// A node that has only this name.
     pub fn new(name: NodeName, registration: Option<&Registration>, resource: Option<(&Metadata, &NodeSpec)>) -> Self {
         let bgp = resource.and_then(|(_, spec)| spec.bgp.as_ref());
         let said = |family| match bgp?.address(family) {
@@ -133,7 +135,7 @@ impl ClusterNode {
         }
     }
 
-    /// The address it peers from.
+    /// The address of the family that the node peers from.
     pub fn address(&self, family: Family) -> Option<IpAddr> {
         match family {
             Family::Ipv4 => self.ipv4.map(IpAddr::V4),
@@ -141,7 +143,7 @@ impl ClusterNode {
         }
     }
 
-    /// The addresses it peers from: at most one per family.
+    /// The addresses that the node peers from: at most one per family.
     pub fn addresses(&self) -> Vec<IpAddr> {
         Family::ALL.into_iter().filter_map(|family| self.address(family)).collect()
     }

@@ -11,24 +11,24 @@ use crate::{EndpointPort, PodRef};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pod {
-    /// Namespace, name and UID.
+    /// The pod's namespace, name and UID.
     pub reference: PodRef,
     /// The annotation `kubernetes.io/config.hash`: what the runtime calls the UID of a static pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_hash: Option<String>,
-    /// Its labels.
+    /// The pod's labels.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// Named ports of all its containers, init containers that keep running among them.
+    /// The named ports of all the pod's containers, including init containers that keep running.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<EndpointPort>,
-    /// It shares the node's network: never selected, never a peer.
+    /// Whether the pod shares the node's network: such a pod is never selected and never a peer.
     #[serde(default)]
     pub host_network: bool,
-    /// Its phase is Succeeded or Failed.
+    /// Whether the pod's phase is Succeeded or Failed.
     #[serde(default)]
     pub finished: bool,
-    /// `status.podIPs`.
+    /// The pod's addresses: `status.podIPs`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
 }

@@ -77,7 +77,7 @@ impl Prefix {
         }
     }
 
-    /// `len` is within the family's bits.
+    /// Builds a prefix whose `len` is known to be within the family's bits.
     fn cleared(addr: IpAddr, len: u8) -> Self {
         Self(match addr {
             IpAddr::V4(addr) => {
@@ -93,33 +93,33 @@ impl Prefix {
         })
     }
 
-    /// The first address.
+    /// The first address of the prefix.
     pub fn addr(&self) -> IpAddr {
         self.0.ip()
     }
 
-    /// The length in bits.
+    /// The length of the prefix in bits.
     #[expect(clippy::len_without_is_empty, reason = "the length of a prefix is a count of bits, not of elements")]
     pub fn len(&self) -> u8 {
         self.0.prefix()
     }
 
-    /// The family.
+    /// The family of the prefix.
     pub fn family(&self) -> Family {
         Family::of(self.addr())
     }
 
-    /// Whether this is one address.
+    /// Whether the prefix is a single address.
     pub fn is_host(&self) -> bool {
         self.len() == self.family().bits()
     }
 
-    /// Whether the address lies within.
+    /// Whether the address lies within the prefix.
     pub fn contains(&self, addr: IpAddr) -> bool {
         self.0.contains(addr)
     }
 
-    /// Whether every address of `other` lies within (a prefix covers itself).
+    /// Whether every address of `other` lies within the prefix (a prefix covers itself).
     pub fn covers(&self, other: &Self) -> bool {
         self.len() <= other.len() && self.contains(other.addr())
     }
@@ -129,7 +129,7 @@ impl Prefix {
         self.covers(other) || other.covers(self)
     }
 
-    /// The same, as the type that tries and sockets take.
+    /// The prefix as the type that tries and sockets take.
     pub const fn network(&self) -> IpNetwork {
         self.0
     }
@@ -178,23 +178,23 @@ impl From<Prefix> for String {
 /// Why a value is not a prefix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrefixError {
-    /// More bits than the family has.
+    /// The length is more than the family's addresses have bits.
     #[error("prefix length {len} does not fit {addr}")]
     Length {
         /// The address.
         addr: IpAddr,
-        /// The length asked for.
+        /// The length that was asked for.
         len: u8,
     },
     /// The text has bits set behind the prefix length.
     #[error("{text} has host bits set (did you mean {meant}?)")]
     HostBits {
-        /// The text as given.
+        /// The text as it was given.
         text: String,
         /// The prefix with the bits cleared.
         meant: String,
     },
-    /// Not ADDRESS/LENGTH.
+    /// The text does not have the form ADDRESS/LENGTH.
     #[error("{0:?} is not a prefix such as 10.0.0.0/26")]
     Malformed(String),
 }

@@ -13,14 +13,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Selector {
-    /// The text as written, for printing.
+    /// The text as it was written, for printing.
     text: String,
-    /// What it means.
+    /// The meaning of the text.
     expression: Expression,
 }
 
 impl Selector {
-    /// Selects everything.
+    /// The selector that selects everything.
     pub fn all() -> Self {
         Self { text: "all()".to_owned(), expression: Expression::All }
     }
@@ -105,7 +105,7 @@ impl Expression {
     }
 }
 
-/// Deeper nesting is an attack on the stack, not a selector.
+/// A text that nests deeper is an attack on the stack, not a selector.
 const MAX_DEPTH: usize = 64;
 
 struct Parser<'a> {
@@ -225,7 +225,7 @@ impl Parser<'_> {
     }
 }
 
-/// One part stands for itself; several are joined.
+/// Joins several parts by an operator; a single part stands for itself.
 fn single(mut parts: Vec<Expression>, join: fn(Vec<Expression>) -> Expression) -> Expression {
     match parts.pop() {
         Some(only) if parts.is_empty() => only,

@@ -7,13 +7,13 @@ use crate::{Family, NamespacedName, Prefix};
 /// The part of a Service that its addresses and their announcement follow from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Service {
-    /// `metadata.uid`.
+    /// `metadata.uid`: which of the objects that have had this name.
     pub uid: String,
     /// `metadata.resourceVersion`: which state of the object this is.
     pub version: String,
     /// `metadata.creationTimestamp`, RFC 3339 in UTC: the order of texts is that of times.
     pub created: String,
-    /// Its type is `LoadBalancer`, and it is not being deleted.
+    /// Whether its type is `LoadBalancer` and it is not being deleted.
     pub is_load_balancer: bool,
     /// `spec.loadBalancerClass`.
     pub class: Option<String>,
@@ -25,51 +25,52 @@ pub struct Service {
     pub external_ips: Vec<IpAddr>,
     /// The addresses of `status.loadBalancer.ingress`.
     pub ingress: Vec<IpAddr>,
-    /// Somebody has entered a host name there.
+    /// Whether a host name stands in `status.loadBalancer.ingress`, put there by somebody else.
     pub has_ingress_hostname: bool,
-    /// `externalTrafficPolicy: Local`: who comes from outside is served on the node where it comes in, or not at all.
+    /// Whether `externalTrafficPolicy` is `Local`: a client from outside is served on the node where it comes in, or
+    /// not at all.
     pub is_local: bool,
     /// What it asks for of its addresses.
     pub requested: Requested,
-    /// What was said of its addresses in its status, where that was us.
+    /// The condition about its addresses in its status, if it is ours.
     pub said: Option<AddressCondition>,
 }
 
-/// What a Service asks for of its addresses for load balancing.
+/// The addresses that a Service asks for, for load balancing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requested {
-    /// These addresses: `spec.loadBalancerIP` and the annotation `projectcalico.org/loadBalancerIPs`.
+    /// The addresses asked for: `spec.loadBalancerIP` and the annotation `projectcalico.org/loadBalancerIPs`.
     pub addresses: Vec<IpAddr>,
     /// Names or ranges of pools of a family, by the annotations `projectcalico.org/ipv4pools` and `ipv6pools`.
     pub pools: Vec<(Family, Vec<String>)>,
-    /// What cannot be read of it, in words.
+    /// The parts of the request that cannot be read, in words.
     pub problem: Option<String>,
 }
 
-/// The condition by which a Service's status says how it stands with its addresses, and that they are ours to change.
+/// The condition in a Service's status that says whether it has its addresses, and that they are ours to change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressCondition {
     /// Whether it has all the addresses that it is to have.
     pub is_met: bool,
-    /// One word for it.
+    /// The reason in one word, for programs.
     pub reason: String,
     /// A sentence for people.
     pub message: String,
 }
 
 impl AddressCondition {
-    /// `type` of the condition.
+    /// The `type` of the condition.
     pub const TYPE: &str = "manx.io/LoadBalancerAddresses";
 }
 
 /// The part of an EndpointSlice that announcements follow from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSlice {
-    /// The Service that it belongs to; none for one that belongs to none.
+    /// The Service that the slice belongs to; none if it belongs to none.
     pub service: Option<NamespacedName>,
-    /// The family of its addresses; none where they are names.
+    /// The family of the slice's addresses; none if they are names.
     pub family: Option<Family>,
-    /// The nodes that have a ready endpoint of it, each once, in order.
+    /// The nodes that have a ready endpoint in the slice, each once, in order.
     pub ready_nodes: Vec<String>,
 }
 
@@ -82,12 +83,13 @@ pub struct ServiceRanges {
     pub external: Vec<Prefix>,
     /// `serviceLoadBalancerIPs`.
     pub load_balancer: Vec<Prefix>,
-    /// `serviceLoadBalancerAggregation: Disabled`: of `load_balancer` no range is announced, but each address of a Service.
+    /// Whether `serviceLoadBalancerAggregation` is `Disabled`: then no range of `load_balancer` is announced, but each
+    /// address that a Service has.
     pub load_balancer_apart: bool,
 }
 
 impl ServiceRanges {
-    /// Every range.
+    /// Every range that is announced or whose addresses are.
     pub fn all(&self) -> impl Iterator<Item = &Prefix> {
         self.cluster.iter().chain(&self.external).chain(&self.load_balancer)
     }

@@ -9,25 +9,26 @@ use types::Prefix;
 use super::hash::StableHasher;
 use super::slab::Slab;
 
-/// Blocks that somebody uses.
+/// The blocks of addresses that policies in use name, each kept once under a number.
 #[derive(Debug, Default)]
 pub(crate) struct Blocks {
     by_prefixes: HashMap<Arc<[Prefix]>, u32>,
     entries: Slab<Block>,
-    /// Hashes that are taken.
+    /// The hashes that name the blocks' sets: no two blocks may have the same one.
     hashes: HashMap<u64, u32>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Block {
-    /// Ascending, without overlap, none of length zero.
+    /// The prefixes that the block consists of once its holes are taken out: ascending, without overlap, none of length
+    /// zero.
     pub(crate) prefixes: Arc<[Prefix]>,
     pub(crate) hash: u64,
     holders: u32,
 }
 
 impl Blocks {
-    /// The number of a block, held once more.
+    /// Gives the number of a block and counts one more holder of it; `release` takes that holder off again.
     pub(crate) fn hold(&mut self, prefixes: Arc<[Prefix]>) -> u32 {
         if let Some(id) = self.by_prefixes.get(&prefixes) {
             if let Some(block) = self.entries.get_mut(*id) {
@@ -89,7 +90,7 @@ fn carve(block: Prefix, holes: &[&Prefix], left: &mut Vec<Prefix>) {
     }
 }
 
-/// None of a single address.
+/// Splits a block into its two halves; a single address has none.
 fn halves(block: Prefix) -> Option<[Prefix; 2]> {
     let len = block.len() + 1;
     let upper = match block.addr() {

@@ -12,18 +12,19 @@ use super::program::{self, ClassId, ClassKey, Rules};
 use super::sets::Shared;
 use super::world::World;
 
-/// What makes endpoints alike.
+/// What decides the class of an endpoint: two endpoints with equal identities are in one class.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
-    /// The policies that govern them, in the order in which they are judged.
+    /// The policies that govern the endpoints' ingress, in the order in which they are judged.
     ingress: Vec<u32>,
     egress: Vec<u32>,
-    /// The named ports that their ingress speaks of, with the numbers that they have under them.
+    /// The named ports that the ingress policies speak of, each with the port numbers that the endpoints have under
+    /// that name.
     ports: Vec<(Protocol, u32, Vec<u16>)>,
 }
 
 impl Identity {
-    /// Of an endpoint, by the selectors of subjects that select it.
+    /// Works out the identity of an endpoint from the subject selectors that select it.
     pub(crate) fn of(endpoint: u32, subjects: &BTreeSet<u32>, policies: &Policies, world: &World) -> Self {
         let mut governing: Vec<_> = subjects
             .iter()
@@ -66,7 +67,8 @@ impl Identity {
         }
     }
 
-    /// A port as the class sees it: on ingress a name is the class's own.
+    /// A port as this class sees it: on ingress, a named port becomes the numbers that the class's own endpoints have
+    /// under it.
     pub(crate) fn resolve(&self, port: PortRef, direction: Direction) -> Vec<PortRef> {
         match (port, direction) {
             (PortRef::Named(protocol, name), Direction::Ingress) => self
@@ -80,7 +82,7 @@ impl Identity {
         }
     }
 
-    /// Whether two see named ports in the same way.
+    /// Whether both identities give every named port the same numbers.
     pub(crate) fn has_ports_of(&self, other: &Self) -> bool {
         self.ports == other.ports
     }
@@ -96,7 +98,8 @@ impl Identity {
         hasher.text("ports");
         let mut ports: Vec<_> =
             self.ports.iter().map(|(protocol, name, numbers)| (protocol, world.texts.text(*name), numbers)).collect();
-        // The numbers of texts are another life's others.
+        // The numbers under which texts are kept differ after a restart, so the order must come from the texts
+        // themselves.
         ports.sort_unstable();
         for (protocol, name, numbers) in ports {
             hasher.number(protocol.number().into());
@@ -108,44 +111,45 @@ impl Identity {
     }
 }
 
-/// All classes but the open one.
+/// All classes except the open one ([`ClassId::OPEN`]).
 #[derive(Debug)]
 pub(crate) struct Classes {
     by_identity: HashMap<Arc<Identity>, ClassId>,
     entries: BTreeMap<ClassId, ClassState>,
-    /// How many numbers there are, from one on.
+    /// How many class numbers there are, counted from one.
     numbers: u16,
-    /// Numbers under which an earlier life of the agent had classes.
+    /// The class numbers that an earlier run of the agent left in the kernel, by what the class was.
     adopted: HashMap<ClassKey, ClassId>,
-    /// The same numbers: taken last by other classes.
+    /// The same adopted numbers: a new class takes one of them only when no other number is free.
     reserved: BTreeSet<ClassId>,
 }
 
 #[derive(Debug)]
 pub(crate) struct ClassState {
     pub(crate) identity: Arc<Identity>,
-    /// The same for other lives of the agent.
+    /// A hash of the identity that every run of the agent computes alike, so that a class keeps its number over a
+    /// restart.
     pub(crate) key: ClassKey,
-    /// The endpoints in it, expected ones too.
+    /// The endpoints in the class, including pods that are expected but not attached yet.
     pub(crate) members: BTreeSet<u32>,
     pub(crate) ingress: DirectionState,
     pub(crate) egress: DirectionState,
-    /// What changes have been given out for.
+    /// The class as the changes given out so far have written it; none before the first.
     pub(crate) installed: Option<program::Class>,
 }
 
-/// One direction of a class, as it is in force after the last flush.
+/// One direction of a class, as the last flush left it in force.
 #[derive(Debug)]
 pub(crate) struct DirectionState {
-    /// The policies with their rules, in order.
+    /// The policies that govern this direction, with their compiled rules, in the order in which they are judged.
     pub(crate) governing: Vec<(u32, Arc<Compiled>)>,
-    /// What it allows, where it is only about allowing.
+    /// The peers and ports that this direction allows. Only used where its policies do nothing but allow.
     pub(crate) terms: Terms,
-    /// The rules of these policies are in the terms.
+    /// The compiled policies whose rules are counted in `terms`.
     pub(crate) in_terms: Vec<Arc<Compiled>>,
-    /// With names of ports as here.
+    /// The identity by which the named ports in `terms` were resolved.
     pub(crate) resolved: Arc<Identity>,
-    /// The shared sets that its rules speak of.
+    /// The shared sets that the rules of this direction name.
     pub(crate) shared: BTreeSet<Shared>,
     pub(crate) rules: Rules,
 }
@@ -223,7 +227,7 @@ impl Classes {
         self.by_identity.get(identity).copied()
     }
 
-    /// From now on no endpoint joins the class for its identity.
+    /// Takes the class out of the search by identity: no further endpoint joins it.
     pub(crate) fn close(&mut self, id: ClassId) {
         if let Some(class) = self.entries.get(&id)
             && self.by_identity.get(&class.identity) == Some(&id)
@@ -232,7 +236,7 @@ impl Classes {
         }
     }
 
-    /// The class is what its members have become.
+    /// Gives the class another identity, when all of its members have changed in the same way.
     pub(crate) fn rename(&mut self, id: ClassId, identity: Arc<Identity>, key: ClassKey) {
         if let Some(class) = self.entries.get_mut(&id) {
             class.identity = Arc::clone(&identity);
@@ -241,7 +245,7 @@ impl Classes {
         }
     }
 
-    /// A class without members yet; none if all numbers are taken.
+    /// Makes a class that has no members yet; none if every number is taken.
     pub(crate) fn create(&mut self, identity: Arc<Identity>, key: ClassKey) -> Option<ClassId> {
         let is_free = |id: &ClassId| !self.entries.contains_key(id);
         let adopted = self.adopted.get(&key).copied().filter(is_free);

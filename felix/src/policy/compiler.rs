@@ -17,7 +17,7 @@ use super::sets::{Sets, View};
 use super::update::{Remotes, Run};
 use super::world::World;
 
-/// Limits of what is compiled.
+/// The limits that the compiler works within.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CompilerConfig {
     /// The highest number of a class, one of which is [`ClassId::OPEN`]: as many as the mark has room for.
@@ -50,16 +50,16 @@ pub struct EndpointFacts {
     pub finished: bool,
 }
 
-/// An endpoint of another node.
+/// Names an endpoint of another node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RemoteKey {
     /// The node that publishes it.
     pub node: NodeName,
-    /// The attachment.
+    /// The attachment on that node.
     pub id: EndpointId,
 }
 
-/// What the sources say.
+/// What one of the compiler's sources reports.
 #[derive(Debug, Clone, PartialEq)]
 pub enum PolicyUpdate {
     /// Policies of every kind.
@@ -79,9 +79,9 @@ pub enum CompileError {
     /// that all its packets are dropped, until a number is free.
     #[error("endpoint {id} has no class: all {classes} are taken")]
     NoClass {
-        /// The endpoint.
+        /// The endpoint that has no class.
         id: EndpointId,
-        /// How many numbers there are.
+        /// How many class numbers there are.
         classes: u16,
     },
 }
@@ -93,52 +93,52 @@ pub enum CompileError {
 #[derive(Debug)]
 pub struct Compiler {
     pub(super) config: CompilerConfig,
-    /// Endpoints and namespaces.
+    /// Every endpoint and namespace that is known.
     pub(super) world: World,
-    /// Selectors of peers that policies in use speak of.
+    /// The selectors by which policies in use select peers.
     pub(super) peers: Selectors,
-    /// Selectors of whom policies govern.
+    /// The selectors by which policies select the endpoints that they govern.
     pub(super) subjects: Selectors,
     pub(super) policies: Policies,
-    /// Blocks that policies in use speak of.
+    /// The blocks of addresses that policies in use name.
     pub(super) blocks: Blocks,
     pub(super) sets: Sets,
     pub(super) classes: Classes,
-    /// The numbers of other nodes' endpoints.
+    /// The number under which the world keeps each endpoint of another node.
     pub(super) remotes: Remotes,
-    /// The numbers of this node's endpoints.
+    /// The number under which the world keeps each endpoint of this node.
     pub(super) locals: BTreeMap<EndpointId, u32>,
-    /// The numbers of pods that are to come.
+    /// The number under which the world keeps each pod that is expected on this node.
     pub(super) expected: BTreeMap<NamespacedName, u32>,
-    /// What is known only of those who are governed here.
+    /// By endpoint number: what is known only of endpoints that are governed on this node.
     pub(super) governed: HashMap<u32, Governed>,
     /// The addresses from which this node speaks to its pods.
     pub(super) node_addresses: BTreeSet<IpAddr>,
     /// The nodes of the cluster, with at most one address per family.
     pub(super) nodes: BTreeMap<NodeName, Vec<IpAddr>>,
     pub(super) sources: Sources,
-    /// What is still to be done for the updates since the last flush.
+    /// The work that updates since the last flush have left to do.
     pub(super) pending: Pending,
-    /// Which class each address was joined to in the changes so far.
+    /// The class that each address has been joined to by the changes given out so far.
     pub(super) memberships: BTreeMap<IpAddr, ClassId>,
-    /// What has not been taken yet.
+    /// The changes that the caller has not taken yet.
     pub(super) changes: Vec<Change>,
-    /// The class of those whom no policy governs, once it has been put.
+    /// The class of the endpoints that no policy governs, once a change has written it.
     pub(super) open: Option<Class>,
 }
 
-/// An endpoint that is governed here.
+/// What is known of an endpoint that is governed on this node.
 #[derive(Debug, Default)]
 pub(super) struct Governed {
-    /// The selectors of subjects that select it.
+    /// The subject selectors that select the endpoint.
     pub(super) subjects: BTreeSet<u32>,
-    /// The class that it is in, once there is one for it.
+    /// The class that the endpoint is in; none while all class numbers are taken.
     pub(super) class: Option<ClassId>,
-    /// The attachment; none of an expected pod.
+    /// The endpoint's attachment; none while the pod is only expected.
     pub(super) id: Option<EndpointId>,
 }
 
-/// Where each source stands.
+/// How far the listing of each source has come.
 #[derive(Debug, Default)]
 pub(super) struct Sources {
     pub(super) policies: Listing<PolicyId>,
@@ -150,53 +150,53 @@ pub(super) struct Sources {
 /// See [`Compiler::pending`].
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    /// What kind of updates they are.
+    /// The kind of the updates that are collected; none when nothing is pending.
     pub(super) run: Option<Run>,
-    /// Endpoints that may have to change their class.
+    /// The endpoints that may have to change their class.
     pub(super) unsettled: BTreeSet<u32>,
-    /// Endpoints for which there was no class number.
+    /// The endpoints that got no class because every class number was taken.
     pub(super) unplaced: BTreeSet<u32>,
-    /// Classes whose policies have other rules.
+    /// The classes in which a policy has got other rules.
     pub(super) classes: BTreeSet<ClassId>,
-    /// Directions whose narrow set may have changed.
+    /// The directions of classes whose narrow set may have other members now.
     pub(super) narrow: BTreeSet<(ClassId, Direction)>,
-    /// Directions whose rules may have changed, though their policies have not.
+    /// The directions of classes whose rules may read otherwise now, although their policies are the same.
     pub(super) rules: BTreeSet<(ClassId, Direction)>,
-    /// Addresses that may have to change their class.
+    /// The addresses that may have to change their class.
     pub(super) addresses: BTreeSet<IpAddr>,
 }
 
-/// Figures about the compiler.
+/// Figures about the compiler, for the status and the metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CompilerStats {
-    /// Policies known.
+    /// How many policies are known.
     pub policies: usize,
-    /// Policies that govern an endpoint of this node.
+    /// How many policies govern at least one endpoint of this node.
     pub active_policies: usize,
-    /// Endpoints of other nodes.
+    /// How many endpoints of other nodes are known.
     pub remote_endpoints: usize,
-    /// Endpoints of this node.
+    /// How many endpoints this node has.
     pub local_endpoints: usize,
-    /// Pods of this node that the API server knows.
+    /// How many pods of this node the API server knows.
     pub expected_pods: usize,
-    /// Endpoints of this node for which there is no class number: all their packets are dropped.
+    /// How many endpoints of this node have no class because no number was free: all their packets are dropped.
     pub unplaced_endpoints: usize,
-    /// Different selectors of peers in use.
+    /// How many different selectors of peers are in use.
     pub selectors: usize,
-    /// Different blocks in use.
+    /// How many different blocks are in use.
     pub blocks: usize,
-    /// Classes, the open one not counted.
+    /// How many classes there are, not counting the open one.
     pub classes: usize,
-    /// Rules of all classes.
+    /// How many rules all classes have together.
     pub rules: usize,
-    /// Sets.
+    /// How many sets there are.
     pub sets: usize,
-    /// Members of all sets.
+    /// How many members all sets have together.
     pub elements: usize,
 }
 
 impl Compiler {
-    /// Nothing is known yet.
+    /// A compiler that knows nothing yet.
     pub fn new(config: CompilerConfig) -> Self {
         Self {
             config,
@@ -227,17 +227,17 @@ impl Compiler {
         classes.into_iter().for_each(|(id, key)| self.classes.adopt(id, key));
     }
 
-    /// The addresses from which this node speaks to its pods, which no policy can prevent.
+    /// Replaces the addresses from which this node speaks to its pods; no policy can stop packets from them.
     pub fn set_node_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         self.node_addresses = addresses.into_iter().collect();
     }
 
-    /// The nodes of the cluster, all of them: what [`Self::explain_entries`] speaks of.
+    /// Replaces the nodes of the cluster, which [`Self::explain_entries`] speaks of.
     pub fn set_nodes(&mut self, nodes: BTreeMap<NodeName, Vec<IpAddr>>) {
         self.nodes = nodes;
     }
 
-    /// Every source has said at least once that it has said all.
+    /// Whether every source has completed its first listing.
     pub const fn in_sync(&self) -> bool {
         let Sources { policies, namespaces, remotes, expected } = &self.sources;
         policies.is_known() && namespaces.is_known() && remotes.is_known() && expected.is_known()

@@ -1,4 +1,4 @@
-//! All that should be in the kernel, for a comparison at the start and whenever in doubt.
+//! All that should be in the kernel: the agent compares it with what is there at the start and whenever it is in doubt.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use super::compiler::Compiler;
 use super::program::{Class, ClassId, Element, PeerMatch, PortClause, Rules, SetId, Verdict};
 use super::sets::{Shared, elements};
 
-/// The state that all changes taken so far lead to. Nothing is copied.
+/// A view of the state that all changes taken so far lead to; it copies nothing.
 #[derive(Clone, Copy)]
 pub struct Desired<'a> {
     compiler: &'a Compiler,
@@ -24,7 +24,7 @@ impl Compiler {
 }
 
 impl<'a> Desired<'a> {
-    /// The sets, with the number of their members.
+    /// Every set, with the number of its members.
     pub fn sets(self) -> impl Iterator<Item = (SetId, usize)> + 'a {
         let narrow = self.compiler.classes.iter().flat_map(|(id, class)| {
             Direction::ALL.into_iter().filter_map(move |direction| {
@@ -35,7 +35,7 @@ impl<'a> Desired<'a> {
         narrow.chain(self.compiler.sets.installed())
     }
 
-    /// The members of a set, in any order, each once; none of a set that should not be there.
+    /// The members of a set, in any order, each once. A set that should not exist has none.
     pub fn elements(self, set: SetId) -> Box<dyn Iterator<Item = Element> + 'a> {
         if let SetId::Narrow(id, direction) = set {
             let class = self.compiler.classes.get(id);
@@ -48,7 +48,7 @@ impl<'a> Desired<'a> {
         }
     }
 
-    /// The classes, the open one among them.
+    /// Every class, the open one included.
     pub fn classes(self) -> impl Iterator<Item = (ClassId, &'a Class)> + 'a {
         let installed = |(id, class): (ClassId, &'a ClassState)| Some((id, class.installed.as_ref()?));
         self.compiler
@@ -58,12 +58,12 @@ impl<'a> Desired<'a> {
             .chain(self.compiler.classes.iter().filter_map(installed))
     }
 
-    /// The class of every address.
+    /// Every address that has a class, with that class.
     pub fn memberships(self) -> impl Iterator<Item = (IpAddr, ClassId)> + 'a {
         self.compiler.memberships.iter().map(|(address, class)| (*address, *class))
     }
 
-    /// The class of an address.
+    /// The class of an address; none if the address belongs to no endpoint with a class.
     pub fn class_of(self, address: IpAddr) -> Option<ClassId> {
         self.compiler.memberships.get(&address).copied()
     }

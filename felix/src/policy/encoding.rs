@@ -15,39 +15,39 @@ use super::selectors::Selector;
 use super::sets::{Shared, View, set_id};
 use super::world::Endpoint;
 
-/// What a direction of a class allows.
+/// What one direction of a class allows.
 #[derive(Debug, Default)]
 pub(crate) struct Terms {
     terms: BTreeMap<PeerRef, Term>,
-    /// The narrow ones.
+    /// The peers among them whose terms are written narrowly.
     narrow: BTreeSet<PeerRef>,
-    /// What they come to.
+    /// The members of the direction's own set that the narrow terms amount to.
     pub(crate) set: NarrowSet,
 }
 
 #[derive(Debug, Default)]
 struct Term {
-    /// With how many rules speak of each.
+    /// The ports on which this peer is allowed, each with the number of rules that allow it.
     ports: BTreeMap<PortRef, u32>,
 }
 
-/// Ports that rules begin or cease to speak of, by peer: how many more.
+/// How many more (or fewer) rules allow each port, by peer.
 pub(crate) type Difference = BTreeMap<PeerRef, BTreeMap<PortRef, i64>>;
 
-/// A set of addresses with ports, each with how many reasons there are for it.
+/// A set of addresses with ports; each member has a count of the terms that ask for it.
 #[derive(Debug, Default)]
 pub(crate) struct NarrowSet {
     reasons: HashMap<Pair, u32>,
-    /// Those that may have changed, with whether they were there at the last flush.
+    /// The members that may have changed since the last flush, with whether they were in the set then.
     touched: BTreeMap<Pair, bool>,
-    /// Changes have been given out for it.
+    /// Whether changes that create the set have been given out.
     installed: bool,
 }
 
 type Pair = (IpAddr, Protocol, u16);
 
 impl Terms {
-    /// Changes terms; says which selectors there is a term about only now, and no longer.
+    /// Adds and removes terms. Returns the selectors that have become the peer of a term, and those that no longer are.
     pub(crate) fn change(&mut self, difference: Difference, limit: usize, view: View<'_>) -> (Vec<u32>, Vec<u32>) {
         let (mut begun, mut ended) = (Vec::new(), Vec::new());
         for (peer, ports) in difference {
@@ -87,8 +87,8 @@ impl Terms {
         (begun, ended)
     }
 
-    /// Takes note of an endpoint that a selector selects only now, no longer, or that has changed. Whether rules have
-    /// changed by it.
+    /// Takes note that a selector has begun or ceased to select an endpoint, or that an endpoint it selects has
+    /// changed. Returns whether the rules have changed by it.
     pub(crate) fn touch(
         &mut self,
         id: u32,
@@ -112,8 +112,9 @@ impl Terms {
         self.choose(id, selector, false, limit, view)
     }
 
-    /// Chooses between narrow and broad. Above the limit a term is broad, at half of it narrow, in between it stays what it
-    /// is, so that a number of members that hovers does not make it change each time. Whether it has changed.
+    /// Decides whether the terms of a selector are narrow or broad. Above the limit they are broad, at half of it
+    /// narrow, and in between they stay what they are, so that a number of members that hovers near the limit does not
+    /// rewrite the rules each time. Returns whether the decision has changed.
     fn choose(&mut self, id: u32, selector: &Selector, is_new: bool, limit: usize, view: View<'_>) -> bool {
         let peer = PeerRef::Selector(id);
         let was = self.narrow.contains(&peer);
@@ -140,7 +141,7 @@ impl Terms {
         was != is
     }
 
-    /// The rules, and the shared sets that they speak of.
+    /// The rules of the direction, and the shared sets that they name.
     pub(crate) fn rules(&self, narrow: SetId, view: View<'_>) -> (Vec<ClassRule>, BTreeSet<Shared>) {
         let allow = |peer, port| ClassRule { peer, port, verdict: Verdict::Allow };
         let any = self.terms.get(&PeerRef::Any);
@@ -166,7 +167,7 @@ impl Terms {
         !self.narrow.is_empty()
     }
 
-    /// The selectors that there are terms about.
+    /// The selectors that are the peer of a term.
     pub(crate) fn selectors(&self) -> impl Iterator<Item = u32> + '_ {
         self.terms.keys().filter_map(|peer| match peer {
             PeerRef::Selector(id) => Some(*id),
@@ -175,7 +176,7 @@ impl Terms {
     }
 }
 
-/// The matches that a peer with ports comes to: at most one for each protocol, and one for each named port.
+/// The matches that a peer with these ports is written as: at most one for each protocol, and one for each named port.
 pub(crate) fn matches(
     peer: PeerRef,
     ports: impl Iterator<Item = PortRef>,
@@ -197,7 +198,7 @@ pub(crate) fn matches(
                 let named = Shared::Named(id, protocol, name);
                 found.push((PeerMatch::PortIn(set_id(named, view)), PortClause::Any, Some(named)));
             }
-            // Compiled policies have none such.
+            // The compiler of policies never pairs a named port with such a peer.
             (PortRef::Named(..), PeerRef::Any | PeerRef::Block(_)) => {}
         }
     }
@@ -215,7 +216,7 @@ pub(crate) fn matches(
     found
 }
 
-/// Ascending, apart from each other.
+/// Joins ranges that overlap or touch; the result is ascending.
 fn joined(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
     ranges.sort_unstable();
     let mut joined: Vec<PortRange> = Vec::new();
@@ -232,7 +233,7 @@ fn joined(mut ranges: Vec<PortRange>) -> Vec<PortRange> {
 }
 
 impl NarrowSet {
-    /// The changes since the last flush, given whether a rule speaks of the set.
+    /// Appends the changes of the set since the last flush; `used` says whether a rule names the set.
     pub(crate) fn flush(&mut self, id: SetId, used: bool, changes: &mut super::sets::SetChanges) {
         let touched = std::mem::take(&mut self.touched);
         match (self.installed, used) {
@@ -273,7 +274,7 @@ impl NarrowSet {
         self.reasons.keys().copied().map(element)
     }
 
-    /// Adds or removes a reason for all members of a selector with some ports.
+    /// Counts one more or one fewer term for every member of a selector on some ports.
     fn change(&mut self, selector: &Selector, view: View<'_>, ports: &[PortRef], change: fn(&mut Self, Pair)) {
         if ports.is_empty() {
             return;
@@ -310,7 +311,7 @@ const fn element((address, protocol, port): Pair) -> Element {
     Element::Port(address, protocol, port)
 }
 
-/// What an endpoint that a selector selects comes to with a port.
+/// The addresses with port numbers that an endpoint selected by `selector` contributes to the set for one port.
 fn pairs<'a>(selector: &'a Selector, endpoint: &'a Endpoint, port: PortRef) -> impl Iterator<Item = Pair> + 'a {
     let single = match port {
         PortRef::Range(protocol, range) => Some((protocol, range.first())),

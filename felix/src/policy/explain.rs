@@ -14,7 +14,7 @@ use super::compiler::Compiler;
 use super::policies::Entry as Governing;
 use super::world::{Endpoint, Place};
 
-/// One end of a flow, with what selectors see of it.
+/// One end of a flow, with the labels and addresses that selectors judge it by.
 struct Seen<'a> {
     number: u32,
     endpoint: &'a Endpoint,
@@ -24,12 +24,13 @@ struct Seen<'a> {
 }
 
 impl Compiler {
-    /// Who lets a flow pass or stops it, at both ends, endpoints of other nodes too.
+    /// Says which policies let a flow pass or stop it, at both of its ends, also where an end is on another node.
     pub fn explain(&self, flow: &Flow) -> Explanation {
         Explanation::new(*flow, self.judge(flow, Direction::Egress), self.judge(flow, Direction::Ingress))
     }
 
-    /// [`Self::explain`], and what becomes of the connection by the node at which it comes in, where that may matter.
+    /// [`Self::explain`], and in addition what becomes of the connection by the node at which it comes in, where that
+    /// may matter.
     pub fn explain_entries(&self, flow: &Flow) -> Explanation {
         let mut explanation = self.explain(flow);
         if let Some(seen) = self.at(flow.destination).filter(|_| explanation.depends_on_entry()) {
@@ -38,7 +39,7 @@ impl Compiler {
         explanation
     }
 
-    /// The verdict on a connection that comes to an endpoint by way of each node but its own.
+    /// The verdicts on a connection that reaches an endpoint through each node except the endpoint's own.
     fn entries(&self, seen: &Seen<'_>, flow: &Flow) -> Vec<Entry> {
         let governing = self.governing(seen, Direction::Ingress);
         let of_family = |address: &IpAddr| address.is_ipv4() == flow.destination.is_ipv4();
@@ -54,7 +55,7 @@ impl Compiler {
             .collect()
     }
 
-    /// Whether an address is of the node that an endpoint is on.
+    /// Whether an address belongs to the node that an endpoint is on.
     fn is_home(&self, seen: &Seen<'_>, address: IpAddr) -> bool {
         match seen.endpoint.place {
             Place::Remote(node) => NodeName::new(self.world.texts.text(node))
@@ -76,14 +77,15 @@ impl Compiler {
             own_node
                 || match desired.class_of(own) {
                     Some(class) => desired.allows(class, direction, other, protocol, port),
-                    // It is on this node and has no class, so nothing passes.
+                    // An address of an endpoint of this node that has no class gets no packets; any other address is
+                    // not judged here.
                     None => !self.world.owners(own).any(|owner| is_here(&owner)),
                 }
         };
         itself || (end(source, destination, Direction::Egress) && end(destination, source, Direction::Ingress))
     }
 
-    /// All that governs an endpoint of this node.
+    /// Every policy that governs an endpoint of this node.
     pub fn show(&self, id: &EndpointId) -> Option<EffectivePolicy> {
         let seen = self.see(*self.locals.get(id)?)?;
         Some(EffectivePolicy {
@@ -136,7 +138,7 @@ impl Compiler {
         }
     }
 
-    /// What one end says: the source by its egress, the destination by its ingress.
+    /// The verdict of one end: the source is judged by its egress policies, the destination by its ingress policies.
     fn judge(&self, flow: &Flow, direction: Direction) -> End {
         let (own, other) = match direction {
             Direction::Egress => (flow.source, flow.destination),
@@ -203,7 +205,7 @@ impl Compiler {
                 return Reason::Isolated { policies };
             }
         }
-        // No policy governs it, or all of them have passed the flow on.
+        // Either no policy governs this end, or every tier has passed the flow on.
         Reason::NotGoverned
     }
 
@@ -238,7 +240,7 @@ impl Compiler {
         })
     }
 
-    /// The first port of a rule that fits a flow.
+    /// The first port of a rule that fits a flow; the outer option is none where no port fits.
     fn fitting_port(&self, rule: &Rule, flow: &Flow, destinations: &[&Seen<'_>]) -> Option<Option<Part>> {
         let Ports::Only(ports) = &rule.ports else { return Some(None) };
         let flow_protocol = flow.protocol?;
@@ -257,7 +259,7 @@ impl Compiler {
         Some(Some(Part::new(index, port)))
     }
 
-    /// The policies that govern an endpoint of any node, in the order in which they are judged.
+    /// The policies that govern an endpoint of any node in one direction, in the order in which they are judged.
     fn governing(&self, seen: &Seen<'_>, direction: Direction) -> Vec<&Governing> {
         let mut governing: Vec<_> = self
             .policies
@@ -268,7 +270,7 @@ impl Compiler {
         governing
     }
 
-    /// Who has an address: endpoints of this node come first.
+    /// The endpoint that has an address; where several have it, one of this node comes first.
     fn at(&self, address: IpAddr) -> Option<Seen<'_>> {
         let owners = self.world.owners(address).filter_map(|id| self.see(id));
         owners.min_by_key(|seen| (!seen.endpoint.place.is_governed(), seen.number))

@@ -20,7 +20,7 @@ use super::program::{Change, Class, ClassId, Rules, SetId};
 use super::sets::{SetChanges, Shared, View};
 
 impl Compiler {
-    /// Appends to the changes what the pending updates mean.
+    /// Appends the changes that the pending updates call for.
     pub(super) fn flush(&mut self) {
         let run = self.pending.run.take();
         if self.open.is_none() {
@@ -34,7 +34,7 @@ impl Compiler {
         }
         self.settle();
         if !self.pending.unplaced.is_empty() {
-            // The classes that have just been dropped may have made room.
+            // The classes that have just been dropped may have freed numbers for endpoints that had found none.
             self.settle();
         }
         let gone = self.policies.sweep(&mut self.subjects, &mut self.peers, &mut self.world, &mut self.blocks);
@@ -171,7 +171,7 @@ impl Compiler {
         }
     }
 
-    /// Brings the terms and policies of a class to what its identity and the policies are.
+    /// Brings the terms and policies of a class up to date with its identity and with the policies' rules.
     fn update_class(&mut self, id: ClassId) {
         let Self { classes, policies, peers, world, blocks, sets, config, pending, .. } = self;
         let Some(class) = classes.get_mut(id) else { return };
@@ -210,7 +210,7 @@ impl Compiler {
         left.into_iter().for_each(|number| policies.leave(number, id));
     }
 
-    /// Writes the rules of classes, and puts those that are not what they were.
+    /// Writes the rules of classes, and gives out a change for every class whose rules differ from those in force.
     fn put_classes(
         &mut self,
         rules: impl Iterator<Item = (ClassId, Direction)>,
@@ -244,12 +244,13 @@ impl Compiler {
         put
     }
 
-    /// Puts the addresses that may have come, gone or moved into their classes.
+    /// The changes that put addresses which have come, gone or moved into the right class.
     fn membership_changes(&mut self) -> Vec<Change> {
         let mut changes = Vec::new();
         for address in mem::take(&mut self.pending.addresses) {
             let owners = self.world.owners(address).filter_map(|owner| self.governed.get(&owner));
-            // More than one only if an address is given out twice; then it does not matter who came last.
+            // Several endpoints have one address only if it was given out twice; then any choice will do, as long as it
+            // is always the same.
             let owner = owners.filter_map(|owner| Some((owner.id.as_ref()?, owner.class?))).min();
             let class = owner.map(|(_, class)| class);
             if self.memberships.get(&address).copied() == class {
@@ -269,7 +270,7 @@ impl Compiler {
         changes
     }
 
-    /// Lets go of all that a class has used.
+    /// Releases all that a class has used, once it has no members.
     fn retire(&mut self, id: ClassId, mut class: ClassState, dropped: &mut Vec<Change>, narrow: &mut SetChanges) {
         for direction in Direction::ALL {
             let state = class.direction_mut(direction);
@@ -317,7 +318,7 @@ fn tiers(governing: &[(u32, Arc<Compiled>)]) -> Vec<TierPolicies<'_>> {
     governing
         .chunk_by(same)
         .map(|tier| TierPolicies {
-            // Where policies of one tier differ in what becomes of the rest, the rest is denied.
+            // If the policies of one tier disagree about what becomes of the rest, the rest is denied.
             end: tier.iter().map(|(_, policy)| policy.policy.tier.end).min().unwrap_or(TierEnd::Deny),
             policies: tier.iter().map(|(_, policy)| &**policy).collect(),
         })
@@ -332,7 +333,7 @@ fn pointers(policies: &[Arc<Compiled>]) -> HashSet<*const Compiled> {
     policies.iter().map(Arc::as_ptr).collect()
 }
 
-/// Counts the ports that the rules of a policy speak of.
+/// Counts the ports that the rules of a policy allow, `by` more or fewer for each.
 fn count(difference: &mut Difference, policy: &Compiled, direction: Direction, identity: &Identity, by: i64) {
     for (peer, ports) in policy.rules(direction).iter().flat_map(|rule| &rule.parts) {
         for port in ports.iter().flat_map(|port| identity.resolve(*port, direction)) {

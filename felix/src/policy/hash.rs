@@ -15,30 +15,30 @@ const KEY: (u64, u64) = (0x6d61_6e78_2070_6f6c, 0x6963_7920_6e61_6d65);
 pub(crate) struct StableHasher(SipHasher24);
 
 impl StableHasher {
-    /// A hasher for one kind of thing.
+    /// Begins a hash. Different kinds of things never share one, as the kind is hashed first.
     pub(crate) fn of(kind: &str) -> Self {
         let mut hasher = Self(SipHasher24::new_with_keys(KEY.0, KEY.1));
         hasher.text(kind);
         hasher
     }
 
-    /// Takes a number in, as eight octets.
+    /// Adds a number, as eight octets.
     pub(crate) fn number(&mut self, number: u64) {
         self.0.write(&number.to_le_bytes());
     }
 
-    /// Takes a text in, after its length.
+    /// Adds a text, behind its length.
     pub(crate) fn text(&mut self, text: &str) {
         self.octets(text.as_bytes());
     }
 
-    /// Takes octets in, after their count.
+    /// Adds octets, behind their count.
     pub(crate) fn octets(&mut self, octets: &[u8]) {
         self.number(octets.len().try_into().unwrap_or(u64::MAX));
         self.0.write(octets);
     }
 
-    /// The hash of all that was taken in.
+    /// The hash of everything that was added.
     pub(crate) fn finish(&self) -> u64 {
         self.0.finish()
     }

@@ -6,9 +6,9 @@ pub(crate) struct IdSet(Form);
 
 #[derive(Debug, Clone)]
 enum Form {
-    /// The numbers, ascending.
+    /// The numbers themselves, ascending.
     Few(Vec<u32>),
-    /// A bit for each number, and how many are set.
+    /// One bit for each number up to the highest, and how many bits are set.
     Many { words: Vec<u64>, len: usize },
 }
 
@@ -18,7 +18,7 @@ impl Default for IdSet {
     }
 }
 
-/// A list this short is never worth a bitmap.
+/// Up to this many numbers, a list always takes less room than a bitmap.
 const FEW: usize = 64;
 
 impl IdSet {
@@ -39,7 +39,7 @@ impl IdSet {
         }
     }
 
-    /// Whether it was not there.
+    /// Adds a number; returns whether it was new.
     pub(crate) fn insert(&mut self, id: u32) -> bool {
         let inserted = match &mut self.0 {
             Form::Few(ids) => match ids.binary_search(&id) {
@@ -63,7 +63,7 @@ impl IdSet {
         inserted
     }
 
-    /// Whether it was there.
+    /// Removes a number; returns whether it was there.
     pub(crate) fn remove(&mut self, id: u32) -> bool {
         let removed = match &mut self.0 {
             Form::Few(ids) => ids.binary_search(&id).map(|at| ids.remove(at)).is_ok(),
@@ -78,7 +78,7 @@ impl IdSet {
         removed
     }
 
-    /// The numbers, ascending.
+    /// The numbers in ascending order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         let (few, many) = match &self.0 {
             Form::Few(ids) => (ids.as_slice(), [].as_slice()),
@@ -95,7 +95,8 @@ impl IdSet {
         few.iter().copied().chain(bits)
     }
 
-    /// Takes the form that takes less room; in between either stays.
+    /// Changes to the form that takes less room. Where the two are close the set keeps its form, so that it does not
+    /// change back and forth.
     fn fit(&mut self) {
         match &self.0 {
             Form::Few(ids) if ids.len() > FEW => {
@@ -119,7 +120,7 @@ impl IdSet {
     }
 }
 
-/// The word and the bit of a number.
+/// Where the bitmap keeps a number: the index of the word, and the bit in it.
 fn place(id: u32) -> (usize, u64) {
     (usize::try_from(id / 64).unwrap_or(usize::MAX), 1 << (id % 64))
 }

@@ -9,7 +9,7 @@ use super::hash::StableHasher;
 use super::id_set::IdSet;
 use super::slab::{Slab, Texts};
 
-/// The labels of one kind of object.
+/// The labels of one kind of object, kept as numbers.
 #[derive(Debug, Default)]
 pub(crate) struct LabelIndex {
     keys: Texts,
@@ -17,19 +17,19 @@ pub(crate) struct LabelIndex {
     pairs: Slab<Pair>,
 }
 
-/// A key with a value.
+/// A label: a key with a value.
 #[derive(Debug)]
 struct Pair {
     key: u32,
     value: Arc<str>,
-    /// The objects that are listed under it.
+    /// The objects that are listed under this label.
     objects: IdSet,
-    /// How many objects and requirements hold it.
+    /// How many objects and requirements hold this label.
     holders: u32,
 }
 
 impl LabelIndex {
-    /// Labels as pairs, ascending; to be released.
+    /// Holds every label of an object and gives the labels' numbers, ascending. The caller releases them later.
     pub(crate) fn hold_all(&mut self, labels: &Labels) -> Box<[u32]> {
         let mut pairs: Vec<_> = labels.iter().map(|(key, value)| self.hold(key, value)).collect();
         pairs.sort_unstable();
@@ -40,7 +40,7 @@ impl LabelIndex {
         pairs.iter().for_each(|pair| self.release(*pair));
     }
 
-    /// Lists an object under its labels.
+    /// Lists an object under each of its labels.
     pub(crate) fn list(&mut self, pairs: &[u32], object: u32) {
         for pair in pairs {
             if let Some(pair) = self.pairs.get_mut(*pair) {
@@ -57,7 +57,7 @@ impl LabelIndex {
         }
     }
 
-    /// Who is listed under a label.
+    /// The objects that are listed under a label.
     pub(crate) fn objects(&self, pair: u32) -> Option<&IdSet> {
         self.pairs.get(pair).map(|pair| &pair.objects)
     }
@@ -74,7 +74,7 @@ impl LabelIndex {
             .collect()
     }
 
-    /// How many keys and pairs are known.
+    /// How many keys and how many labels are known.
     #[cfg(test)]
     pub(crate) fn kept(&self) -> usize {
         self.pairs.len() + self.keys.kept()
@@ -162,29 +162,29 @@ pub(crate) struct Matchers(Box<[Matcher]>);
 
 #[derive(Debug)]
 enum Matcher {
-    /// One of these pairs is there.
+    /// The object has one of these labels.
     In(Box<[u32]>),
-    /// None of these pairs is there.
+    /// The object has none of these labels.
     NotIn(Box<[u32]>),
-    /// A pair of this key is there.
+    /// The object has a label with this key.
     Exists(u32),
-    /// No pair of this key is there.
+    /// The object has no label with this key.
     DoesNotExist(u32),
 }
 
-/// By what an object can be found that matchers may fit.
+/// The labels by which objects that may fit a matcher can be looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Handle {
-    /// It has one of these pairs.
+    /// An object that fits has one of these labels.
     Pairs(Vec<u32>),
-    /// It has this key.
+    /// An object that fits has a label with this key.
     Key(u32),
-    /// Nothing that it has.
+    /// The matcher requires no label to be present, so nothing leads to the objects that fit.
     Nothing,
 }
 
 impl Matchers {
-    /// Holds the labels that the requirements speak of; to be released.
+    /// Holds the labels that the requirements speak of; the caller releases the matcher later.
     pub(crate) fn hold(requirements: &Requirements, index: &mut LabelIndex) -> Self {
         let mut hold_all = |requirement: &Requirement| {
             requirement.values.iter().map(|value| index.hold(&requirement.key, value)).collect()
@@ -216,7 +216,7 @@ impl Matchers {
         }
     }
 
-    /// Whether all hold for an object with these labels.
+    /// Whether every requirement holds for an object with these labels.
     pub(crate) fn fit(&self, labels: &[u32], index: &LabelIndex) -> bool {
         let has = |pair: &u32| labels.binary_search(pair).is_ok();
         let has_key = |key: u32| labels.iter().any(|pair| index.key(*pair) == Some(key));
@@ -228,7 +228,7 @@ impl Matchers {
         })
     }
 
-    /// The best handle: fewest values, then a key.
+    /// The handle that leads to the fewest objects: labels, as few as possible, before a key.
     pub(crate) fn handle(&self) -> Handle {
         let pairs = self.0.iter().filter_map(|matcher| match matcher {
             Matcher::In(pairs) => Some(pairs),

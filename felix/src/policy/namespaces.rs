@@ -9,7 +9,7 @@ use super::id_set::IdSet;
 use super::labels::{LabelIndex, Matchers, Requirements};
 use super::slab::Slab;
 
-/// The label that every namespace has, by its name, also before anything else is known of it.
+/// The label that every namespace has, with its name as value, even before its source has told anything of it.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// All namespaces that are known, that endpoints are in or that selectors name.
@@ -25,25 +25,25 @@ pub(crate) struct Namespaces {
 #[derive(Debug)]
 pub(crate) struct Namespace {
     pub(crate) name: Arc<str>,
-    /// It exists, as its source says.
+    /// Whether the source of namespaces says that this one exists.
     known: bool,
     labels: Box<[u32]>,
-    /// The endpoints in it that can be peers.
+    /// The endpoints in this namespace that can be peers.
     pub(crate) peers: IdSet,
-    /// The endpoints in it that are governed here.
+    /// The endpoints in this namespace that are governed on this node.
     pub(crate) governed: IdSet,
-    /// The parts of selectors that it fits.
+    /// The namespace selectors (their numbers) that this namespace fits.
     pub(crate) parts: Vec<u32>,
-    /// How many endpoints and selectors name it.
+    /// How many endpoints and selectors name this namespace.
     holders: u32,
 }
 
-/// What selectors require of a namespace.
+/// What a selector requires of the labels of a namespace.
 #[derive(Debug)]
 struct Part {
     requirements: Arc<Requirements>,
     matchers: Matchers,
-    /// The namespaces that fit.
+    /// The namespaces that fit these requirements.
     namespaces: IdSet,
     holders: u32,
 }
@@ -65,12 +65,12 @@ impl Namespaces {
         self.entries.get(id).map(|namespace| self.labels.texts(&namespace.labels)).unwrap_or_default()
     }
 
-    /// The names of those that are known.
+    /// The names of the namespaces that exist.
     pub(crate) fn known(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().filter(|(_, namespace)| namespace.known).map(|(_, namespace)| &*namespace.name)
     }
 
-    /// The number of a namespace, held once more.
+    /// Gives the number of a namespace and counts one more holder of it.
     pub(crate) fn hold(&mut self, name: &str) -> u32 {
         let id = self.find(name).unwrap_or_else(|| self.insert(name));
         if let Some(namespace) = self.entries.get_mut(id) {
@@ -79,7 +79,7 @@ impl Namespaces {
         id
     }
 
-    /// Held once less.
+    /// Counts one holder of the namespace less, and forgets it when none is left.
     pub(crate) fn release(&mut self, id: u32) {
         if let Some(namespace) = self.entries.get_mut(id) {
             namespace.holders -= 1;
@@ -87,7 +87,8 @@ impl Namespaces {
         self.forget(id);
     }
 
-    /// Says what labels a namespace has, or that it does not exist. Returns the parts that it fits no longer or only now.
+    /// Sets the labels of a namespace; none means that it does not exist. Returns its number and the namespace
+    /// selectors that it has begun or ceased to fit.
     pub(crate) fn set_labels(&mut self, name: &str, labels: Option<&Labels>) -> Option<(u32, BTreeSet<u32>)> {
         let id = match (self.find(name), labels) {
             (None, None) => return None,
@@ -105,7 +106,7 @@ impl Namespaces {
         Some((id, self.fit(id)))
     }
 
-    /// Forgets a namespace that does not exist and that nobody names.
+    /// Forgets a namespace that does not exist and that no endpoint or selector names.
     pub(crate) fn forget(&mut self, id: u32) {
         let unused = self.entries.get(id).is_some_and(|namespace| !namespace.known && namespace.holders == 0);
         if unused && let Some(namespace) = self.entries.remove(id) {
@@ -119,7 +120,7 @@ impl Namespaces {
         }
     }
 
-    /// The part of a selector that speaks of namespaces, held once more.
+    /// Gives the number of what a selector requires of namespaces, and counts one more holder of it.
     pub(crate) fn hold_part(&mut self, requirements: &Requirements) -> u32 {
         if let Some(id) = self.by_requirements.get(requirements) {
             if let Some(part) = self.parts.get_mut(*id) {
@@ -155,13 +156,13 @@ impl Namespaces {
         }
     }
 
-    /// The namespaces that fit a part.
+    /// The namespaces that fit these requirements.
     pub(crate) fn of_part(&self, part: u32) -> impl Iterator<Item = &Namespace> {
         let namespaces = self.parts.get(part).into_iter().flat_map(|part| part.namespaces.iter());
         namespaces.filter_map(|id| self.entries.get(id))
     }
 
-    /// How much is kept: namespaces, parts and labels.
+    /// How many namespaces, namespace selectors and labels are kept, to find leaks.
     #[cfg(test)]
     pub(crate) fn kept(&self) -> usize {
         self.entries.len() + self.parts.len() + self.labels.kept()
@@ -184,7 +185,7 @@ impl Namespaces {
         id
     }
 
-    /// Finds out which parts a namespace fits; returns those for which that changed.
+    /// Works out which namespace selectors a namespace fits; returns those for which the answer has changed.
     fn fit(&mut self, id: u32) -> BTreeSet<u32> {
         let parts: Vec<_> = self.parts.iter().map(|(part, _)| part).collect();
         parts.into_iter().filter(|part| self.fit_part(id, *part)).collect()

@@ -10,7 +10,7 @@ use super::policies::Compiled;
 use super::program::{ClassRule, PeerMatch, PortClause, Verdict};
 use super::sets::{Shared, View};
 
-/// The policies of one tier, in order.
+/// The policies of one tier, in the order in which they are judged.
 pub(crate) struct TierPolicies<'a> {
     pub(crate) end: TierEnd,
     pub(crate) policies: Vec<&'a Compiled>,

@@ -12,18 +12,18 @@ use super::selectors::{Definition, Selectors};
 use super::slab::Slab;
 use super::world::World;
 
-/// All policies.
+/// Every policy that is known.
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
     by_id: BTreeMap<Arc<PolicyId>, u32>,
     entries: Slab<Entry>,
-    /// By the selector of whom they govern.
+    /// The policies by the selector of the endpoints that they govern.
     by_subject: HashMap<u32, BTreeSet<u32>>,
-    /// Policies that are no longer, until no class has them.
+    /// Deleted policies that some class still has in force.
     gone: Vec<u32>,
-    /// What was in use and is no longer, until no class has it.
+    /// Compiled rules that are out of date, kept until no class has them in force.
     retired: Vec<Arc<Compiled>>,
-    /// Selectors of subjects and names of ports that are no longer spoken of.
+    /// What deleted policies used: subject selectors, and names of ports. Both are released at the next sweep.
     released: (Vec<u32>, Vec<u32>),
 }
 
@@ -31,31 +31,31 @@ pub(crate) struct Policies {
 pub(crate) struct Entry {
     pub(crate) id: Arc<PolicyId>,
     pub(crate) policy: Arc<Policy>,
-    /// Who is governed: a selector among the governed.
+    /// The number of the subject selector: it selects the endpoints that the policy governs.
     pub(crate) subject: u32,
-    /// The named ports of its ingress, which each governed endpoint has in its own way.
+    /// The named ports of the ingress rules; each governed endpoint has its own numbers for them.
     pub(crate) ingress_names: BTreeSet<(Protocol, u32)>,
-    /// There while a class has the policy.
+    /// The compiled rules; there only while a class has the policy.
     compiled: Option<Arc<Compiled>>,
-    /// The classes that have it.
+    /// The classes that have the policy.
     pub(crate) classes: BTreeSet<ClassId>,
     gone: bool,
 }
 
 impl Entry {
-    /// By what policies are judged in order.
+    /// The key by which policies are sorted into the order in which they are judged.
     pub(crate) fn place(&self) -> (u32, &str, u32, &PolicyId) {
         (self.policy.tier.order, &self.policy.tier.name, self.policy.order, &self.id)
     }
 }
 
-/// The rules of a policy.
+/// A policy with its rules in compiled form.
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) policy: Arc<Policy>,
     ingress: Vec<CompiledRule>,
     egress: Vec<CompiledRule>,
-    /// What is held for them.
+    /// The selectors that the rules hold and release at the end.
     selectors: Vec<u32>,
     blocks: Vec<u32>,
     texts: Vec<u32>,
@@ -64,26 +64,26 @@ pub(crate) struct Compiled {
 #[derive(Debug)]
 pub(crate) struct CompiledRule {
     pub(crate) action: Action,
-    /// The other ends, each with the ports that fit there.
+    /// The peers of the rule, each with the ports that it may use.
     pub(crate) parts: Vec<(PeerRef, Vec<PortRef>)>,
 }
 
-/// A kind of other end.
+/// A peer of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum PeerRef {
     Any,
-    /// Of the peers' selectors.
+    /// The endpoints that a peer selector (by number) selects.
     Selector(u32),
     Block(u32),
 }
 
-/// A kind of destination port.
+/// A destination port of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum PortRef {
     Any,
     All(Protocol),
     Range(Protocol, PortRange),
-    /// On egress: of the peer, which is of a selector. On ingress: of the governed endpoint.
+    /// A named port. On egress its number is looked up at the peer, on ingress at the governed endpoint.
     Named(Protocol, u32),
 }
 
@@ -100,12 +100,12 @@ impl Compiled {
     }
 }
 
-/// What a policy that was set or deleted means for others.
+/// What setting or deleting a policy changes for others.
 #[derive(Debug, Default)]
 pub(crate) struct Effect {
-    /// Selectors of subjects whose members are governed by other policies now.
+    /// The subject selectors whose endpoints are now governed by other policies.
     pub(crate) subjects: Vec<u32>,
-    /// Classes whose policies have other rules now.
+    /// The classes in which the policy has other rules now.
     pub(crate) classes: BTreeSet<ClassId>,
 }
 
@@ -182,7 +182,7 @@ impl Policies {
         self.by_id.keys().map(|id| &**id)
     }
 
-    /// Those that there are, by id.
+    /// The policies that exist, in the order of their ids.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
         self.by_id.values().filter_map(|number| self.entries.get(*number))
     }
@@ -191,7 +191,7 @@ impl Policies {
         self.by_subject.get(&subject).into_iter().flatten().copied()
     }
 
-    /// The rules of a policy that a class has from now on.
+    /// Takes note that a class has the policy from now on, and gives the compiled rules.
     pub(crate) fn join(
         &mut self,
         number: u32,
@@ -213,7 +213,7 @@ impl Policies {
         Some(compiled)
     }
 
-    /// Says that a class has a policy no longer.
+    /// Takes note that a class no longer has the policy.
     pub(crate) fn leave(&mut self, number: u32, class: ClassId) {
         if let Some(entry) = self.entries.get_mut(number) {
             entry.classes.remove(&class);
@@ -223,8 +223,8 @@ impl Policies {
         }
     }
 
-    /// Lets go of all that is no longer in use, once all classes are up to date. Returns the selectors of subjects that
-    /// are gone, with whom they selected.
+    /// Releases what is no longer in use, once every class is up to date. Returns the subject selectors that have gone,
+    /// with the endpoints that they selected.
     pub(crate) fn sweep(
         &mut self,
         subjects: &mut Selectors,
@@ -249,12 +249,12 @@ impl Policies {
         self.released.0.drain(..).filter_map(&mut release).collect()
     }
 
-    /// How many there are.
+    /// How many policies exist.
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }
 
-    /// How many a class has.
+    /// How many policies some class has.
     pub(crate) fn active(&self) -> usize {
         self.entries.iter().filter(|(_, entry)| !entry.gone && !entry.classes.is_empty()).count()
     }
@@ -308,7 +308,7 @@ fn compile(policy: &Arc<Policy>, peers: &mut Selectors, world: &mut World, block
     Compiled { ingress, egress, ..compilation.compiled }
 }
 
-/// A policy being compiled.
+/// The state of compiling one policy.
 struct Compilation<'a> {
     compiled: Compiled,
     peers: &'a mut Selectors,
@@ -335,7 +335,8 @@ impl Compilation<'_> {
         }
         let numbered = all.clone();
         all.extend(&named);
-        // On egress a name is the destination's, so it fits endpoints only, whatever kind of peer it stands with.
+        // On egress the named port is the destination's, so it only ever fits endpoints, whatever peer stands beside
+        // it.
         let mut others = Vec::new();
         let mut parts = Vec::new();
         match &rule.peers {

@@ -1,5 +1,5 @@
-//! What the compiler says and every backend understands: IP sets, classes of endpoints with rules, and who is in which
-//! class.
+//! What the compiler says and every backend understands: IP sets, classes of endpoints with rules, and the class of
+//! each address.
 //!
 //! Nothing here knows a family beyond that of an address: a set has members of both, a backend keeps one set of its own
 //! per family. Names are functions of what a thing is, so that a restarted agent finds its sets and classes in the kernel.
@@ -10,21 +10,21 @@ use std::net::IpAddr;
 use types::Prefix;
 use types::policy::{Direction, PortRange, Protocol};
 
-/// A number that stands for endpoints that the same policies govern in the same way; it fits the mark's bits. Zero is
-/// nobody's: an address without a class is unknown, and dropped.
+/// A number that stands for endpoints that the same policies govern in the same way; it fits into the bits of the mark.
+/// No class has the number zero: an address without a class is unknown, and its packets are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClassId(u16);
 
 impl ClassId {
-    /// Endpoints that no policy governs.
+    /// The class of the endpoints that no policy governs.
     pub const OPEN: Self = Self(1);
 
-    /// The class of a number; none for zero.
+    /// The class with this number; none for zero.
     pub const fn new(number: u16) -> Option<Self> {
         if number == 0 { None } else { Some(Self(number)) }
     }
 
-    /// The number.
+    /// The number of the class.
     pub const fn number(self) -> u16 {
         self.0
     }
@@ -34,7 +34,7 @@ impl ClassId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClassKey(pub u64);
 
-/// A set.
+/// Names a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SetId {
     /// Peers and destination ports that one class allows in one direction: the narrow encoding. Members are
@@ -52,7 +52,7 @@ pub enum SetId {
 }
 
 impl SetId {
-    /// What its members are.
+    /// What kind of members the set has.
     pub const fn shape(self) -> SetShape {
         match self {
             Self::Narrow(..) | Self::SelectorPort(_) => SetShape::Ports,
@@ -75,83 +75,86 @@ impl fmt::Display for SetId {
     }
 }
 
-/// The form of a set's members.
+/// What the members of a set look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SetShape {
-    /// Single addresses.
+    /// Each member is one address.
     Addresses,
-    /// Prefixes of any length; never of length zero.
+    /// Each member is a prefix of any length except zero.
     Nets,
-    /// An address and a destination port.
+    /// Each member is an address with a destination port.
     Ports,
 }
 
-/// A member of a set.
+/// One member of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Element {
-    /// Of a set of addresses or prefixes.
+    /// A member of a set of addresses or of prefixes.
     Net(Prefix),
-    /// Of a set of addresses with ports.
+    /// A member of a set of addresses with ports.
     Port(IpAddr, Protocol, u16),
 }
 
 /// One rule of a class, in one direction.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClassRule {
-    /// The other end.
+    /// Which other ends the rule fits.
     pub peer: PeerMatch,
-    /// The destination port.
+    /// Which destination ports the rule fits.
     pub port: PortClause,
-    /// What becomes of a packet that fits.
+    /// What becomes of a packet that the rule fits.
     pub verdict: Verdict,
 }
 
-/// Which other ends a rule fits.
+/// The other ends that a rule fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PeerMatch {
-    /// Whoever.
+    /// The rule fits every other end.
     Any,
-    /// Its address is in the set ([`SetShape::Addresses`] or [`SetShape::Nets`]).
+    /// The address of the other end is in the set ([`SetShape::Addresses`] or [`SetShape::Nets`]).
     In(SetId),
-    /// Its address together with the packet's protocol and destination port is in the set ([`SetShape::Ports`]). On
-    /// egress the peer is the destination, on ingress the source.
+    /// The address of the other end, with the packet's protocol and destination port, is in the set
+    /// ([`SetShape::Ports`]). On egress the other end is the destination, on ingress the source.
     PortIn(SetId),
 }
 
-/// Which destination ports a rule fits.
+/// The destination ports that a rule fits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PortClause {
-    /// All of all protocols.
+    /// The rule fits every port of every protocol.
     Any,
-    /// All of one protocol.
+    /// The rule fits every port of one protocol.
     All(Protocol),
-    /// Some of one protocol: ascending, apart from each other. A backend may need several rules for many.
+    /// The rule fits some ports of one protocol: the ranges are ascending and do not touch. A backend may need several
+    /// rules for many ranges.
     Ranges(Protocol, Vec<PortRange>),
 }
 
-/// What a rule does with a packet that fits.
+/// What a rule does with a packet that it fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verdict {
-    /// The class has no objection; the other direction is judged next.
+    /// The class lets the packet pass; the rules of the other direction are judged next.
     Allow,
     /// The packet is dropped.
     Deny,
-    /// The rules up to the one of this index are passed over: what is left of a tier. It is always behind this rule; the
-    /// number of all rules means that none is left. Never given for a class that only `NetworkPolicy` governs.
+    /// The packet skips what is left of its tier and goes on at the rule of this index. The index is always behind this
+    /// rule; if it equals the number of rules, none is left. A class that only `NetworkPolicy` governs has no such
+    /// rule.
     Pass(usize),
 }
 
-/// The rules of a direction.
+/// The rules of one direction of a class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rules {
-    /// No policy governs it: everything passes.
+    /// No policy governs the direction: everything passes.
     Open,
-    /// In order; what no rule fits is dropped. Tiers and `Pass` are resolved by the compiler.
+    /// The rules, in the order in which they are judged; a packet that none of them fits is dropped. The compiler has
+    /// resolved tiers and `Pass`.
     Only(Vec<ClassRule>),
 }
 
 impl Rules {
-    /// The rules; none of a direction that is open.
+    /// The rules as a list; an open direction has none.
     pub const fn as_slice(&self) -> &[ClassRule] {
         match self {
             Self::Open => &[],
@@ -160,15 +163,15 @@ impl Rules {
     }
 }
 
-/// What holds for the endpoints of a class. Where either direction is governed, a TCP packet that begins a connection
+/// The rules for the endpoints of a class. Where either direction is governed, a TCP packet that begins a connection
 /// without being a plain SYN is dropped in both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Class {
-    /// What it is, beyond its number.
+    /// The hash of what the class is, by which a restarted agent finds it again.
     pub key: ClassKey,
-    /// To them.
+    /// The rules for packets to the endpoints.
     pub ingress: Rules,
-    /// From them.
+    /// The rules for packets from the endpoints.
     pub egress: Rules,
 }
 
@@ -180,25 +183,25 @@ pub struct Class {
 /// pass only the end of the list is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A set that is not there yet; `expected` members will follow.
+    /// Creates a set that does not exist yet; changes that add its `expected` members follow.
     CreateSet {
-        /// The set.
+        /// The set to create.
         set: SetId,
-        /// How many members are known now.
+        /// How many members of the set are known now.
         expected: usize,
     },
-    /// A member that the set does not have.
+    /// Adds a member that the set does not have.
     Add(SetId, Element),
-    /// A member that it has.
+    /// Removes a member that the set has.
     Remove(SetId, Element),
-    /// The class as a whole, new or in the place of what it was.
+    /// Writes a whole class, whether it is new or replaces an earlier version.
     PutClass(ClassId, Class),
-    /// The address belongs to the class, from nothing or from another class.
+    /// Puts the address into the class, whether it had none or another one before.
     Join(IpAddr, ClassId),
-    /// The address belongs to none.
+    /// Takes the address out of its class, so that it has none.
     Leave(IpAddr),
-    /// Nobody is in the class any more.
+    /// Removes a class that has no members any more.
     DropClass(ClassId),
-    /// No rule speaks of the set any more; it goes with the members that it still has.
+    /// Destroys a set that no rule names any more, with the members that it still has.
     DestroySet(SetId),
 }

@@ -14,12 +14,12 @@ use super::labels::{Handle, Matchers, Requirements};
 use super::slab::Slab;
 use super::world::{Endpoint, World};
 
-/// What a selector selects, in one form for all ways to write it.
+/// What a selector selects, in one normal form whatever way it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Definition {
     namespaces: NamespacePart,
     endpoints: Requirements,
-    /// Only addresses in here: the named ports of endpoints in a block.
+    /// Only addresses within these prefixes count: used for the named ports of endpoints in a block.
     within: Option<Arc<[Prefix]>>,
 }
 
@@ -31,7 +31,7 @@ enum NamespacePart {
 }
 
 impl Definition {
-    /// Every endpoint, or the part of each that is in a block.
+    /// Selects every endpoint, or of each endpoint the addresses within a block.
     pub(crate) fn everyone(within: Option<Arc<[Prefix]>>) -> Self {
         let endpoints = Requirements::from(&types::policy::LabelSelector::default());
         Self { namespaces: NamespacePart::All, endpoints, within }
@@ -71,26 +71,27 @@ impl From<&EndpointSelector> for Definition {
     }
 }
 
-/// Selectors over one population.
+/// The selectors over one population of endpoints, each kept once.
 #[derive(Debug)]
 pub(crate) struct Selectors {
     population: Population,
     entries: Slab<Selector>,
     by_definition: HashMap<Arc<Definition>, u32>,
-    /// By what they can be found. A selector that requires one of several values is at each.
+    /// The selectors by the label that leads to them. A selector that requires one of several values is under each of
+    /// them.
     anchors: HashMap<Anchor, Vec<u32>>,
-    /// Those that speak of a part of namespaces' labels.
+    /// The selectors that require something of namespaces' labels, by the number of that requirement.
     by_part: HashMap<u32, BTreeSet<u32>>,
-    /// Hashes that are taken.
+    /// The hashes that name the selectors' sets: no two selectors may have the same one.
     hashes: HashMap<u64, u32>,
 }
 
-/// From whom is selected.
+/// Which endpoints a selector selects from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Population {
-    /// Those who can be peers.
+    /// The endpoints that can be peers.
     Peers,
-    /// Those who are governed here.
+    /// The endpoints that are governed on this node.
     Governed,
 }
 
@@ -118,7 +119,7 @@ enum Anchor {
     Any(Scope),
 }
 
-/// That an endpoint was or is selected.
+/// Whether a selector selected an endpoint before a change, and whether it does now.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Membership {
     pub(crate) selector: u32,
@@ -127,12 +128,12 @@ pub(crate) struct Membership {
 }
 
 impl Selector {
-    /// The addresses of an endpoint that this selects.
+    /// The addresses of an endpoint that this selector selects.
     pub(crate) fn addresses<'a>(&'a self, endpoint: &'a Endpoint) -> impl Iterator<Item = IpAddr> + 'a {
         endpoint.addresses.iter().filter(|address| self.admits(*address))
     }
 
-    /// Whether an address is selected, if its endpoint is.
+    /// Whether an address is selected, given that its endpoint is.
     pub(crate) fn admits(&self, address: IpAddr) -> bool {
         let within = self.definition.within.as_deref();
         within.is_none_or(|within| within.iter().any(|prefix| prefix.contains(address)))
@@ -176,7 +177,7 @@ impl Selectors {
         self.by_definition.get(definition).and_then(|id| self.entries.get(*id))
     }
 
-    /// The number of a selector, held once more.
+    /// Gives the number of a selector and counts one more holder of it.
     pub(crate) fn hold(&mut self, definition: Definition, world: &mut World) -> u32 {
         if let Some(id) = self.by_definition.get(&definition) {
             if let Some(selector) = self.entries.get_mut(*id) {
@@ -219,7 +220,8 @@ impl Selectors {
         id
     }
 
-    /// Held once less. If it is gone by that, whom it selected.
+    /// Counts one holder of the selector less. If none is left the selector goes; then the result is the endpoints that
+    /// it selected.
     pub(crate) fn release(&mut self, id: u32, world: &mut World) -> Option<IdSet> {
         let selector = self.entries.get_mut(id)?;
         selector.holders -= 1;
@@ -254,7 +256,8 @@ impl Selectors {
         Some(selector.members)
     }
 
-    /// Takes note of an endpoint that has come, gone or changed. Returns those selectors that select or selected it.
+    /// Takes note of an endpoint that has come, gone or changed. Returns the selectors that select it now or selected
+    /// it before.
     pub(crate) fn reselect(
         &mut self,
         id: u32,
@@ -281,8 +284,8 @@ impl Selectors {
         memberships
     }
 
-    /// The selectors, each with the endpoints in a namespace, that it may select no longer or only now, when the namespace
-    /// fits these parts no longer or only now.
+    /// The pairs of a selector and an endpoint of this namespace whose answer may differ now that the namespace has
+    /// begun or ceased to fit these requirements.
     pub(crate) fn concerned(&self, namespace: u32, parts: &BTreeSet<u32>, world: &World) -> Vec<(u32, u32)> {
         let Some(there) = world.namespaces.get(namespace) else { return Vec::new() };
         let there = match self.population {
@@ -293,7 +296,7 @@ impl Selectors {
         selectors.flat_map(|selector| there.iter().map(|endpoint| (*selector, endpoint))).collect()
     }
 
-    /// Takes note of whether a selector selects an endpoint; tells if that has changed.
+    /// Takes note of whether a selector selects an endpoint; the result says so if that has changed.
     pub(crate) fn reselect_one(&mut self, id: u32, endpoint: u32, world: &World) -> Option<Membership> {
         let selector = self.entries.get_mut(id)?;
         let is = world.get(endpoint).is_some_and(|endpoint| selector.fits(endpoint, world));
@@ -308,7 +311,7 @@ impl Selectors {
         }
     }
 
-    /// The selectors that may select an endpoint.
+    /// Collects the selectors that may select an endpoint.
     fn find_for(&self, endpoint: &Endpoint, world: &World, found: &mut Vec<u32>) {
         let parts = world.namespaces.get(endpoint.namespace).map_or(&[][..], |namespace| &namespace.parts);
         let scopes = [Scope::All, Scope::Namespace(endpoint.namespace)].into_iter();

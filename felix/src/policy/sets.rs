@@ -13,43 +13,43 @@ use super::program::{Change, ClassId, Element, SetId};
 use super::selectors::{Selector, Selectors};
 use super::world::{Endpoint, World};
 
-/// What a shared set is of.
+/// What a shared set holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Shared {
-    /// The addresses of a selector's members.
+    /// The addresses of the endpoints that a selector selects.
     Selector(u32),
-    /// Their addresses with the ports that they have under a name.
+    /// The addresses of the endpoints that a selector selects, with the ports that each of them has under a name.
     Named(u32, Protocol, u32),
-    /// A block.
+    /// The prefixes of a block.
     Block(u32),
 }
 
-/// All shared sets.
+/// The sets that classes share.
 #[derive(Debug, Default)]
 pub(crate) struct Sets {
     sets: HashMap<Shared, SharedSet>,
-    /// The named ports of a selector for which there is a set.
+    /// By selector: the named ports for which there is a set.
     named: HashMap<u32, BTreeSet<(Protocol, u32)>>,
-    /// The classes that have a term about a selector.
+    /// By selector: the directions of classes that have a term about it.
     terms: HashMap<u32, BTreeSet<(ClassId, Direction)>>,
-    /// Sets that changes have been given out for.
+    /// The sets that changes have created, with what they hold.
     installed: BTreeMap<SetId, Shared>,
-    /// Sets that somebody began or ceased to use.
+    /// The sets that have got their first user or lost their last one since the last flush.
     changed: BTreeSet<Shared>,
-    /// Members that may have changed, with whether they were there at the last flush.
+    /// The members that may have changed since the last flush, with whether they were in the set then.
     touched: BTreeMap<Shared, BTreeMap<Element, bool>>,
 }
 
 #[derive(Debug)]
 struct SharedSet {
     id: SetId,
-    /// How many directions of classes have a rule over it.
+    /// How many directions of classes have a rule over the set.
     users: usize,
-    /// How many members it has, once changes have been given out for it.
+    /// How many members the set has; none until changes have created it.
     installed: Option<usize>,
 }
 
-/// What there is to see of selectors, blocks and endpoints.
+/// The parts of the compiler that say what selectors and blocks contain.
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) world: &'a World,
@@ -58,7 +58,7 @@ pub(crate) struct View<'a> {
 }
 
 impl Sets {
-    /// Says that a direction of a class has rules over a set.
+    /// Counts one more direction of a class that has rules over a set.
     pub(crate) fn join(&mut self, shared: Shared, view: View<'_>) {
         let new = || SharedSet { id: set_id(shared, view), users: 0, installed: None };
         self.sets.entry(shared).or_insert_with(new).users += 1;
@@ -68,7 +68,7 @@ impl Sets {
         self.changed.insert(shared);
     }
 
-    /// Says that it has no longer.
+    /// Counts one direction less that has rules over a set.
     pub(crate) fn leave(&mut self, shared: Shared) {
         if let Some(set) = self.sets.get_mut(&shared) {
             set.users -= 1;
@@ -89,13 +89,13 @@ impl Sets {
         }
     }
 
-    /// The classes that have a term about a selector.
+    /// The directions of classes that have a term about a selector.
     pub(crate) fn terms(&self, selector: u32) -> Vec<(ClassId, Direction)> {
         self.terms.get(&selector).into_iter().flatten().copied().collect()
     }
 
-    /// Takes note of an endpoint that a selector selects only now, no longer, or that has changed: what it was while it was
-    /// selected, and what it is if it is.
+    /// Takes note that a selector has begun or ceased to select an endpoint, or that an endpoint it selects has
+    /// changed. `old` is the endpoint while it was selected, `new` the endpoint if it is selected now.
     pub(crate) fn touch(
         &mut self,
         selector_id: u32,
@@ -134,7 +134,7 @@ impl Sets {
         }
     }
 
-    /// The changes since the last flush: sets to create with their members, members, and sets to destroy.
+    /// The changes since the last flush: the sets to create, the members to add and remove, and the sets to destroy.
     pub(crate) fn flush(&mut self, view: View<'_>) -> SetChanges {
         let mut changes = SetChanges::default();
         for shared in std::mem::take(&mut self.changed) {
@@ -188,19 +188,19 @@ impl Sets {
         changes
     }
 
-    /// The sets that changes have been given out for, with the number of their members.
+    /// The sets that changes have created, with the number of their members.
     pub(crate) fn installed(&self) -> impl Iterator<Item = (SetId, usize)> + '_ {
         self.installed
             .iter()
             .map(|(id, shared)| (*id, self.sets.get(shared).and_then(|set| set.installed).unwrap_or_default()))
     }
 
-    /// What a set is of.
+    /// What the set of this name holds.
     pub(crate) fn shared(&self, id: SetId) -> Option<Shared> {
         self.installed.get(&id).copied()
     }
 
-    /// How much is kept.
+    /// How many entries are kept, to find leaks.
     #[cfg(test)]
     pub(crate) fn kept(&self) -> usize {
         self.sets.len() + self.named.len() + self.terms.len() + self.installed.len() + self.touched.len()
@@ -211,7 +211,7 @@ impl Sets {
 #[derive(Debug, Default)]
 pub(crate) struct SetChanges {
     pub(crate) create: Vec<Change>,
-    /// The members of new sets.
+    /// The changes that add the members of new sets.
     pub(crate) fill: Vec<Change>,
     pub(crate) add: Vec<Change>,
     pub(crate) remove: Vec<Change>,
@@ -234,7 +234,7 @@ pub(crate) fn set_id(shared: Shared, view: View<'_>) -> SetId {
     }
 }
 
-/// The members of a shared set, each once.
+/// The members that a shared set should have, each once.
 pub(crate) fn elements(shared: Shared, view: View<'_>) -> Box<dyn Iterator<Item = Element> + '_> {
     let View { world, peers, blocks } = view;
     match shared {
@@ -277,12 +277,12 @@ fn contains(shared: Shared, element: &Element, View { world, peers, .. }: View<'
         (Shared::Named(id, protocol, name), Element::Port(address, _, number)) => {
             member(id, *address, &|endpoint| endpoint.numbers(protocol, name).any(|other| other == *number))
         }
-        // Blocks do not change.
+        // A block always has the same prefixes.
         _ => true,
     }
 }
 
-/// The addresses of an endpoint that a selector selects, with its ports of a name.
+/// The addresses of an endpoint that a selector selects, with the numbers that the endpoint has under the port's name.
 pub(crate) fn named<'a>(
     selector: &'a Selector,
     endpoint: &'a Endpoint,

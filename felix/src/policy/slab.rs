@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// Values under numbers that are given by it, and given again when they are free.
+/// Keeps values under numbers that it hands out; a number that is free is handed out again.
 #[derive(Debug)]
 pub(crate) struct Slab<T>(slab::Slab<T>);
 
@@ -31,7 +31,7 @@ impl<T> Slab<T> {
         self.0.get_mut(place(id))
     }
 
-    /// Replaces what is under a number that was given.
+    /// Replaces the value under a number that was handed out; returns the former value.
     pub(crate) fn put(&mut self, id: u32, value: T) -> Option<T> {
         self.get_mut(id).map(|known| std::mem::replace(known, value))
     }
@@ -53,16 +53,16 @@ fn place(id: u32) -> usize {
     usize::try_from(id).unwrap_or(usize::MAX)
 }
 
-/// Texts under numbers, each kept as long as somebody holds it.
+/// Keeps texts under numbers, each as long as it has a holder.
 #[derive(Debug, Default)]
 pub(crate) struct Texts {
     by_text: HashMap<Arc<str>, u32>,
-    /// The text, and how many hold it.
+    /// The texts, each with the number of its holders.
     texts: Slab<(Arc<str>, u32)>,
 }
 
 impl Texts {
-    /// The number of a text, which somebody holds from now on.
+    /// Gives the number of a text and counts one more holder of it.
     pub(crate) fn hold(&mut self, text: &str) -> u32 {
         if let Some(id) = self.by_text.get(text) {
             if let Some((_, holders)) = self.texts.get_mut(*id) {
@@ -76,7 +76,7 @@ impl Texts {
         id
     }
 
-    /// A holder lets go of the text; it is forgotten when nobody holds it.
+    /// Counts one holder of the text less; the text is forgotten when none is left.
     pub(crate) fn release(&mut self, id: u32) {
         if let Some((text, holders)) = self.texts.get_mut(id) {
             *holders -= 1;

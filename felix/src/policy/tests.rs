@@ -16,7 +16,7 @@ mod world;
 use super::compiler::Compiler;
 
 impl Compiler {
-    /// How much is kept of what has come and gone.
+    /// How many entries the compiler keeps, to find what it has not let go of.
     fn kept(&self) -> usize {
         self.world.kept()
             + self.peers.len()

@@ -1,4 +1,4 @@
-//! Updates: what they change in the world and in policies, and what that touches.
+//! How updates change the world and the policies, and which work they leave for the next flush.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,21 +16,22 @@ use super::selectors::Membership;
 use super::sets::{Sets, View};
 use super::world::{Endpoint, Place, World};
 
-/// Kinds of updates. Those of one kind are flushed together, those of different kinds apart.
+/// The kinds of updates. Updates of one kind are flushed together, updates of different kinds apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Run {
-    /// Policies: no membership changes.
+    /// Updates of policies: no membership changes.
     Policies,
-    /// Endpoints of other nodes and pods that are to come: no address changes its class.
+    /// Updates of other nodes' endpoints and of expected pods: no address changes its class.
     Endpoints,
-    /// One namespace: memberships and classes may change.
+    /// An update of one namespace: memberships and classes may change.
     Namespace,
-    /// One endpoint of this node: its own memberships and its own class may change.
+    /// An update of one endpoint of this node: its own memberships and its own class may change.
     Local,
 }
 
 impl Compiler {
-    /// Takes note of what a source says. After `Restart` what it had stays until it says otherwise, or until `InSync`.
+    /// Takes in what a source reports. After `Restart`, the source's objects stay until it sets or deletes them, or
+    /// until `InSync`.
     pub fn apply(&mut self, update: PolicyUpdate) {
         match update {
             PolicyUpdate::Policy(update) => {
@@ -75,7 +76,7 @@ impl Compiler {
         class.ok_or(CompileError::NoClass { id, classes: self.config.classes })
     }
 
-    /// An endpoint of this node is gone.
+    /// Takes in that an endpoint of this node is gone.
     pub fn remove_local(&mut self, id: &EndpointId) {
         self.begin(Run::Local);
         if let Some(number) = self.locals.remove(id) {
@@ -101,7 +102,7 @@ impl Compiler {
         for subject in effect.subjects {
             let Some(selector) = self.subjects.get(subject) else { continue };
             for number in selector.members.iter() {
-                // A selector of a subject that is new has members that do not know of it yet.
+                // A new subject selector already has members, and these have not been told of it yet.
                 if let Some(governed) = self.governed.get_mut(&number) {
                     governed.subjects.insert(subject);
                     self.pending.unsettled.insert(number);
@@ -148,7 +149,8 @@ impl Compiler {
                     self.delete_remote(number);
                 }
             }
-            // Ended: its address may be another's any time.
+            // The address of a pod that has ended may be given to another pod at any time, so the ended one is no peer
+            // any more.
             Update::Set(key, facts) if facts.finished => self.remote(Update::Delete(key)),
             Update::Set(key, facts) => {
                 let (node, attachment) = self.world.hold_attachment(&key.node, &key.id);
@@ -190,7 +192,7 @@ impl Compiler {
         }
     }
 
-    /// Flushes what is pending if it is of another kind, or of a kind that stands alone.
+    /// Flushes what is pending if it is of another kind than the update that comes now, or if that update stands alone.
     fn begin(&mut self, run: Run) {
         let alone = matches!(run, Run::Local | Run::Namespace);
         if self.pending.run.is_some_and(|pending| pending != run || alone) {
@@ -199,7 +201,7 @@ impl Compiler {
         self.pending.run = Some(run);
     }
 
-    /// Puts an endpoint into the world, in the place of what it was.
+    /// Puts an endpoint into the world, replacing the version that was known under this number.
     fn put(&mut self, known: Option<u32>, endpoint: Endpoint) -> u32 {
         let Some(number) = known else {
             let number = self.world.insert(endpoint);
@@ -229,7 +231,7 @@ impl Compiler {
         self.world.release(&endpoint);
     }
 
-    /// Sees to all that selects an endpoint, which was `old`.
+    /// Brings every selector up to date that selects this endpoint or selected its former version `old`.
     fn reselected(&mut self, number: u32, old: Option<&Endpoint>) {
         let Self { world, peers, subjects, blocks, sets, classes, pending, config, .. } = self;
         let new = world.get(number);
@@ -260,7 +262,7 @@ impl Compiler {
     }
 }
 
-/// What the members of selectors are written in.
+/// The sets and classes in which the members of selectors are written.
 struct Members<'a> {
     sets: &'a mut Sets,
     classes: &'a mut Classes,
@@ -268,8 +270,8 @@ struct Members<'a> {
 }
 
 impl Members<'_> {
-    /// An endpoint is selected only now, or no longer, or has changed: what it was while it was selected, and what it is if
-    /// it is.
+    /// Passes on that a selector has begun or ceased to select an endpoint, or that an endpoint it selects has changed.
+    /// `old` is the endpoint while it was selected, `new` the endpoint if it is selected now.
     fn changed(
         self,
         selector: u32,
@@ -290,11 +292,11 @@ impl Members<'_> {
     }
 }
 
-/// The numbers of other nodes' endpoints, without a copy of their keys.
+/// The numbers of other nodes' endpoints, found by a hash of their keys so that the keys need not be copied.
 #[derive(Debug, Default)]
 pub(super) struct Remotes {
     by_hash: HashMap<u64, u32>,
-    /// Those whose hash another has.
+    /// The endpoints whose hash is taken by an earlier one.
     more: HashMap<(u32, Vec<u8>), u32>,
 }
 

@@ -1,4 +1,4 @@
-//! Who there is: endpoints of this node and of others, compactly, and by address.
+//! The endpoints of this node and of others, stored in little room and found by number or address.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,28 +12,28 @@ use super::labels::LabelIndex;
 use super::namespaces::Namespaces;
 use super::slab::{Slab, Texts};
 
-/// Everything that selectors select from.
+/// All endpoints and namespaces, from which selectors select.
 #[derive(Debug, Default)]
 pub(crate) struct World {
     endpoints: Slab<Endpoint>,
     pub(crate) namespaces: Namespaces,
-    /// Labels of endpoints; lists those that can be peers.
+    /// The labels of endpoints. Only endpoints that can be peers are listed under them.
     pub(crate) labels: LabelIndex,
-    /// Names of ports, nodes, networks and interfaces.
+    /// The names of ports, nodes, networks and interfaces, each stored once.
     pub(crate) texts: Texts,
     /// The endpoints that can be peers.
     peers: IdSet,
-    /// The endpoints that are governed here.
+    /// The endpoints that are governed on this node.
     governed: IdSet,
     addresses: Addresses,
 }
 
-/// An endpoint.
+/// One endpoint, in compact form.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) place: Place,
     pub(crate) namespace: u32,
-    /// Pairs of [`World::labels`], ascending.
+    /// The endpoint's labels as numbers of [`World::labels`], ascending.
     pub(crate) labels: Box<[u32]>,
     pub(crate) ports: Box<[NamedPort]>,
     pub(crate) addresses: OwnAddresses,
@@ -41,16 +41,16 @@ pub(crate) struct Endpoint {
     name: Box<[u8]>,
 }
 
-/// Where an endpoint is.
+/// Where an endpoint is, as far as selectors care.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// On another node, by its name's number.
+    /// The endpoint is on another node, whose name has this number.
     Remote(u32),
-    /// On this node.
+    /// The endpoint is on this node.
     Local,
-    /// On this node, with its pod ended: it is governed as long as it is there, and is nobody's peer.
+    /// The endpoint is on this node and its pod has ended: it is governed while it exists, and is nobody's peer.
     Finished,
-    /// A pod that is to come to this node: it has no address yet.
+    /// The pod is expected on this node and has no address yet.
     Expected,
 }
 
@@ -77,12 +77,12 @@ impl Endpoint {
         name.and_then(|name| std::str::from_utf8(name).ok()).unwrap_or("")
     }
 
-    /// What follows the name.
+    /// The octets that follow the name: which attachment an endpoint of another node is.
     pub(crate) fn attachment(&self) -> &[u8] {
         self.name.split_first().and_then(|(len, rest)| rest.get(usize::from(*len)..)).unwrap_or(&[])
     }
 
-    /// The numbers of a named port, ascending, each once.
+    /// The numbers that the endpoint has for a named port, ascending, each once.
     pub(crate) fn numbers(&self, protocol: Protocol, name: u32) -> impl Iterator<Item = u16> + '_ {
         self.ports.iter().filter(move |port| port.protocol == protocol && port.name == name).map(|port| port.number)
     }
@@ -122,12 +122,13 @@ impl OwnAddresses {
     }
 }
 
-/// Who has an address. More than one at most for a moment, when an address is given anew before its end was heard of.
+/// The endpoints by address. An address has several owners only for a moment, when it was given out anew before the end
+/// of its former owner was heard of.
 #[derive(Debug, Default)]
 struct Addresses {
     v4: HashMap<Ipv4Addr, u32>,
     v6: HashMap<Ipv6Addr, u32>,
-    /// Further owners of addresses that have one already.
+    /// The owners beyond the first, for addresses that have several.
     more: HashMap<IpAddr, Vec<u32>>,
 }
 
@@ -184,10 +185,10 @@ impl World {
         self.addresses.owners(address)
     }
 
-    /// An endpoint that holds all texts it names. It has to be put in or released.
+    /// Builds an endpoint and holds every text that it names. The caller puts it into the world or releases it.
     pub(crate) fn endpoint(&mut self, place: Place, attachment: &[u8], facts: &EndpointFacts) -> Endpoint {
         let mut name = Vec::with_capacity(1 + facts.name.len() + attachment.len());
-        // A pod's name has at most 253 octets.
+        // A pod's name has at most 253 octets (RFC 1123), so its length fits into one.
         let len = u8::try_from(facts.name.len()).unwrap_or(0);
         name.push(len);
         name.extend(facts.name.bytes().take(usize::from(len)));
@@ -217,7 +218,7 @@ impl World {
         id
     }
 
-    /// Puts an endpoint in the place of another; the old one is still to be released.
+    /// Replaces an endpoint; the caller still has to release the old one.
     pub(crate) fn replace(&mut self, id: u32, endpoint: Endpoint) -> Option<Endpoint> {
         self.list(id, false);
         let old = self.endpoints.put(id, endpoint);
@@ -225,13 +226,13 @@ impl World {
         old
     }
 
-    /// Takes an endpoint out; it is still to be released.
+    /// Takes an endpoint out; the caller still has to release it.
     pub(crate) fn remove(&mut self, id: u32) -> Option<Endpoint> {
         self.list(id, false);
         self.endpoints.remove(id)
     }
 
-    /// Lets go of what an endpoint named.
+    /// Releases the texts and labels that an endpoint holds.
     pub(crate) fn release(&mut self, endpoint: &Endpoint) {
         self.labels.release_all(&endpoint.labels);
         self.namespaces.release(endpoint.namespace);
@@ -261,7 +262,7 @@ impl World {
         }
     }
 
-    /// How much is kept.
+    /// How many entries are kept, to find leaks.
     #[cfg(test)]
     pub(crate) fn kept(&self) -> usize {
         let addresses = self.addresses.v4.len() + self.addresses.v6.len() + self.addresses.more.len();

@@ -1,4 +1,4 @@
-//! What is in the kernel and is ours, and the changes that make it what is desired.
+//! What the kernel has of our routes, and the changes that turn it into what is desired.
 //!
 //! # Never in the place of a foreign route
 //!
@@ -24,19 +24,19 @@ use types::{Family, Prefix};
 
 use super::shared::Shared;
 
-/// Our routes as the kernel has them.
+/// Our routes, as the kernel has them.
 #[derive(Debug, Default)]
 pub(crate) struct Delta {
     programmed: BTreeMap<Key, Arc<Body>>,
-    /// Found in the kernel, and no source has said anything of their prefixes yet.
+    /// The routes that were found in the kernel and of whose prefixes no source has said anything yet.
     stale: BTreeSet<Key>,
-    /// Protocols and families that have said all they have.
+    /// The protocols and families whose source has completed its listing.
     in_sync: BTreeSet<(u8, Family)>,
-    /// What routes are but for their prefixes.
+    /// What routes consist of beside their prefixes; each different one is stored once.
     bodies: Shared<Body>,
 }
 
-/// What the kernel identifies a route of the main table by.
+/// What the kernel identifies a route of the main table by: prefix and metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key {
     prefix: Prefix,
@@ -53,7 +53,7 @@ impl Key {
     }
 }
 
-/// The rest of a route.
+/// What a route consists of beside its prefix and metric.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Body {
     protocol: u8,
@@ -76,7 +76,8 @@ impl Body {
     }
 }
 
-/// Changes in the order in which they are made: what puts routes before what takes them away.
+/// Changes in the order in which they are made: routes are put before others are deleted, so that no prefix is without
+/// one.
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     puts: Vec<RouteChange>,
@@ -92,8 +93,8 @@ impl Changes {
 }
 
 impl Delta {
-    /// The changes for one prefix: first what puts the desired route, then what takes others of ours away. Whether there
-    /// is something to put.
+    /// Appends the changes for one prefix: the one that puts the desired route first, then those that delete other
+    /// routes of ours. Returns whether a route is to be put.
     pub(crate) fn changes(&self, prefix: Prefix, desired: Option<Route>, out: &mut Changes) -> bool {
         let key = desired.as_ref().map(Key::of);
         let put = desired.and_then(|route| match self.programmed.get(&Key::of(&route)) {
@@ -109,7 +110,7 @@ impl Delta {
         is_put
     }
 
-    /// The change was carried out.
+    /// Takes note that the kernel has carried out this change.
     pub(crate) fn applied(&mut self, change: &RouteChange) {
         match change {
             RouteChange::Add(route) | RouteChange::Replace(route) => {
@@ -122,7 +123,8 @@ impl Delta {
         }
     }
 
-    /// The source has spoken of the prefix: what it says counts, also when it says that there is nothing.
+    /// Takes note that a source has spoken of the prefix: from now on its word counts, also when it says that there is
+    /// no route.
     pub(crate) fn spoken(&mut self, protocol: u8, prefix: Prefix) {
         if self.stale.is_empty() {
             return;
@@ -134,7 +136,7 @@ impl Delta {
         }
     }
 
-    /// The source has said all it has; prefixes of which it has said nothing are answered.
+    /// Takes note that a source has completed its listing; returns the prefixes that it has said nothing of.
     pub(crate) fn in_sync(&mut self, protocol: u8, family: Family) -> Vec<Prefix> {
         self.in_sync.insert((protocol, family));
         let of_source = |key: &Key| {
@@ -147,8 +149,8 @@ impl Delta {
         over.into_iter().map(|key| key.prefix).collect()
     }
 
-    /// The kernel was read: these are all of our routes of a family. Prefixes whose routes are not as they were known are
-    /// answered.
+    /// Takes in all of our routes of a family, as just read from the kernel. Returns the prefixes whose routes differ
+    /// from what was known.
     pub(crate) fn read(&mut self, family: Family, routes: Vec<Route>) -> Vec<Prefix> {
         let of_family = |key: &&Key| key.prefix.family() == family;
         let mut gone: BTreeSet<Key> = self.programmed.keys().filter(of_family).copied().collect();
@@ -167,7 +169,8 @@ impl Delta {
         differs
     }
 
-    /// The kernel has this route of ours, which we need not have put. Whether it was not known before.
+    /// Takes note that the kernel has this route of ours, perhaps without our having put it. Returns whether that is
+    /// news.
     pub(crate) fn found(&mut self, route: Route) -> bool {
         let key = Key::of(&route);
         match self.programmed.get(&key) {
@@ -182,8 +185,8 @@ impl Delta {
         true
     }
 
-    /// The kernel has deleted this route of ours, or some of its next hops (IPv6); Whether it was
-    /// known to be there: of a route that we have replaced in the meantime it was not.
+    /// Takes note that the kernel has deleted this route of ours, or some of its next hops (IPv6). Returns whether the
+    /// route was known to be there: it was not, if we have replaced it in the meantime.
     pub(crate) fn deleted(&mut self, route: &Route) -> bool {
         let key = Key::of(route);
         let Some(known) = self.programmed.get(&key) else { return false };
@@ -204,14 +207,14 @@ impl Delta {
         true
     }
 
-    /// A foreign route has come to this place: if one of ours was there, it was replaced.
+    /// Takes note that a foreign route has this place now. Returns whether it has replaced one of ours.
     pub(crate) fn displaced(&mut self, foreign: &Route) -> bool {
         self.forget(&Key::of(foreign))
     }
 
-    /// A link is down or gone. The kernel has dropped the routes of which no next hop is left, the IPv4 ones without a
-    /// word; routes with other next hops stay. Only these prefixes are looked at, or all; those that lost a route are
-    /// answered.
+    /// Takes note that a link is down or gone. The kernel has dropped the routes that have no next hop left, those of
+    /// IPv4 without an event; routes with other next hops stay. Looks at these prefixes only, or at all; returns those
+    /// that have lost a route.
     pub(crate) fn link_lost(
         &mut self,
         index: u32,
@@ -237,12 +240,12 @@ impl Delta {
         keys.into_iter().map(|key| key.prefix).collect()
     }
 
-    /// How many of our routes are in the kernel with this protocol.
+    /// How many routes with this protocol number are in the kernel.
     pub(crate) fn count(&self, protocol: u8) -> usize {
         self.programmed.values().filter(|body| body.protocol == protocol).count()
     }
 
-    /// How many are there that no source has spoken of.
+    /// How many routes are in the kernel that no source has spoken of yet.
     pub(crate) fn stale_count(&self) -> usize {
         self.stale.len()
     }

@@ -1,4 +1,4 @@
-//! What the sources want.
+//! The routes that the sources want: pods, own blocks, and what BGP has learned.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -8,35 +8,35 @@ use types::{Family, InterfaceName, Prefix};
 
 use super::shared::Shared;
 
-/// What the sources say. Changes answer the prefixes that they may concern.
+/// What the sources have said. Each change returns the prefixes whose route it may change.
 #[derive(Debug, Default)]
 pub(crate) struct Desired {
-    /// This node's addresses: the source of what it sends to its own pods.
+    /// This node's addresses: one of them is the source of what the host sends to its own pods.
     node_addresses: BTreeSet<IpAddr>,
     /// Local pods' addresses, each with the host's end of the pod's interface.
     pods: BTreeMap<IpAddr, InterfaceName>,
-    /// Own blocks.
+    /// The blocks that this node owns.
     blocks: BTreeSet<Prefix>,
     /// Routes learned by BGP, each with its next hops.
     learned: HashMap<Prefix, Arc<[IpAddr]>>,
-    /// The sets of next hops.
+    /// Every different set of next hops, stored once.
     next_hops: Shared<[IpAddr]>,
 }
 
-/// What a prefix is wanted for.
+/// Who wants a route to a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted<'a> {
-    /// A pod behind this interface.
+    /// A pod behind this interface wants it.
     Pod(&'a InterfaceName),
-    /// An own block: what no pod of it answers for is unreachable.
+    /// An own block wants it: packets to addresses that no pod has are answered with "unreachable".
     OwnBlock,
-    /// Learned by BGP, through these next hops.
+    /// BGP has learned it, through these next hops.
     Learned(&'a [IpAddr]),
 }
 
 impl Desired {
-    /// What this prefix is wanted for: a pod comes before an own block (a block may be one address), an own block before
-    /// what is learned.
+    /// Who wants a route to this prefix. A pod comes before an own block (a block may be one address), and an own block
+    /// before what BGP has learned.
     pub(crate) fn wanted(&self, prefix: &Prefix) -> Option<Wanted<'_>> {
         let pod = prefix.is_host().then(|| self.pods.get(&prefix.addr())).flatten();
         let block = || self.blocks.contains(prefix).then_some(Wanted::OwnBlock);
@@ -82,19 +82,19 @@ impl Desired {
         self.node_addresses.contains(address)
     }
 
-    /// Pods' addresses of a family.
+    /// The pods' addresses of one family.
     pub(crate) fn pods_of(&self, family: Family) -> Vec<Prefix> {
         self.pods.keys().copied().filter(|address| Family::of(*address) == family).map(Prefix::host).collect()
     }
 
-    /// Addresses of the pods behind this interface.
+    /// The addresses of the pods behind this interface.
     pub(crate) fn pods_behind(&self, interface: &str) -> Vec<Prefix> {
         let behind = self.pods.iter().filter(|(_, name)| name.as_str() == interface);
         behind.map(|(address, _)| Prefix::host(*address)).collect()
     }
 
-    /// Routes learned through any of these. All are looked through: an index from next hop to routes would cost memory for
-    /// every route, and next hops seldom change.
+    /// The routes learned through any of these next hops. It looks at every route: an index from next hop to routes
+    /// would cost memory for each route, and next hops seldom change.
     pub(crate) fn learned_through(&self, next_hops: &BTreeSet<IpAddr>) -> Vec<Prefix> {
         let through = |set: &[IpAddr]| set.iter().any(|hop| next_hops.contains(hop));
         self.learned.iter().filter(|(_, set)| through(set)).map(|(prefix, _)| *prefix).collect()

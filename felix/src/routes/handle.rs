@@ -12,28 +12,28 @@ use types::{FibUpdate, InterfaceName, NextHopState, NextHopWatch, Prefix};
 /// This node's kernel routes, as those who want some see them. Clones speak to the same owner.
 #[derive(Debug, Clone)]
 pub struct Routes {
-    /// To the owner, which waits on the kernel's events: each command wakes it.
+    /// The way to the owner, which waits on the kernel's events: each command wakes it.
     pub(crate) owner: Mailbox<Command>,
     /// See [`Routes::mtu`].
     pub(crate) mtu: watch::Receiver<Option<u32>>,
-    /// See [`Routes::next_hops`]. Handed over once.
+    /// The stream that [`Routes::next_hops`] hands over, until it has.
     pub(crate) next_hops: Arc<Mutex<Option<mpsc::Receiver<NextHopState>>>>,
 }
 
 /// Which routes are wanted, which are in the kernel, and why others are not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoutesView {
-    /// Routes to local pods that are wanted.
+    /// How many routes to local pods are wanted.
     pub local: usize,
-    /// Unreachable routes of own blocks that are wanted.
+    /// How many unreachable routes of own blocks are wanted.
     pub blocks: usize,
-    /// Routes learned by BGP that are in the kernel.
+    /// How many routes learned by BGP are in the kernel.
     pub bgp: usize,
-    /// Routes learned by BGP that are wanted. More than there are where next hops do not resolve.
+    /// How many routes learned by BGP are wanted. The kernel has fewer of them while some next hops do not resolve.
     pub learned: usize,
-    /// Routes of an earlier life in the kernel of which their source has said nothing yet.
+    /// How many routes of an earlier run of the agent are in the kernel whose source has said nothing of them yet.
     pub stale: usize,
-    /// Which wanted routes are not in the kernel and why, in words.
+    /// One sentence for each wanted route that is not in the kernel, with the reason.
     pub failures: Vec<String>,
     /// How often since the start another program's route stood in the place of ours (and was left there).
     pub conflicts: u64,
@@ -44,33 +44,33 @@ pub struct RoutesView {
 /// Why a local route is not as it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RouteError {
-    /// The host's interface is not there.
+    /// The host's end of the pod's interface does not exist.
     #[error("interface {0} does not exist")]
     NoInterface(InterfaceName),
-    /// The host's interface is down: the kernel takes no routes over it.
+    /// The host's end of the pod's interface is down: the kernel takes no routes over it.
     #[error("interface {0} is down")]
     InterfaceDown(InterfaceName),
     /// Another program's route has the prefix and our metric. It is left alone.
     #[error("route to {prefix}: a route of another program has this prefix and metric {metric}")]
     Conflict {
-        /// The destination.
+        /// The destination of the route.
         prefix: Prefix,
-        /// The metric.
+        /// The metric of the route.
         metric: u32,
     },
-    /// The kernel refused.
+    /// The kernel refused the route.
     #[error("route to {prefix}: {error}")]
     Kernel {
-        /// The destination.
+        /// The destination of the route.
         prefix: Prefix,
         /// What the kernel says.
         error: KernelError,
     },
-    /// The kernel cannot be asked.
+    /// The kernel cannot be asked about the interface.
     #[error(transparent)]
     Unavailable(#[from] KernelError),
     /// The owner has ended, as the agent is ending.
-    #[error("felix has ended")]
+    #[error("the owner of the kernel routes has ended")]
     Ended,
 }
 
@@ -93,61 +93,61 @@ pub(crate) enum Command {
 }
 
 impl Routes {
-    /// Routes these addresses over the interface; returns when the routes are in the kernel, or with the reason why they
-    /// are not (then felix goes on trying until they are detached).
+    /// Routes these addresses over the interface. Returns when the routes are in the kernel, or with the reason why
+    /// they are not; the owner then goes on trying until the addresses are detached.
     pub async fn attach(&self, interface: InterfaceName, addresses: Vec<IpAddr>) -> Result<(), RouteError> {
         self.owner.ask(|reply| Command::Attach { interface, addresses, reply }).await?
     }
 
-    /// Takes the routes of these addresses away; returns when they are.
+    /// Deletes the routes of these addresses; returns when they are gone from the kernel.
     pub async fn detach(&self, addresses: Vec<IpAddr>) -> Result<(), RouteError> {
         self.owner.ask(|reply| Command::Detach { addresses, reply }).await?
     }
 
-    /// Every pod of this node has been attached and own blocks are known: local routes of an earlier life that are not
-    /// among them may go.
+    /// Says that every pod of this node has been attached and that the own blocks are known: local routes of an earlier
+    /// run of the agent that are not among them may go.
     pub async fn local_in_sync(&self) {
         self.tell(Command::LocalInSync).await;
     }
 
-    /// The own blocks, all of them: each has an unreachable route.
+    /// Replaces the own blocks; each of them gets an unreachable route.
     pub async fn own_blocks(&self, blocks: BTreeSet<Prefix>) {
         self.tell(Command::OwnBlocks(blocks)).await;
     }
 
-    /// This node's addresses, at most one per family: the source of what the host sends to its own pods. One that the
-    /// kernel does not (or not yet) know as its own is left out of the routes until it does.
+    /// Replaces this node's addresses, at most one per family: the source of what the host sends to its own pods. An
+    /// address that is not (or not yet) the kernel's own is left out of the routes until it is.
     pub async fn node_addresses(&self, addresses: Vec<IpAddr>) {
         self.tell(Command::NodeAddresses(addresses)).await;
     }
 
-    /// Routes that BGP has chosen, in order.
+    /// Passes on changes of the routes that BGP has chosen, in order.
     pub async fn fib(&self, updates: Vec<FibUpdate>) {
         self.tell(Command::Fib(updates)).await;
     }
 
-    /// Next hops to be followed, in order; the answers come out of [`Routes::next_hops`].
+    /// Passes on which next hops to follow, in order; the answers come out of [`Routes::next_hops`].
     pub async fn watch(&self, watches: Vec<NextHopWatch>) {
         self.tell(Command::Watch(watches)).await;
     }
 
-    /// The states of watched next hops. There is one stream: the second caller gets nothing.
+    /// The states of the next hops that are followed. There is one stream: the second caller gets nothing.
     pub fn next_hops(&self) -> Option<mpsc::Receiver<NextHopState>> {
         self.next_hops.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// The smallest MTU of the interfaces that lead to BGP next hops, once there are any.
+    /// The smallest MTU of the interfaces that lead to BGP next hops; none while there is no such interface.
     pub fn mtu(&self) -> watch::Receiver<Option<u32>> {
         self.mtu.clone()
     }
 
-    /// What there is once everything told so far is in the kernel; nothing when felix has ended.
+    /// The routes as they are once everything told so far is in the kernel; none when the owner has ended.
     pub async fn view(&self) -> Option<RoutesView> {
         self.owner.ask(Command::View).await.ok()
     }
 
     async fn tell(&self, command: Command) {
-        // The owner ends only with the agent; what is not done then is done at the next start.
+        // The owner ends only with the agent; what is not done by then is done at the next start.
         let _ = self.owner.tell(command).await;
     }
 }

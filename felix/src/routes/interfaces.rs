@@ -8,26 +8,26 @@ use types::InterfaceName;
 
 use super::table::Trouble;
 
-/// What the kernel has said of links and addresses.
+/// The links and addresses that the kernel has reported.
 #[derive(Debug, Default)]
 pub(crate) struct Interfaces {
     links: BTreeMap<u32, Interface>,
     /// Names with indices: for a moment two links may seem to have one name, when the first is gone already. Indices grow.
     names: BTreeSet<(String, u32)>,
-    /// Addresses that can be a source, with their interfaces.
+    /// The addresses that packets can have as their source, each with its interface.
     addresses: BTreeSet<(IpAddr, u32)>,
 }
 
-/// A link.
+/// What is known of one link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Interface {
     pub(crate) name: String,
-    /// Administratively up.
+    /// Whether the link is administratively up.
     pub(crate) up: bool,
-    /// Up with carrier.
+    /// Whether the link is up and has a carrier.
     pub(crate) running: bool,
     pub(crate) mtu: u32,
-    /// Whether it leads to a pod.
+    /// Whether the link leads to a pod.
     pub(crate) is_pods: bool,
 }
 
@@ -44,7 +44,8 @@ impl From<&Link> for Interface {
 }
 
 impl Interfaces {
-    /// The index of the interface of this name, which must be up for a route to be put over it.
+    /// The index of the interface with this name; an error if the interface is not up, as a route cannot be put over it
+    /// then.
     pub(crate) fn ready(&self, name: &InterfaceName) -> Result<u32, Trouble> {
         let of_name = (name.to_string(), 0)..=(name.to_string(), u32::MAX);
         let Some((_, index)) = self.names.range(of_name).next_back() else {
@@ -89,7 +90,7 @@ impl Interfaces {
         Some(before)
     }
 
-    /// Indices of all links.
+    /// The indices of all links.
     pub(crate) fn indices(&self) -> BTreeSet<u32> {
         self.links.keys().copied().collect()
     }

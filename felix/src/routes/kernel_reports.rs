@@ -1,4 +1,4 @@
-//! What the kernel says: events, and the answers to reading it.
+//! How the route table takes in what the kernel reports: events, and the answers to reading and looking up.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use super::interfaces::Interface;
 use super::table::RouteTable;
 
 impl RouteTable {
-    /// The kernel tells of a change that we have not made.
+    /// Takes in a change in the kernel that is not our own.
     pub(crate) fn event(&mut self, event: Event) {
         match event {
             Event::RouteChanged(route) => self.route_changed(route),
@@ -67,12 +67,12 @@ impl RouteTable {
                 self.dirty.insert(route.prefix);
             }
         } else if self.troubles.contains_key(&route.prefix) {
-            // The route of ours that could not be put beside it may have room now.
+            // A route of ours that a foreign route kept out may have room now.
             self.dirty.insert(route.prefix);
         }
     }
 
-    /// The kernel says what a link is like now.
+    /// Takes in what a link is like now.
     pub(crate) fn link_is(&mut self, link: &Link) {
         let (index, now) = (link.index, Interface::from(link));
         let before = self.interfaces.put(index, now.clone());
@@ -122,7 +122,7 @@ impl RouteTable {
         }
     }
 
-    /// All links and addresses have been read: what is not among them is gone.
+    /// Takes in all links and addresses: what is not among them is gone.
     pub(crate) fn interfaces_read(&mut self, links: &[Link], addresses: &[InterfaceAddress]) {
         self.interfaces_unread = false;
         let mut gone = self.interfaces.indices();
@@ -138,13 +138,13 @@ impl RouteTable {
         }
     }
 
-    /// All routes of ours of a family have been read.
+    /// Takes in all routes of ours of one family.
     pub(crate) fn routes_read(&mut self, family: Family, routes: Vec<Route>) {
         self.unread.remove(&family);
         self.dirty.extend(self.delta.read(family, routes));
     }
 
-    /// The answer to a look-up, from a table in which BGP's own routes are not.
+    /// Takes in how an address is reached, as looked up in a table without BGP's own routes.
     pub(crate) fn looked_up(&mut self, address: IpAddr, resolution: Option<&Resolution>) {
         let interfaces = &self.interfaces;
         let answer = self.next_hops.looked_up(address, resolution, |index| interfaces.carries(index));
@@ -155,7 +155,7 @@ impl RouteTable {
         }
     }
 
-    /// These look-ups failed; they are made again in the next round.
+    /// Takes note that these look-ups have failed; they are made again in the next round.
     pub(crate) fn look_up_again(&mut self, addresses: BTreeSet<IpAddr>) {
         self.look_ups.extend(addresses);
     }
@@ -165,7 +165,7 @@ impl RouteTable {
     }
 }
 
-/// Such addresses come and go with every link and no route of ours depends on them.
+/// Whether an address is link-local. Such addresses come and go with every link, and no route of ours depends on them.
 fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

@@ -1,4 +1,4 @@
-//! The one owner of this node's kernel routes.
+//! The one owner of this node's kernel routes: what it wants them to be, and the thread that writes them.
 //!
 //! ```text
 //!   attach, detach (agent) ──────► pods   ┐

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use kernel::{Resolution, Route, RouteKind, RouteNextHop};
 use types::{NextHopState, Prefix};
 
-/// Next hops that bgp asks about.
+/// The next hops that the BGP speaker asks about.
 #[derive(Debug, Default)]
 pub(crate) struct NextHops {
     tracked: BTreeMap<IpAddr, Tracked>,
@@ -14,32 +14,32 @@ pub(crate) struct NextHops {
 
 #[derive(Debug, Default)]
 struct Tracked {
-    /// How to reach it; none while it is unreachable or not looked up yet.
+    /// How the next hop is reached; none while it is unreachable or not looked up yet.
     resolved: Option<Resolved>,
-    /// Whether bgp has been told of a state since it asked.
+    /// Whether the BGP speaker has been told a state since it last asked.
     told: bool,
 }
 
-/// How to reach a next hop.
+/// How a next hop is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Resolved {
-    /// The metric of the route that leads to it; 0 where it is on the link.
+    /// The metric of the route that leads to the next hop; 0 where it is on the link.
     metric: u32,
-    /// Gateways and interfaces that packets for it go to; at least one.
+    /// The gateways and interfaces that packets for the next hop go to; at least one.
     hops: Vec<RouteNextHop>,
 }
 
-/// What a look-up has brought.
+/// What follows from the answer to a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LookedUp {
-    /// What bgp is to be told, if it does not know it yet.
+    /// The state that the BGP speaker is to be told, unless it knows it already.
     pub(crate) tell: Option<NextHopState>,
-    /// Whether routes through it are other routes now.
+    /// Whether routes through the next hop have to be written anew.
     pub(crate) changed: bool,
 }
 
 impl NextHops {
-    /// bgp asks. Asked again, it is answered again.
+    /// Begins to follow a next hop. If it is followed already, its state is told once more.
     pub(crate) fn track(&mut self, address: IpAddr) {
         self.tracked.entry(address).or_default().told = false;
     }
@@ -48,12 +48,12 @@ impl NextHops {
         self.tracked.remove(&address);
     }
 
-    /// All that are tracked.
+    /// The next hops that are followed.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.tracked.keys().copied()
     }
 
-    /// Those in a prefix: a route to it may lead to them.
+    /// The next hops within a prefix: a route to the prefix may lead to them.
     pub(crate) fn within(&self, prefix: Prefix) -> impl Iterator<Item = IpAddr> + '_ {
         self.tracked
             .range(prefix.addr()..)
@@ -61,7 +61,8 @@ impl NextHops {
             .take_while(move |address| prefix.contains(*address))
     }
 
-    /// Takes a look-up's answer. Of several ways only those over interfaces that carry count.
+    /// Takes in the answer to a look-up. Where it has several ways, those over interfaces without a carrier do not
+    /// count.
     pub(crate) fn looked_up(
         &mut self,
         address: IpAddr,
@@ -71,7 +72,7 @@ impl NextHops {
         let Some(tracked) = self.tracked.get_mut(&address) else {
             return LookedUp { tell: None, changed: false };
         };
-        // RouteKind::Local: an own address is no way to somebody else.
+        // RouteKind::Local means that the address is our own, which is no way to another node.
         let leads = resolution.filter(|resolution| resolution.kind == RouteKind::Unicast);
         let resolved = leads.and_then(|resolution| {
             let through = resolution.next_hops.iter().filter(|hop| hop.interface.is_none_or(&carries));
@@ -87,8 +88,8 @@ impl NextHops {
         LookedUp { tell: (!known).then_some(NextHopState { address, metric }), changed }
     }
 
-    /// What a route through these next hops goes to: the union of what each resolves to. Those that do not resolve take
-    /// no part.
+    /// What a route through these next hops is made of: all ways to each of them. A next hop that does not resolve adds
+    /// none.
     pub(crate) fn resolved(&self, next_hops: &[IpAddr]) -> Vec<RouteNextHop> {
         let resolved = next_hops.iter().filter_map(|hop| self.tracked.get(hop)?.resolved.as_ref());
         let mut hops: Vec<_> = resolved.flat_map(|resolved| resolved.hops.iter().copied()).collect();
@@ -97,13 +98,13 @@ impl NextHops {
         hops
     }
 
-    /// Whether this interface leads to a next hop.
+    /// Whether this interface leads to any next hop.
     pub(crate) fn use_interface(&self, index: u32) -> bool {
         let mut resolved = self.tracked.values().filter_map(|tracked| tracked.resolved.as_ref());
         resolved.any(|resolved| resolved.hops.iter().any(|hop| hop.interface == Some(index)))
     }
 
-    /// Interfaces that lead to next hops.
+    /// The interfaces that lead to next hops.
     pub(crate) fn interfaces(&self) -> BTreeSet<u32> {
         let resolved = self.tracked.values().filter_map(|tracked| tracked.resolved.as_ref());
         resolved.flat_map(|resolved| resolved.hops.iter().filter_map(|hop| hop.interface)).collect()

@@ -1,4 +1,5 @@
-//! The thread that owns the table: takes commands and events, reads the kernel, writes what the table plans, answers.
+//! The thread that owns the route table: it takes commands and events, reads the kernel, writes what the table plans,
+//! and answers.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -17,62 +18,63 @@ use super::handle::{Command, RouteError, RoutesView};
 use super::next_hops::look_up_without;
 use super::table::{Protocols, RouteTable, Trouble};
 
-/// Commands that one round takes before it writes. More than their channel holds: what was sent before a wake is then
-/// taken after it.
+/// How many commands one round takes before it writes. This is more than their channel holds, so that all commands sent
+/// before a wake are taken after it.
 pub(crate) const COMMANDS_PER_ROUND: usize = 1_024;
 
-/// Events of the kernel that one round takes before it writes.
+/// How many events of the kernel one round takes before it writes.
 const EVENTS_PER_ROUND: usize = 1_024;
 
-/// Delays between attempts at what the kernel refused: the first, and the longest.
+/// The delays between attempts at what the kernel has refused: the first delay, and the longest.
 const KERNEL_RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
-/// How soon all is read again after events of links and addresses, which come before the kernel has dealt with their routes.
+/// How soon everything is read again after events of links and addresses: the kernel sends these before it has dealt
+/// with their routes.
 const LINK_SETTLE_TIME: Duration = Duration::from_millis(100);
 
-/// How often a round plans anew what its own writes have brought up: places that were taken, next hops that are reached
-/// otherwise now. What is left then waits for the next attempt.
+/// How many times one round plans anew because of what its own writes have brought up: places that were taken, next
+/// hops that are reached otherwise now. What is left after that waits for the next attempt.
 const PASSES_PER_ROUND: usize = 4;
 
-/// How many prefixes one round takes beside those that are waited for. A full table is written in pieces, so that a pod's
-/// route never waits for all of it (some 3 us a route; from 64 a batch on it costs no more in pieces).
+/// How many prefixes one round writes beside those that somebody waits for. A full table is written in pieces, so that
+/// a pod's route never waits for all of it (a route takes some 3 us; in pieces of 64 or more it takes no longer).
 const PREFIXES_PER_ROUND: usize = 1_024;
 
-/// How soon bgp is asked again whether it takes states of next hops.
+/// How soon the BGP speaker is offered the states of next hops again after its channel was full.
 const BGP_RETELL_DELAY: Duration = Duration::from_millis(5);
 
-/// The owner's ends of what it is connected to.
+/// Everything that the owner reads from and writes to.
 pub(crate) struct Ends {
-    /// What it reads and writes.
+    /// The kernel whose routes it reads and writes.
     pub(crate) kernel: Box<dyn Kernel>,
-    /// What other programs and the kernel itself do there.
+    /// The changes that other programs and the kernel itself make there.
     pub(crate) events: Box<dyn EventSource>,
-    /// What the agent wants.
+    /// The agent's commands.
     pub(crate) commands: mpsc::Receiver<Command>,
-    /// States of next hops, for bgp.
+    /// The states of next hops, for the BGP speaker.
     pub(crate) states: mpsc::Sender<NextHopState>,
-    /// The smallest MTU toward next hops.
+    /// The smallest MTU of the interfaces that lead to next hops.
     pub(crate) mtu: watch::Sender<Option<u32>>,
 }
 
-/// The thread's state.
+/// The state of the routes' thread.
 pub(crate) struct Owner {
-    /// What is wanted, what the kernel has, and what is to be done.
+    /// The wanted routes, the kernel's routes, and the work that is left between the two.
     table: RouteTable,
     ends: Ends,
-    /// By which protocol numbers our routes are known.
+    /// The protocol numbers by which our routes are known.
     protocols: Protocols,
-    /// The time between two readings of everything.
+    /// The time between two readings of everything that no event asked for.
     resync: Duration,
-    /// Who waits for routes to be in the kernel, or out of it.
+    /// The callers who wait for routes to be in the kernel, or out of it.
     waiting: Vec<Waiting>,
-    /// Who wants to see figures, once what this round does is in the kernel.
+    /// The callers who want figures, once the kernel has what this round writes.
     asked: Vec<oneshot::Sender<RoutesView>>,
-    /// When everything is read in any case.
+    /// When everything is read next although no event asked for it.
     next_resync: Instant,
-    /// When everything is read because something has happened whose effects may come late.
+    /// When everything is read because an event may have effects that come late.
     next_look: Option<Instant>,
-    /// When refused changes are tried again, and the delays between.
+    /// When refused changes are tried again, and the delays between attempts.
     next_retry: Option<Instant>,
     backoff: Backoff,
 }
@@ -99,7 +101,7 @@ impl Owner {
         }
     }
 
-    /// Runs until every handle is gone.
+    /// Runs until every handle has been dropped.
     pub(crate) fn run(mut self) {
         while self.round(Instant::now()) {
             let timeout = self.timeout(Instant::now());
@@ -111,7 +113,8 @@ impl Owner {
         }
     }
 
-    /// Takes what has come, without waiting, and makes the kernel what it should be; `false` when every handle is gone.
+    /// Takes what has come, without waiting, and makes the kernel what it should be. Returns `false` when every handle
+    /// has been dropped.
     pub(crate) fn round(&mut self, now: Instant) -> bool {
         self.timers(now);
         self.take_events();
@@ -137,9 +140,9 @@ impl Owner {
         }
     }
 
-    /// Without events the kernel is read; without a pause this would spin.
+    /// Without events the kernel has to be read, and a pause is needed lest the thread spin.
     fn events_failed(&mut self, error: &KernelError) {
-        warn!(%error, "the kernel does not say what changes; links, addresses and routes are read again");
+        warn!(%error, "the kernel does not say what changes; all links, addresses and routes will be read again");
         self.table.read_all_again();
         std::thread::sleep(KERNEL_RETRY_DELAY.0);
     }
@@ -151,7 +154,7 @@ impl Owner {
         let timers = [self.next_look, self.next_retry].into_iter().flatten();
         let next = timers.fold(self.next_resync, Instant::min);
         let wait = next.saturating_duration_since(now);
-        // bgp cannot wake us when it has read.
+        // The BGP speaker cannot wake this thread when it has taken states out of a full channel.
         if self.table.has_untold() { wait.min(BGP_RETELL_DELAY) } else { wait }
     }
 
@@ -204,13 +207,13 @@ impl Owner {
                 self.waiting.push(Waiting { prefixes, reply });
             }
             Err(error) => {
-                // Whoever asked may have stopped waiting.
+                // The task that asked may have stopped waiting.
                 let _ = reply.send(Err(error));
             }
         }
     }
 
-    /// Makes the kernel what is desired, as far as it lets us, and answers who waits.
+    /// Makes the kernel what is desired, as far as it allows, and answers the callers who wait.
     fn settle(&mut self, now: Instant) {
         let mut outcome = Ok(());
         let (mut fresh, mut failed) = (BTreeSet::new(), BTreeSet::new());
@@ -226,7 +229,7 @@ impl Owner {
             failed.extend(self.look_up());
             // This comes before the write, so that bgp's own work on a lost next hop does not wait for ours.
             self.tell();
-            // Where reading has failed this writes by what was known before.
+            // If reading has failed, this writes by what was known before.
             let written = self.write(&fresh);
             outcome = read.and(written);
             if self.table.has_backlog() {
@@ -235,7 +238,7 @@ impl Owner {
         }
         self.table.look_up_again(failed);
         if let Err(error) = &outcome {
-            warn!(%error, "the kernel's routes cannot be read or changed; this is tried again");
+            warn!(%error, "the kernel's routes cannot be read or changed; this will be tried again");
         }
         self.plan_retry(outcome.is_err(), now);
         if self.table.take_unsettled() {
@@ -248,7 +251,7 @@ impl Owner {
         self.answer(&outcome);
     }
 
-    /// Tells bgp as much of next hops as it takes now.
+    /// Tells the BGP speaker as many states of next hops as its channel has room for.
     fn tell(&mut self) {
         let states = &self.ends.states;
         self.table.tell(|state| !matches!(states.try_send(state), Err(mpsc::error::TrySendError::Full(_))));
@@ -292,12 +295,12 @@ impl Owner {
             return;
         }
         for reply in std::mem::take(&mut self.asked) {
-            // Whoever asked may have stopped waiting.
+            // The task that asked may have stopped waiting.
             let _ = reply.send(self.table.view());
         }
     }
 
-    /// Reads what may be other than it is known.
+    /// Reads the parts of the kernel that may differ from what is known of them.
     pub(crate) fn read(&mut self) -> Result<(), KernelError> {
         let kernel = self.ends.kernel.as_mut();
         if self.table.interfaces_unread() {
@@ -314,7 +317,7 @@ impl Owner {
         Ok(())
     }
 
-    /// Looks next hops up; those for which that failed are answered.
+    /// Looks up how next hops are reached; returns those for which that failed.
     fn look_up(&mut self) -> BTreeSet<IpAddr> {
         let mut failed = BTreeSet::new();
         let kernel = self.ends.kernel.as_mut();
@@ -324,7 +327,7 @@ impl Owner {
                 Ok(Some(resolution)) if resolution.protocol == self.protocols.bgp => hidden.push(address),
                 Ok(resolution) => self.table.looked_up(address, resolution.as_ref()),
                 Err(error) => {
-                    warn!(%address, %error, "a next hop of BGP cannot be looked up in the kernel; this is tried again");
+                    warn!(%address, %error, "a next hop of BGP cannot be looked up in the kernel; this will be tried again");
                     failed.insert(address);
                 }
             }
@@ -344,7 +347,7 @@ impl Owner {
                         self.table.looked_up(*address, beneath.as_ref());
                     }
                     Err(error) => {
-                        warn!(%address, %error, "a next hop of BGP cannot be looked up in the kernel; this is tried again");
+                        warn!(%address, %error, "a next hop of BGP cannot be looked up in the kernel; this will be tried again");
                         failed.insert(*address);
                     }
                 }
@@ -362,7 +365,7 @@ impl Owner {
             Ok(failures) => {
                 for prefix in self.table.applied(&changes, failures, fresh) {
                     if let Some(trouble) = self.table.trouble(&prefix) {
-                        warn!(%prefix, %trouble, "a wanted route is not in the kernel; it is put again later");
+                        warn!(%prefix, %trouble, "a wanted route is not in the kernel; it will be tried again");
                     }
                 }
                 Ok(())

@@ -1,14 +1,14 @@
-//! Equal values, kept once.
+//! Values that are equal are stored once.
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-/// The fewest values that are worth a sweep.
+/// A sweep for values without a holder is worth its cost only from this many values on.
 const SWEEP: usize = 256;
 
-/// Values that many routes have in common: a million routes have a handful of sets of next hops.
+/// The values that many routes have in common: a million routes have a handful of different sets of next hops.
 #[derive(Debug)]
 pub(crate) struct Shared<T: Eq + Hash + ?Sized> {
     values: HashSet<Arc<T>>,
@@ -17,7 +17,7 @@ pub(crate) struct Shared<T: Eq + Hash + ?Sized> {
 }
 
 impl<T: Eq + Hash + ?Sized> Shared<T> {
-    /// The one copy of this value.
+    /// The one stored copy of this value.
     pub(crate) fn one(&mut self, value: impl Borrow<T> + Into<Arc<T>>) -> Arc<T> {
         if let Some(known) = self.values.get(value.borrow()) {
             return Arc::clone(known);

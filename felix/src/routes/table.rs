@@ -1,5 +1,5 @@
-//! Which routes there should be, which there are, and the changes between. Pure: the kernel's answers and events come in
-//! as values, look-ups and changes to be made go out as values.
+//! Which routes there should be, which there are, and the changes between the two. It is pure: the kernel's answers and
+//! events come in as values, look-ups and changes to make go out as values.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,12 +13,12 @@ use super::handle::RoutesView;
 use super::interfaces::Interfaces;
 use super::next_hops::NextHops;
 
-/// Which route protocol numbers mark the routes that are ours.
+/// The route protocol numbers by which our routes are known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Protocols {
-    /// Routes to local pods and of own blocks have it.
+    /// The number of routes to local pods and of own blocks.
     pub(crate) local: u8,
-    /// Routes learned by BGP have it.
+    /// The number of routes learned by BGP.
     pub(crate) bgp: u8,
 }
 
@@ -28,11 +28,11 @@ pub(crate) struct Protocols {
 pub(crate) mod metric {
     use types::Family;
 
-    /// Routes to local pods and own blocks' unreachable routes.
+    /// The metric of routes to local pods and of the unreachable routes of own blocks.
     pub(crate) const LOCAL: u32 = 77;
 
-    /// Routes learned by BGP. In IPv6 behind the 256 of connected routes and before the 1024 that static routes and
-    /// router advertisements have by default; in IPv4 both have 0.
+    /// The metric of routes learned by BGP. In IPv6 it lies behind the 256 of connected routes and before the 1024 that
+    /// static routes and router advertisements have by default; in IPv4 all of those have 0.
     pub(crate) const fn bgp(family: Family) -> u32 {
         match family {
             Family::Ipv4 => 78,
@@ -55,18 +55,18 @@ pub(crate) enum Trouble {
 }
 
 impl Trouble {
-    /// Whether asking the kernel again may help. The rest comes right by an event, which is waited for.
+    /// Whether another attempt may help. Where it cannot, an event will tell that the obstacle is gone.
     const fn is_worth_a_retry(&self) -> bool {
         matches!(self, Self::Conflict(_) | Self::Refused(_))
     }
 }
 
-/// Everything that is known of routes.
+/// Everything that is known of this node's routes.
 #[derive(Debug)]
 pub(crate) struct RouteTable {
-    /// By which protocol numbers our routes are known.
+    /// The protocol numbers by which our routes are known.
     pub(super) protocols: Protocols,
-    /// What the sources want.
+    /// The routes that the sources want.
     pub(super) desired: Desired,
     /// The next hops that BGP asks about, and how each is reached.
     pub(super) next_hops: NextHops,
@@ -74,36 +74,37 @@ pub(crate) struct RouteTable {
     pub(super) interfaces: Interfaces,
     /// Our routes as the kernel has them.
     pub(super) delta: Delta,
-    /// Prefixes whose route may have to change.
+    /// The prefixes whose route may have to change.
     pub(super) dirty: BTreeSet<Prefix>,
-    /// Those of them that somebody waits for.
+    /// The dirty prefixes that a caller waits for.
     urgent: BTreeSet<Prefix>,
-    /// The last plan has left some dirty prefixes for the next.
+    /// Whether the last plan has left some dirty prefixes to the next one.
     backlog: bool,
-    /// Next hops whose way has changed, so that routes through them become dirty.
+    /// The next hops that are reached in another way than before, so that routes through them become dirty.
     pub(super) moved: BTreeSet<IpAddr>,
-    /// Next hops to be looked up.
+    /// The next hops that have to be looked up.
     pub(super) look_ups: BTreeSet<IpAddr>,
-    /// Families whose routes are to be read again.
+    /// The families whose routes have to be read again.
     pub(super) unread: BTreeSet<Family>,
-    /// Links and addresses are to be read again.
+    /// Whether links and addresses have to be read again.
     pub(super) interfaces_unread: bool,
-    /// The kernel tells of links and addresses before it has dealt with their routes: all is to be read once more soon.
+    /// Whether all has to be read once more soon: the kernel reports links and addresses before it has dealt with their
+    /// routes.
     pub(super) unsettled: bool,
-    /// The MTU toward next hops may be another.
+    /// Whether the MTU towards next hops may have changed.
     pub(super) mtu_unsure: bool,
-    /// States that bgp has not been told yet; the latest of each address.
+    /// The states of next hops that the BGP speaker has not been told yet; of each address the latest.
     pub(super) untold: BTreeMap<IpAddr, NextHopState>,
-    /// Wanted routes that are not in the kernel.
+    /// The wanted routes that are not in the kernel, with the reason.
     pub(super) troubles: BTreeMap<Prefix, Trouble>,
-    /// How often another program's route stood in the place of ours.
+    /// How many times another program's route stood in the place of one of ours.
     conflicts: u64,
-    /// How often another program deleted or changed a route of ours.
+    /// How many times another program deleted or changed a route of ours.
     pub(super) disturbed: u64,
 }
 
 impl RouteTable {
-    /// Nothing is known yet: all is to be read.
+    /// A table that knows nothing yet: everything has to be read.
     pub(crate) fn new(protocols: Protocols, node_addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let mut desired = Desired::default();
         desired.set_node_addresses(node_addresses);
@@ -130,7 +131,7 @@ impl RouteTable {
     }
 }
 
-/// What the sources say.
+/// How the table takes in what the sources say.
 impl RouteTable {
     /// A pod has this address, behind this interface.
     pub(crate) fn attach(&mut self, address: IpAddr, interface: InterfaceName) {
@@ -146,21 +147,21 @@ impl RouteTable {
         self.spoken(self.protocols.local, prefix);
     }
 
-    /// The own blocks, all of them.
+    /// Replaces the own blocks.
     pub(crate) fn own_blocks(&mut self, blocks: BTreeSet<Prefix>) {
         for prefix in self.desired.own_blocks(blocks) {
             self.spoken(self.protocols.local, prefix);
         }
     }
 
-    /// Every pod and every own block has been told.
+    /// Takes note that every pod and every own block has been told.
     pub(crate) fn local_in_sync(&mut self) {
         for family in Family::ALL {
             self.dirty.extend(self.delta.in_sync(self.protocols.local, family));
         }
     }
 
-    /// BGP has chosen a route, has none any more, or has told all.
+    /// Takes in that BGP has chosen a route, has lost one, or has told them all.
     pub(crate) fn fib(&mut self, update: FibUpdate) {
         match update {
             FibUpdate::Set { prefix, next_hops } => {
@@ -175,7 +176,7 @@ impl RouteTable {
         }
     }
 
-    /// Which next hops BGP follows.
+    /// Takes in which next hop the BGP speaker wants followed, or no longer.
     pub(crate) fn watch(&mut self, watch: NextHopWatch) {
         match watch {
             NextHopWatch::Track(address) => {
@@ -191,7 +192,7 @@ impl RouteTable {
         }
     }
 
-    /// The addresses from which this node speaks to its pods.
+    /// Replaces the addresses from which this node speaks to its pods.
     pub(crate) fn set_node_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         self.dirty.extend(self.desired.set_node_addresses(addresses));
     }
@@ -202,19 +203,19 @@ impl RouteTable {
     }
 }
 
-/// What is to be done.
+/// What the table wants done.
 impl RouteTable {
-    /// Families to be read.
+    /// The families whose routes have to be read.
     pub(crate) fn unread(&self) -> BTreeSet<Family> {
         self.unread.clone()
     }
 
-    /// Whether links and addresses are to be read.
+    /// Whether links and addresses have to be read.
     pub(crate) const fn interfaces_unread(&self) -> bool {
         self.interfaces_unread
     }
 
-    /// Next hops to be looked up now.
+    /// The next hops that have to be looked up now; they count as taken.
     pub(crate) fn take_look_ups(&mut self) -> BTreeSet<IpAddr> {
         std::mem::take(&mut self.look_ups)
     }
@@ -228,7 +229,7 @@ impl RouteTable {
             || !self.dirty.is_empty()
     }
 
-    /// Whether the last plan left something for the next.
+    /// Whether the last plan has left prefixes to the next one.
     pub(crate) const fn has_backlog(&self) -> bool {
         self.backlog
     }
@@ -238,13 +239,13 @@ impl RouteTable {
         self.dirty.contains(prefix)
     }
 
-    /// Whether all is to be read once more soon; asked, it is no longer.
+    /// Whether everything has to be read once more soon. Asking it clears it.
     pub(crate) const fn take_unsettled(&mut self) -> bool {
         std::mem::replace(&mut self.unsettled, false)
     }
 
-    /// The changes that make the kernel what is desired, for prefixes that may differ: those that somebody waits for, and
-    /// so many of the others.
+    /// The changes that make the kernel what is desired, for the prefixes that may differ: all that a caller waits for,
+    /// and at most `limit` of the others.
     pub(crate) fn plan(&mut self, limit: usize) -> Vec<RouteChange> {
         if !self.moved.is_empty() {
             self.dirty.extend(self.desired.learned_through(&std::mem::take(&mut self.moved)));
@@ -264,7 +265,7 @@ impl RouteTable {
             let is_put = self.delta.changes(prefix, route, &mut changes);
             match trouble {
                 Some(trouble) => self.troubles.insert(prefix, trouble),
-                // Remembered until the write tells otherwise, so that a conflict that lasts is counted once.
+                // The trouble stays until the write shows otherwise, so that a lasting conflict is counted once.
                 None if is_put => None,
                 None => self.troubles.remove(&prefix),
             };
@@ -272,9 +273,9 @@ impl RouteTable {
         changes.into_ordered()
     }
 
-    /// The changes were carried out, but for the failures; prefixes with new troubles are answered. A place that is taken
-    /// though none of ours was known there is looked at before it is called a conflict, unless its family was read just
-    /// now (`fresh`): the route may be ours, of which no event was heard.
+    /// Takes in that the kernel has carried out these changes, except the failures; returns the prefixes that have a
+    /// new trouble. A place that turns out to be taken is read before it is called a conflict, unless its family was
+    /// read just now (`fresh`): the route there may be ours, and its event may have been lost.
     pub(crate) fn applied(
         &mut self,
         changes: &[RouteChange],
@@ -286,12 +287,12 @@ impl RouteTable {
         let mut newly_troubled = Vec::new();
         for (index, change) in changes.iter().enumerate() {
             let route = change.route();
-            // A next hop may be reached by it now, or no longer.
+            // The route may lead to a next hop now, or may have ceased to.
             self.look_ups.extend(self.next_hops.within(route.prefix));
             let trouble = match failed.remove(&index) {
                 None => {
                     self.delta.applied(change);
-                    // A deletion that went well says nothing of the route that was to be put instead.
+                    // That a deletion succeeded says nothing of the route that was to be put in its place.
                     if !matches!(change, RouteChange::Delete(_)) {
                         self.troubles.remove(&route.prefix);
                     }
@@ -314,33 +315,33 @@ impl RouteTable {
         newly_troubled
     }
 
-    /// The kernel took no change at all: what it has is unknown.
+    /// Takes in that the kernel took no change at all, so that what it has is unknown.
     pub(crate) fn not_applied(&mut self, changes: &[RouteChange]) {
         self.unread.extend(Family::ALL);
         self.dirty.extend(changes.iter().map(|change| change.route().prefix));
     }
 
-    /// What the kernel refused is to be tried again.
+    /// Lets everything that the kernel has refused be tried again.
     pub(crate) fn retry(&mut self) {
         self.dirty.extend(self.troubles.keys());
     }
 
-    /// Whether trying again may help.
+    /// Whether some refused change is worth another attempt.
     pub(crate) fn has_retries(&self) -> bool {
         self.troubles.values().any(Trouble::is_worth_a_retry)
     }
 
-    /// Why the wanted route to this prefix is not in the kernel, if so.
+    /// The reason why the wanted route to this prefix is not in the kernel; none if it is.
     pub(crate) fn trouble(&self, prefix: &Prefix) -> Option<&Trouble> {
         self.troubles.get(prefix)
     }
 
-    /// States that bgp is to be told; those that it does not take now are kept.
+    /// Offers the BGP speaker the states that it has not been told; those that it does not take are kept.
     pub(crate) fn tell(&mut self, mut take: impl FnMut(NextHopState) -> bool) {
         self.untold.retain(|_, state| !take(*state));
     }
 
-    /// Whether bgp has not been told everything.
+    /// Whether some state has not been told to the BGP speaker yet.
     pub(crate) fn has_untold(&self) -> bool {
         !self.untold.is_empty()
     }
@@ -350,10 +351,10 @@ impl RouteTable {
         std::mem::take(&mut self.mtu_unsure).then(|| self.interfaces.smallest_mtu(&self.next_hops.interfaces()))
     }
 
-    /// What there is, in numbers and words.
+    /// The routes in numbers and words, as the agent shows them.
     pub(crate) fn view(&self) -> RoutesView {
         let failures = self.troubles.iter().map(|(prefix, trouble)| match trouble {
-            // The kernel's errors name the route.
+            // The text of a kernel error names the route already.
             Trouble::Refused(error) => error.to_string(),
             trouble => format!("route to {prefix}: {trouble}"),
         });
@@ -369,13 +370,13 @@ impl RouteTable {
         }
     }
 
-    /// The route that there should be to this prefix.
+    /// The route that the kernel should have to this prefix.
     fn route(&self, prefix: Prefix) -> Result<Option<Route>, Trouble> {
         let Some(wanted) = self.desired.wanted(&prefix) else { return Ok(None) };
         Ok(match wanted {
             Wanted::Pod(interface) => {
                 let index = self.interfaces.ready(interface)?;
-                // The kernel refuses a source that is not (or not yet) an address of this node.
+                // The kernel refuses a source address that is not (or not yet) the node's.
                 let source = self.desired.node_address(prefix.family());
                 let source = source.filter(|address| self.interfaces.has_address(*address));
                 let route = Route::on_link(prefix, self.protocols.local, index);

@@ -33,14 +33,14 @@ pub(super) struct Queue<E> {
     waker: Waker,
 }
 
-/// The fake's end.
+/// The end of the queue that the fake puts events into.
 #[derive(Debug)]
 pub(super) struct Subscriber<E> {
     events: Arc<Mutex<VecDeque<E>>>,
     filled: Waker,
 }
 
-/// A queue, both ends.
+/// Both ends of a new queue.
 pub(super) fn queue<E>() -> Result<(Queue<E>, Subscriber<E>), KernelError> {
     let events = Arc::default();
     let (filled, fill) = Bell::new()?;
@@ -62,7 +62,7 @@ impl<E> Queue<E> {
             if self.woken.silence() {
                 return Ok(Wait::Woken);
             }
-            // Silenced before the queue is read: what is queued in between rings again.
+            // The bell is silenced before the queue is read, so that an event which comes in between rings it again.
             self.filled.silence();
             if let Some(event) = self.events.lock().unwrap_or_else(PoisonError::into_inner).pop_front() {
                 return Ok(Wait::Event(event));

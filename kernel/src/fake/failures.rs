@@ -1,9 +1,10 @@
-//! Calls that are to fail.
+//! Failures that a test has asked for.
 
-/// Failures asked for, by operation.
+/// The failures asked for, by operation.
 #[derive(Debug)]
 pub(super) struct CallFailures<O> {
-    /// Operation, calls to go until the failing one (0: every call), errno.
+    /// For each: the operation, how many calls are left until the one that fails (0: every call fails), and the error
+    /// number.
     calls: Vec<(O, usize, i32)>,
 }
 
@@ -22,7 +23,7 @@ impl<O: PartialEq> CallFailures<O> {
         self.calls.push((operation, 0, errno));
     }
 
-    /// Counts a call; the errno if it is to fail.
+    /// Counts a call; returns the error number if it is to fail.
     pub(super) fn of_call(&mut self, operation: O) -> Option<i32> {
         let mut failure = None;
         self.calls.retain_mut(|(which, left, errno)| {

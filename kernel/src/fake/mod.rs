@@ -93,12 +93,12 @@ impl FakeKernel {
         self.lock().failures.on_route(prefix, errno);
     }
 
-    /// Ends all failures asked for.
+    /// Ends all failures that were asked for.
     pub fn heal(&self) {
         self.lock().failures = state::Failures::default();
     }
 
-    /// The calls so far, in order.
+    /// The operations called so far, in order.
     pub fn calls(&self) -> Vec<Operation> {
         self.lock().calls.clone()
     }
@@ -113,7 +113,7 @@ impl FakeKernel {
         std::mem::take(&mut self.lock().route_changes)
     }
 
-    /// What happens from now on.
+    /// Subscribes to everything that happens from now on.
     pub fn events(&self) -> Result<FakeEvents, KernelError> {
         self.lock().subscribe()
     }
@@ -123,45 +123,45 @@ impl FakeKernel {
         self.lock().emit(&Event::Lost);
     }
 
-    /// Another program makes a link, such as a network card (no kind); answers its index.
+    /// Makes a link as another program would, such as a network card (which has no kind); returns its index.
     pub fn add_link(&self, name: &str, up: bool) -> u32 {
         self.lock().add_link(name, up, None).index
     }
 
-    /// Another program deletes a link, or it is unplugged. One that is not there is ignored.
+    /// Deletes a link as another program would, or as if it was unplugged. A link that does not exist is ignored.
     pub fn remove_link(&self, index: u32) {
         self.lock().remove_link(index);
     }
 
-    /// Another program sets a link up or down.
+    /// Sets a link up or down as another program would.
     pub fn set_link_up(&self, index: u32, up: bool) {
-        // A link that is not there stays as it is: absent.
+        // A test may name a link that does not exist: then there is nothing to change.
         let _ = self.lock().change_link(index, &LinkChange { up: Some(up), ..LinkChange::default() });
     }
 
-    /// A namespace vanishes, with it the host's ends of the pairs whose other end was in there.
+    /// Removes a namespace, and with it the host's ends of the pairs whose other end was in there.
     pub fn remove_namespace(&self, netns: &Netns) {
         self.lock().remove_namespace(netns.id());
     }
 
-    /// Another program puts a route: as [`RouteChange::Replace`], but not counted as ours.
+    /// Puts a route as another program would: like [`RouteChange::Replace`], but not counted among our changes.
     pub fn put_route(&self, route: Route) -> Result<(), KernelError> {
         let mut state = self.lock();
         state.change_route(&RouteChange::Replace(route))?;
         Ok(())
     }
 
-    /// Another program deletes all routes to a prefix.
+    /// Deletes all routes to a prefix as another program would.
     pub fn remove_routes(&self, prefix: Prefix) {
         self.lock().remove_routes(|route| route.prefix == prefix, state::Tell::Always);
     }
 
-    /// All routes of all tables, in order.
+    /// Every route of every table, in order.
     pub fn all_routes(&self) -> Vec<Route> {
         self.lock().routes()
     }
 
-    /// The value of a sysctl, if it was written.
+    /// The value of a sysctl; none if it was never written.
     pub fn sysctl(&self, key: &SysctlKey) -> Option<String> {
         self.lock().sysctls.get(key).cloned()
     }
@@ -172,11 +172,11 @@ impl FakeKernel {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A test that panicked while it held the lock has failed already.
+        // If another test panicked while it held the lock, that test has failed already.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts the call and fails it if that was asked for.
+    /// Counts the call, and fails it if a test has asked for that.
     fn call(&self, operation: Operation, what: impl FnOnce() -> String) -> Result<MutexGuard<'_, State>, KernelError> {
         let mut state = self.lock();
         state.calls.push(operation);

@@ -1,4 +1,4 @@
-//! The fake's state and the kernel rules it keeps.
+//! The state of a fake namespace, and the rules of the kernel that it keeps.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,20 +21,20 @@ type RouteKey = (u32, Prefix, u32);
 /// The protocol of routes that the kernel makes for addresses (RTPROT_KERNEL).
 const PROTOCOL_KERNEL: u8 = 2;
 
-/// Everything of one namespace.
+/// Everything that is in one namespace.
 #[derive(Debug)]
 pub(super) struct State {
-    /// The index of the newest link.
+    /// The index of the link that was made last.
     last_index: u32,
     pub(super) links: BTreeMap<u32, Link>,
     pub(super) addresses: Vec<InterfaceAddress>,
     routes: BTreeMap<RouteKey, Route>,
     pub(super) neighbours: BTreeMap<(u32, IpAddr), Neighbour>,
-    /// Those that were written; others read as 0.
+    /// The sysctls that were written; all others read as 0.
     pub(super) sysctls: BTreeMap<SysctlKey, String>,
-    /// Where the other ends of veths are.
+    /// The namespaces in which the other ends of veths are.
     namespaces: BTreeMap<NetnsId, FakeKernel>,
-    /// The other ends, by the index of the host's end.
+    /// The other end of each veth, by the index of the host's end.
     peers: BTreeMap<u32, (NetnsId, u32)>,
     pub(super) failures: Failures,
     pub(super) calls: Vec<Operation>,
@@ -42,10 +42,10 @@ pub(super) struct State {
     subscribers: Vec<Subscriber<Event>>,
 }
 
-/// Which deletions of routes the kernel announces.
+/// Which deletions of routes the kernel announces with an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tell {
-    /// All: somebody asked for them.
+    /// All of them: somebody asked for the deletion.
     Always,
     /// Those of IPv6 alone: a link went down or away.
     Ipv6,
@@ -257,7 +257,7 @@ impl State {
         }
     }
 
-    /// Finds the interfaces of next hops; the errno if there is none.
+    /// Finds the interfaces of a route's next hops; an error number if one has none.
     fn place(&self, mut route: Route) -> Result<Route, i32> {
         for hop in &mut route.next_hops {
             let interface = match (hop.interface, hop.gateway) {
@@ -279,7 +279,7 @@ impl State {
         Ok(route.canonical())
     }
 
-    /// The interface on whose link a gateway is.
+    /// The interface that has a gateway on its link.
     fn interface_towards(&self, gateway: IpAddr) -> Option<u32> {
         match self.lookup(gateway)?.next_hops.as_slice() {
             [RouteNextHop { gateway: None, interface, .. }] => *interface,
@@ -305,7 +305,7 @@ impl State {
         self.remove_routes(|route| route.next_hops.iter().any(|hop| hop.interface == Some(interface)), Tell::Ipv6);
     }
 
-    /// The longest match in the main table; of several, the one with the lowest metric.
+    /// The route of the main table with the longest prefix that matches; of several, the one with the lowest metric.
     fn lookup(&self, destination: IpAddr) -> Option<&Route> {
         (0..=Family::of(destination).bits()).rev().find_map(|len| {
             let prefix = Prefix::new(destination, len).ok()?;
@@ -346,7 +346,7 @@ impl State {
         Ok(())
     }
 
-    /// The keys of an interface come and go with it.
+    /// Checks that the interface of a sysctl exists, as its sysctls come and go with it.
     pub(super) fn check_sysctl(&self, key: &SysctlKey, operation: String) -> Result<(), KernelError> {
         match interface_of(key) {
             Some(name) if !self.named(name) => Err(KernelError::refused(operation, libc::ENOENT, None)),
@@ -377,7 +377,7 @@ fn key_of(route: &Route) -> RouteKey {
     (route.table, route.prefix, route.metric)
 }
 
-/// The interface of `net/FAMILY/conf|neigh/INTERFACE/KEY`; `all` and `default` are none.
+/// The interface in `net/FAMILY/conf|neigh/INTERFACE/KEY`; none for `all` and `default`.
 fn interface_of(key: &SysctlKey) -> Option<&str> {
     let mut parts = key.path().split('/').skip(2);
     let class = parts.next()?;
@@ -385,7 +385,7 @@ fn interface_of(key: &SysctlKey) -> Option<&str> {
     (matches!(class, "conf" | "neigh") && !matches!(interface, "all" | "default")).then_some(interface)
 }
 
-/// The failures asked for.
+/// The failures that tests have asked for.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     pub(super) calls: CallFailures<Operation>,

@@ -1,4 +1,4 @@
-//! The fake keeps the kernel's rules.
+//! Tests that the fake keeps the kernel's rules.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Addresses of interfaces.
+//! Reads and changes interfaces' addresses by rtnetlink.
 
 use std::net::IpAddr;
 
@@ -34,7 +34,7 @@ pub(super) fn add(socket: &mut Socket, address: &InterfaceAddress) -> Result<(),
 pub(super) fn delete(socket: &mut Socket, address: &InterfaceAddress) -> Result<(), KernelError> {
     let message = RouteNetlinkMessage::DelAddress(message_of(address));
     match socket.change(message, 0, || format!("cannot delete {address}")) {
-        // IPv4 and IPv6 say "cannot assign requested address"; without the interface it is ENODEV.
+        // IPv4 and IPv6 answer "cannot assign requested address" for an absent address; an absent interface is ENODEV.
         Err(KernelError::Gone(_)) => Ok(()),
         Err(KernelError::Rejected(failure)) if failure.errno == libc::EADDRNOTAVAIL => Ok(()),
         other => other,
@@ -52,7 +52,7 @@ fn message_of(address: &InterfaceAddress) -> AddressMessage {
     message.header.scope = u8::from(address.scope).into();
     message.header.index = address.index;
     message.header.flags = AddressHeaderFlags::from_bits_retain(bits.to_le_bytes()[0]);
-    // IFA_LOCAL is our own address, IFA_ADDRESS the prefix's: the other side's, or the same.
+    // IFA_LOCAL is the interface's own address; IFA_ADDRESS is the other end's, or the same where there is none.
     message.attributes.extend([
         AddressAttribute::Local(address.address),
         AddressAttribute::Address(address.peer.unwrap_or(address.address)),
@@ -61,7 +61,7 @@ fn message_of(address: &InterfaceAddress) -> AddressMessage {
     message
 }
 
-/// The payload of RTM_NEWADDR or RTM_DELADDR; `None` for families other than IP.
+/// Reads the payload of RTM_NEWADDR or RTM_DELADDR; `None` for families other than IP.
 pub(crate) fn parse_address(payload: &[u8]) -> Result<Option<InterfaceAddress>, DecodeError> {
     let too_short = || DecodeError::buffer_too_small(payload.len(), HEADER_BYTES);
     let (header, attributes) = payload.split_at_checked(HEADER_BYTES).ok_or_else(too_short)?;

@@ -1,4 +1,4 @@
-//! Links.
+//! Reads and changes links by rtnetlink.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -38,7 +38,7 @@ pub(super) fn named(socket: &mut Socket, name: &InterfaceName) -> Result<Option<
     }
 }
 
-/// Statistics are most of a link's message, and cost a walk over all processors.
+/// Asks for links without statistics: those are most of a link's message, and cost a walk over all processors.
 fn without_statistics() -> LinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -113,7 +113,7 @@ fn gone_is_success(result: Result<(), KernelError>) -> Result<(), KernelError> {
     }
 }
 
-/// The payload of RTM_NEWLINK or RTM_DELLINK.
+/// Reads the payload of RTM_NEWLINK or RTM_DELLINK.
 pub(crate) fn parse_link(payload: &[u8]) -> Result<Link, DecodeError> {
     let header = LinkHeader::parse(payload)?;
     let mut link = Link {

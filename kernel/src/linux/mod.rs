@@ -34,22 +34,24 @@ pub struct Linux {
     socket: Socket,
 }
 
-/// Identifies a socket to the kernel: by it, [`crate::events::Events`] tell own changes from foreign ones.
+/// The identity of this socket in the kernel: by it, [`crate::events::Events`] tell our own changes from those of
+/// others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PortId(pub(crate) u32);
 
 impl Linux {
-    /// In the calling thread's namespace. Costs three system calls.
+    /// Opens a socket in the calling thread's namespace. This takes three system calls.
     pub fn open() -> Result<Self, KernelError> {
         Ok(Self { socket: Socket::open(NETLINK_ROUTE)? })
     }
 
-    /// In another namespace. Costs a thread; who is on a thread in there already uses [`Linux::open`].
+    /// Opens a socket in another namespace. This takes a thread; a thread that is in there already uses
+    /// [`Linux::open`].
     pub fn open_in(netns: &Netns) -> Result<Self, KernelError> {
         run_in(netns, Self::open)?
     }
 
-    /// What marks notifications of changes that were made with this handle.
+    /// The mark of notifications about changes that were made with this handle.
     pub fn port(&mut self) -> Result<PortId, KernelError> {
         self.socket.port().map(PortId)
     }

@@ -1,4 +1,4 @@
-//! Neighbour entries.
+//! Reads and writes neighbour entries by rtnetlink.
 
 use rtnetlink::packet_core::{DecodeError, NLM_F_CREATE, NLM_F_REPLACE, NlasIterator, parse_ip};
 use rtnetlink::packet_route::neighbour::{
@@ -41,7 +41,7 @@ pub(super) fn set(socket: &mut Socket, neighbour: &Neighbour) -> Result<(), Kern
     })
 }
 
-/// The payload of RTM_NEWNEIGH; `None` for entries that are not IP or have no Ethernet address.
+/// Reads the payload of RTM_NEWNEIGH; `None` for entries that are not IP or have no Ethernet address.
 fn parse_neighbour(payload: &[u8]) -> Result<Option<Neighbour>, DecodeError> {
     let header = NeighbourHeader::parse(payload)?;
     if !matches!(header.family, AddressFamily::Inet | AddressFamily::Inet6) {

@@ -1,4 +1,4 @@
-//! Routes: tables, changes in batches, look-ups.
+//! Reads and changes routes by rtnetlink: whole tables, changes in batches, look-ups.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -30,12 +30,12 @@ pub(super) fn list(socket: &mut Socket, filter: &RouteFilter) -> Result<Vec<Rout
     request.attributes.push(RouteAttribute::Table(filter.table));
     let listed = socket.dump(&RouteNetlinkMessage::GetRoute(request), operation, Vec::new, |routes, reply| {
         let route = parse_route(reply.payload).map_err(|error| KernelError::malformed(operation(), error))?;
-        // The kernel has filtered already, except for one that cannot.
+        // The kernel has filtered the routes already, unless it is too old for that.
         routes.extend(route.filter(|route| filter.passes(route)));
         Ok(())
     });
     match listed {
-        // A table in which there has never been a route does not exist, which strict checking tells.
+        // A table in which there has never been a route does not exist, and strict checking makes that an error.
         Err(KernelError::Gone(_)) => Ok(Vec::new()),
         other => other,
     }
@@ -60,12 +60,12 @@ pub(super) fn change(socket: &mut Socket, changes: &[RouteChange]) -> Result<Vec
 fn message_of(change: &RouteChange) -> (RouteNetlinkMessage, u16) {
     match change {
         RouteChange::Add(route) => (RouteNetlinkMessage::NewRoute(full(route)), NLM_F_CREATE | NLM_F_EXCL),
-        // One message with all next hops: IPv6 then puts the first in the place of the whole old set and appends the
-        // others, so that what remains is exactly the new set.
+        // One message holds all next hops. IPv6 then puts the first in the place of the whole old set and appends the
+        // others, so that exactly the new set remains.
         RouteChange::Replace(route) => (RouteNetlinkMessage::NewRoute(full(route)), NLM_F_CREATE | NLM_F_REPLACE),
         RouteChange::Delete(route) => {
             let mut message = identity(route);
-            // Neither matters for what is to be deleted.
+            // The kernel does not look at either when it finds the route to delete.
             message.header.scope = RouteScope::NoWhere;
             message.header.kind = RouteType::Unspec;
             (RouteNetlinkMessage::DelRoute(message), 0)
@@ -73,7 +73,7 @@ fn message_of(change: &RouteChange) -> (RouteNetlinkMessage, u16) {
     }
 }
 
-/// What the kernel finds a route by, and whose it is.
+/// The attributes by which the kernel finds a route and tells whose it is.
 fn identity(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = address_family(route.prefix.family());
@@ -81,7 +81,7 @@ fn identity(route: &Route) -> RouteMessage {
     message.header.protocol = route.protocol.into();
     message.attributes.reserve(6);
     message.attributes.push(RouteAttribute::Destination(route.prefix.addr().into()));
-    // rtm_table has eight bits; the attribute wins.
+    // The header's rtm_table has only eight bits; the attribute takes precedence.
     message.attributes.push(RouteAttribute::Table(route.table));
     if route.metric != 0 {
         message.attributes.push(RouteAttribute::Priority(route.metric));
@@ -89,7 +89,7 @@ fn identity(route: &Route) -> RouteMessage {
     message
 }
 
-/// The whole route.
+/// All attributes of a route.
 fn full(route: &Route) -> RouteMessage {
     let route = if route.next_hops.len() > 1 { Cow::Owned(route.clone().canonical()) } else { Cow::Borrowed(route) };
     let mut message = identity(&route);
@@ -128,7 +128,7 @@ fn wire_next_hop(hop: &RouteNextHop, family: Family) -> WireNextHop {
 
 fn gateway(hop: &RouteNextHop, family: Family) -> Option<RouteAttribute> {
     hop.gateway.map(|gateway| match (gateway, family) {
-        // RFC 8950: an IPv4 prefix through an IPv6 router.
+        // RFC 8950 allows an IPv4 prefix with an IPv6 next hop.
         (IpAddr::V6(gateway), Family::Ipv4) => RouteAttribute::Via(RouteVia::Inet6(gateway)),
         (gateway, _) => RouteAttribute::Gateway(gateway.into()),
     })
@@ -155,13 +155,13 @@ pub(super) fn resolve(socket: &mut Socket, destination: IpAddr) -> Result<Option
             next_hops: route.next_hops,
         })),
         Err(KernelError::Unreachable(_)) => Ok(None),
-        // What IPv4 answers for black holes and prohibited destinations (net/ipv4/fib_semantics.c, fib_props).
+        // IPv4 answers these errors for black holes and prohibited destinations (net/ipv4/fib_semantics.c, fib_props).
         Err(KernelError::Rejected(failure)) if matches!(failure.errno, libc::EINVAL | libc::EACCES) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// IPv6 shows the refusing route where IPv4 answers an error.
+/// Whether the route refuses packets: IPv6 shows such a route where IPv4 answers an error.
 fn leads_somewhere(route: &Route) -> bool {
     matches!(route.kind, RouteKind::Unicast | RouteKind::Local)
 }
@@ -173,8 +173,8 @@ const fn address_family(family: Family) -> AddressFamily {
     }
 }
 
-/// The payload of RTM_NEWROUTE or RTM_DELROUTE in canonical form; `None` for what is no route of a table (other families,
-/// cached clones).
+/// Reads the payload of RTM_NEWROUTE or RTM_DELROUTE into canonical form; `None` for what is no route of a table (other
+/// families, cached clones).
 pub(crate) fn parse_route(payload: &[u8]) -> Result<Option<Route>, DecodeError> {
     let header = RouteHeader::parse(payload)?;
     let nowhere: IpAddr = match header.address_family {
@@ -224,7 +224,7 @@ pub(crate) fn parse_route(payload: &[u8]) -> Result<Option<Route>, DecodeError> 
     Ok(Some(route.canonical()))
 }
 
-/// RTA_MULTIPATH: struct rtnexthop and attributes, repeated.
+/// Reads RTA_MULTIPATH: struct rtnexthop and attributes, repeated.
 fn parse_next_hops(mut rest: &[u8]) -> Result<Vec<RouteNextHop>, DecodeError> {
     let mut hops = Vec::new();
     while !rest.is_empty() {
@@ -254,7 +254,7 @@ fn parse_next_hops(mut rest: &[u8]) -> Result<Vec<RouteNextHop>, DecodeError> {
     Ok(hops)
 }
 
-/// RTA_VIA: a gateway of the other family. `None` if it is not IP (MPLS over Ethernet).
+/// Reads RTA_VIA: a gateway of the other family. `None` if it is not IP (MPLS over Ethernet).
 fn parse_via(value: &[u8]) -> Result<Option<IpAddr>, DecodeError> {
     Ok(match RouteVia::parse(value)? {
         RouteVia::Inet(address) => Some(address.into()),

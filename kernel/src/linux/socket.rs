@@ -14,8 +14,8 @@ use rtnetlink::sys::{self, SocketAddr};
 
 use crate::KernelError;
 
-/// How many messages go out in one `send`: beyond 64 nothing is gained (2.3 us a route either way), and the errors of as
-/// many messages fit into the smallest receive buffer.
+/// How many messages go out in one `send`: more than 64 gain nothing (2.3 us a route either way), and the errors of
+/// that many messages fit into the smallest receive buffer.
 const BATCH_MESSAGES: usize = 64;
 
 /// How many bytes go out in one `send`; a socket's default send buffer takes about 200 KiB.
@@ -24,24 +24,24 @@ const BATCH_BYTES: usize = 32 * 1024;
 /// Room for an answer. The kernel fills a dump's datagrams up to 32 KiB if the reader offers that much.
 const RECEIVE_BYTES: usize = 64 * 1024;
 
-/// How often a dump that changes interrupt is begun again.
+/// How many times a dump is begun again because changes interrupted it.
 const DUMP_ATTEMPTS: usize = 16;
 
 /// The header of a netlink message (struct nlmsghdr).
 const HEADER_BYTES: usize = 16;
 
-/// NLMSGERR_ATTR_MSG: the kernel's own words (linux/netlink.h).
+/// NLMSGERR_ATTR_MSG: the attribute with the kernel's own words (linux/netlink.h).
 const ERROR_ATTRIBUTE_MESSAGE: u16 = 1;
 
 /// A socket in the namespace of the thread that opened it.
 #[derive(Debug)]
 pub(crate) struct Socket {
     socket: sys::Socket,
-    /// The number of the newest request.
+    /// The sequence number of the newest request.
     sequence: u32,
-    /// What is sent next; kept for its capacity.
+    /// The messages that are sent next; the buffer is kept for its capacity.
     outgoing: Vec<u8>,
-    /// The last datagram; kept for its capacity, never zeroed.
+    /// The datagram received last; the buffer is kept for its capacity and never zeroed.
     incoming: Vec<u8>,
     /// Whether dumps are filtered by the kernel (NETLINK_GET_STRICT_CHK).
     strict: bool,
@@ -50,22 +50,22 @@ pub(crate) struct Socket {
 /// A message of the kernel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reply<'a> {
-    /// RTM_*, or NLMSG_*.
+    /// The message's type: RTM_* or NLMSG_*.
     pub(crate) kind: u16,
-    /// NLM_F_*.
+    /// The message's flags: NLM_F_*.
     pub(crate) flags: u16,
-    /// Of the request.
+    /// The sequence number of the request that is answered.
     pub(crate) sequence: u32,
     /// The port of the socket that caused a notification.
     pub(crate) port: u32,
-    /// Behind the header.
+    /// The payload behind the header.
     pub(crate) payload: &'a [u8],
 }
 
-/// A message of a batch that was refused.
+/// A message of a batch that the kernel refused.
 #[derive(Debug)]
 pub(crate) struct Refusal {
-    /// Its place in the batch.
+    /// The place of the message in the batch.
     pub(crate) index: usize,
     pub(crate) errno: i32,
     pub(crate) message: Option<String>,
@@ -74,11 +74,11 @@ pub(crate) struct Refusal {
 }
 
 impl Socket {
-    /// A socket of a netlink protocol (NETLINK_*).
+    /// Opens a socket of a netlink protocol (NETLINK_*).
     pub(crate) fn open(protocol: isize) -> Result<Self, KernelError> {
         let open = || {
             let socket = sys::Socket::new(protocol)?;
-            // Errors with words, and without a copy of the request.
+            // Errors come with the kernel's words and without a copy of the request.
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
             Ok(socket)
@@ -93,7 +93,7 @@ impl Socket {
             let mut address = SocketAddr::new(0, 0);
             self.socket.get_address(&mut address)?;
             match address.port_number() {
-                // Not bound yet, which the first send would do.
+                // The socket has no port until it is bound, which the first send would do.
                 0 => Ok(self.socket.bind_auto()?.port_number()),
                 port => Ok(port),
             }
@@ -101,7 +101,7 @@ impl Socket {
         port().map_err(|error: io::Error| KernelError::io("cannot bind a netlink socket", &error))
     }
 
-    /// Asks for a change and waits until it is done.
+    /// Asks for a change and waits until the kernel has made it.
     pub(crate) fn change(
         &mut self,
         message: impl NetlinkSerializable,
@@ -117,7 +117,7 @@ impl Socket {
         })
     }
 
-    /// Asks for one object; `parse` gets the answer.
+    /// Asks for one object; `parse` reads the answer.
     pub(crate) fn query<T>(
         &mut self,
         message: impl NetlinkSerializable,
@@ -143,8 +143,8 @@ impl Socket {
         found.ok_or_else(|| KernelError::malformed(operation(), "no object in it"))
     }
 
-    /// Reads a whole table. `begin` is called before each attempt, `each` for every object. The picture is consistent:
-    /// a dump that was interrupted by a change is thrown away and taken again.
+    /// Reads a whole table. `begin` is called before each attempt, `each` for every object. The result is consistent: a
+    /// dump that a change interrupted is thrown away and taken again.
     pub(crate) fn dump<S>(
         &mut self,
         message: &impl NetlinkSerializable,
@@ -153,7 +153,8 @@ impl Socket {
         mut each: impl FnMut(&mut S, &Reply<'_>) -> Result<(), KernelError>,
     ) -> Result<S, KernelError> {
         if !self.strict {
-            // Without it (before Linux 4.20) the kernel sends more than asked for; the callers filter again.
+            // Without strict checking (before Linux 4.20) the kernel sends more than was asked for; the callers filter
+            // again.
             self.strict = self.socket.set_netlink_get_strict_chk(true).is_ok();
         }
         for _ in 0..DUMP_ATTEMPTS {
@@ -162,7 +163,7 @@ impl Socket {
             self.send(&operation)?;
             let mut found = begin();
             let mut interrupted = false;
-            // Read to the end all the same: the kernel takes no new dump while one is unfinished.
+            // The rest of an interrupted dump is read too: the kernel takes no new dump while one is unfinished.
             let mut unreadable = None;
             self.each_reply(&operation, |reply| {
                 if reply.sequence != sequence {
@@ -191,8 +192,8 @@ impl Socket {
         Err(KernelError::refused(operation(), libc::EAGAIN, Some(message)))
     }
 
-    /// Sends many changes, [`BATCH_MESSAGES`] at a time, and collects those that were refused. Only the last of each
-    /// send is acknowledged; refusals come unasked.
+    /// Sends many changes, [`BATCH_MESSAGES`] at a time, and returns those that were refused. Only the last message of
+    /// each send asks for an acknowledgement; the kernel reports refusals by itself.
     pub(crate) fn batch(
         &mut self,
         messages: impl ExactSizeIterator<Item = (impl NetlinkSerializable, u16)>,
@@ -230,16 +231,17 @@ impl Socket {
         Ok(refusals)
     }
 
-    /// Appends a message to what is sent next; answers its number.
+    /// Appends a message to those that are sent next; returns its sequence number.
     fn push(&mut self, message: &impl NetlinkSerializable, flags: u16) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         let length = HEADER_BYTES + message.buffer_len();
-        // A longer message does not fit into the socket's buffer, so that sending it fails.
+        // A message whose length does not fit the field does not fit into the socket's buffer either, so sending it
+        // fails.
         self.outgoing.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
         self.outgoing.extend(message.message_type().to_ne_bytes());
         self.outgoing.extend(flags.to_ne_bytes());
         self.outgoing.extend(self.sequence.to_ne_bytes());
-        // The port: the kernel knows it.
+        // The sender's port stays 0, as the kernel knows it.
         self.outgoing.extend(0_u32.to_ne_bytes());
         let start = self.outgoing.len();
         self.outgoing.resize(start + message.buffer_len().next_multiple_of(4), 0);
@@ -249,7 +251,7 @@ impl Socket {
         self.sequence
     }
 
-    /// Sends what was pushed.
+    /// Sends the messages that were appended.
     fn send(&self, operation: &impl Fn() -> String) -> Result<(), KernelError> {
         loop {
             match self.socket.send(&self.outgoing, 0) {
@@ -261,12 +263,12 @@ impl Socket {
         }
     }
 
-    /// Receives one datagram that nothing was asked for.
+    /// Receives one datagram of notifications.
     pub(crate) fn receive(&self, buffer: &mut Vec<u8>, flags: i32) -> io::Result<()> {
         receive(&self.socket, buffer, flags)
     }
 
-    /// Receives until `each` is done.
+    /// Receives answers until `each` says that it has all of them.
     fn each_reply(
         &mut self,
         operation: &impl Fn() -> String,
@@ -290,7 +292,7 @@ impl AsFd for Socket {
     }
 }
 
-/// Whether more replies are expected.
+/// Whether more replies are to come.
 enum Flow {
     More,
     Done,
@@ -302,7 +304,7 @@ pub(crate) fn receive(socket: &sys::Socket, buffer: &mut Vec<u8>, flags: i32) ->
     loop {
         buffer.clear();
         match socket.recv_from(buffer, flags | libc::MSG_TRUNC) {
-            // Another process may send to our port; only the kernel has port 0.
+            // Any process may send to our port; only the kernel has port 0.
             Ok((_, from)) if from.port_number() != 0 => {}
             Ok((length, _)) if length > buffer.len() => {
                 return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
@@ -314,7 +316,7 @@ pub(crate) fn receive(socket: &sys::Socket, buffer: &mut Vec<u8>, flags: i32) ->
     }
 }
 
-/// The messages of a datagram.
+/// The messages that a datagram holds.
 pub(crate) fn replies(datagram: &[u8]) -> impl Iterator<Item = Result<Reply<'_>, String>> {
     let mut rest = datagram;
     std::iter::from_fn(move || {
@@ -336,7 +338,8 @@ fn split_reply(datagram: &[u8]) -> Result<(Reply<'_>, &[u8]), String> {
     Ok((Reply { kind, flags, sequence: buffer.sequence_number(), port: buffer.port_number(), payload }, rest))
 }
 
-/// The error that a message carries, if it is one of those that can: NLMSG_ERROR, and NLMSG_DONE of a failed dump.
+/// The error that a message carries, if it is of a type that can carry one: NLMSG_ERROR, and NLMSG_DONE of a failed
+/// dump.
 fn refusal(reply: &Reply<'_>, operation: &impl Fn() -> String) -> Option<KernelError> {
     if reply.kind != NLMSG_ERROR && reply.kind != NLMSG_DONE {
         return None;
@@ -348,7 +351,7 @@ fn refusal(reply: &Reply<'_>, operation: &impl Fn() -> String) -> Option<KernelE
     }
 }
 
-/// Error number (0: success) and words of NLMSG_ERROR or NLMSG_DONE; `None` if it is too short.
+/// The error number (0: success) and the words of NLMSG_ERROR or NLMSG_DONE; `None` if the message is too short.
 fn error_of(reply: &Reply<'_>) -> Option<(i32, Option<String>)> {
     let (number, rest) = reply.payload.split_at_checked(4)?;
     let errno = parse_i32(number).ok()?.checked_neg()?;

@@ -1,4 +1,4 @@
-//! Events.
+//! Tests of the kernel's events.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{Node, in_fresh_namespace, ip, link_scoped, name, prefix, set_up, vet
 /// Long enough for any machine; only a failing test waits for it.
 const TEST_TIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// The first event that passes; panics when there is none.
+/// The first event that passes the test; panics if none does in time.
 pub(crate) fn await_event(events: &mut Events, wanted: impl Fn(&Event) -> bool) -> Event {
     loop {
         match events.next(Some(TEST_TIME_LIMIT)).unwrap() {
@@ -22,7 +22,7 @@ pub(crate) fn await_event(events: &mut Events, wanted: impl Fn(&Event) -> bool) 
     }
 }
 
-/// All that has happened so far: what was done before this call is in the queue already.
+/// All events so far: what was done before this call is in the queue already.
 fn drain(events: &mut Events) -> Vec<Event> {
     let mut all = Vec::new();
     while let Wait::Event(event) = events.next(Some(Duration::ZERO)).unwrap() {
@@ -62,7 +62,7 @@ fn own_changes_are_left_out_and_foreign_ones_are_not() {
         let foreign = RouteChange::Replace(Route::unreachable(block(200), 4));
         assert_eq!(Linux::open().unwrap().change_routes(&[foreign]).unwrap(), []);
         let mut told = drain(&mut events);
-        // The kernel's own routes of the node's addresses come when they like.
+        // The kernel makes routes for the node's addresses by itself, at a time of its own.
         told.retain(|event| !matches!(event, Event::RouteChanged(route) if route.protocol == libc::RTPROT_KERNEL));
         assert!(matches!(told.as_slice(), [Event::RouteChanged(route)] if route.prefix == block(200)), "{told:?}");
     });

@@ -1,4 +1,4 @@
-//! Links, addresses, neighbours, sysctls.
+//! Tests of links, addresses, neighbours and sysctls.
 
 use kernel::netns::run_in;
 use kernel::{

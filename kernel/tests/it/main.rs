@@ -33,11 +33,11 @@ fn skipped(reason: &dyn std::fmt::Display) {
     let _ = std::io::stderr().write_all(format!("SKIPPED: {test}: {reason}\n").as_bytes());
 }
 
-/// A namespace as a node has it: `eth0` with 192.0.2.9/24 and 2001:db8::9/64, its other end in another namespace.
+/// A namespace like a node's: `eth0` with 192.0.2.9/24 and 2001:db8::9/64, its other end in another namespace.
 struct Node {
     kernel: Linux,
     eth0: u32,
-    /// Where the other end of `eth0` is.
+    /// The namespace in which the other end of `eth0` is.
     fabric: Netns,
 }
 

@@ -1,4 +1,4 @@
-//! Namespaces.
+//! Tests of network namespaces.
 
 use kernel::netns::run_in;
 use kernel::{Kernel, KernelError, Linux, Netns};

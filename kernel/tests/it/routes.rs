@@ -1,4 +1,4 @@
-//! Routes: batches, multipath, ownership, look-ups.
+//! Tests of routes: batches, multipath, ownership, look-ups.
 
 use std::collections::BTreeSet;
 
@@ -121,7 +121,7 @@ fn every_field_of_a_route_survives_the_kernel() {
                 RouteFilter { family: route.prefix.family(), table: route.table, protocol: Some(route.protocol) };
             let shown = node.kernel.routes(&filter).unwrap();
             assert_eq!(shown.iter().filter(|other| other.prefix == route.prefix).collect::<Vec<_>>(), [&route]);
-            // Again is no error and no second route.
+            // Putting the same route again is no error and makes no second route.
             put(&mut node.kernel, &route);
             assert_eq!(node.kernel.routes(&filter).unwrap(), shown);
         }
@@ -145,7 +145,7 @@ fn foreign_routes_are_neither_shown_by_the_filter_nor_deleted_nor_overwritten_by
             assert!(matches!(failures[0].error, KernelError::Exists(_)), "{failures:?}");
             assert_eq!(shown(&mut node.kernel, block.family(), STATIC), before);
 
-            // With another metric both are there, and deleting ours leaves theirs.
+            // With another metric both routes exist, and deleting ours leaves theirs.
             let ours = ours.with_metric(4_000);
             assert_eq!(node.kernel.change_routes(&[RouteChange::Add(ours.clone())]).unwrap(), []);
             assert_eq!(shown(&mut node.kernel, block.family(), BGP).len(), 1);

@@ -12,8 +12,8 @@ pub struct Cidr {
 }
 
 impl Cidr {
-    /// Reads `10.0.0.0/8`. Bits behind the length do not count (`net.ParseCIDR`, by which the API server checks). None for
-    /// what is no range, and for IPv4 written as IPv6, of which it is not clear what packets it means.
+    /// Reads `10.0.0.0/8`. Bits behind the length do not count (`net.ParseCIDR`, by which the API server checks). None
+    /// if the text is no range, or is IPv4 written as IPv6, of which it is not clear which packets it means.
     pub fn parse(text: &str) -> Option<Self> {
         let (address, length) = text.split_once('/')?;
         let address = address.parse().ok()?;
@@ -22,7 +22,7 @@ impl Cidr {
         if plain && !mapped { Self::of(address, length.parse().ok()?) } else { None }
     }
 
-    /// The range of `length` bits around an address; none if it has fewer bits.
+    /// The range of `length` bits around an address; none if the address has fewer bits.
     pub fn of(address: IpAddr, length: u32) -> Option<Self> {
         let (six, bits) = number(address);
         let free = if six { 128_u32 } else { 32 }.checked_sub(length)?;
@@ -30,23 +30,23 @@ impl Cidr {
         Some(Self { six, first: bits & kept, length })
     }
 
-    /// Whether the address lies within; one of the other family never does.
+    /// Whether the address lies within the range; an address of the other family never does.
     pub fn contains(&self, address: IpAddr) -> bool {
         let (six, bits) = number(address);
         six == self.six && (self.first..=self.last()).contains(&bits)
     }
 
-    /// Whether `inner` is a part of this and not all of it.
+    /// Whether `inner` is a part of this range and smaller than it.
     pub fn strictly_contains(&self, inner: &Self) -> bool {
         self.six == inner.six && self.length < inner.length && (self.first..=self.last()).contains(&inner.first)
     }
 
-    /// Whether the two have an address in common.
+    /// Whether the two ranges have an address in common.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.six == other.six && self.first <= other.last() && other.first <= self.last()
     }
 
-    /// Whether it is one of IPv6 addresses.
+    /// Whether this is a range of IPv6 addresses.
     pub const fn is_six(&self) -> bool {
         self.six
     }

@@ -4,7 +4,7 @@ use types::EndpointPort;
 
 use crate::world::{Pod, Protocol};
 
-/// A protocol as policies know it; none for ICMP, for which they have no word.
+/// The protocol as policies name it; none for ICMP, which they cannot name.
 pub const fn protocol(protocol: Protocol) -> Option<types::policy::Protocol> {
     match protocol {
         Protocol::Tcp => Some(types::policy::Protocol::Tcp),

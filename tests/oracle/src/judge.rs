@@ -13,34 +13,34 @@ use crate::cidr::Cidr;
 use crate::selector::selects;
 use crate::world::{Labels, Packet, Pod, PodName, PolicyName, Protocol, World};
 
-/// What becomes of a packet.
+/// The verdict on a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// It passes: both ends let it.
+    /// Whether the packet passes: both ends let it.
     pub allowed: bool,
-    /// What the source's egress says.
+    /// What the source's egress policies say.
     pub egress: Side,
-    /// What the destination's ingress says.
+    /// What the destination's ingress policies say.
     pub ingress: Side,
 }
 
-/// What one end says.
+/// The verdict of one end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Side {
-    /// It lets the packet pass.
+    /// Whether this end lets the packet pass.
     pub allowed: bool,
-    /// Why, in words.
+    /// The reason in words.
     pub why: String,
 }
 
-/// Traffic that no policy can stop. All of it by default, as the specification has it.
+/// Traffic that no policy can stop. By default it is all that the specification exempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exemptions {
-    /// From the node that the pod is on.
+    /// Traffic to a pod from the node that it is on.
     pub from_own_node: bool,
-    /// To the node that the pod is on (the specification says nothing; implementations have a setting).
+    /// Traffic from a pod to the node that it is on (the specification says nothing; implementations have a setting).
     pub to_own_node: bool,
-    /// From a pod to itself.
+    /// Traffic from a pod to itself.
     pub itself: bool,
 }
 
@@ -53,9 +53,9 @@ impl Default for Exemptions {
 /// The two directions of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Direction {
-    /// To it.
+    /// Traffic to the pod.
     Ingress,
-    /// From it.
+    /// Traffic from the pod.
     Egress,
 }
 
@@ -178,7 +178,7 @@ fn peer_fits(world: &World, policy: &PolicyName, peer: &Value, other: IpAddr) ->
             let none = Labels::new();
             let at = world.pod_at(other);
             let namespace = at.map(|(name, _)| name.namespace.as_str());
-            // Both are read even where there is no pod, so that what is unreadable is so for every packet.
+            // Both are read even if the end is no pod, so that an unreadable part is unreadable for every packet.
             let in_namespace = match namespaces {
                 None => namespace == Some(policy.namespace.as_str()),
                 Some(selector) => {
@@ -242,13 +242,14 @@ fn port_fits(world: &World, port: &Value, packet: &Packet) -> Result<bool, Unrea
     Ok(fits && packet.protocol == protocol)
 }
 
-/// A port's number: 1 to 65535.
+/// Reads a port's number: 1 to 65535.
 fn number(port: &Value, name: &str) -> Result<u16, Unreadable> {
     let number = field(port, name).and_then(Value::as_u64).and_then(|number| u16::try_from(number).ok());
     number.filter(|number| *number > 0).ok_or_else(|| Unreadable::at("a port's number"))
 }
 
-/// RFC 6335 section 5.1: up to 15 letters, digits and single hyphens inside, a letter among them; here in lower case.
+/// Reads a port's name (RFC 6335 section 5.1): up to 15 letters, digits and single hyphens inside, a letter among them;
+/// here in lower case.
 fn is_port_name(name: &str) -> bool {
     name.len() <= 15
         && name.bytes().all(|octet| octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet == b'-')
@@ -269,12 +270,12 @@ impl Unreadable {
     }
 }
 
-/// A field of an object. Null is the same as absent.
+/// A field of an object; null counts as absent.
 pub(crate) fn field<'v>(value: &'v Value, name: &str) -> Option<&'v Value> {
     value.get(name).filter(|value| !value.is_null())
 }
 
-/// A field that is a list; none where it is absent.
+/// A field that is a list; none if it is absent.
 pub(crate) fn list<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Vec<Value>>, Unreadable> {
     match field(value, name) {
         None => Ok(None),
@@ -283,7 +284,7 @@ pub(crate) fn list<'v>(value: &'v Value, name: &str) -> Result<Option<&'v Vec<Va
     }
 }
 
-/// It is an object with no fields but these: one that is not known could narrow what is allowed.
+/// Checks that an object has no fields but these: an unknown one might narrow what is allowed.
 pub(crate) fn known_fields(value: &Value, known: &[&str]) -> Result<(), Unreadable> {
     let object = value.as_object().ok_or_else(|| Unreadable::at("what should be an object"))?;
     match object.keys().all(|key| known.contains(&key.as_str())) {

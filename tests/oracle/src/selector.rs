@@ -27,8 +27,8 @@ pub(crate) fn selects(selector: &Value, labels: &Labels) -> Result<bool, Unreada
     Ok(all)
 }
 
-/// One expression. `NotIn` and `DoesNotExist` hold for what lacks the label. `In` and `NotIn` need values, the others may
-/// not have any.
+/// Whether one expression holds. `NotIn` and `DoesNotExist` hold for what lacks the label. `In` and `NotIn` need
+/// values, the others may not have any.
 fn holds(expression: &Value, labels: &Labels) -> Result<bool, Unreadable> {
     known_fields(expression, &["key", "operator", "values"])?;
     let text = |name| field(expression, name).and_then(Value::as_str);
@@ -40,7 +40,7 @@ fn holds(expression: &Value, labels: &Labels) -> Result<bool, Unreadable> {
     }
     let mut values = Vec::new();
     for value in list(expression, "values")?.into_iter().flatten() {
-        // One that no label can have is as good as any that none has; API servers before 1.27 took such.
+        // A value that no label can have is as good as one that no label has; API servers before 1.27 took such values.
         values.push(value.as_str().ok_or_else(|| Unreadable::at("a value that is no text"))?);
     }
     let has = labels.get(key).map(String::as_str);
@@ -64,7 +64,7 @@ fn is_key(key: &str) -> bool {
     domain.is_none_or(is_domain) && name.len() <= 63 && is_name(name)
 }
 
-/// As the name of a key, or empty.
+/// Whether the text has the form of a key's name, or is empty.
 fn is_value(value: &str) -> bool {
     value.is_empty() || (value.len() <= 63 && is_name(value))
 }

@@ -10,20 +10,20 @@ use crate::world::{Packet, Protocol, World};
 /// A packet between two parties, by names that a person knows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Probe {
-    /// Who sends: a pod as NAMESPACE/NAME, a node, a host outside.
+    /// The sender: a pod as NAMESPACE/NAME, a node, or a host outside.
     pub from: String,
-    /// Who should receive.
+    /// The receiver, named in the same way.
     pub to: String,
-    /// What is sent.
+    /// The packet that is sent.
     pub packet: Packet,
 }
 
 /// A probe with what the specification says of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// The probe.
+    /// The probe itself.
     pub probe: Probe,
-    /// What should become of it, and why.
+    /// The verdict that the specification demands, with the reason.
     pub expected: Verdict,
 }
 
@@ -56,38 +56,38 @@ fn pairs(sources: &[IpAddr], destinations: &[IpAddr]) -> Vec<(IpAddr, IpAddr)> {
     sources.iter().flat_map(of).collect()
 }
 
-/// What should become of each of the probes.
+/// The verdict that the specification demands for each probe.
 pub fn truth_table(world: &World, probes: impl IntoIterator<Item = Probe>, exemptions: Exemptions) -> Vec<Row> {
     let row = |probe: Probe| Row { expected: judge(world, &probe.packet, exemptions), probe };
     probes.into_iter().map(row).collect()
 }
 
-/// What to show of a probe, by who sends and who should receive.
+/// The parts of a probe's name that a grid shows: who sends and who should receive.
 type Grid<'t> = BTreeMap<(&'t str, &'t str), char>;
 
-/// Expected and actual verdicts, side by side. Shows only what differs.
+/// Expected and actual verdicts side by side. Printing it shows only where they differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
     rows: Vec<(Row, bool)>,
 }
 
 impl Table {
-    /// Puts a row beside what really became of its probe.
+    /// Records what really became of a row's probe.
     pub fn record(&mut self, row: Row, passed: bool) {
         self.rows.push((row, passed));
     }
 
-    /// How many probes were recorded.
+    /// How many probes have been recorded.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether none was.
+    /// Whether no probe has been recorded.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// The rows whose probe met another fate than expected.
+    /// The rows whose probe did not meet the expected fate.
     pub fn differences(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|(row, passed)| row.expected.allowed != *passed).map(|(row, _)| row)
     }

@@ -1,4 +1,4 @@
-//! A cluster as a test sees it: who is there, and which policies stand.
+//! A cluster as a test sees it: the parties in it, and the policies.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,14 +9,14 @@ use serde_json::Value;
 /// Labels of a pod or a namespace.
 pub type Labels = BTreeMap<String, String>;
 
-/// A cluster.
+/// A cluster: namespaces, nodes, pods, hosts outside, and policies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct World {
     /// Namespaces with their labels, `kubernetes.io/metadata.name` among them where somebody set it.
     pub namespaces: BTreeMap<String, Labels>,
     /// Nodes with their addresses; pods in the host's network have these.
     pub nodes: BTreeMap<String, Vec<IpAddr>>,
-    /// Pods, the ended ones too until their object is gone.
+    /// The pods, including those that have ended until their object is gone.
     pub pods: BTreeMap<PodName, Pod>,
     /// Hosts outside the cluster.
     pub externals: BTreeMap<String, Vec<IpAddr>>,
@@ -24,73 +24,73 @@ pub struct World {
     pub policies: BTreeMap<PolicyName, Value>,
 }
 
-/// Namespace and name of a pod.
+/// The name of a pod in its namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PodName {
     /// The namespace.
     pub namespace: String,
-    /// The name.
+    /// The pod's name.
     pub name: String,
 }
 
-/// Namespace and name of a policy.
+/// The name of a policy in its namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyName {
     /// The namespace.
     pub namespace: String,
-    /// The name.
+    /// The policy's name.
     pub name: String,
 }
 
-/// A pod.
+/// A pod, as its object describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
-    /// Its labels.
+    /// The pod's labels.
     pub labels: Labels,
-    /// The node that it is on.
+    /// The name of the node that the pod is on.
     pub node: String,
-    /// Its addresses; none while it has none yet. Those of its node, where it is in the host's network.
+    /// The pod's addresses; none before it has any. In the host's network they are its node's.
     pub addresses: Vec<IpAddr>,
     /// The ports that its containers name.
     pub ports: Vec<NamedPort>,
-    /// How far it is.
+    /// The phase of the pod's life.
     pub phase: Phase,
-    /// It shares the network of its node.
+    /// Whether the pod shares the network of its node.
     pub host_network: bool,
 }
 
 /// A port of a container.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NamedPort {
-    /// Its name.
+    /// The port's name.
     pub name: String,
-    /// Its protocol; never ICMP.
+    /// The port's protocol; never ICMP.
     pub protocol: Protocol,
-    /// Its number.
+    /// The port's number.
     pub number: u16,
 }
 
 /// The phase of a pod's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// Not all its containers run yet; its init containers may.
+    /// Not all containers run yet; the pod's init containers may.
     Pending,
-    /// It runs.
+    /// The pod runs.
     Running,
-    /// It has ended well.
+    /// The pod has ended well.
     Succeeded,
-    /// It has ended badly.
+    /// The pod has ended badly.
     Failed,
 }
 
 impl Phase {
-    /// Whether nothing runs any more, so that the address may already be another pod's.
+    /// Whether nothing runs in the pod any more, so that its address may already be another pod's.
     pub const fn has_ended(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
     }
 }
 
-/// What a packet carries.
+/// The protocol of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     /// TCP.
@@ -99,23 +99,23 @@ pub enum Protocol {
     Udp,
     /// SCTP.
     Sctp,
-    /// ICMP, or ICMPv6: an echo request. The port has no meaning.
+    /// An ICMP or ICMPv6 echo request. The port has no meaning.
     Icmp,
 }
 
 impl Protocol {
-    /// All of them.
+    /// Every protocol.
     pub const ALL: [Self; 4] = [Self::Tcp, Self::Udp, Self::Sctp, Self::Icmp];
 }
 
 /// The first packet of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Packet {
-    /// From where.
+    /// The source address.
     pub source: IpAddr,
-    /// To where: what the destination is after services are translated.
+    /// The destination address, after services have been translated.
     pub destination: IpAddr,
-    /// The protocol.
+    /// The packet's protocol.
     pub protocol: Protocol,
     /// The destination port.
     pub port: u16,
@@ -135,7 +135,8 @@ impl World {
         self.nodes.get(node).is_some_and(|addresses| addresses.contains(&address))
     }
 
-    /// Everybody who can be at an end of a packet, with addresses: pods that run in networks of their own, nodes, hosts outside.
+    /// Every party with addresses that can be at an end of a packet: pods that run in networks of their own, nodes,
+    /// hosts outside.
     pub fn parties(&self) -> Vec<(String, Vec<IpAddr>)> {
         let pods = self.pods.iter().filter(|(_, pod)| !pod.host_network && !pod.phase.has_ended());
         pods.map(|(name, pod)| (name.to_string(), pod.addresses.clone()))
@@ -190,7 +191,7 @@ impl fmt::Display for Packet {
 }
 
 impl fmt::Display for World {
-    /// A few lines, one for each thing that is there: what a failed property prints.
+    /// A few lines, one for each object of the world, which a failed property prints.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, labels) in &self.namespaces {
             writeln!(f, "namespace {name} {{{}}}", Comma(labels.iter().map(|(key, value)| format!("{key}={value}"))))?;

@@ -14,7 +14,7 @@ pub struct AddressDetection {
     pub ipv6: DetectionMethod,
 }
 
-/// How an address is found.
+/// One way to find an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DetectionMethod {
     /// `none`: the node has no address of this family.
@@ -29,7 +29,7 @@ pub enum DetectionMethod {
     CanReach(IpAddr),
     /// `kubernetes-internal-ip`: what the node's Node object has as InternalIP; none where it has none of this family.
     KubernetesInternalIp,
-    /// An address, said outright.
+    /// The address is given outright.
     Address(IpAddr),
 }
 

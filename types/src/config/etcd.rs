@@ -9,7 +9,7 @@ use super::ConfigError;
 /// `etcd.*`: how the datastore is reached. There is at least one endpoint, and all of them are spoken to by TLS or none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdSettings {
-    /// As they are written, with their scheme.
+    /// The endpoints as they are written, with their scheme.
     endpoints: Vec<String>,
     tls: Option<EtcdTls>,
     /// `etcd.username` with `etcd.password`: who the client is, where etcd's authentication is on. By default nobody.
@@ -36,7 +36,7 @@ pub struct ClientCertificate {
     pub key: PathBuf,
 }
 
-/// A user of etcd.
+/// The user that the agent is to etcd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
     /// `etcd.username`.
@@ -90,7 +90,7 @@ impl EtcdSettings {
         self.tls.as_ref()
     }
 
-    /// The files of TLS, to say where else they are.
+    /// The files of TLS, which a caller may redirect to where they lie for it.
     pub const fn tls_mut(&mut self) -> Option<&mut EtcdTls> {
         self.tls.as_mut()
     }

@@ -18,7 +18,7 @@ pub struct KernelMarks {
 }
 
 impl KernelMarks {
-    /// What is used where nothing is set.
+    /// The numbers that are used where nothing is set.
     pub const DEFAULT: Self =
         Self { link_group: 77, local_protocol: 77, bgp_protocol: 78, mark_mask: MarkMask(0x00ff_0000) };
 }
@@ -42,7 +42,7 @@ impl MarkMask {
         if count < 8 || count > 14 || !adjacent || bits & 0xe000 != 0 { None } else { Some(Self(bits)) }
     }
 
-    /// The bits.
+    /// The bits as a number.
     pub const fn bits(self) -> u32 {
         self.0
     }

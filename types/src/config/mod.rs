@@ -71,7 +71,7 @@ pub struct Config {
 pub enum KubernetesAccess {
     /// `in-cluster`: by the service account that a pod is given.
     InCluster,
-    /// Anything else: the path of a kubeconfig.
+    /// By a kubeconfig at this path.
     Kubeconfig(PathBuf),
 }
 
@@ -81,12 +81,12 @@ pub enum KubernetesAccess {
 pub struct ConfigError {
     /// The key; `(file)` for the file as a whole.
     pub key: Cow<'static, str>,
-    /// What is wrong with its value.
+    /// What is wrong with the value.
     pub problem: String,
 }
 
 impl ConfigError {
-    /// This is wrong with the value of that key.
+    /// The error that says what is wrong with the value of a key.
     pub fn new(key: impl Into<Cow<'static, str>>, problem: impl Into<String>) -> Self {
         Self { key: key.into(), problem: problem.into() }
     }

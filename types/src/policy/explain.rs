@@ -17,11 +17,11 @@ use crate::NodeName;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Flow {
-    /// The address that it comes from.
+    /// The address that the connection comes from.
     pub source: IpAddr,
-    /// The address that it goes to: a pod's own, as services are translated before policies judge.
+    /// The address that the connection goes to: a pod's own, since services are translated before policies judge.
     pub destination: IpAddr,
-    /// The protocol; none for ICMP and whatever else policies have no word for.
+    /// The protocol; none for ICMP and other protocols that policies cannot name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
     /// The destination port; without meaning where there is no protocol.
@@ -42,13 +42,13 @@ impl fmt::Display for Flow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
-    /// What was asked.
+    /// The flow that was asked about.
     pub flow: Flow,
-    /// Allowed where both ends allow it.
+    /// The verdict: the flow is allowed where both ends allow it.
     pub verdict: Judgement,
-    /// The end that begins, judged by its egress.
+    /// The end that begins the connection, judged by its egress policies.
     pub source: End,
-    /// The other end, judged by its ingress.
+    /// The other end, judged by its ingress policies.
     pub destination: End,
     /// What becomes of the same connection where a Service hides who began it, by the node at which it comes in. Empty
     /// where [`Explanation::depends_on_entry`] says that it does not matter.
@@ -57,7 +57,7 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// Puts the two ends together.
+    /// Combines the two ends into one explanation.
     pub fn new(flow: Flow, source: End, destination: End) -> Self {
         let both = source.verdict() == Judgement::Allowed && destination.verdict() == Judgement::Allowed;
         let verdict = if both { Judgement::Allowed } else { Judgement::Denied };
@@ -79,21 +79,21 @@ impl Explanation {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
-    /// The node.
+    /// The node's name.
     pub node: NodeName,
-    /// Its address.
+    /// The address of the node that the pod sees.
     pub address: IpAddr,
-    /// What becomes of the connection.
+    /// The verdict on the connection.
     pub verdict: Judgement,
 }
 
-/// What becomes of a flow.
+/// The verdict on a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Judgement {
-    /// It passes.
+    /// The flow passes.
     Allowed,
-    /// It is dropped.
+    /// The flow is dropped.
     Denied,
 }
 
@@ -112,15 +112,15 @@ impl fmt::Display for Judgement {
 pub struct End {
     /// Who is at this end.
     pub party: Party,
-    /// The directions in which policies govern it, of either direction and not only the one that this flow takes.
+    /// The directions in which policies govern this end, whether or not this flow takes them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub governed: Vec<Direction>,
-    /// Why the flow passes here or does not.
+    /// Why this end lets the flow pass or not.
     pub reason: Reason,
 }
 
 impl End {
-    /// What this end alone says.
+    /// The verdict of this end alone.
     pub const fn verdict(&self) -> Judgement {
         self.reason.verdict()
     }
@@ -130,19 +130,19 @@ impl End {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "is")]
 pub enum Party {
-    /// A pod.
+    /// A pod is at this end.
     Endpoint {
-        /// Its namespace.
+        /// The pod's namespace.
         namespace: String,
-        /// Its name.
+        /// The pod's name.
         name: String,
-        /// The node it is on; none: the one that answers.
+        /// The node that the pod is on; none if it is the node that answers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         node: Option<NodeName>,
-        /// The address by which it was found.
+        /// The address by which the pod was found.
         address: IpAddr,
     },
-    /// An address that is no pod's.
+    /// An address that belongs to no pod is at this end.
     Outside {
         /// The address.
         address: IpAddr,
@@ -173,17 +173,18 @@ pub enum Reason {
     Itself,
     /// The node that the endpoint is on always reaches it.
     OwnNode,
-    /// A rule decided.
+    /// A rule has decided.
     Rule(Decision),
     /// Policies govern the endpoint in this direction and no rule of theirs allows the flow.
     Isolated {
-        /// They, in the order in which they are judged.
+        /// The policies that govern the endpoint, in the order in which they are judged.
         policies: Vec<PolicyId>,
     },
 }
 
 impl Reason {
-    /// What it comes to. A rule that passes to the next tier decides nothing and is never a reason.
+    /// The verdict that follows from the reason. A rule that passes to the next tier decides nothing and is never a
+    /// reason.
     pub const fn verdict(&self) -> Judgement {
         match self {
             Self::NotAnEndpoint | Self::NotGoverned | Self::Itself | Self::OwnNode => Judgement::Allowed,
@@ -201,18 +202,18 @@ impl Reason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Decision {
-    /// The policy.
+    /// The policy that the rule belongs to.
     pub policy: PolicyId,
-    /// The tier that it is in.
+    /// The tier that the policy is in.
     pub tier: String,
     /// The index of the rule in its direction.
     pub rule: usize,
     /// What the rule does.
     pub action: Action,
-    /// The first peer of the rule that fits; none where the rule is for any.
+    /// The first peer of the rule that fits; none if the rule is for any peer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<Part>,
-    /// The first port of the rule that fits; none where the rule is for any.
+    /// The first port of the rule that fits; none if the rule is for any port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<Part>,
 }
@@ -221,9 +222,9 @@ pub struct Decision {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Part {
-    /// Its index in the rule.
+    /// The index of the peer or port in the rule.
     pub index: usize,
-    /// What it is, in words.
+    /// The peer or port in words.
     pub text: String,
 }
 
@@ -247,14 +248,14 @@ pub struct EffectivePolicy {
     /// Its labels, as policies see them.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
-    /// What may come to it.
+    /// The policies for what comes to the endpoint.
     pub ingress: EffectiveDirection,
-    /// What may go from it.
+    /// The policies for what goes from the endpoint.
     pub egress: EffectiveDirection,
 }
 
 impl EffectivePolicy {
-    /// The policies of a direction.
+    /// The policies that govern one direction.
     pub const fn direction(&self, direction: Direction) -> &EffectiveDirection {
         match direction {
             Direction::Ingress => &self.ingress,
@@ -267,11 +268,11 @@ impl EffectivePolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "is")]
 pub enum EffectiveDirection {
-    /// No policy: everything passes.
+    /// No policy governs the direction: everything passes.
     Open,
-    /// These policies; what no rule of theirs allows is dropped.
+    /// These policies govern the direction; what none of their rules allows is dropped.
     Governed {
-        /// In the order in which they are judged.
+        /// The policies, in the order in which they are judged.
         policies: Vec<EffectiveRules>,
     },
 }
@@ -280,24 +281,24 @@ pub enum EffectiveDirection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EffectiveRules {
-    /// The policy.
+    /// The policy's name.
     pub policy: PolicyId,
-    /// The tier that it is in.
+    /// The tier that the policy is in.
     pub tier: String,
-    /// In order. Empty: it allows nothing.
+    /// The rules in order. If there are none, the policy allows nothing.
     pub rules: Vec<EffectiveRule>,
 }
 
-/// A rule, and what its selectors come to now.
+/// A rule, with what its selectors select now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EffectiveRule {
-    /// What it does.
+    /// What the rule does with what it fits.
     pub action: Action,
-    /// The other ends; none: any.
+    /// The other ends that the rule fits; none means any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peers: Option<Vec<EffectivePeer>>,
-    /// The destination ports; none: any.
+    /// The destination ports that the rule fits; none means any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<EffectivePort>>,
 }
@@ -348,9 +349,9 @@ impl EffectiveRule {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EffectivePeer {
-    /// What it is, in words.
+    /// The peer in words.
     pub text: String,
-    /// How many endpoints it selects now; none for a block of addresses.
+    /// How many endpoints the peer selects now; none for a block of addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub members: Option<usize>,
 }
@@ -359,7 +360,7 @@ pub struct EffectivePeer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EffectivePort {
-    /// What it is, in words.
+    /// The port in words.
     pub text: String,
     /// The numbers that a named port stands for now; none for other ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]

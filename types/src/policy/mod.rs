@@ -1,4 +1,4 @@
-//! What may talk to what: the one model that every kind of policy is read into.
+//! The one policy model, which every kind of policy is read into: it says which endpoints may talk to which.
 //!
 //! A direction of an endpoint is judged by tiers in order; within a tier by policies in order; within a policy by rules in
 //! order. The first rule that fits decides, `Pass` goes to the next tier. An endpoint that no policy of any tier governs
@@ -41,10 +41,10 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// All of them.
+    /// All protocols that policies can name.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
 
-    /// The number in the IP header.
+    /// The protocol's number in the IP header.
     pub const fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
@@ -78,9 +78,9 @@ impl FromStr for Protocol {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// To the endpoint.
+    /// Traffic to the endpoint.
     Ingress,
-    /// From the endpoint.
+    /// Traffic from the endpoint.
     Egress,
 }
 
@@ -101,9 +101,9 @@ impl fmt::Display for Direction {
 /// A tier: a group of policies that are judged before the next group.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tier {
-    /// The place among tiers: lower comes first.
+    /// The tier's place among all tiers: lower ones come first.
     pub order: u32,
-    /// The name.
+    /// The tier's name.
     pub name: String,
     /// What becomes of traffic that a policy of this tier governs and no rule of it decides.
     pub end: TierEnd,
@@ -116,24 +116,24 @@ impl Tier {
     }
 }
 
-/// See [`Tier::end`].
+/// What becomes of traffic that no rule of a tier decides: see [`Tier::end`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TierEnd {
-    /// It is dropped.
+    /// The traffic is dropped.
     Deny,
-    /// The next tier judges it.
+    /// The traffic is judged by the next tier.
     Pass,
 }
 
 /// What identifies a policy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PolicyId {
-    /// The kind: `NetworkPolicy`.
+    /// The kind of the policy, such as `NetworkPolicy`.
     pub kind: PolicyKind,
-    /// The namespace; empty for kinds that have none.
+    /// The namespace of the policy; empty for kinds that have none.
     pub namespace: String,
-    /// The name.
+    /// The name of the policy.
     pub name: String,
 }
 
@@ -164,15 +164,16 @@ impl fmt::Display for PolicyKind {
 /// A policy of any kind, read and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// The tier it is in.
+    /// The tier that the policy is in.
     pub tier: Tier,
-    /// The place within the tier: lower comes first, equal ones by [`PolicyId`].
+    /// The policy's place within its tier: lower comes first, equal ones by [`PolicyId`].
     pub order: u32,
-    /// The endpoints it governs.
+    /// The endpoints that the policy governs.
     pub subject: EndpointSelector,
-    /// Rules for traffic to them; none: this direction is not governed by this policy. An empty list is: it allows nothing.
+    /// The rules for traffic to the governed endpoints; none if the policy does not govern this direction. An empty
+    /// list governs it and allows nothing.
     pub ingress: Option<Vec<Rule>>,
-    /// The same for traffic from them.
+    /// The rules for traffic from the governed endpoints; none and empty mean the same as for `ingress`.
     pub egress: Option<Vec<Rule>>,
 }
 
@@ -189,11 +190,11 @@ impl Policy {
 /// One rule. Peers and ports must both fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
-    /// What becomes of traffic that fits.
+    /// What becomes of traffic that the rule fits.
     pub action: Action,
-    /// The other ends that fit.
+    /// The other ends that the rule fits.
     pub peers: Peers,
-    /// The destination ports that fit.
+    /// The destination ports that the rule fits.
     pub ports: Ports,
 }
 
@@ -201,20 +202,20 @@ pub struct Rule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// Lets it through.
+    /// Lets the traffic through.
     Allow,
-    /// Drops it.
+    /// Drops the traffic.
     Deny,
-    /// Leaves it to the next tier.
+    /// Leaves the traffic to the next tier.
     Pass,
 }
 
-/// The other ends of a rule.
+/// The other ends that a rule fits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peers {
-    /// Whoever, inside and outside the cluster.
+    /// Every other end, inside and outside the cluster.
     Any,
-    /// One of these; none of none.
+    /// Any of these other ends; an empty list fits none.
     Only(Vec<Peer>),
 }
 
@@ -223,9 +224,9 @@ pub enum Peers {
 pub enum Peer {
     /// Endpoints, by labels.
     Endpoints(EndpointSelector),
-    /// Addresses, of endpoints or not.
+    /// Addresses, whether endpoints have them or not.
     Block {
-        /// The range.
+        /// The range of addresses.
         cidr: Prefix,
         /// Ranges within it that do not fit. They are not denied: another peer may still fit.
         except: Vec<Prefix>,
@@ -235,16 +236,16 @@ pub enum Peer {
 /// Selects endpoints by the labels of their namespaces and their own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointSelector {
-    /// The namespaces.
+    /// The namespaces that the endpoints are in.
     pub namespaces: NamespaceSelector,
-    /// The endpoints in them.
+    /// The endpoints within those namespaces.
     pub endpoints: LabelSelector,
 }
 
 /// Selects namespaces.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum NamespaceSelector {
-    /// This one.
+    /// The policy's own namespace.
     Named(String),
     /// Those with fitting labels. An empty selector means all namespaces, also one that nothing is known of but that
     /// endpoints name.
@@ -254,7 +255,7 @@ pub enum NamespaceSelector {
 /// The destination ports of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ports {
-    /// Every port of every protocol, and protocols without ports.
+    /// Any of these ports; an empty list fits none.
     Any,
     /// One of these; none of none.
     Only(Vec<PortMatch>),
@@ -280,12 +281,12 @@ pub struct PortRange {
 }
 
 impl PortRange {
-    /// A range; none if it ends before it begins.
+    /// The range from `first` to `last`; none if it ends before it begins.
     pub const fn new(first: u16, last: u16) -> Option<Self> {
         if first <= last { Some(Self { first, last }) } else { None }
     }
 
-    /// One port.
+    /// A range of one port.
     pub const fn single(port: u16) -> Self {
         Self { first: port, last: port }
     }
@@ -305,12 +306,12 @@ impl PortRange {
         self.last
     }
 
-    /// Whether it is in the range.
+    /// Whether the port is in the range.
     pub const fn contains(self, port: u16) -> bool {
         self.first <= port && port <= self.last
     }
 
-    /// As an iterator's bounds.
+    /// The range as the bounds of an iterator.
     pub const fn ports(self) -> RangeInclusive<u16> {
         self.first..=self.last
     }

@@ -39,7 +39,8 @@ pub fn network_policy(namespace: &str, spec: &Value) -> (Policy, Vec<Problem>) {
 enum Governed {
     No,
     Yes,
-    /// It cannot be told. Then it does, and none of its rules is sure to be meant.
+    /// It cannot be told whether the policy governs the direction. It is taken to, and none of its rules is sure to be
+    /// meant.
     InDoubt,
 }
 
@@ -59,11 +60,12 @@ fn policy(reader: &mut Reader, namespace: &str, spec: &Value) -> Policy {
         None => Some(LabelSelector::default()),
         Some(value) => labels::selector(reader, place.field("podSelector"), value),
     };
-    // Rules are for the pods that the policy selects, and meant with all the rest of it.
+    // The rules are written for the pods that the policy selects; if it cannot be told which, no rule can be trusted.
     let sound = whole && selector.is_some();
     let mut read = Vec::new();
     for direction in Direction::ALL {
-        // Also where the direction turns out not to be governed: what is wrong there is to be told as well.
+        // The rules are read even where the direction turns out not to be governed, since what is wrong in them is to
+        // be told too.
         let rules = rules(reader, place, namespace, fields, direction);
         read.push((direction, rules));
     }
@@ -105,7 +107,7 @@ enum PolicyTypes {
     Default,
     /// These directions.
     Listed { directions: Vec<Direction>, all_read: bool },
-    /// No list.
+    /// The field is no list.
     Unreadable,
 }
 
@@ -141,7 +143,7 @@ fn rules(
     let place = place.field(field);
     let list = reader.list(place, present(fields, field))?;
     let read = |(index, value)| {
-        // It keeps its place in the list, so that the others keep theirs.
+        // The rule keeps its place in the list, so that the others keep theirs.
         let unreadable = Rule { action: Action::Allow, peers: Peers::Only(Vec::new()), ports: Ports::Only(Vec::new()) };
         rule(reader, place.index(index), namespace, value, peers).unwrap_or(unreadable)
     };
@@ -151,7 +153,7 @@ fn rules(
 fn rule(reader: &mut Reader, place: Place<'_>, namespace: &str, value: &Value, peers: &'static str) -> Option<Rule> {
     let fields = reader.object(place, value)?;
     let whole = reader.knows(place, fields, &[peers, "ports"]);
-    // Both are read, so that all that is wrong is told.
+    // Both are read before either may fail, so that everything that is wrong is told.
     let ports = reader.list(place.field("ports"), present(fields, "ports")).map(|list| match list {
         [] => Ports::Any,
         list => Ports::Only(
@@ -193,7 +195,7 @@ fn peer(reader: &mut Reader, place: Place<'_>, namespace: &str, value: &Value) -
             None
         }
         (pods, namespaces, None) => {
-            // A selector that is absent says something, one that cannot be read nothing.
+            // An absent selector has a meaning; one that cannot be read has none.
             let pods = pods.map_or_else(|| Some(LabelSelector::default()), |(_, selector)| selector);
             let namespaces = namespaces.map_or_else(
                 || Some(NamespaceSelector::Named(namespace.to_owned())),
@@ -229,7 +231,7 @@ fn block(reader: &mut Reader, place: Place<'_>, value: &Value) -> Option<Peer> {
             except.extend(hole);
         }
     }
-    // Without one of its holes the block would be wider than it was meant.
+    // Without one of its exceptions the block would be wider than it was meant to be.
     (whole && except.len() == holes.len()).then_some(Peer::Block { cidr: cidr?, except })
 }
 
@@ -237,10 +239,10 @@ fn block(reader: &mut Reader, place: Place<'_>, value: &Value) -> Option<Peer> {
 fn prefix(reader: &mut Reader, place: Place<'_>, value: &Value) -> Option<Prefix> {
     let prefix = value.as_str().and_then(|text| {
         let (address, len) = text.split_once('/')?;
-        // Not what else parses as a number: a sign, or leading zeros.
+        // The parser of numbers would also take a sign or leading zeros.
         let plain = !len.is_empty() && len.bytes().all(|b| b.is_ascii_digit()) && (len == "0" || !len.starts_with('0'));
         let address: std::net::IpAddr = address.parse().ok()?;
-        // What ::ffff:10.0.0.0/104 is meant to fit, readers do not agree on.
+        // Readers do not agree on what ::ffff:10.0.0.0/104 is meant to fit.
         let mapped = matches!(address, std::net::IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
         if !plain || mapped {
             return None;
@@ -296,7 +298,7 @@ fn port(reader: &mut Reader, place: Place<'_>, value: &Value) -> Option<PortMatc
 
 fn protocol(reader: &mut Reader, place: Place<'_>, value: Option<&Value>) -> Option<Protocol> {
     let Some(value) = value else { return Some(Protocol::Tcp) };
-    // The API knows them in upper case alone.
+    // The API knows protocols in upper case alone.
     let protocol = Protocol::ALL.into_iter().find(|protocol| value.as_str() == Some(protocol.to_string().as_str()));
     if protocol.is_none() {
         reader.problem(place, format!("{value} is not TCP, UDP or SCTP"));

@@ -11,10 +11,10 @@ use super::Labels;
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LabelSelector {
-    /// Labels that must be there with these values.
+    /// The labels that an object must have, with these values.
     #[serde(default, skip_serializing_if = "Labels::is_empty", deserialize_with = "crate::policy::selector::nullable")]
     pub match_labels: Labels,
-    /// Further requirements.
+    /// The further requirements that must hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "crate::policy::selector::nullable")]
     pub match_expressions: Vec<Requirement>,
 }
@@ -23,35 +23,35 @@ pub struct LabelSelector {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Requirement {
-    /// The label.
+    /// The label's key.
     pub key: String,
-    /// What must hold for it.
+    /// What must hold for the label.
     pub operator: Operator,
     /// The values that `In` and `NotIn` speak of.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "crate::policy::selector::nullable")]
     pub values: Vec<String>,
 }
 
-/// See [`Requirement`].
+/// How a [`Requirement`] judges a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Operator {
-    /// The label is there with one of the values.
+    /// The object has the label with one of the values.
     In,
-    /// The label is not there, or has none of the values.
+    /// The object does not have the label, or has it with another value.
     NotIn,
-    /// The label is there.
+    /// The object has the label.
     Exists,
-    /// The label is not there.
+    /// The object does not have the label.
     DoesNotExist,
 }
 
 impl LabelSelector {
-    /// Whether it selects every object.
+    /// Whether the selector selects every object.
     pub fn is_empty(&self) -> bool {
         self.match_labels.is_empty() && self.match_expressions.is_empty()
     }
 
-    /// Whether it selects an object with these labels.
+    /// Whether the selector selects an object with these labels.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
             && self.match_expressions.iter().all(|requirement| requirement.matches(labels))
@@ -90,7 +90,7 @@ impl fmt::Display for LabelSelector {
     }
 }
 
-/// Kubernetes' own clients write `null` where nothing is meant.
+/// Reads `null` as empty: Kubernetes' own clients write it where nothing is meant.
 pub(super) fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,

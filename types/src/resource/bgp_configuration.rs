@@ -1,4 +1,4 @@
-//! BGPConfiguration.
+//! The resource BGPConfiguration.
 
 use std::time::Duration;
 
@@ -44,12 +44,12 @@ pub struct ServiceBlock {
     pub cidr: Prefix,
 }
 
-/// Whether ranges are announced instead of the addresses in them.
+/// Whether whole ranges are announced instead of the addresses in use in them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Aggregation {
-    /// They are.
+    /// The whole ranges are announced.
     Enabled,
-    /// They are not.
+    /// Only the addresses that Services have are announced.
     Disabled,
 }
 
@@ -82,7 +82,7 @@ impl BgpConfigurationSpec {
     }
 }
 
-/// What is wrong with a restart time.
+/// Says what is wrong with a restart time; none if nothing is.
 pub(super) fn bad_restart_time(field: &str, text: &str) -> String {
     format!("{field}: {text:?} is not a duration of 1s to 4095s such as 120s or 2m (RFC 4724 section 3)")
 }

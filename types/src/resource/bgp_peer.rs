@@ -1,4 +1,4 @@
-//! BGPPeer.
+//! The resource BGPPeer.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +15,7 @@ use crate::{Asn, NodeName};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BgpPeerSpec {
-    /// The one node that has this session.
+    /// The name of the one node that has this session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeName>,
     /// The nodes that have this session (with neither: every node).
@@ -45,7 +45,7 @@ pub struct BgpPeerSpec {
     pub export_other_nodes: bool,
 }
 
-/// Whom a BGPPeer means.
+/// The peers that a BGPPeer speaks of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerTarget<'a> {
     /// A router at an address.
@@ -55,7 +55,8 @@ pub enum PeerTarget<'a> {
 }
 
 impl BgpPeerSpec {
-    /// Whom it means; `None` only for a value that [`super::Resource::from_value`] would have refused.
+    /// The peers that this resource speaks of; `None` only for a value that [`super::Resource::from_value`] would have
+    /// refused.
     pub fn target(&self) -> Option<PeerTarget<'_>> {
         match (self.peer_ip, self.as_number, &self.peer_selector) {
             (Some(address), Some(asn), None) => Some(PeerTarget::Router(address, asn)),
@@ -92,7 +93,7 @@ impl BgpPeerSpec {
 pub struct PeerAddress {
     /// The address.
     pub address: IpAddr,
-    /// The port, where it was written.
+    /// The port, where one was written.
     pub port: Option<u16>,
 }
 

@@ -6,11 +6,11 @@ use super::Kind;
 
 /// How a field of a spec is treated.
 enum Field {
-    /// Implemented; its type checks the value.
+    /// The field is implemented; its type checks the value.
     Any,
-    /// Implemented for this value alone (what the field means otherwise, Manx does not do).
+    /// The field is implemented for this value alone; any other value asks for something that Manx does not do.
     Only(&'static [&'static str]),
-    /// A mapping with fields of its own.
+    /// The field is a mapping with fields of its own.
     Nested(&'static [(&'static str, Self)]),
 }
 
@@ -54,7 +54,7 @@ const BGP_PEER: &[(&str, Field)] = &[
     ("exportOtherNodes", Any),
 ];
 
-/// What a server adds.
+/// The field of a Namespace's `spec` that an API server adds.
 const NAMESPACE: &[(&str, Field)] = &[("finalizers", Any)];
 
 /// Paths of the fields of `spec` that Manx does not implement, with the value where only the value is the matter.
@@ -64,7 +64,7 @@ pub(super) fn unknown(kind: Kind, spec: &Value) -> Vec<String> {
         Kind::Node => NODE,
         Kind::BgpConfiguration => BGP_CONFIGURATION,
         Kind::BgpPeer => BGP_PEER,
-        // Its reader names what it does not know, at any depth.
+        // The reader of policies names what it does not know by itself, at any depth.
         Kind::NetworkPolicy => return Vec::new(),
         Kind::Namespace => NAMESPACE,
     };

@@ -1,4 +1,4 @@
-//! IPPool.
+//! The resource IPPool.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,12 +9,12 @@ use crate::{Family, Prefix};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct IpPoolSpec {
-    /// The range.
+    /// The range of addresses.
     pub cidr: Prefix,
     /// The prefix length of a block: 20 to 32 for IPv4 (default 26), 116 to 128 for IPv6 (default 122).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_size: Option<u8>,
-    /// No new addresses are given out; those given stay.
+    /// Whether no new addresses are given out; addresses that were given out stay.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub disabled: bool,
     /// The nodes that may claim blocks (default: all).
@@ -37,14 +37,14 @@ pub struct IpPoolSpec {
     pub allowed_uses: Option<Vec<AllowedUse>>,
 }
 
-/// What a pool's addresses are for.
+/// What the addresses of a pool are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AllowedUse {
-    /// Pods.
+    /// The addresses are for pods.
     Workload,
-    /// Accepted beside `Workload`: there are no tunnels to number.
+    /// The addresses are for tunnels. It is accepted beside `Workload`, and there are no tunnels to number.
     Tunnel,
-    /// Services of type LoadBalancer, and nothing else.
+    /// The addresses are for Services of type LoadBalancer and nothing else.
     LoadBalancer,
 }
 
@@ -69,12 +69,12 @@ impl IpPoolSpec {
         BlockSize::new(self.cidr, self.block_size)
     }
 
-    /// Whether pods may have addresses of it.
+    /// Whether pods may have addresses of this pool.
     pub fn is_for_pods(&self) -> bool {
         self.allowed_uses.as_ref().is_none_or(|uses| uses.contains(&AllowedUse::Workload))
     }
 
-    /// Whether Services of type LoadBalancer may have addresses of it.
+    /// Whether Services of type LoadBalancer may have addresses of this pool.
     pub fn is_for_load_balancers(&self) -> bool {
         self.allowed_uses.as_ref().is_some_and(|uses| uses.contains(&AllowedUse::LoadBalancer))
     }
@@ -119,25 +119,25 @@ impl BlockSize {
     }
 }
 
-/// Why a block size is refused.
+/// Why a block size is refused for a pool.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BlockSizeError {
-    /// Outside of what the family allows.
+    /// The size is outside of what the family allows.
     #[error("blockSize {size} of pool {cidr} is not within {least} to {most}")]
     Range {
-        /// The size asked for.
+        /// The size that was asked for.
         size: u8,
         /// The pool's range.
         cidr: Prefix,
-        /// The shortest prefix length.
+        /// The shortest prefix length that is allowed.
         least: u8,
-        /// The longest.
+        /// The longest prefix length that is allowed.
         most: u8,
     },
-    /// A block would be larger than its pool.
+    /// A block of this size would be larger than its pool.
     #[error("blockSize {size} does not fit {cidr}")]
     Fit {
-        /// The size asked for.
+        /// The size that was asked for.
         size: u8,
         /// The pool's range.
         cidr: Prefix,

@@ -54,14 +54,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// Every kind, in the order in which lists show them.
     pub const ALL: [Self; 6] =
         [Self::IpPool, Self::Node, Self::BgpConfiguration, Self::BgpPeer, Self::NetworkPolicy, Self::Namespace];
 
-    /// Those that addresses and routes follow from.
+    /// The kinds that addresses and routes follow from.
     pub const CLUSTER: [Self; 4] = [Self::IpPool, Self::Node, Self::BgpConfiguration, Self::BgpPeer];
 
-    /// Those that policy follows from. With Kubernetes its API server has them, and they are not read from here.
+    /// The kinds that policy follows from. In Kubernetes they are in its API server, and are not read from here.
     pub const POLICY: [Self; 2] = [Self::NetworkPolicy, Self::Namespace];
 
     /// The name as it stands in `kind:`.
@@ -85,7 +85,7 @@ impl Kind {
         }
     }
 
-    /// Whether its resources lie in namespaces.
+    /// Whether resources of this kind lie in namespaces.
     pub const fn is_namespaced(self) -> bool {
         matches!(self, Self::NetworkPolicy)
     }
@@ -125,9 +125,9 @@ impl FromStr for Kind {
 /// A resource of any kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resource {
-    /// Name, labels, annotations.
+    /// Name, labels and annotations.
     pub metadata: Metadata,
-    /// What is declared, by kind.
+    /// What the resource declares, by its kind.
     pub spec: Spec,
 }
 
@@ -144,7 +144,7 @@ pub struct Metadata {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// The declared part, by kind.
+/// What a resource declares, by its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Spec {
     /// See [`Kind::IpPool`].
@@ -194,7 +194,7 @@ impl Resource {
         }
     }
 
-    /// The namespace that it is in.
+    /// The namespace that the resource is in; none for kinds without namespaces.
     pub fn namespace(&self) -> Option<&ResourceName> {
         match &self.spec {
             Spec::NetworkPolicy(spec) => Some(&spec.namespace),
@@ -202,7 +202,7 @@ impl Resource {
         }
     }
 
-    /// What it is called.
+    /// What the resource is called.
     pub fn reference(&self) -> ResourceRef {
         ResourceRef { kind: self.kind(), namespace: self.namespace().cloned(), name: self.metadata.name.clone() }
     }
@@ -307,7 +307,7 @@ impl Resource {
         Ok(document)
     }
 
-    /// What no single field's type can say.
+    /// Finds what is wrong although each field by itself is right.
     fn check(&self) -> Result<(), ResourceError> {
         let problem = match &self.spec {
             Spec::IpPool(pool) => pool.problem(),
@@ -375,7 +375,7 @@ impl<'de> Deserialize<'de> for Resource {
 /// Why a document is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ResourceError {
-    /// Not a mapping.
+    /// The document is not a mapping.
     #[error("a resource is a mapping with apiVersion, kind, metadata and spec")]
     NotAnObject,
     /// The kind is unknown or not implemented.
@@ -387,9 +387,9 @@ pub enum ResourceError {
     /// A field that every document has is absent.
     #[error("{kind} without {field}")]
     Missing {
-        /// The kind.
+        /// The kind of the document.
         kind: Kind,
-        /// The absent field.
+        /// The field that is absent.
         field: &'static str,
     },
     /// `kind` or `apiVersion` is absent or no text.
@@ -398,31 +398,31 @@ pub enum ResourceError {
     /// Fields that Manx does not implement, or values of implemented fields that it does not.
     #[error("{kind} {name}: not implemented: {fields}")]
     Fields {
-        /// The kind.
+        /// The kind of the document.
         kind: Kind,
-        /// The resource.
+        /// The resource's name.
         name: String,
-        /// All of them.
+        /// All the fields, with the values that are not implemented.
         fields: String,
     },
     /// A field has the wrong type or form.
     #[error("{kind} {name}: {error}")]
     Malformed {
-        /// The kind.
+        /// The kind of the document.
         kind: Kind,
-        /// The resource.
+        /// The resource's name.
         name: String,
-        /// What serde says of it.
+        /// What the parser says of the field.
         error: serde_json::Error,
     },
-    /// Every field is well-formed, together they make no sense.
+    /// Every field is well-formed, but together they make no sense.
     #[error("{kind} {name}: {problem}")]
     Invalid {
-        /// The kind.
+        /// The kind of the document.
         kind: Kind,
-        /// The resource.
+        /// The resource's name.
         name: String,
-        /// Why not.
+        /// Why the fields do not go together.
         problem: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Namespace, of which nothing counts but name and labels.
+//! The resource Namespace, of which only the name and the labels count.
 
 use super::Metadata;
 use crate::ResourceName;

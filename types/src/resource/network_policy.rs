@@ -13,9 +13,9 @@ pub struct NetworkPolicySpec {
     pub namespace: ResourceName,
     /// The `spec` as it was written.
     written: Value,
-    /// What it means. It follows from the two above.
+    /// The policy in the model's terms. It follows from the two fields above.
     policy: Policy,
-    /// What of it makes no sense. It follows from the two above.
+    /// The parts of it that make no sense. They follow from the two fields above.
     problems: Vec<Problem>,
 }
 
@@ -25,13 +25,14 @@ impl NetworkPolicySpec {
         Self { namespace, written, policy, problems }
     }
 
-    /// What it means.
+    /// The policy in the model's terms.
     pub const fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// What of it makes no sense and is in force as what allows less. [`super::Resource::from_value`] refuses a policy that
-    /// has any; one from the store may have some, written by a newer Manx or by hand.
+    /// The parts that make no sense, in whose place something is in force that allows less.
+    /// [`super::Resource::from_value`] refuses a policy that has any; a stored one may have some, written by a newer
+    /// Manx or by hand.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }

@@ -1,4 +1,4 @@
-//! Node.
+//! The resource Node.
 
 use std::net::IpAddr;
 
@@ -37,10 +37,10 @@ pub struct NodeBgp {
     /// The node's own AS number (default: that of BGPConfiguration).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_number: Option<Asn>,
-    /// The address it peers from, with or without a prefix length.
+    /// The IPv4 address that the node peers from, with or without a prefix length.
     #[serde(default, rename = "ipv4Address", skip_serializing_if = "Option::is_none")]
     pub ipv4_address: Option<String>,
-    /// The address it peers from, with or without a prefix length.
+    /// The IPv6 address that the node peers from, with or without a prefix length.
     #[serde(default, rename = "ipv6Address", skip_serializing_if = "Option::is_none")]
     pub ipv6_address: Option<String>,
     /// The node is a route reflector of this cluster (RFC 4456) and not part of the mesh.

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use super::Update;
 
-/// Where one source stands, for a receiver that keeps the objects itself.
+/// How far the listing of one source has come, for a receiver that keeps the objects itself.
 #[derive(Debug)]
 pub struct Listing<K> {
-    /// What the receiver had at the last `Restart` and the source has not spoken of since.
+    /// The objects that the receiver had at the last `Restart` and that the source has not spoken of since.
     unconfirmed: BTreeSet<K>,
-    /// Between `Restart` and `InSync`.
+    /// Whether the source is between `Restart` and `InSync`.
     is_under_way: bool,
-    /// The source has been in sync at least once.
+    /// Whether the source has been in sync at least once.
     is_known: bool,
 }
 

@@ -8,19 +8,19 @@ use super::{Change, Listing, Update};
 /// goes at `InSync`.
 #[derive(Debug)]
 pub struct Mirror<K, V> {
-    /// What is there, as far as is known.
+    /// The objects that exist, as far as is known.
     entries: BTreeMap<K, V>,
-    /// Where the source stands.
+    /// How far the listing of the source has come.
     listing: Listing<K>,
 }
 
 impl<K, V> Mirror<K, V> {
-    /// Nothing is known yet.
+    /// A mirror that knows nothing yet.
     pub const fn new() -> Self {
         Self { entries: BTreeMap::new(), listing: Listing::new() }
     }
 
-    /// All entries.
+    /// All objects with their keys.
     pub const fn entries(&self) -> &BTreeMap<K, V> {
         &self.entries
     }

@@ -1,4 +1,4 @@
-//! What a change comes to. How long it takes is measured by `./run bench policy`.
+//! How many kernel changes an update leads to. How long it takes is measured by `./run bench policy`.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ fn selector(namespaces: NamespaceSelector, key: &str, value: String) -> Endpoint
     EndpointSelector { namespaces, endpoints: LabelSelector { match_labels, match_expressions: Vec::new() } }
 }
 
-/// The policy of a number: every second one governs one of the hundred pods here.
+/// The policy with this number; every second policy governs one of the hundred pods on this node.
 fn policy(number: u16, port: u16) -> (PolicyId, Policy) {
     let id =
         PolicyId { kind: PolicyKind::NetworkPolicy, namespace: "here".to_owned(), name: format!("policy-{number}") };
@@ -67,8 +67,8 @@ fn set_policy(compiler: &mut Compiler, number: u16, port: u16) {
     compiler.apply(PolicyUpdate::Policy(Update::Set(id, Arc::new(policy))));
 }
 
-/// Changes that the kernel is told of: one remote endpoint comes to match a policy that governs a pod here, one comes to match
-/// a policy that governs none, a policy gets another port.
+/// The number of kernel changes in three cases: a remote endpoint comes to match a policy that governs a pod here, one
+/// comes to match a policy that governs no pod here, and a policy gets another port.
 fn changes(policies: u16, remotes: u32) -> [usize; 3] {
     let mut compiler = Compiler::new(CompilerConfig::default());
     let remotes: Vec<_> = (0..remotes).map(remote).collect();

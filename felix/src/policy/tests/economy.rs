@@ -1,4 +1,4 @@
-//! How little is written, and how numbers of classes and sets are used.
+//! How little the compiler writes to the kernel, and how it reuses the numbers of classes and the sets.
 
 use std::sync::Arc;
 

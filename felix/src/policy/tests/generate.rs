@@ -1,4 +1,4 @@
-//! Worlds, small enough that everything meets everything.
+//! Generated worlds that are so small that everything in them meets everything else.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,19 +13,19 @@ use types::{EndpointId, EndpointPort, NamespacedName, Prefix, Update};
 use super::world::{Event, Probe};
 use crate::policy::{EndpointFacts, PolicyUpdate, RemoteKey};
 
-/// What policies there are.
+/// Which policies a generated world may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kinds {
-    /// As `NetworkPolicy` can be.
+    /// Policies that a `NetworkPolicy` can express.
     NetworkPolicies,
-    /// The same in one namespace, so that endpoints share classes and part again.
+    /// The same policies in a single namespace, so that endpoints often share a class and part again.
     OneNamespace,
-    /// Whatever the model can say.
+    /// Every policy that the model can express.
     All,
 }
 
 impl Kinds {
-    /// How many namespaces endpoints are in.
+    /// How many namespaces the endpoints are spread over.
     const fn namespaces(self) -> u8 {
         match self {
             Self::OneNamespace => 1,
@@ -56,7 +56,7 @@ const PORTS: [(Option<Protocol>, u16); 7] = [
     (None, 0),
 ];
 
-/// Every packet that is asked about.
+/// Every packet that the properties ask about.
 pub(super) fn probes() -> Vec<Probe> {
     let addresses: Vec<IpAddr> =
         (0..6).flat_map(both).chain(OUTSIDE.iter().map(|text| text.parse().unwrap())).collect();
@@ -72,7 +72,7 @@ pub(super) fn probes() -> Vec<Probe> {
     probes
 }
 
-/// The addresses of a number; those of this node's endpoints are 0, 1 and 2.
+/// Both addresses of the endpoint with this number; this node's endpoints are 0, 1 and 2.
 pub(super) fn both(number: u8) -> [IpAddr; 2] {
     [IpAddr::from([10, 0, 0, number]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, number.into()])]
 }
@@ -82,7 +82,7 @@ pub(super) fn local_id(number: u8) -> EndpointId {
 }
 
 pub(super) fn remote_key(number: u8) -> RemoteKey {
-    // One that is not hexadecimal among them.
+    // One container id is not hexadecimal, since such ids are stored in another form.
     let container = if number == 0 { "plain-name".to_owned() } else { format!("{number:064x}") };
     RemoteKey {
         node: format!("node{}", number % 2).parse().unwrap(),
@@ -94,7 +94,7 @@ pub(super) fn policy_id(number: u8) -> PolicyId {
     PolicyId { kind: PolicyKind::NetworkPolicy, namespace: "n0".to_owned(), name: format!("p{number}") }
 }
 
-/// A run of events.
+/// Generates a sequence of events, `most` at the longest.
 pub(super) fn events(kinds: Kinds, most: usize) -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event(kinds), 1..most)
 }
@@ -115,7 +115,7 @@ fn event(kinds: Kinds) -> impl Strategy<Value = Event> {
         }),
         2 => (0..5_u8).prop_map(move |number| update(PolicyUpdate::Remote(Update::Delete(remote_key(number))))),
         6 => (0..3_u8, facts(kinds, 0..1), any::<bool>()).prop_map(move |(number, facts, dual)| {
-            // Own addresses are nobody else's of this node; now and then another node claims one still.
+            // No two endpoints of this node share an address, but now and then another node claims one of them.
             let addresses = both(number).into_iter().take(if dual { 2 } else { 1 }).collect();
             Event::SetLocal(local_id(number), EndpointFacts { addresses, ..facts })
         }),

@@ -82,7 +82,7 @@ impl Kernel {
         }
     }
 
-    /// What the class of `own` says; an address without one is dropped.
+    /// What the rules of the class of `own` decide; a packet of an address without a class is dropped.
     pub(super) fn allows(
         &self,
         own: IpAddr,
@@ -130,7 +130,7 @@ impl Kernel {
         false
     }
 
-    /// The same with classes by what they are instead of by number, which depends on history.
+    /// The state with classes named by what they are, since their numbers depend on what happened before.
     pub(super) fn by_key(&self) -> ByKey {
         let key = |id: &ClassId| self.classes[id].key.0;
         let name = |set: &SetId| match set {

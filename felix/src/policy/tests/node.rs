@@ -15,7 +15,7 @@ use crate::policy::{Compiler, CompilerConfig, EndpointFacts, PolicyUpdate, Remot
 
 pub(super) const TCP: Option<Protocol> = Some(Protocol::Tcp);
 
-/// A compiler, and a kernel that carries out what it says.
+/// A compiler, and a kernel that carries out the changes that the compiler gives out.
 pub(super) struct Node {
     pub(super) compiler: Compiler,
     pub(super) kernel: Kernel,
@@ -42,7 +42,7 @@ impl Node {
         changes
     }
 
-    /// Applies, and asks after each step.
+    /// Applies an update and carries out its changes one by one, calling `ask` after each of them.
     pub(super) fn apply_asking(&mut self, update: PolicyUpdate, mut ask: impl FnMut(&Self)) {
         self.compiler.apply(update);
         for change in self.compiler.take_changes() {
@@ -69,7 +69,7 @@ impl Node {
         self.apply(PolicyUpdate::Policy(Update::Set(id(name), Arc::new(policy))))
     }
 
-    /// To the endpoint, from an address.
+    /// Whether a packet from an address is let in to an endpoint.
     pub(super) fn lets_in(&self, own: &str, from: &str, protocol: Option<Protocol>, port: u16) -> bool {
         self.kernel.allows(address(own), Direction::Ingress, address(from), protocol, port)
     }
@@ -152,7 +152,7 @@ pub(super) fn allow(peers: Option<Vec<Peer>>, ports: Option<Vec<PortMatch>>) -> 
     }
 }
 
-/// For all pods of the namespace `shop`.
+/// A policy that governs every pod of the namespace `shop`.
 pub(super) fn policy(ingress: Option<Vec<Rule>>, egress: Option<Vec<Rule>>) -> Policy {
     Policy { tier: Tier::network_policy(), order: 0, subject: in_shop(&[]), ingress, egress }
 }
@@ -161,7 +161,7 @@ pub(super) const WEB: &str = "10.0.0.1";
 pub(super) const DB: &str = "10.0.1.2";
 pub(super) const OUTSIDE: &str = "192.0.2.9";
 
-/// A pod `web` here, and a pod `db` elsewhere, both in `shop`.
+/// A node with the pod `web`, while the pod `db` is on another node; both are in the namespace `shop`.
 pub(super) fn shop() -> Node {
     let mut node = Node::new();
     node.local(1, pod("shop", &[("app", "web")], &[WEB, "fd00::1"]));

@@ -1,4 +1,4 @@
-//! What holds for whatever happens.
+//! Properties that hold for every sequence of events.
 
 use proptest::prelude::*;
 use types::Update;
@@ -13,7 +13,7 @@ fn compiler(narrow_limit: usize) -> Compiler {
     Compiler::new(CompilerConfig { narrow_limit, ..CompilerConfig::default() })
 }
 
-/// A table of verdicts; none where the own end is no endpoint of this node.
+/// The verdict on each probe; none where the probe's own end is no endpoint of this node.
 fn table(world: &World, probes: &[Probe]) -> Vec<Option<bool>> {
     probes.iter().map(|probe| world.allows(probe)).collect()
 }
@@ -30,7 +30,7 @@ fn flow(probe: &Probe) -> Flow {
     Flow { source, destination, protocol: probe.protocol, port: probe.port }
 }
 
-/// Checks a compiler and a kernel against the world, cell by cell.
+/// Compares the compiler's and the kernel's verdict on every probe with the world's.
 fn agree(world: &World, compiler: &Compiler, kernel: &Kernel, probes: &[Probe]) -> Result<(), TestCaseError> {
     prop_assert_eq!(kernel, &Kernel::of(compiler.desired()), "the changes have led to what is desired");
     for probe in probes {
@@ -52,7 +52,7 @@ fn agree(world: &World, compiler: &Compiler, kernel: &Kernel, probes: &[Probe]) 
     Ok(())
 }
 
-/// Gives events in batches; after each batch, and if wanted within it, looks at what the changes do.
+/// Feeds events in batches. After each batch, and with `step_by_step` within it as well, checks what the changes do.
 fn follow(batches: Vec<Vec<Event>>, limit: usize, step_by_step: bool) -> Result<(Compiler, World), TestCaseError> {
     let (mut compiler, mut kernel, mut world) = (compiler(limit), Kernel::default(), World::default());
     let probes = probes();
@@ -71,7 +71,7 @@ fn follow(batches: Vec<Vec<Event>>, limit: usize, step_by_step: bool) -> Result<
             }
             for (cell, probe) in probes.iter().enumerate() {
                 let allowed = kernel_allows(&kernel, probe);
-                // Where there was no endpoint at some point, nobody can be wronged.
+                // If at some point there was no endpoint with this address, any verdict on it is right.
                 let right = tables.iter().any(|table| table[cell].is_none_or(|wanted| wanted == allowed));
                 prop_assert!(right, "{:?} is {} after {:?}", probe, allowed, &changes[..=index]);
             }
@@ -161,7 +161,7 @@ proptest! {
         restart(&mut compiler);
         prop_assert_eq!(compiler.take_changes(), vec![]);
         prop_assert!(!compiler.in_sync());
-        // Listed again from the start, as after a second break, without some of what there was.
+        // The source lists anew, as after a lost connection, without some of what it had before.
         restart(&mut compiler);
         world.policies.remove(&policy_id(forgotten % 5));
         world.remotes.remove(&remote_key(forgotten / 5 % 5));

@@ -1,4 +1,4 @@
-//! The corners of NetworkPolicy, one by one, each by what the compiled program lets pass.
+//! The corner cases of NetworkPolicy, one test for each, judged by what the compiled program lets pass.
 
 use types::policy::{
     Action, EffectiveDirection, Flow, Judgement, LabelSelector, Labels, Operator, Party, Policy, PortMatch, PortRange,
@@ -232,7 +232,7 @@ fn an_explanation_says_by_which_nodes_a_hidden_client_would_be_judged_otherwise(
     assert_eq!(explain(&node, DB, WEB), (Judgement::Denied, vec![]), "a pod is not hidden");
     let ipv6 = vec![entry(2, "fd00:16::2", Judgement::Denied), entry(3, "fd00:16::3", Judgement::Denied)];
     assert_eq!(explain(&node, "2001:db8::1", "fd00::1"), (Judgement::Denied, ipv6));
-    // Of another node's pod too.
+    // The explanation covers a pod of another node too.
     node.compiler.set_nodes([("other".parse().unwrap(), vec![address("172.16.0.9")]), node_of(1)].into());
     let entries = vec![entry(1, "172.16.0.1", Judgement::Denied)];
     assert_eq!(explain(&node, "172.16.0.3", DB), (Judgement::Allowed, entries));

@@ -1,4 +1,4 @@
-//! The model, judged directly: every policy is asked for every packet.
+//! A direct reading of the policy model: it asks every policy about every packet.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ pub(super) struct World {
     pub(super) expected: BTreeMap<NamespacedName, EndpointFacts>,
 }
 
-/// What happens.
+/// One thing that happens in the world.
 #[derive(Debug, Clone)]
 pub(super) enum Event {
     Update(PolicyUpdate),
@@ -29,7 +29,7 @@ pub(super) enum Event {
     RemoveLocal(EndpointId),
 }
 
-/// A packet as one end sees it.
+/// A packet as one of its ends sees it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Probe {
     pub(super) own: IpAddr,
@@ -69,7 +69,7 @@ impl World {
         }
     }
 
-    /// All that there is, one by one.
+    /// The events that build this world from nothing, one for each object.
     pub(super) fn events(&self) -> Vec<Event> {
         let set = |update| Event::Update(update);
         let world = self.clone();
@@ -82,7 +82,7 @@ impl World {
         events
     }
 
-    /// None if the probe's own address is no endpoint's of this node.
+    /// The verdict on a probe; none if the probe's own address belongs to no endpoint of this node.
     pub(super) fn allows(&self, probe: &Probe) -> Option<bool> {
         let own = self.locals.values().find(|facts| facts.addresses.contains(&probe.own))?;
         let mut governing: Vec<_> = self
@@ -96,7 +96,7 @@ impl World {
         Some(tiers.find_map(|tier| self.judge_tier(tier, own, probe)).unwrap_or(true))
     }
 
-    /// None: the next tier decides.
+    /// The verdict of one tier; none if it leaves the packet to the next tier.
     fn judge_tier(&self, tier: &[(&PolicyId, &Arc<Policy>)], own: &EndpointFacts, probe: &Probe) -> Option<bool> {
         let rules = tier.iter().flat_map(|(_, policy)| policy.rules(probe.direction).unwrap());
         for rule in rules {

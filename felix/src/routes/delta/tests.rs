@@ -6,7 +6,7 @@ fn prefix(text: &str) -> Prefix {
     text.parse().unwrap()
 }
 
-/// A route over interfaces 1, 2, ..., one for each gateway.
+/// A route with these gateways, the first over interface 1, the second over interface 2, and so on.
 fn route(text: &str, gateways: &[&str]) -> Route {
     let mut route = Route::via(prefix(text), BGP, gateways.iter().map(|gateway| gateway.parse().unwrap()));
     for (hop, index) in route.next_hops.iter_mut().zip(1..) {

@@ -62,7 +62,7 @@ fn node() -> FakeKernel {
 
 const NEXT_HOPS: [&str; 5] = ["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8:1::1", "2001:db8:2::1"];
 
-/// An owner and what is at the other ends.
+/// An owner, and the other ends of its channels.
 struct Routes {
     owner: Owner,
     now: Instant,
@@ -72,7 +72,7 @@ struct Routes {
 }
 
 impl Routes {
-    /// On this kernel, following [`NEXT_HOPS`].
+    /// An owner on this kernel that follows [`NEXT_HOPS`].
     fn start(kernel: &FakeKernel) -> Self {
         Self::start_with(kernel, RoutesConfig::default())
     }
@@ -123,7 +123,7 @@ impl Routes {
         assert!(self.owner.round(self.now));
     }
 
-    /// Time passes.
+    /// Lets this much time pass.
     fn after(&mut self, time: Duration) {
         self.now += time;
         self.round();
@@ -138,7 +138,7 @@ fn is_ours(route: &Route) -> bool {
     [ours::ROUTE_PROTOCOL_LOCAL, ours::ROUTE_PROTOCOL_BGP].contains(&route.protocol)
 }
 
-/// Our routes in the kernel.
+/// Our routes in the kernel, as text.
 fn shown(kernel: &FakeKernel) -> Vec<String> {
     kernel.all_routes().iter().filter(|route| is_ours(route)).map(ToString::to_string).collect()
 }
@@ -370,7 +370,7 @@ fn a_foreign_route_that_replaced_ours_is_left_alone_until_it_goes() {
 fn an_own_route_that_no_event_told_of_is_no_conflict() {
     let kernel = node();
     let mut routes = Routes::start(&kernel);
-    // As if the event of a route that others put in our name had been lost.
+    // The state is that of a lost event: a route that another program put under our name is in the kernel, unheard of.
     let own = Route::unreachable(prefix("10.0.0.0/26"), ours::ROUTE_PROTOCOL_LOCAL).with_metric(metric::LOCAL);
     kernel.put_route(own.clone()).unwrap();
     routes.owner.take_events();

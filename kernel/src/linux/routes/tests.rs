@@ -57,7 +57,7 @@ fn next_hops_that_are_cut_off_are_an_error_and_never_a_panic() {
     for length in 0..bytes.len() {
         readable += usize::from(parse_route(&bytes[..length]).is_ok());
     }
-    // After the header, and after each attribute: destination, table, (multipath is last).
+    // These are the places where an attribute ends: a message that is cut there is still well-formed.
     assert_eq!(readable, 3);
     assert!(parse_next_hops(&[4, 0, 0, 0, 0, 0, 0, 0]).is_err());
 }

@@ -1,6 +1,6 @@
 use super::*;
 
-/// ENETUNREACH for request 7, with the words "no", as the kernel lays it out.
+/// The kernel's answer ENETUNREACH to request 7, with the words "no", as it lies in memory.
 fn refused() -> Vec<u8> {
     let mut bytes = Vec::new();
     bytes.extend(44_u32.to_ne_bytes());

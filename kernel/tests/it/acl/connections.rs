@@ -1,4 +1,4 @@
-//! Connection tracking.
+//! Tests of connection tracking.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ fn track(tables: &mut kernel::acl::Iptables) {
     }
 }
 
-/// Only with rules of one variant, as both say the same of connections.
+/// These tests run with the rules of one variant only, as both variants track connections alike.
 fn tracked(test: impl Fn(&Forwarder, &mut ConnectionTable)) {
     let tested = std::cell::Cell::new(false);
     each_variant(|mut tables| {
@@ -73,7 +73,7 @@ fn a_deleted_connection_is_gone_and_one_of_another_id_stays() {
             table.delete_connection(&found).unwrap();
             table.delete_connection(&found).expect("an absent one is success");
             assert!(table.connections(Family::Ipv4).unwrap().iter().all(|left| left.original != found.original));
-            // It is picked up again in its middle (nf_conntrack_tcp_loose).
+            // The kernel tracks a connection again that it meets in its middle (nf_conntrack_tcp_loose).
             client.write_all(b"x").unwrap();
             server.read_exact(&mut [0]).unwrap();
             assert_eq!(to_port(&table.connections(Family::Ipv4).unwrap(), 4433).original, found.original);

@@ -1,4 +1,4 @@
-//! Logged packets.
+//! Tests of the log of denied packets.
 
 use std::time::Duration;
 

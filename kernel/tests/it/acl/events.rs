@@ -1,4 +1,4 @@
-//! Events of rules.
+//! Tests of events about iptables rules.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const TEST_TIME_LIMIT: Duration = Duration::from_secs(20);
 
 const OURS: &str = "*mangle\n:manx-fw - [0:0]\n-A manx-fw -j DROP\n-A FORWARD -j manx-fw\nCOMMIT\n";
 
-/// A namespace with iptables-nft, and what of its programs is missing said.
+/// Runs a test in a namespace with iptables-nft; says so and skips it if the program is missing.
 fn with_nft(test: impl FnOnce(Iptables) + Send) {
     in_fresh_namespace(|| {
         if installed("iptables-nft-restore") && installed("nft") {
@@ -50,7 +50,7 @@ fn a_flush_by_another_program_is_told_with_what_it_took() {
         assert_eq!(events.next(Some(Duration::ZERO)).unwrap(), Wait::TimedOut, "own restores are not told");
         run("iptables-nft", &["-t", "mangle", "-F"]);
         let (_, program) = await_change(&mut events, &removed(Family::Ipv4, Some("manx-fw")));
-        // The kernel keeps 15 octets of it.
+        // The kernel keeps 15 octets of a program's name.
         assert!(program.starts_with("iptables"), "{program}");
         run("nft", &["flush", "ruleset"]);
         let (process, program) = await_change(&mut events, &removed(Family::Ipv6, Some("FORWARD")));

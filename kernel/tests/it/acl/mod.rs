@@ -1,4 +1,4 @@
-//! Filtering: IP sets, iptables, connection tracking, their events and logs.
+//! Tests of the filter: IP sets, iptables, connection tracking, their events and logs.
 
 mod connections;
 mod drop_log;
@@ -33,7 +33,7 @@ impl Forwarder {
         let mut host = Linux::open().unwrap();
         let mut events = Events::subscribe_to(&[Group::Routes]).unwrap();
         let set = |key: &str, value: &str| std::fs::write(format!("/proc/sys/net/{key}"), value).unwrap();
-        // Nobody has the addresses already, and a second is long.
+        // Duplicate address detection takes a second, and nobody else can have these addresses.
         let trust_addresses = || set("ipv6/conf/default/accept_dad", "0");
         let [client, server] = [Netns::create().unwrap(), Netns::create().unwrap()];
         for pod in [&client, &server] {
@@ -51,7 +51,7 @@ impl Forwarder {
             let lo = pod.link(&name("lo")).unwrap().unwrap().index;
             set_up(&mut pod, lo, true);
             set_up(&mut pod, eth0, true);
-            // The gateway is in each pod's own subnet, so that nobody needs a neighbour entry made by hand.
+            // The gateway is in each pod's own subnet, so that no neighbour entry has to be made by hand.
             for (address, gateway, length) in gateways(addresses) {
                 pod.add_address(&InterfaceAddress::new(eth0, address, length).with_flags(kernel::AddressFlags::NO_DAD))
                     .unwrap();
@@ -77,7 +77,7 @@ impl Forwarder {
 }
 
 impl Drop for Forwarder {
-    /// So that the next one finds its interfaces' names free.
+    /// Deletes the pair, so that the next namespace finds the names of its interfaces free.
     fn drop(&mut self) {
         let mut host = Linux::open().unwrap();
         for link in self.links {
@@ -86,7 +86,7 @@ impl Drop for Forwarder {
     }
 }
 
-/// A pod's addresses with the host's in the same subnet, and its length: a /31 and a /127.
+/// A pod's address, the host's address in the same subnet, and the subnet's length: a /31 or a /127.
 fn gateways([v4, v6]: [&str; 2]) -> [(IpAddr, IpAddr, u8); 2] {
     let (IpAddr::V4(v4), IpAddr::V6(v6)) = (ip(v4), ip(v6)) else { panic!("one of each family") };
     let gateway4 = std::net::Ipv4Addr::from_bits(v4.to_bits() ^ 1);
@@ -94,7 +94,7 @@ fn gateways([v4, v6]: [&str; 2]) -> [(IpAddr, IpAddr, u8); 2] {
     [(v4.into(), gateway4.into(), 31), (v6.into(), gateway6.into(), 127)]
 }
 
-/// A TCP connection from the client to the server, both ends.
+/// Both ends of a TCP connection from the client to the server.
 fn connect(node: &Forwarder, server: &str, port: u16) -> (TcpStream, TcpStream) {
     let address = SocketAddr::new(ip(server), port);
     let listener = kernel::netns::run_in(&node.server, || TcpListener::bind(address)).unwrap().unwrap();
@@ -107,12 +107,12 @@ fn connect(node: &Forwarder, server: &str, port: u16) -> (TcpStream, TcpStream) 
 fn udp(netns: &Netns, address: &str, port: u16) -> UdpSocket {
     let bind = || UdpSocket::bind(SocketAddr::new(ip(address), port));
     let socket = kernel::netns::run_in(netns, bind).unwrap().unwrap();
-    // Only a failing test waits for it.
+    // The wait is this long only in a test that fails.
     socket.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
     socket
 }
 
-/// Runs a program in the calling thread's namespace; what it printed.
+/// Runs a program in the calling thread's namespace; returns what it printed.
 fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().expect(program);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -120,7 +120,7 @@ fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whether a program is installed; says so if it is not, as the test that asks is then skipped.
+/// Whether a program is installed. If not, says that the test is skipped.
 fn installed(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).exists()));
@@ -130,7 +130,7 @@ fn installed(program: &str) -> bool {
     found
 }
 
-/// Each variant that is installed.
+/// Each variant of iptables that is installed.
 fn each_variant(test: impl Fn(Iptables)) {
     for (variant, program) in
         [(IptablesVariant::Nft, "iptables-nft-restore"), (IptablesVariant::Legacy, "iptables-legacy-restore")]
@@ -141,7 +141,7 @@ fn each_variant(test: impl Fn(Iptables)) {
     }
 }
 
-/// Puts rules into a chain that is built in, for both families.
+/// Puts rules into a built-in chain, for both families.
 fn rule(tables: &mut Iptables, family: Family, table: &str, rule: &str) {
     tables.restore(family, &format!("*{table}\n{rule}\nCOMMIT\n")).unwrap();
 }

@@ -1,4 +1,4 @@
-//! IP sets.
+//! Tests of IP sets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,7 +10,7 @@ use types::policy::Protocol;
 use super::{Forwarder, SERVER, each_variant, installed, rule, run, set_name, spec, udp};
 use crate::{in_fresh_namespace, ip, prefix};
 
-/// A member of each kind, by a number.
+/// The member with this number, in the form that each kind of set takes.
 fn member(kind: SetKind, family: Family, number: u32) -> SetElement {
     let address: IpAddr = match family {
         Family::Ipv4 => Ipv4Addr::from_bits(0x0a41_0000 + number).into(),
@@ -52,7 +52,7 @@ fn sets_of_every_kind_and_family_hold_what_was_put_and_lose_what_was_deleted() {
                 let spec = spec(kind, family, 5000);
                 sets.create_set(&name, &spec).unwrap();
                 assert!(matches!(sets.create_set(&name, &spec), Err(KernelError::Exists(_))));
-                // Runs long enough to be packed, short ones, both sorts.
+                // The runs are long enough to be packed, short ones, and both kinds mixed.
                 let all: Vec<_> = (0..2000).map(|number| member(kind, family, number)).collect();
                 let mut changes: Vec<_> = all.iter().copied().map(ElementChange::Put).collect();
                 for pair in all.chunks(2).take(50) {
@@ -236,7 +236,7 @@ fn a_mark_is_overwritten_in_place_under_the_packets_that_use_it() {
                 let mut received = 0;
                 for number in 0_u32..5_000 {
                     client.send_to(&number.to_ne_bytes(), (ip(SERVER[0]), 7777)).unwrap();
-                    // One that was in no class would be missing here.
+                    // A member that was in no class would be missing from the result.
                     let mut octets = [0; 4];
                     if server.recv(&mut octets).is_ok() && u32::from_ne_bytes(octets) == number {
                         received += 1;

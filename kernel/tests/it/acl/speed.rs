@@ -1,4 +1,4 @@
-//! How long it takes: printed, and never judged by time. `cargo test ... speed -- --nocapture`.
+//! Measures how long calls take; the times are printed and never judged. `cargo test ... speed -- --nocapture`.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ fn a_hundred_thousand_members_are_put_listed_and_deleted() {
         stopwatch.print("listed", 1);
         listed.sort();
         assert_eq!(listed, (0..MEMBERS).map(address).collect::<Vec<_>>());
-        // Puts and deletions by turns are never packed.
+        // Adding and deleting by turns prevents that changes are packed.
         let turns: Vec<_> =
             puts.iter().take(5_000).flat_map(|put| [ElementChange::Delete(put.element()), *put]).collect();
         let stopwatch = Stopwatch::start();

@@ -1,4 +1,4 @@
-//! iptables.
+//! Tests of iptables.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -184,7 +184,7 @@ fn a_lock_that_somebody_holds_is_waited_for_and_then_worth_another_try() {
         if !installed("iptables-legacy-restore") {
             return;
         }
-        // A lock file of this test's own: the usual one is shared by all namespaces.
+        // This test has a lock file of its own: the usual one is shared by all namespaces.
         let lock = tempfile::NamedTempFile::new().unwrap();
         let script =
             format!("XTABLES_LOCKFILE={} PATH=${{PATH#*:}} exec \"${{0##*/}}\" --noflush -w 1", lock.path().display());

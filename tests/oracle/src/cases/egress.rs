@@ -1,4 +1,4 @@
-//! Where a pod may go.
+//! Cases about where a pod may connect to.
 
 use serde_json::json;
 

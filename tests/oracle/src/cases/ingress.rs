@@ -1,4 +1,4 @@
-//! Who may come to a pod.
+//! Cases about who may connect to a pod.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! What changes while policies stand.
+//! Cases in which pods, namespaces and policies change.
 
 use serde_json::json;
 

@@ -14,30 +14,30 @@ use crate::generate::{Change, EXTERNALS, NODES};
 use crate::table::Probe;
 use crate::world::{Labels, NamedPort, Phase, Pod, PodName, PolicyName, Protocol, World};
 
-/// A case.
+/// A named case: what happens, and the expected table after each stage.
 #[derive(Debug, Clone)]
 pub struct Case {
-    /// What it shows.
+    /// What the case shows.
     pub name: &'static str,
-    /// What happens in [`world`], one after the other.
+    /// What happens to [`world`] in each stage, one after the other.
     pub stages: Vec<Stage>,
 }
 
-/// Something happens, and then this is who reaches whom.
+/// One stage of a case.
 #[derive(Debug, Clone)]
 pub struct Stage {
-    /// What happens.
+    /// What happens in this stage.
     pub changes: Vec<Change>,
-    /// Who then reaches whom.
+    /// Which probes get through after it.
     pub reach: Reach,
 }
 
-/// All cases.
+/// Every case, of all four files.
 pub fn cases() -> Vec<Case> {
     [ingress::cases(), egress::cases(), ports::cases(), life::cases()].concat()
 }
 
-/// What is asked of every pair.
+/// The protocols and ports that every pair is asked about.
 pub const ALL: &[(Protocol, u16)] = &[
     (Protocol::Tcp, 80),
     (Protocol::Tcp, 81),
@@ -96,8 +96,8 @@ fn pod(slot: usize, name: &str, node: &str) -> Pod {
     }
 }
 
-/// A table, said as which pods are isolated and what is let through to or from them all the same. Patterns: `x/a`, `x/*`,
-/// `*/a`, `*/*` for all pods, `*` for whoever, `n1` for a node, `far` for a host outside.
+/// An expected table: it says which pods are isolated, and what is let through to or from them all the same. Patterns:
+/// `x/a`, `x/*`, `*/a`, `*/*` for all pods, `*` for every party, `n1` for a node, `far` for a host outside.
 #[derive(Debug, Clone, Default)]
 pub struct Reach {
     isolated: Vec<Isolated>,
@@ -111,17 +111,17 @@ struct Isolated {
 }
 
 impl Reach {
-    /// Everybody reaches everybody.
+    /// A table in which every party reaches every other.
     pub fn open() -> Self {
         Self::default()
     }
 
-    /// Only what is admitted, by others and the ports of `pods`, comes to `pods`.
+    /// Isolates `pods` for ingress, except what is admitted: these other parties on these ports.
     fn into(self, pods: &'static str, admitted: &[(&'static str, &'static [(Protocol, u16)])]) -> Self {
         self.isolate(pods, true, admitted)
     }
 
-    /// Only what is admitted, by others and their ports, goes from `pods`.
+    /// Isolates `pods` for egress, except what is admitted: these other parties on these ports of theirs.
     fn out(self, pods: &'static str, admitted: &[(&'static str, &'static [(Protocol, u16)])]) -> Self {
         self.isolate(pods, false, admitted)
     }
@@ -136,7 +136,7 @@ impl Reach {
         self
     }
 
-    /// Whether a probe of [`world`] gets through. Between a pod and its own node everything does.
+    /// Whether a probe of [`world`] is expected to get through. Between a pod and its own node everything is.
     pub fn lets(&self, world: &World, probe: &Probe) -> bool {
         let pod_on =
             |pod: &str, node: &str| world.pods.iter().any(|(name, has)| name.to_string() == pod && has.node == node);
@@ -166,12 +166,12 @@ fn fits(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// A case of one stage.
+/// A case with one stage.
 fn case(name: &'static str, policies: &[(&str, Value)], reach: Reach) -> Case {
     Case { name, stages: vec![stage(puts(policies), reach)] }
 }
 
-/// A case of several.
+/// A case with several stages.
 fn story(name: &'static str, stages: Vec<Stage>) -> Case {
     Case { name, stages }
 }
@@ -180,7 +180,7 @@ fn stage(changes: Vec<Change>, reach: Reach) -> Stage {
     Stage { changes, reach }
 }
 
-/// Policies by namespace; named by their place.
+/// The change that sets these policies, given by namespace; each is named by its place in the list.
 fn puts(policies: &[(&str, Value)]) -> Vec<Change> {
     let put = |(index, (namespace, spec)): (usize, &(&str, Value))| put(namespace, index, spec.clone());
     policies.iter().enumerate().map(put).collect()

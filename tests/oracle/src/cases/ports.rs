@@ -1,4 +1,4 @@
-//! Which ports, of which protocols.
+//! Cases about ports and protocols.
 
 use serde_json::json;
 

@@ -12,33 +12,33 @@ use super::people::{NAMESPACES, NODES, POD_NAMES, named_ports, namespace_labels,
 use crate::generate::spec;
 use crate::world::{Labels, NamedPort, Phase, Pod, PodName, PolicyName, World};
 
-/// One thing that happens. What it names may be absent: then nothing does.
+/// One thing that happens to a world. If an object that it names does not exist, nothing happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// A policy is created or replaced.
     PutPolicy(PolicyName, Value),
     /// A policy is deleted.
     DeletePolicy(PolicyName),
-    /// A namespace is labelled anew, or comes into being.
+    /// A namespace is made, or gets other labels.
     LabelNamespace(String, Labels),
     /// A namespace is deleted with all that is in it.
     DeleteNamespace(String),
     /// A pod is created, or replaced by one of the same name.
     PutPod(PodName, Pod),
-    /// A pod is labelled anew.
+    /// A pod gets other labels.
     LabelPod(PodName, Labels),
     /// A pod's named ports change (it is replaced in place).
     NamePorts(PodName, Vec<NamedPort>),
     /// A pod has ended.
     EndPod(PodName, Phase),
-    /// A pod that has ended leaves its address to one that is created; its own object stays.
+    /// A pod that has ended leaves its address to a new pod, while its own object stays.
     Inherit(PodName, PodName, Pod),
     /// A pod's object is deleted.
     DeletePod(PodName),
 }
 
 impl Change {
-    /// Lets it happen.
+    /// Carries the change out on a world.
     pub fn apply(&self, world: &mut World) {
         match self {
             Self::PutPolicy(name, spec) => {
@@ -76,7 +76,7 @@ impl Change {
     }
 }
 
-/// A pod comes into being in a namespace that exists, with addresses that nobody has.
+/// Makes a pod in a namespace that exists, with addresses that no other pod has.
 fn put(world: &mut World, name: &PodName, pod: Pod) {
     let taken = world.pods.iter().any(|(other, has)| {
         let both = !has.host_network && !pod.host_network && !has.phase.has_ended() && !pod.phase.has_ended();
@@ -88,35 +88,35 @@ fn put(world: &mut World, name: &PodName, pod: Pod) {
 }
 
 fn with(world: &mut World, name: &PodName, change: impl FnOnce(&mut Pod)) {
-    // Nothing runs again in a pod that has ended, and its object is only waiting to be deleted.
+    // Nothing runs again in a pod that has ended; its object only waits to be deleted.
     if let Some(pod) = world.pods.get_mut(name).filter(|pod| !pod.phase.has_ended()) {
         change(pod);
     }
 }
 
-/// Some changes, and how the agents hear of them.
+/// Some changes, and the way in which the agents hear of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// What happens, in order.
+    /// The changes, in order.
     pub changes: Vec<Change>,
-    /// How it is heard of.
+    /// The way in which the agents hear of them.
     pub order: Order,
 }
 
-/// The way in which reports arrive. What comes of them may not depend on it.
+/// The way in which reports arrive. The result must not depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Order {
-    /// Shuffles the reports: those of different objects come in any order.
+    /// A seed that shuffles the reports: those of different objects come in any order.
     pub shuffle: u64,
-    /// Every source begins again: it lists what is there now, and what it does not list is gone.
+    /// Whether every source begins again: it lists what exists now, and what it does not list is gone.
     pub relist: bool,
-    /// What is in between is reported too, and what is reported is reported twice.
+    /// Whether intermediate states are reported too, and every report comes twice.
     pub noise: bool,
-    /// The output is taken after every report, and not only at the end.
+    /// Whether the compiler's output is taken after every report, and not only at the end.
     pub eager: bool,
 }
 
-/// Up to `most` steps.
+/// Generates a history of up to `most` steps.
 pub fn steps(most: usize) -> BoxedStrategy<Vec<Step>> {
     let order = (any::<u64>(), prop::bool::weighted(0.2), prop::bool::weighted(0.3), any::<bool>())
         .prop_map(|(shuffle, relist, noise, eager)| Order { shuffle, relist, noise, eager });
@@ -154,18 +154,18 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// News of one object: what it is now, or that it is gone.
+/// A report about one object: what it is now, or that it is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Report {
-    /// Of a policy.
+    /// A report about a policy.
     Policy(PolicyName, Option<Value>),
-    /// Of a namespace.
+    /// A report about a namespace.
     Namespace(String, Option<Labels>),
-    /// Of a pod.
+    /// A report about a pod.
     Pod(PodName, Option<Pod>),
 }
 
-/// What there is to report between two worlds, in an order of its own for each `shuffle`.
+/// The reports that lead from one world to another, in an order that follows from `shuffle`.
 pub fn reports(old: &World, new: &World, shuffle: u64) -> Vec<Report> {
     let mut reports = Vec::new();
     reports.extend(differences(&old.policies, &new.policies).map(|(name, now)| Report::Policy(name, now)));
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use crate::generate::{check, world};
 
-    /// A history that can be printed.
+    /// A world and its history, in a form that can be printed.
     #[derive(Debug, Clone)]
     struct History(World, Vec<Step>);
 

@@ -11,7 +11,7 @@ use super::people::NAMESPACES;
 /// A field that may be absent.
 type Field = Option<Value>;
 
-/// A spec; about one in eight has a part that makes no sense.
+/// Generates a spec; about one in eight has a part that makes no sense.
 pub fn spec() -> BoxedStrategy<Value> {
     let written =
         (subject(), policy_types(), rules("from"), rules("to")).prop_map(|(subject, types, ingress, egress)| {
@@ -29,7 +29,7 @@ pub fn spec() -> BoxedStrategy<Value> {
     prop_oneof![60 => written, 1 => odd].boxed()
 }
 
-/// What is no spec at all, or one whose outermost parts are of the wrong kind.
+/// Generates what is no spec at all, or has outermost parts of the wrong kind.
 pub fn invalid_spec() -> impl Strategy<Value = Value> {
     let wrong = || select(vec![json!("all"), json!(1), json!({}), json!({"x": 1}), json!([1]), json!(true)]);
     prop_oneof![
@@ -64,7 +64,7 @@ fn policy_types() -> impl Strategy<Value = Field> + Clone {
     ]
 }
 
-/// Rules of a direction, whose peers are called `peers`.
+/// Generates the rules of a direction, whose peers are called `peers`.
 fn rules(peers: &'static str) -> impl Strategy<Value = Field> + Clone {
     let rule =
         (listed(peer(), 3), listed(port(), 3)).prop_map(move |(list, ports)| object([(peers, list), ("ports", ports)]));
@@ -97,7 +97,7 @@ fn peer() -> impl Strategy<Value = Value> + Clone {
     ]
 }
 
-/// Blocks that contain each other, lie side by side, are everything or one address, and cut between pods.
+/// Generates blocks that contain each other, lie side by side, are everything or one address, and cut between pods.
 const BLOCKS: [&str; 34] = [
     "10.65.0.4/32",
     "10.65.0.5/32",
@@ -135,7 +135,8 @@ const BLOCKS: [&str; 34] = [
     "2001:db8::/32",
 ];
 
-/// Except lists: mostly of strict parts of the block; seldom the block itself, what lies outside, or what is no range.
+/// Generates exceptions: mostly strict parts of the block; seldom the block itself, a range outside it, or no range at
+/// all.
 fn block() -> impl Strategy<Value = Value> + Clone {
     let except = (select(&BLOCKS[..]), 0..24_u8);
     let bad = select(vec![json!(""), json!("10.65.0.4"), json!("10.65.0.0/33"), json!("any"), json!(10)]);
@@ -191,7 +192,7 @@ const POD_KEYS: Keys = &[("p", &["1", "2"]), ("q", &["1", "2"])];
 
 const NAMESPACE_KEYS: Keys = &[("t", &["1", "2"]), ("p", &["1", "2"]), ("kubernetes.io/metadata.name", &NAMESPACES)];
 
-/// A selector over these keys and values.
+/// Generates a selector over these keys and values.
 fn selector(keys: Keys) -> impl Strategy<Value = Value> + Clone {
     let pair = select(keys).prop_flat_map(|(key, values)| (Just(key), select(values)));
     let labels = prop_oneof![
@@ -240,7 +241,7 @@ fn expression(keys: Keys) -> impl Strategy<Value = Value> + Clone {
     })
 }
 
-/// A list that may be absent, null, empty or of the wrong kind.
+/// Generates a list that may be absent, null, empty or of the wrong kind.
 fn listed(item: impl Strategy<Value = Value> + Clone + 'static, most: usize) -> impl Strategy<Value = Field> + Clone {
     prop_oneof![
         6 => Just(None),

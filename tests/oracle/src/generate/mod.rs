@@ -19,7 +19,7 @@ pub use change::{Change, Order, Report, Step, reports, steps};
 pub use document::{invalid_spec, spec};
 pub use people::{EXTERNALS, NAMESPACES, NODES, POD_NAMES, pod};
 
-/// What is asked of every pair of ends: numbers that rules speak of, their neighbours, and one protocol without ports.
+/// What every pair of ends is asked: ports that rules speak of, their neighbours, and one protocol without ports.
 pub const PORTS: [(Protocol, u16); 13] = [
     (Protocol::Tcp, 80),
     (Protocol::Tcp, 81),
@@ -36,7 +36,7 @@ pub const PORTS: [(Protocol, u16); 13] = [
     (Protocol::Tcp, 1),
 ];
 
-/// A world of up to three namespaces, nine pods on two nodes and `policies` policies.
+/// Generates a world of up to three namespaces, nine pods on two nodes and `policies` policies.
 pub fn world(policies: usize) -> BoxedStrategy<World> {
     let policies = proptest::collection::vec((0..NAMESPACES.len(), 0..policies, spec()), 0..=policies);
     (people::people(), policies)

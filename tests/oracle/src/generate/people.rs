@@ -1,4 +1,4 @@
-//! Namespaces, nodes, pods and hosts outside.
+//! Generates namespaces, nodes, pods and hosts outside of the cluster.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -10,19 +10,19 @@ use proptest::sample::select;
 
 use crate::world::{Labels, NamedPort, Phase, Pod, PodName, Protocol, World};
 
-/// The namespaces that there may be.
+/// The names that namespaces may have.
 pub const NAMESPACES: [&str; 3] = ["x", "y", "z"];
 
-/// The pods that each may have.
+/// The names that pods of each namespace may have.
 pub const POD_NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// The nodes, and their addresses of both families.
+/// The nodes with their addresses of both families.
 pub const NODES: [(&str, [IpAddr; 2]); 2] = [
     ("n1", [v4([192, 168, 0, 1]), v6(0xfd00_0001_0000_0000_0000_0000_0000_0001)]),
     ("n2", [v4([192, 168, 0, 2]), v6(0xfd00_0001_0000_0000_0000_0000_0000_0002)]),
 ];
 
-/// Hosts outside: one next to the pods' addresses, one far away.
+/// The hosts outside: one next to the pods' addresses, one far away.
 pub const EXTERNALS: [(&str, [IpAddr; 2]); 2] = [
     ("near", [v4([10, 65, 0, 13]), v6(0xfd00_0065_0000_0000_0000_0000_0000_000d)]),
     ("far", [v4([203, 0, 113, 5]), v6(0x2001_0db8_0000_0000_0000_0000_0000_0005)]),
@@ -42,13 +42,13 @@ fn addresses(slot: usize) -> [IpAddr; 2] {
     [v4([10, 65, 0, host]), v6(0xfd00_0065_0000_0000_0000_0000_0000_0000 | u128::from(host))]
 }
 
-/// The place of a pod among all that there may be.
+/// The place of a pod among all pods that may exist.
 pub(super) fn slot(name: &PodName) -> usize {
     let place = |names: &[&str], name: &str| names.iter().position(|known| *known == name).unwrap_or(0);
     place(&NAMESPACES, &name.namespace) * POD_NAMES.len() + place(&POD_NAMES, &name.name)
 }
 
-/// A world without policies.
+/// Generates a world without policies.
 pub(super) fn people() -> impl Strategy<Value = World> {
     let pods: Vec<_> = NAMESPACES
         .iter()
@@ -68,7 +68,8 @@ pub(super) fn people() -> impl Strategy<Value = World> {
     })
 }
 
-/// A pod of this name: most run with both families; few have one, none, have ended, or are in the host's network.
+/// Generates a pod of this name: most run with both families; a few have one, none, have ended, or are in the host's
+/// network.
 pub fn pod(name: &PodName) -> impl Strategy<Value = Pod> + use<> {
     let both = addresses(slot(name));
     let families = prop_oneof![
@@ -96,13 +97,13 @@ pub fn pod(name: &PodName) -> impl Strategy<Value = Pod> + use<> {
     )
 }
 
-/// Labels of a pod: two keys with two values, so that pods look alike.
+/// Generates the labels of a pod: two keys with two values, so that many pods look alike.
 pub(super) fn pod_labels() -> impl Strategy<Value = Labels> {
     (option::weighted(0.7, select(&["1", "2"][..])), option::weighted(0.4, select(&["1", "2"][..])))
         .prop_map(|(p, q)| labels([("p", p), ("q", q)]))
 }
 
-/// Labels of a namespace; one key is also one of pods.
+/// Generates the labels of a namespace; one of the keys is also one of pods.
 pub(super) fn namespace_labels(name: &str) -> impl Strategy<Value = Labels> + use<> {
     let name = name.to_owned();
     (option::weighted(0.6, select(&["1", "2"][..])), option::weighted(0.3, select(&["1", "2"][..])))
@@ -113,7 +114,8 @@ fn labels<'a>(pairs: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> La
     pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.to_owned()))).collect()
 }
 
-/// Named ports: the same name for other numbers on other pods, for two protocols, or twice on one pod.
+/// Generates named ports: the same name has other numbers on other pods, is of two protocols, or stands twice on one
+/// pod.
 pub(super) fn named_ports() -> impl Strategy<Value = Vec<NamedPort>> {
     let port = (select(&["http", "alt"][..]), select(&Protocol::ALL[..3]), select(&[80_u16, 81, 8080][..]));
     vec(port.prop_map(|(name, protocol, number)| NamedPort { name: name.to_owned(), protocol, number }), 0..=3)

@@ -18,28 +18,28 @@ pub use run::{Arrival, Fault, Outcome, Path, State, TcpFlags};
 pub use sets::{IpSet, IpSets};
 pub use text::TextError;
 
-/// The rules of one family.
+/// The rules of one family, by table and chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
     tables: BTreeMap<String, Table>,
 }
 
-/// One table.
+/// The chains of one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Table {
     chains: BTreeMap<String, Chain>,
 }
 
-/// One chain.
+/// The rules of one chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Chain {
-    /// Whether a packet that reaches the end of a chain of the kernel's own passes; none: a chain of somebody's making, from
-    /// whose end it returns.
+    /// Whether a packet that reaches the end of this built-in chain passes; none for any other chain, from whose end
+    /// the packet returns.
     policy: Option<bool>,
     rules: Vec<Rule>,
 }
 
-/// The tables, and the kernel's own chains in them.
+/// The tables, and the built-in chains of each.
 const TABLES: [(&str, &[&str]); 4] = [
     ("raw", &["PREROUTING", "OUTPUT"]),
     ("mangle", &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"]),
@@ -48,7 +48,7 @@ const TABLES: [(&str, &[&str]); 4] = [
 ];
 
 impl Default for Ruleset {
-    /// As the kernel begins: its own chains, empty, letting everything pass.
+    /// The rules as the kernel begins: built-in chains only, empty, which let everything pass.
     fn default() -> Self {
         let table = |names: &[&str]| Table {
             chains: names
@@ -61,13 +61,13 @@ impl Default for Ruleset {
 }
 
 impl Ruleset {
-    /// The rules of a chain as they were written, without the command in front; none if there is no such chain.
+    /// The rules of a chain as they were written, without the command in front; none if the chain does not exist.
     pub fn rules(&self, table: &str, chain: &str) -> Option<Vec<&str>> {
         let chain = self.tables.get(table)?.chains.get(chain)?;
         Some(chain.rules.iter().map(|rule| rule.text.as_str()).collect())
     }
 
-    /// The chains of a table that are not the kernel's own.
+    /// The chains of a table that are not built in.
     pub fn chains(&self, table: &str) -> Vec<&str> {
         let chains = self.tables.get(table).into_iter().flat_map(|table| &table.chains);
         chains.filter(|(_, chain)| chain.policy.is_none()).map(|(name, _)| name.as_str()).collect()

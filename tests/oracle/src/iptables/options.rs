@@ -1,10 +1,10 @@
-//! The words of a rule.
+//! Reads the words of a rule into matches and a target.
 
 use super::rule::{Match, Rule, States, Target};
 use super::run::State;
 use crate::cidr::Cidr;
 
-/// Reads what stands behind `-A CHAIN`. `six`: for ip6tables.
+/// Reads what stands behind `-A CHAIN`. `six` says that the rule is for ip6tables.
 pub(super) fn rule(words: &[String], text: String, six: bool) -> Result<Rule, String> {
     let mut reader = Reader { words: words.iter(), six, modules: Vec::new(), protocol: None, inverted: false };
     let mut rule = Rule { matches: Vec::new(), target: None, text };
@@ -98,7 +98,7 @@ impl Reader<'_> {
             "--invert" if self.loaded("rpfilter") => {
                 return rpfilter(rule, |inverted| *inverted = true);
             }
-            // The mark is not part of the simulated look-up, so there is nothing to do for it.
+            // Packets of the simulator have no mark in the look-up of the way back, so the option changes nothing.
             "--validmark" if self.loaded("rpfilter") => return rpfilter(rule, |_| {}),
             option => return Err(format!("option {option} is not known here")),
         };
@@ -132,7 +132,7 @@ impl Reader<'_> {
                 }
                 Target::Masquerade
             }
-            // A target of the kernel's is in capitals; chains of ours are not all of them.
+            // Targets of the kernel are written in capitals, our chains are not.
             _ if goto => return Ok(Target::Goto(chain_name(name)?)),
             name if name.bytes().all(|octet| octet.is_ascii_uppercase()) => {
                 return Err(format!("target {name} is not known"));
@@ -162,7 +162,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Options with one value each that change nothing of a packet's fate.
+    /// Reads options with one value each that do not change what becomes of a packet.
     fn settings(&mut self, known: &[&str]) -> Result<(), String> {
         while let Some(option) = self.words.next() {
             if !known.contains(&option.as_str()) {
@@ -203,7 +203,7 @@ impl Reader<'_> {
         matches!(self.protocol, Some(TCP | 17 | 132))
     }
 
-    /// `80`, `80:90`, and for multiport a list in which a range takes two of fifteen places.
+    /// Reads `80`, `80:90`, and for multiport a list in which a range takes two of fifteen places.
     fn ports(&mut self, places: usize) -> Result<Vec<(u16, u16)>, String> {
         let text = self.word()?;
         let number = |text: &str| text.parse().map_err(|_| format!("{text} is no port"));
@@ -268,7 +268,7 @@ fn flags(text: &str) -> Result<u8, String> {
     })
 }
 
-/// A number, or a name of RFC 4443 or RFC 4861 as ip6tables has it.
+/// Reads a number, or a name of RFC 4443 or RFC 4861 as ip6tables has it.
 fn icmp_type(text: &str) -> Result<u8, String> {
     match text {
         "router-solicitation" => Ok(133),

@@ -2,18 +2,18 @@
 
 use crate::cidr::Cidr;
 
-/// A rule: all matches must hold.
+/// A rule of a chain. It fits a packet if all of its matches hold.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// What must hold, each with whether it was written with `!`.
+    /// The matches, each with whether it was written with `!`.
     pub matches: Vec<(bool, Match)>,
-    /// What then happens; none: nothing.
+    /// What happens to a packet that the rule fits; none if nothing does.
     pub target: Option<Target>,
-    /// As it was written.
+    /// The text of the rule as it was written.
     pub text: String,
 }
 
-/// Equal rules say the same, however they are written: by that `-D` finds one.
+/// Two rules are equal if they say the same, however they are written: `-D` finds a rule by this.
 impl PartialEq for Rule {
     fn eq(&self, other: &Self) -> bool {
         self.matches == other.matches && self.target == other.target
@@ -22,49 +22,49 @@ impl PartialEq for Rule {
 
 impl Eq for Rule {}
 
-/// One match.
+/// One condition that a packet may meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Match {
-    /// `-s`
+    /// `-s`: the source lies in this range.
     Source(Cidr),
-    /// `-d`
+    /// `-d`: the destination lies in this range.
     Destination(Cidr),
-    /// `-i`: a name, or with `+` the beginning of one.
+    /// `-i`: the interface that the packet comes in by has this name, or with `+` a name that begins so.
     In(String),
-    /// `-o`
+    /// `-o`: the interface that the packet leaves by has this name, or with `+` a name that begins so.
     Out(String),
-    /// `-p`
+    /// `-p`: the protocol has this number.
     Protocol(u8),
-    /// `--dport`, `--dports`: ranges, both ends included.
+    /// `--dport`, `--dports`: the destination port is in one of these ranges, both ends included.
     DestinationPorts(Vec<(u16, u16)>),
-    /// `--sport`, `--sports`
+    /// `--sport`, `--sports`: the source port is in one of these ranges.
     SourcePorts(Vec<(u16, u16)>),
-    /// `--tcp-flags MASK FLAGS`, `--syn`
+    /// `--tcp-flags MASK FLAGS`, `--syn`: of these TCP flags exactly those are set.
     TcpFlags {
-        /// The bits looked at.
+        /// The flags that are looked at.
         mask: u8,
-        /// Those of them that are set, and no other.
+        /// Those of them that must be set; the others must not be.
         set: u8,
     },
-    /// `--icmp-type`, `--icmpv6-type`
+    /// `--icmp-type`, `--icmpv6-type`: the ICMP type has this number.
     IcmpType(u8),
-    /// `--ctstate`
+    /// `--ctstate`: connection tracking has put the packet into one of these states.
     State(States),
-    /// `--match-set NAME FLAGS`: per dimension, whether it is the source's.
+    /// `--match-set NAME FLAGS`: the set holds the packet's ends; a flag per dimension says whether it is the source.
     Set(String, Vec<bool>),
-    /// `--mark VALUE/MASK`
+    /// `--mark VALUE/MASK`: the mark has this value in these bits.
     Mark {
-        /// The value.
+        /// The value that is compared with.
         value: u32,
-        /// The bits compared.
+        /// The bits that are compared.
         mask: u32,
     },
     /// `-m rpfilter`: the way back to the source leads out of the interface that the packet came in by.
     ReversePath {
-        /// `--invert`: it does not.
+        /// `--invert`: the match holds if the way back leads elsewhere.
         inverted: bool,
     },
-    /// `-m comment`: always holds, but is part of what a rule is.
+    /// `-m comment`: the match always holds, but is part of what identifies a rule.
     Comment(String),
 }
 
@@ -72,30 +72,30 @@ pub enum Match {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct States(pub(super) u8);
 
-/// One target.
+/// What a rule does with a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// The packet passes this table's chain.
+    /// The packet passes the chain of this table.
     Accept,
-    /// It is gone.
+    /// The packet is dropped.
     Drop,
-    /// Back to the chain that jumped here; from a chain of the kernel's own, to its policy.
+    /// The packet returns to the chain that jumped here; in a built-in chain the chain's policy decides.
     Return,
-    /// Through another chain, and back to behind this rule.
+    /// The packet goes through another chain, and returns to behind this rule.
     Jump(String),
-    /// Through another chain, and back to where this one would go back to.
+    /// The packet goes through another chain, and returns to where this chain would return to.
     Goto(String),
-    /// `MARK --set-xmark VALUE/MASK`
+    /// `MARK --set-xmark VALUE/MASK`: the mark changes.
     Mark {
-        /// What is flipped in after clearing.
+        /// The bits that are flipped after clearing.
         value: u32,
-        /// What is cleared.
+        /// The bits that are cleared.
         mask: u32,
     },
-    /// `SET --map-set NAME FLAGS --map-mark`
+    /// `SET --map-set NAME FLAGS --map-mark`: the set gives the mark.
     MapMark(String, Vec<bool>),
-    /// `NFLOG`
+    /// `NFLOG`: the packet is logged.
     Log,
-    /// `MASQUERADE`
+    /// `MASQUERADE`: the packet's source is translated.
     Masquerade,
 }

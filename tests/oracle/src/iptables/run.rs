@@ -1,4 +1,4 @@
-//! A packet's way through the tables.
+//! Leads a packet through the tables, as the kernel would.
 
 use std::net::IpAddr;
 
@@ -10,27 +10,27 @@ use crate::world::{Packet, Protocol};
 /// A packet as it arrives, with what the kernel knows of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
-    /// From where.
+    /// The source address.
     pub source: IpAddr,
-    /// To where.
+    /// The destination address.
     pub destination: IpAddr,
     /// The number of the IP protocol.
     pub protocol: u8,
-    /// The source port; the type, for ICMP.
+    /// The source port; for ICMP the type.
     pub source_port: u16,
     /// The destination port; without meaning for ICMP.
     pub destination_port: u16,
-    /// The flags of TCP.
+    /// The TCP flags.
     pub flags: TcpFlags,
-    /// The interface that it comes in by; empty for the host's own.
+    /// The interface that the packet comes in by; empty if the host itself sends it.
     pub in_interface: String,
-    /// The interface that it leaves by; empty for what is for the host.
+    /// The interface that the packet leaves by; empty if it is for the host.
     pub out_interface: String,
-    /// Its connection's state.
+    /// The state of the packet's connection.
     pub state: State,
-    /// Its mark when it comes in.
+    /// The packet's mark when it comes in.
     pub mark: u32,
-    /// Whether the way back to its source leads out of `in_interface`.
+    /// Whether the way back to the source leads out of `in_interface`.
     pub reverse_path: bool,
 }
 
@@ -60,31 +60,31 @@ impl Arrival {
     }
 }
 
-/// The flags of a TCP header, by the bits of RFC 9293 section 3.1.
+/// The flags of a TCP header, with the bits of RFC 9293 section 3.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpFlags(pub u8);
 
 impl TcpFlags {
-    /// A connection's first.
+    /// The flags of the first segment of a connection.
     pub const SYN: Self = Self(0x02);
-    /// Its answer.
+    /// The flags of the answer to it.
     pub const SYN_ACK: Self = Self(0x12);
-    /// Anything in between.
+    /// The flags of a segment in the middle of a connection.
     pub const ACK: Self = Self(0x10);
 }
 
 /// What connection tracking says of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
-    /// The first of a connection.
+    /// The packet is the first of a connection.
     New,
-    /// Of one that has been answered.
+    /// The packet is of a connection that has been answered.
     Established,
-    /// Of one that another brought about; an error about one.
+    /// The packet begins a connection that another one brought about, or is an error about one.
     Related,
-    /// Of none that it could be of.
+    /// The packet is of no connection that it could be of.
     Invalid,
-    /// Not tracked.
+    /// The packet is not tracked.
     Untracked,
 }
 
@@ -94,53 +94,53 @@ impl State {
     }
 }
 
-/// Which hooks a packet passes.
+/// Which hooks of the kernel a packet passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Path {
-    /// From an interface to another.
+    /// The packet is forwarded from one interface to another.
     Forward,
-    /// From an interface to the host.
+    /// The packet comes in for the host.
     Input,
-    /// From the host to an interface.
+    /// The host sends the packet.
     Output,
 }
 
 /// What became of a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// It was not dropped.
+    /// Whether the packet was not dropped.
     pub passed: bool,
-    /// Its mark at the end.
+    /// The packet's mark at the end.
     pub mark: u32,
-    /// Its source was translated.
+    /// Whether the packet's source was translated.
     pub masqueraded: bool,
-    /// It was logged.
+    /// Whether the packet was logged.
     pub logged: bool,
-    /// How many rules it was held against: what it costs.
+    /// How many rules the packet was compared with, which is what it costs.
     pub rules: usize,
-    /// The rules that fitted, in order.
+    /// The rules that fitted the packet, in order.
     pub trace: Vec<String>,
 }
 
-/// Something is wrong with the rules, and not with the packet.
+/// Something is wrong with the rules themselves.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// A rule names a set that is not there.
+    /// A rule names a set that does not exist.
     #[error("there is no set {0}")]
     NoSet(String),
-    /// A rule asks a set about more or fewer ends than it has.
+    /// A rule asks a set about more or fewer ends of a packet than it has dimensions.
     #[error("set {0} is not of {1} dimensions")]
     Dimensions(String, usize),
-    /// A rule maps by a set without marks.
+    /// A rule takes the mark from a set without marks.
     #[error("set {0} has no marks")]
     NoMarks(String),
-    /// A target in a table that does not have it.
+    /// A target stands in a table that does not have it.
     #[error("{0} cannot be used in table {1}")]
     WrongTable(&'static str, String),
     /// Chains lead to each other in a circle.
     #[error("chain {0} is entered too deep")]
     Circle(String),
-    /// A chain is not there.
+    /// A rule leads to a chain that does not exist.
     #[error("there is no chain {0} in table {1}")]
     NoChain(String, String),
 }
@@ -170,7 +170,8 @@ impl Ruleset {
             },
         };
         for (chain, tables) in hooks {
-            // Interfaces are known where the packet has met them; nat judges a connection's first packet only.
+            // A rule can ask for an interface only at a hook where the packet has one; nat judges a connection's first
+            // packet only.
             let known = |at: &[&str], name: &str| if at.contains(chain) { name.to_owned() } else { String::new() };
             walk.arrival.in_interface = known(&["PREROUTING", "INPUT", "FORWARD"], &arrival.in_interface);
             walk.arrival.out_interface = known(&["FORWARD", "OUTPUT", "POSTROUTING"], &arrival.out_interface);
@@ -199,7 +200,7 @@ struct Walk<'s> {
 }
 
 impl Walk<'_> {
-    /// Whether the packet passes one table's chain of the kernel's own.
+    /// Whether the packet passes a built-in chain of one table.
     fn table(&mut self, ruleset: &Ruleset, table: &str, chain: &str) -> Result<bool, Fault> {
         let policy = ruleset.tables.get(table).and_then(|table| table.chains.get(chain)).and_then(|chain| chain.policy);
         Ok(match self.chain(ruleset, table, chain, 0)? {
@@ -287,7 +288,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The set, and the address by which it was asked, where it holds what it was asked about.
+    /// The set that a match names, and the packet's address that it was asked about, if the set holds what was asked.
     fn in_set(&self, name: &str, dimensions: &[bool]) -> Result<Option<(&IpSet, IpAddr)>, Fault> {
         let set = self.sets.get(name).ok_or_else(|| Fault::NoSet(name.to_owned()))?;
         if set.dimensions() != dimensions.len() {
@@ -309,7 +310,7 @@ impl Walk<'_> {
     }
 }
 
-/// `mx+` is every name that begins so.
+/// Whether an interface has this name; `mx+` stands for every name that begins with `mx`.
 fn interface(pattern: &str, name: &str) -> bool {
     match pattern.strip_suffix('+') {
         Some(start) => name.starts_with(start),

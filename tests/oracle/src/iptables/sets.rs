@@ -1,4 +1,4 @@
-//! IP sets by their contents.
+//! IP sets with their contents.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -9,14 +9,14 @@ use crate::world::Protocol;
 /// All sets of a host, by name.
 pub type IpSets = BTreeMap<String, IpSet>;
 
-/// A set, of the types that Manx makes.
+/// A set of one of the types that Manx makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IpSet {
-    /// `hash:ip`.
+    /// `hash:ip`: addresses.
     Addresses(BTreeSet<IpAddr>),
-    /// `hash:net`: an address is in it where any of its ranges holds it.
+    /// `hash:net`: prefixes; an address is in the set if any of them holds it.
     Nets(BTreeSet<Cidr>),
-    /// `hash:ip,port`.
+    /// `hash:ip,port`: addresses with a protocol and a port.
     Ports(BTreeSet<(IpAddr, Protocol, u16)>),
     /// `hash:ip` with `skbinfo`: each address with the mark that it gives and the bits that are overwritten.
     Marks(BTreeMap<IpAddr, (u32, u32)>),
@@ -25,7 +25,7 @@ pub enum IpSet {
 }
 
 impl IpSet {
-    /// How many ends of a packet it is asked about: `src` is one, `src,dst` two.
+    /// How many ends of a packet the set is asked about: `src` is one, `src,dst` are two.
     pub(super) const fn dimensions(&self) -> usize {
         match self {
             Self::Addresses(_) | Self::Nets(_) | Self::Marks(_) => 1,
@@ -33,7 +33,7 @@ impl IpSet {
         }
     }
 
-    /// Whether the address, or the address with the port or the interface, is in it.
+    /// Whether the set holds the address, or the address with the port or interface.
     pub(super) fn holds(&self, address: IpAddr, port: Option<(Protocol, u16)>, interface: &str) -> bool {
         match self {
             Self::Addresses(addresses) => addresses.contains(&address),

@@ -20,7 +20,7 @@ fn forwarded(protocol: Protocol, port: u16) -> Arrival {
     Arrival::new(&packet, "mxa", "mxb")
 }
 
-/// Whether one rule of mangle FORWARD fits: it drops.
+/// Whether a rule of the chain FORWARD of table mangle fits the packet; it drops what it fits.
 fn fits(rule: &str, arrival: &Arrival) -> bool {
     let ruleset = ruleset(&format!("*mangle\n-A FORWARD {rule} -j DROP\nCOMMIT\n"));
     !ruleset.run(&sets(), Path::Forward, arrival).unwrap().passed

@@ -7,11 +7,11 @@ use super::{Chain, Ruleset, Table, options};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {what}: {text}")]
 pub struct TextError {
-    /// Its number, from one.
+    /// The number of the line, counted from one.
     pub line: usize,
-    /// What is wrong.
+    /// What is wrong with the line.
     pub what: String,
-    /// The line.
+    /// The line itself.
     pub text: String,
 }
 
@@ -59,14 +59,14 @@ impl Table {
         if let Some(chain) = line.strip_prefix(':') {
             return self.declare(chain);
         }
-        // Counters in front of a rule, as `iptables-save -c` prints them.
+        // A line may begin with counters, as `iptables-save -c` prints them.
         let line = match line.strip_prefix('[') {
             Some(rest) => rest.split_once("] ").map(|(_, rest)| rest).ok_or("counters without a rule")?,
             None => line,
         };
         let words = words(line)?;
         let [command, name, rest @ ..] = words.as_slice() else { return Err("a command without a chain".to_owned()) };
-        // What stands behind the chain's name, and behind a place in the chain where there is one.
+        // The rest is the rule, behind the chain's name and, if there is one, the place in the chain.
         let text = |words: &[String]| {
             let skipped = 2 + usize::from(words.len() < rest.len());
             line.splitn(skipped + 1, ' ').nth(skipped).unwrap_or_default().to_owned()
@@ -112,7 +112,8 @@ impl Table {
         Ok(())
     }
 
-    /// `NAME POLICY [0:0]`: makes a chain, or empties it; of the kernel's own sets the policy, where it is not `-`.
+    /// Carries out `NAME POLICY [0:0]`: makes or empties a chain; for a built-in chain it sets the policy, unless that
+    /// is `-`.
     fn declare(&mut self, line: &str) -> Result<(), String> {
         let mut words = line.split_whitespace();
         let (Some(name), Some(policy)) = (words.next(), words.next()) else {
@@ -149,7 +150,7 @@ impl Table {
         self.chains.get_mut(name).ok_or_else(|| format!("there is no chain {name}"))
     }
 
-    /// No rule leads to a chain that is not there, or to one of the kernel's own.
+    /// Refuses rules that lead to a chain that does not exist or is built in.
     fn consistent(&self) -> Result<(), String> {
         for rule in self.chains.values().flat_map(|chain| &chain.rules) {
             if let Some(name) = leads_to(rule)
@@ -169,7 +170,7 @@ fn leads_to(rule: &Rule) -> Option<&str> {
     }
 }
 
-/// A leading number, or one.
+/// Takes the number at the beginning, or one if there is none.
 fn place(words: &[String]) -> (usize, &[String]) {
     match words {
         [first, rest @ ..] => first.parse().map_or((1, words), |place| (place, rest)),
@@ -177,7 +178,7 @@ fn place(words: &[String]) -> (usize, &[String]) {
     }
 }
 
-/// Words, in double quotes with `\` where they have spaces.
+/// Splits a line into words; a word with spaces stands in double quotes, with `\` before what would end it.
 fn words(line: &str) -> Result<Vec<String>, String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;

@@ -1,4 +1,4 @@
-//! The judge against the compiler.
+//! Compares the judge with the compiler.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -101,22 +101,22 @@ fn no_step_on_the_way_opens_or_closes_what_neither_end_of_it_does() {
     });
 }
 
-/// The agents of all nodes, as far as policies concern them.
+/// The agents of all nodes, as far as policies are concerned.
 struct Nodes(Vec<(Node, Compiler, Program)>);
 
 impl Nodes {
-    /// Agents that have just begun, in this world.
+    /// Agents that have just started in this world.
     fn of(world: &World, narrow_limit: usize) -> Result<Self, String> {
         Self::of_classes(world, narrow_limit, 200)
     }
 
-    /// The same with so many numbers for classes.
+    /// The same agents with only this many numbers for classes.
     fn of_classes(world: &World, narrow_limit: usize, classes: u16) -> Result<Self, String> {
         let nodes = generate::NODES.iter().map(|(name, _)| Node::new(name));
         Self::begin(nodes, world, CompilerConfig { classes, narrow_limit })
     }
 
-    /// The same nodes, with agents that know nothing.
+    /// The same nodes, with agents that know nothing yet.
     fn anew(&self, world: &World, narrow_limit: usize) -> Result<Self, String> {
         let nodes = self.0.iter().map(|(node, ..)| node.anew());
         Self::begin(nodes, world, CompilerConfig { classes: 200, narrow_limit })
@@ -128,7 +128,7 @@ impl Nodes {
         Ok(nodes)
     }
 
-    /// The world has become another.
+    /// Tells the agents that the world has become another.
     fn hear(&mut self, old: &World, new: &World, order: Order) -> Result<(), String> {
         for (node, compiler, program) in &mut self.0 {
             for news in node.news(old, new, order) {
@@ -146,7 +146,7 @@ impl Nodes {
         Ok(())
     }
 
-    /// The same, holding every step on the way against the states before and after each report.
+    /// The same, and checks after every single change that each verdict is that of before or after the report.
     fn watch(&mut self, old: &World, new: &World, order: Order) -> Result<(), String> {
         let probes: Vec<_> = probes(old).into_iter().chain(probes(new)).collect();
         for (node, compiler, program) in &mut self.0 {
@@ -178,7 +178,8 @@ impl Nodes {
         Ok(())
     }
 
-    /// Whether every packet of a world meets the fate that the specification says. How many were asked about.
+    /// Checks that every packet of a world meets the fate that the specification demands. Returns how many were asked
+    /// about.
     fn compare(&self, world: &World) -> Result<usize, String> {
         let probes = probes(world);
         for probe in &probes {
@@ -201,7 +202,8 @@ impl Nodes {
         Ok(probes.len())
     }
 
-    /// The same where numbers are short: who has a class is governed as he should be, and enough are given out.
+    /// The same where class numbers are short: every endpoint with a class is governed as it should be, and no number
+    /// is left unused while an endpoint lacks a class.
     fn compare_placed(&self, world: &World) -> Result<(), String> {
         for (_, compiler, program) in &self.0 {
             let stats = compiler.stats();
@@ -223,8 +225,8 @@ impl Nodes {
         Ok(())
     }
 
-    /// Whether every node explains both ends of every flow as they are, and would cut just those connections that its own ends
-    /// forbid.
+    /// Checks that every node explains both ends of every flow as they are, and would cut just those connections that
+    /// its own ends forbid.
     fn explain(&self, world: &World) -> Result<(), String> {
         let exemptions = Exemptions { itself: true, ..NO_EXEMPTION };
         for Probe { packet, .. } in probes(world) {
@@ -258,7 +260,7 @@ impl Nodes {
         Ok(())
     }
 
-    /// What the node of an end's pod says; anything passes where there is no pod.
+    /// What the node of an end's pod says; an end that is no pod lets everything pass.
     fn side(&self, world: &World, packet: &Packet, direction: Direction) -> Result<bool, String> {
         let own = match direction {
             Direction::Ingress => packet.destination,
@@ -270,11 +272,12 @@ impl Nodes {
         program.allows(packet, direction).ok_or_else(|| format!("{own} of {name} is in no class"))
     }
 
-    /// Whether others have come to as much as this, and what each says it wants is what it has.
+    /// Checks that other agents, told the world from nothing, come to as much as these have, and that what each says it
+    /// wants is what it has.
     fn equal(&self, fresh: &Self, is_between: bool) -> Result<(), String> {
         for ((_, compiler, program), (_, _, fresh)) in self.0.iter().zip(&fresh.0) {
             let members = |program: &Program| program.sets.values().map(BTreeSet::len).sum::<usize>();
-            // Near the limit a peer is written as it was before; otherwise only what is there now counts.
+            // Near the limit a peer stays written as it was before; away from it, only what exists now counts.
             let size = |program: &Program| match is_between {
                 true => (0, 0, program.classes.len(), program.joins.len()),
                 false => (program.sets.len(), members(program), program.classes.len(), program.joins.len()),
@@ -295,7 +298,7 @@ impl Nodes {
     }
 }
 
-/// What the compiler lets backends decide: whom nobody can stop.
+/// Which traffic no policy can stop: the compiler leaves it to backends.
 const NO_EXEMPTION: Exemptions = Exemptions { from_own_node: false, to_own_node: false, itself: false };
 
 fn probes(world: &World) -> Vec<Probe> {
@@ -306,7 +309,7 @@ fn tell(compiler: &mut Compiler, news: Vec<News>) {
     for news in news {
         match news {
             News::Source(update) => compiler.apply(update),
-            // Where there is no class for it, no address of it is joined.
+            // Where an endpoint has no class, none of its addresses is joined to one.
             News::Attach(id, facts) => drop(compiler.set_local(id, facts)),
             News::Detach(id) => compiler.remove_local(&id),
         }

@@ -1,4 +1,4 @@
-//! Worlds in which things happen.
+//! Worlds together with what happens in them.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use oracle::World;
 use oracle::generate::{self, Step};
 use proptest::strategy::Strategy;
 
-/// How many members times ports are written narrowly: all, some, none.
+/// How many members times ports are written narrowly: everything, some, nothing.
 pub(crate) const LIMITS: [usize; 3] = [100_000, 4, 0];
 
-/// A world, what happens to it, and how narrowly it is compiled.
+/// A world, what happens in it, and how narrowly its policies are compiled.
 #[derive(Debug, Clone)]
 pub(crate) struct History {
     pub(crate) world: World,

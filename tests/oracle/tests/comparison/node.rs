@@ -9,14 +9,14 @@ use oracle::{Phase, Pod, PodName, World, handover};
 use types::policy::{PolicyId, PolicyKind, network_policy};
 use types::{EndpointId, NamespacedName, NodeName, Update};
 
-/// Something that the agent of a node is told.
+/// Something that a node's agent is told.
 #[derive(Debug, Clone)]
 pub(crate) enum News {
-    /// A source reports.
+    /// A source reports something.
     Source(PolicyUpdate),
-    /// A pod is attached here, or is another than before.
+    /// A pod is attached on this node, or has changed since.
     Attach(EndpointId, EndpointFacts),
-    /// A pod is detached.
+    /// A pod of this node is detached.
     Detach(EndpointId),
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Node {
     name: String,
     attached: BTreeMap<PodName, (EndpointId, Pod)>,
     published: BTreeMap<PodName, (RemoteKey, Pod)>,
-    /// Pods that have ended and given their addresses on; their objects are still there.
+    /// Pods that have ended and whose addresses others have now; their objects still exist.
     bereft: BTreeSet<PodName>,
 }
 
@@ -40,13 +40,13 @@ impl Node {
         Self { bereft: self.bereft.clone(), ..Self::new(&self.name) }
     }
 
-    /// What it is told when the world becomes another, in the order asked for; each report apart. `relist`: its sources begin
-    /// again instead of telling what has changed.
+    /// What the agent is told when the world becomes another, in the order asked for, each report apart. With `relist`,
+    /// its sources begin again instead of telling what has changed.
     pub(crate) fn news(&mut self, old: &World, new: &World, order: Order) -> Vec<Vec<News>> {
         let mut all: Vec<Vec<News>> = vec![self.take_down(new)];
         if order.relist {
             all.push(every_source(Update::Restart, Update::Restart, Update::Restart, Update::Restart));
-            // What has gone is not told of: only that it is not in the list. The runtime does tell.
+            // A listing says that an object is gone by not naming it. The runtime does tell that a pod is detached.
             for report in reports(old, new, order.shuffle) {
                 if let Report::Pod(name, now) = report {
                     let of_runtime = |news: &News| !matches!(news, News::Source(_));
@@ -77,7 +77,7 @@ impl Node {
         all
     }
 
-    /// The network of a pod that has ended is taken down before its address is given on.
+    /// The runtime takes down the network of a pod that has ended before its address is given to another.
     fn take_down(&mut self, new: &World) -> Vec<News> {
         self.bereft.retain(|name| new.pods.get(name).is_some_and(|pod| pod.phase.has_ended()));
         let given_on = |name: &PodName, pod: &Pod| {
@@ -116,7 +116,7 @@ impl Node {
             None => Update::Delete(key),
         })));
         if let Some(pod) = here {
-            // A pod of this node whose address this one gets has been detached before.
+            // If this pod gets the address of a pod of this node, that pod has been detached before.
             let shares = |other: &&(EndpointId, Pod)| other.1.addresses.iter().any(|has| pod.addresses.contains(has));
             let gone: Vec<_> = self.attached.iter().filter(|(other, has)| *other != name && shares(has)).collect();
             let gone: Vec<_> = gone.into_iter().map(|(other, (id, _))| (other.clone(), id.clone())).collect();
@@ -137,7 +137,7 @@ impl Node {
     }
 }
 
-/// The same from each source.
+/// Gives the same report to each source.
 pub(crate) fn every_source(
     policies: Update<PolicyId, Arc<types::policy::Policy>>,
     namespaces: Update<String, types::policy::Labels>,

@@ -8,7 +8,7 @@ use felix::policy::program::{
 };
 use oracle::{Direction, Packet, handover};
 
-/// What is in force on one node.
+/// The state that the compiler's changes have brought into force on one node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Program {
     pub(crate) sets: BTreeMap<SetId, BTreeSet<Element>>,
@@ -76,7 +76,8 @@ impl Program {
         Ok(())
     }
 
-    /// Whether an end of a packet lets it pass; none: the end's address has no class, so a pod there has no network.
+    /// Whether an end of a packet lets it pass; none if the end's address has no class, so that a pod there has no
+    /// network.
     pub(crate) fn allows(&self, packet: &Packet, direction: Direction) -> Option<bool> {
         let (own, other) = match direction {
             Direction::Ingress => (packet.destination, packet.source),
@@ -131,8 +132,8 @@ impl Program {
         port && peer
     }
 
-    /// What holds of every state between two lists of changes: nothing is left over, blocks' members lie apart, ports are in
-    /// order and apart.
+    /// Checks what holds between any two lists of changes: no set is left over, prefixes of a block do not overlap,
+    /// ports are in order and do not touch.
     pub(crate) fn check(&self) -> Result<(), String> {
         for set in self.sets.keys() {
             let of_class = matches!(set, SetId::Narrow(class, _) if self.classes.contains_key(class));

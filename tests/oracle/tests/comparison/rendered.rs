@@ -84,20 +84,20 @@ fn an_agent_that_starts_again_opens_and_closes_nothing_on_the_way_to_what_is_so_
     });
 }
 
-/// All nodes.
+/// All nodes of a world.
 struct Hosts(Vec<Host>);
 
-/// A node with its filter, and the tables and sets that the filter has made.
+/// A node with its filter, and with the tables and sets that the filter has made.
 struct Host {
     node: Node,
     acl: Acl,
     fake: FakeAcl,
-    /// What waits for the sources to be in sync.
+    /// The calls that wait for the sources to be in sync.
     attaching: Vec<JoinHandle<Result<(), String>>>,
     kernel: Kernel,
 }
 
-/// Simulated tables and sets.
+/// The simulated tables and sets of a node.
 #[derive(Debug, Clone, Default)]
 struct Kernel {
     tables: BTreeMap<Family, Ruleset>,
@@ -132,7 +132,7 @@ impl Hosts {
         Ok(())
     }
 
-    /// The same, holding what both ends say after every call against what they say before and after each report.
+    /// The same, and after every call compares what both ends say with what they say before and after each report.
     fn watch(&mut self, old: &World, new: &World, order: Order) -> Result<(), String> {
         let ports = [(Protocol::Tcp, 80), (Protocol::Tcp, 81), (Protocol::Udp, 80)];
         let probes: Vec<_> = Probe::all(old, &ports).into_iter().chain(Probe::all(new, &ports)).collect();
@@ -146,7 +146,7 @@ impl Hosts {
         Ok(())
     }
 
-    /// Every agent ends, and another begins in this world, with endpoints that were there before it.
+    /// Ends every agent and starts another in this world, with the endpoints that existed before it.
     fn restart(&mut self, world: &World, narrow_limit: usize) -> Result<(), String> {
         let ports = [(Protocol::Tcp, 80), (Protocol::Tcp, 81), (Protocol::Udp, 80)];
         let probes = Probe::all(world, &ports);
@@ -154,7 +154,7 @@ impl Hosts {
             let (fake, kernel) = (host.fake.clone(), std::mem::take(&mut host.kernel));
             *host = Host::start(host.node.anew(), fake, kernel, narrow_limit)?;
             let news = host.node.news(&World::default(), world, LISTED);
-            // The journal is read before anything else is heard.
+            // An agent reads its journal before it hears anything else.
             let (local, sources): (Vec<_>, Vec<_>) =
                 news.into_iter().flatten().partition(|news| !matches!(news, News::Source(_)));
             for news in local {
@@ -183,7 +183,7 @@ impl Hosts {
         Ok(probes.len())
     }
 
-    /// A connection's first packet from end to end, over one node or two.
+    /// Sends a connection's first packet from end to end, over one node or two.
     fn passes(&self, world: &World, packet: &Packet) -> Result<(bool, String), String> {
         let (from, to) = (Place::of(world, packet.source), Place::of(world, packet.destination));
         let mut trace = String::new();
@@ -227,7 +227,7 @@ impl Hosts {
     }
 }
 
-/// Where an address is.
+/// The node and interface that an address is behind.
 enum Place {
     Pod(usize, String),
     Node(usize),
@@ -248,7 +248,7 @@ impl Place {
 }
 
 impl Host {
-    /// An agent that finds this in the kernel.
+    /// An agent that finds this state in the kernel.
     fn start(node: Node, fake: FakeAcl, kernel: Kernel, narrow_limit: usize) -> Result<Self, String> {
         let backend = AclBackend {
             sets: Box::new(fake.sets()),
@@ -268,7 +268,7 @@ impl Host {
                 block_on(self.acl.update(vec![update]));
                 if and_wait && self.is_in_sync() { self.wait() } else { Ok(()) }
             }
-            // Those of an earlier life are told before the sources are in sync, and wait for that.
+            // Endpoints of an earlier run are told before the sources are in sync, and wait for that.
             News::Attach(id, facts) => {
                 let acl = self.acl.clone();
                 let attach = move || block_on(acl.attach(id, facts)).map_err(|error| error.to_string());
@@ -279,7 +279,7 @@ impl Host {
         }
     }
 
-    /// Carries out the calls since the last time, holding what both ends of probes say after each against what they say
+    /// Carries out the calls since the last time. After each, compares what both ends of probes say with what they say
     /// before and after all of them.
     fn look_back(&mut self, probes: &[Probe]) -> Result<(), String> {
         let calls = self.fake.take_calls();
@@ -309,7 +309,7 @@ impl Host {
         block_on(self.acl.view()).is_some_and(|view| view.in_sync)
     }
 
-    /// Waits until all that was told is in force.
+    /// Waits until everything that was told is in force.
     fn wait(&mut self) -> Result<(), String> {
         for attaching in self.attaching.drain(..) {
             attaching.join().map_err(|_| "a thread has panicked".to_owned())??;
@@ -362,7 +362,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether packets pass as if from a pod to elsewhere, and as if from elsewhere to a pod.
+    /// Whether the packets pass: one as if from a pod to elsewhere, one as if from elsewhere to a pod.
     fn ends(&self, probes: &[Probe]) -> Result<Vec<bool>, String> {
         let ways = [("mxpod", "eth1"), ("eth1", "mxpod")];
         let all =
@@ -427,7 +427,7 @@ fn change_element(set: &mut IpSet, change: &ElementChange) -> Option<()> {
     Some(())
 }
 
-/// Two pods on one node, a third on the other; the first is under default-deny for ingress.
+/// Two pods on one node and a third on the other; the first is under default-deny for ingress.
 fn small_world() -> World {
     let mut world = oracle::cases::world();
     world.policies.insert(oracle::PolicyName::new("x", "deny"), serde_json::json!({"podSelector": {}}));
@@ -456,7 +456,8 @@ fn answers_pass_and_strays_do_not() {
         assert!(forward(|arrival| (arrival.state, arrival.flags) = (State::Established, TcpFlags::ACK)));
         assert!(forward(|arrival| arrival.state = State::Related));
         assert!(!forward(|arrival| arrival.state = State::Invalid));
-        // From the governed pod, whose egress is open: but not in the middle of a connection that nobody knows.
+        // The governed pod may send what it likes, as its egress is open, but not in the middle of a connection that
+        // nobody knows.
         let egress = |change: fn(&mut Arrival)| {
             let mut arrival = Arrival::new(&packet, "mxxa", "eth1");
             (arrival.source, arrival.destination) = (arrival.destination, arrival.source);
@@ -467,13 +468,13 @@ fn answers_pass_and_strays_do_not() {
         assert!(!egress(|arrival| arrival.flags = TcpFlags::ACK));
         assert!(!egress(|arrival| arrival.flags = TcpFlags::SYN_ACK));
         assert!(!egress(|arrival| arrival.reverse_path = false), "its source is not behind that interface");
-        // An address that is in no class has no network, whatever interface a pod has.
+        // An address that is in no class has no network, whichever interface its pod has.
         let unknown = if family == 0 { "10.65.0.99" } else { "fd00:65::99" };
         let mut stray = Arrival::new(&packet, "mxzz", "eth1");
         stray.source = unknown.parse().unwrap();
         assert!(!hosts.0[0].kernel.run(Path::Forward, &stray).unwrap().passed);
         assert!(!hosts.0[0].kernel.run(Path::Input, &stray).unwrap().passed);
-        // What is not of pods is not ours.
+        // Packets that have nothing to do with pods are none of our business.
         let mut foreign = Arrival::new(&packet, "eth0", "eth1");
         foreign.mark = 0x0055_4000;
         let outcome = hosts.0[0].kernel.run(Path::Forward, &foreign).unwrap();

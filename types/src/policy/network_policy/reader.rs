@@ -1,4 +1,4 @@
-//! Reading JSON of unknown worth: what is wrong is noted, with its place, and reading goes on.
+//! Reads JSON that may be wrong anywhere: what is wrong is noted with its place, and reading goes on.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {what}")]
 pub struct Problem {
-    /// Where: `spec.ingress[0].from[1].ipBlock.cidr`.
+    /// The place in the document: `spec.ingress[0].from[1].ipBlock.cidr`.
     pub place: String,
-    /// What is wrong with it.
+    /// What is wrong at that place.
     pub what: String,
 }
 
 /// A place in a document. It is turned into text only when something is wrong there.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
-    /// What it lies in.
+    /// The place that this one lies in.
     parent: Option<&'a Self>,
     step: PathSegment<'a>,
 }
@@ -28,7 +28,7 @@ enum PathSegment<'a> {
     Index(usize),
 }
 
-/// Collects what is wrong.
+/// Collects what is wrong in a document.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     pub(super) problems: Vec<Problem>,
@@ -57,7 +57,7 @@ impl fmt::Display for Place<'_> {
             PathSegment::Index(index) => write!(f, "[{index}]"),
             PathSegment::Field(name) if self.parent.is_none() => f.write_str(name),
             PathSegment::Field(name) if name.bytes().all(|byte| byte.is_ascii_alphanumeric()) => write!(f, ".{name}"),
-            // A label, or a field's name that somebody made up.
+            // This is a label, or the name of a field that somebody made up, so it may contain any character.
             PathSegment::Field(name) => write!(f, "[{name:?}]"),
         }
     }
@@ -77,7 +77,7 @@ impl Reader {
         fields
     }
 
-    /// Whether there is no field but these.
+    /// Whether the mapping has no fields but these.
     pub(super) fn knows(&mut self, place: Place<'_>, fields: &Map<String, Value>, known: &[&str]) -> bool {
         let before = self.problems.len();
         for field in fields.keys().filter(|field| !known.contains(&field.as_str())) {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What happens to a node, in this order.
+/// One thing that happens to a node.
 #[derive(Debug, Clone)]
 enum Step {
     Attach {
@@ -26,9 +26,9 @@ enum Step {
         index: u32,
         up: bool,
     },
-    /// A static route to the next hop that is not on link.
+    /// Another program puts (or deletes) a static route to the next hop that is not on a link.
     StaticRoute(bool),
-    /// Another program's route with our metric.
+    /// Another program puts (or deletes) a route with our metric.
     ForeignRoute {
         place: usize,
         there: bool,
@@ -43,13 +43,13 @@ enum Step {
         place: usize,
     },
     Heal,
-    /// The owner takes what has come, then this time passes.
+    /// The owner takes what has come; then this much time passes.
     Round {
         millis: u64,
     },
 }
 
-/// Prefixes that several sources may want, and one that covers next hops.
+/// The prefixes of routes: some are wanted by several sources, and one covers next hops.
 const PLACES: [&str; 6] = ["10.0.0.0/26", "10.0.0.64/26", P, "10.0.0.1/32", "192.0.2.0/25", "fd00:1::/122"];
 const BLOCKS: [&str; 3] = ["10.0.0.0/26", "10.0.0.64/26", "10.0.0.1/32"];
 
@@ -76,7 +76,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What the sources say after all steps.
+/// What the sources say once everything has happened.
 #[derive(Debug, Default, PartialEq)]
 struct Said {
     pods: BTreeSet<u8>,
@@ -85,7 +85,7 @@ struct Said {
 }
 
 impl Said {
-    /// To an owner that has heard nothing yet.
+    /// Tells all of it to an owner that has heard nothing yet.
     fn all(&self, routes: &mut Routes) {
         self.learned.iter().for_each(|(place, hops)| routes.tell(Command::Fib(vec![learn(*place, *hops)])));
         routes.tell(Command::OwnBlocks(self.blocks.clone()));
@@ -116,7 +116,7 @@ fn take(step: &Step, kernel: &FakeKernel, routes: &mut Routes, said: &mut Said) 
         Step::Attach { pod } => {
             said.pods.insert(pod);
             let mut answer = routes.attach(pod, &pod_address(pod));
-            // The interface may be unreadable: then the pod is not attached.
+            // If the interface could not be read, the attach has failed and the pod is not attached.
             if matches!(answer.try_recv(), Ok(Err(_))) {
                 said.pods.remove(&pod);
             }
@@ -139,7 +139,7 @@ fn take(step: &Step, kernel: &FakeKernel, routes: &mut Routes, said: &mut Said) 
             routes.tell(Command::Fib(vec![withdraw(PLACES[place])]));
         }
         Step::Link { index, up } => kernel.set_link_up(index, up),
-        // Refused while its gateway's link is down: then there is none.
+        // The kernel refuses this route while its gateway's link is down; then there is none.
         Step::StaticRoute(true) => {
             drop(kernel.put_route(Route::via(prefix("203.0.113.0/24"), 4, [ip("192.0.2.254")])));
         }
@@ -166,7 +166,7 @@ fn take(step: &Step, kernel: &FakeKernel, routes: &mut Routes, said: &mut Said) 
     }
 }
 
-/// Lets everything that was refused or is to be looked at again come right.
+/// Lets time pass until everything that was refused or has to be read again is settled.
 fn calm(routes: &mut Routes) {
     for _ in 0..4 {
         routes.after(Duration::from_secs(31));
