@@ -19,21 +19,21 @@ const THREADS: usize = 8;
 /// Replaces the large blocks of the topology's agent.yaml by those of the default sizes.
 const DEFAULT_BLOCKS: (&str, &str) = ("MANX_INITIAL_POOLS", "10.42.0.0/16,fd00:42::/64");
 
-/// How much is measured.
+/// How much the benchmark measures.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Effort {
-    /// Turns that each plugin gets.
+    /// How many turns each plugin gets.
     #[arg(long, hide = true, default_value_t = 5)]
     rounds: usize,
-    /// Attachments one after the other, over all rounds.
+    /// How many attachments are made one after the other, over all rounds.
     #[arg(long, hide = true, default_value_t = 100)]
     sequential: usize,
-    /// Attachments made by eight at a time, over all rounds.
+    /// How many attachments are made by eight at a time, over all rounds.
     #[arg(long, hide = true, default_value_t = 200)]
     parallel: usize,
 }
 
-/// Measures.
+/// Runs the benchmark.
 pub(crate) fn run(effort: &Effort) -> anyhow::Result<Report> {
     let load_before = load_average()?;
     let large = Scene { topology: "cni.clab.yml", env: &[] };
@@ -161,13 +161,13 @@ fn plugin(program: &str, network: &str, addresses: usize, more: Value) -> Plugin
     Plugin { program, network, namespace, addresses, config }
 }
 
-/// The table.
+/// The lines of the table.
 struct Rows {
     /// Manx with etcd up and large blocks.
     ours: Row,
-    /// ptp in turn with it.
+    /// The plugin ptp, in turn with Manx.
     theirs: Row,
-    /// ptp for one family, in turn with both.
+    /// The plugin ptp for one family, in turn with both.
     theirs_ipv4: Row,
     /// Manx with etcd stopped.
     stopped: Row,
@@ -178,9 +178,9 @@ struct Rows {
 /// One line of the table. Latencies and delays are in milliseconds, rates are per second.
 #[derive(Debug)]
 struct Row {
-    /// For people.
+    /// The line's title, for people.
     title: &'static str,
-    /// What its figures' names begin with, and what follows the name of the quantity.
+    /// The beginning of the names of the line's figures, and the ending behind the name of the quantity.
     naming: (&'static str, &'static str),
     add_p50: f64,
     add_p90: f64,

@@ -15,65 +15,65 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tests::{Node, Place, wait_for};
 
-/// Where runtimes look for plugins.
+/// The folder where runtimes look for plugins.
 const PLUGINS: &str = "/opt/cni/bin";
 
-/// How long detached links may take to be gone.
+/// How long it may take until detached links are gone.
 const SETTLE: Duration = Duration::from_secs(60);
 
-/// Attachments of each plugin before the clock runs: the programs are in the page cache then.
+/// How many attachments each plugin makes before the clock runs, so that the programs are in the page cache.
 const WARM_UP: usize = 3;
 
-/// No duplicate address detection in pods (RFC 4862 section 5.4): ptp waits for its end, one to two seconds in every ADD,
-/// and the comparison would be one of that.
+/// Switches duplicate address detection off in pods (RFC 4862 section 5.4): ptp waits for its end, one to two seconds
+/// in every ADD, and the comparison would be one of that.
 const NO_DETECTION: &str = "net.ipv6.conf.default.accept_dad=0";
 
-/// What to measure.
+/// What the driver is to measure.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plan {
-    /// Tells this run's containers from those of other runs in the same node.
+    /// A text that tells this run's containers from those of other runs in the same node.
     pub(crate) run: String,
-    /// Whose turn it is, in this order in every round.
+    /// The plugins, in the order in which they take turns in every round.
     pub(crate) plugins: Vec<Plugin>,
-    /// How many rounds.
+    /// How many rounds there are.
     pub(crate) rounds: usize,
-    /// Attachments per plugin and round that are made one after the other.
+    /// How many attachments each plugin makes per round one after the other.
     pub(crate) sequential: usize,
-    /// Attachments per plugin and round that are made by `threads` at a time.
+    /// How many attachments each plugin makes per round by `threads` at a time.
     pub(crate) parallel: usize,
     /// How many plugins run at a time in the parallel part.
     pub(crate) threads: usize,
 }
 
-/// A plugin and its network.
+/// A plugin, and the network that it is called for.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Plugin {
-    /// The program.
+    /// The path of the plugin's program.
     pub(crate) program: String,
-    /// The network's name, no other plugin's of the plan.
+    /// The network's name, which no other plugin of the plan has.
     pub(crate) network: String,
-    /// The namespace that its pods are in.
+    /// The namespace of the network's pods.
     pub(crate) namespace: String,
     /// How many addresses every pod must get; an ADD that gives fewer has failed.
     pub(crate) addresses: usize,
-    /// What it gets on standard input.
+    /// The configuration that the plugin gets on standard input.
     pub(crate) config: Map<String, Value>,
 }
 
-/// What one plugin did in one round.
+/// What was measured of one plugin in one round.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Round {
-    /// The plugin's network.
+    /// The name of the plugin's network.
     pub(crate) network: String,
-    /// Each ADD of the sequential part.
+    /// How long each ADD of the sequential part took.
     pub(crate) add: Vec<Duration>,
-    /// Each DEL of the sequential part.
+    /// How long each DEL of the sequential part took.
     pub(crate) del: Vec<Duration>,
-    /// All ADDs of the parallel part together.
+    /// How long all ADDs of the parallel part took together.
     pub(crate) parallel_add: Duration,
-    /// All DELs of the parallel part together.
+    /// How long all DELs of the parallel part took together.
     pub(crate) parallel_del: Duration,
-    /// From the last DEL of the parallel part until the node has no link of its attachments any more.
+    /// The time from the last DEL of the parallel part until the node has no link of its attachments any more.
     pub(crate) links_gone: Duration,
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn drive(node: &Node, plan: &Plan) -> anyhow::Result<Vec<Round>> {
     serde_json::from_slice(&output.stdout).context("the driver's answer")
 }
 
-/// The command `drive`.
+/// Carries out the command `drive`.
 pub(crate) fn run() -> anyhow::Result<()> {
     let mut plan = Vec::new();
     io::stdin().read_to_end(&mut plan).context("reading the plan")?;
@@ -126,7 +126,7 @@ fn round(plan: &Plan, plugin: &Plugin, pods: &mut Pods, links: usize) -> anyhow:
     let mut batch = pods.batch(plan, plugin, plan.sequential)?;
     let (add, _) = work(&mut batch, 1, |pod| plugin.add(pod))?;
     let (del, _) = work(&mut batch, 1, |pod| plugin.del(pod))?;
-    // What a plugin leaves for later must not be done during another's turn.
+    // What a plugin leaves for later must be done before another plugin's turn.
     settle(links)?;
     let mut batch = pods.batch(plan, plugin, plan.parallel)?;
     let (_, parallel_add) = work(&mut batch, plan.threads, |pod| plugin.add(pod))?;
@@ -142,16 +142,16 @@ struct Pod {
     container: String,
     /// The name of the namespace.
     netns: String,
-    /// What ADD answered.
+    /// The answer of the ADD.
     result: Option<Value>,
 }
 
-/// The namespaces of pods. They are made before the clock runs, and as few as a node has: among a thousand of them our ADD
-/// was measured to take twice as long, and ptp's a quarter longer.
+/// The namespaces of pods. They are made before the clock runs, and are as few as a node has: among a thousand of them
+/// our ADD was measured to take twice as long, and ptp's a quarter longer.
 struct Pods {
-    /// As many as the largest batch needs; each batch plugs new containers into them.
+    /// The namespaces, as many as the largest batch needs; each batch plugs new containers into them.
     namespaces: Vec<String>,
-    /// How many containers there have been.
+    /// How many containers there have been so far.
     containers: usize,
 }
 
@@ -166,7 +166,7 @@ impl Pods {
         Ok(Self { namespaces, containers: 0 })
     }
 
-    /// New containers, in namespaces as a runtime makes them: with nothing but a loopback that is down.
+    /// Makes new containers, in namespaces like those of a runtime: with nothing but a loopback that is down.
     fn batch(&mut self, plan: &Plan, plugin: &Plugin, count: usize) -> anyhow::Result<Vec<Pod>> {
         let mut batch = Vec::new();
         for netns in self.namespaces.iter().take(count) {
@@ -179,13 +179,13 @@ impl Pods {
     }
 }
 
-/// Runs a command that is not measured in a pod's namespace.
+/// Runs a command in a pod's namespace, outside of the measurement.
 fn inside(namespace: &str, words: &[&str]) -> anyhow::Result<()> {
     let netns = format!("--net=/run/netns/{namespace}");
     command(&[&["nsenter", &netns], words].concat())
 }
 
-/// Runs a command that is not measured.
+/// Runs a command, outside of the measurement.
 fn command(words: &[&str]) -> anyhow::Result<()> {
     let (program, arguments) = words.split_first().context("no command")?;
     let output = Command::new(program).args(arguments).output().with_context(|| words.join(" "))?;
@@ -194,7 +194,8 @@ fn command(words: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Does `each` to all pods, `threads` at a time: how long each took, and all together. The first failure ends it.
+/// Calls `each` for every pod, `threads` at a time. Returns how long each call took, and how long all took together.
+/// The first failure ends it.
 fn work(
     pods: &mut [Pod],
     threads: usize,

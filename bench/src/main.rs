@@ -37,7 +37,7 @@ enum Action {
     Policy(policy::Effort),
     /// Many pods at once in a Kubernetes cluster, beside the same cluster with ptp, host-local and static routes.
     K8s(k8s::Effort),
-    /// What measures inside a node.
+    /// Measures inside a node; started by the other commands.
     #[command(hide = true)]
     Drive,
 }

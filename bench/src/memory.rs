@@ -23,39 +23,39 @@ use crate::scene::{Scene, load_average, tell};
 /// The first of the remote blocks. The topology's pool is large enough for 2,048 of this size.
 const FIRST: Ipv4Addr = Ipv4Addr::new(10, 42, 0, 0);
 
-/// The length of a block's prefix.
+/// The prefix length of each block.
 const BLOCK_LEN: u32 = 26;
 
 /// The prefix of all keys (`etcd.prefix`).
 const KEYS: &str = "/manx/v1/";
 
-/// etcd takes no more operations in one transaction (`--max-txn-ops`).
+/// How many operations etcd takes in one transaction (`--max-txn-ops`).
 const TRANSACTION: usize = 128;
 
-/// How long routes may take to be in the kernel.
+/// How long it may take until the routes are in the kernel.
 const CONVERGENCE: Duration = Duration::from_secs(120);
 
-/// At rest is who has not changed for so long,
+/// The agent counts as being at rest when its memory has not changed for this long.
 const AT_REST: Duration = Duration::from_secs(5);
 
-/// or what is measured after so long.
+/// After this time the memory is measured whether or not the agent is at rest.
 const REST_TIME_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the agent has to remember.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Load {
-    /// Pods on the node.
+    /// How many pods the node has.
     #[arg(long, hide = true, default_value_t = 100)]
     pods: usize,
-    /// Blocks of other nodes.
+    /// How many blocks other nodes have.
     #[arg(long, hide = true, default_value_t = 1_000)]
     blocks: u16,
-    /// Other nodes.
+    /// How many other nodes there are.
     #[arg(long, hide = true, default_value_t = 100)]
     nodes: u16,
 }
 
-/// Measures.
+/// Runs the benchmark.
 pub(crate) fn run(load: &Load) -> anyhow::Result<Report> {
     let load_before = load_average()?;
     let scene = Scene { topology: "memory.clab.yml", env: &[] };
@@ -108,13 +108,14 @@ fn declare(lab: &Lab, load: &Load) -> anyhow::Result<()> {
     puts.chunks(TRANSACTION).try_for_each(|puts| transact(lab.node("etcd"), puts))
 }
 
-/// A line of etcdctl's `txn`; the value stands as a quoted text.
+/// A line of etcdctl's `txn`; the value is written as a quoted text.
 fn put(key: &str, spec: &impl serde::Serialize) -> anyhow::Result<String> {
     let value = json!({ "version": 1, "spec": spec }).to_string();
     Ok(format!("put {KEYS}{key} {}", serde_json::to_string(&value)?))
 }
 
-/// One transaction without comparisons (etcdctl: comparisons, requests and requests otherwise, each up to an empty line).
+/// Writes keys in one transaction without comparisons (etcdctl reads comparisons, requests and requests otherwise, each
+/// up to an empty line).
 fn transact(etcd: &Node, puts: &[String]) -> anyhow::Result<()> {
     let mut command = etcd.command("etcdctl");
     command.arg("txn").env("ETCDCTL_API", "3").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::inherit());
@@ -150,7 +151,7 @@ fn plug(lab: &Lab, load: &Load) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Until all blocks are routes of the kernel and the agent is ready.
+/// Waits until all blocks are routes of the kernel and the agent is ready.
 fn converge(lab: &Lab, load: &Load) -> anyhow::Result<()> {
     tell(format_args!("waiting for the routes"));
     let node = lab.node("node1");
@@ -162,7 +163,7 @@ fn converge(lab: &Lab, load: &Load) -> anyhow::Result<()> {
     Ok(node.agent().wait_ready(CONVERGENCE)?)
 }
 
-/// The agent's memory once it has stayed the same, and whether it did in time.
+/// The agent's memory once it has stayed the same, and whether it did so in time.
 pub(crate) fn at_rest(node: &Node) -> anyhow::Result<(Memory, bool)> {
     tell(format_args!("waiting until the agent is at rest"));
     let process = node.agent().process().context("the agent does not run")?;
@@ -187,7 +188,7 @@ pub(crate) fn at_rest(node: &Node) -> anyhow::Result<(Memory, bool)> {
     Ok((last, true))
 }
 
-/// The remote block of a number.
+/// The remote block with this number.
 fn block(number: u16) -> Ipv4Addr {
     Ipv4Addr::from_bits(FIRST.to_bits() + (u32::from(number) << (32 - BLOCK_LEN)))
 }

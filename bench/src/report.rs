@@ -1,4 +1,4 @@
-//! What a benchmark found.
+//! The result of a benchmark.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,11 @@ use serde::Serialize;
 pub(crate) struct Report {
     /// The benchmark's name.
     pub(crate) name: &'static str,
-    /// What was measured; the keys carry the units.
+    /// The measured figures by name; the names carry the units.
     pub(crate) figures: BTreeMap<String, f64>,
-    /// Ours over theirs.
+    /// The ratios of our figures to others'.
     pub(crate) ratios: BTreeMap<String, f64>,
-    /// The table.
+    /// The lines of the table.
     #[serde(skip)]
     pub(crate) text: String,
 }
@@ -23,12 +23,12 @@ impl Report {
         Self { name, figures: BTreeMap::new(), ratios: BTreeMap::new(), text: String::new() }
     }
 
-    /// Adds a figure, to three decimals.
+    /// Adds a figure, rounded to three decimals.
     pub(crate) fn figure(&mut self, key: impl Into<String>, value: f64) {
         self.figures.insert(key.into(), rounded(value));
     }
 
-    /// Adds `ours` over `theirs`.
+    /// Adds the ratio of `ours` to `theirs`.
     pub(crate) fn ratio(&mut self, key: &str, ours: f64, theirs: f64) -> f64 {
         let ratio = rounded(ours / theirs);
         self.ratios.insert(key.to_owned(), ratio);

@@ -11,24 +11,25 @@ use tests::{Lab, Options, Place};
 /// How long an agent may take to be ready.
 const READY: Duration = Duration::from_secs(60);
 
-/// Kept over reboots, so on a disk and not in memory (Filesystem Hierarchy Standard 3.0, section 5.15).
+/// The folder for what is kept over reboots: it is on a disk and not in memory (Filesystem Hierarchy Standard 3.0,
+/// section 5.15).
 const DISK: &str = "/var/tmp";
 
-/// The start of the names of our folders there; the rest is the process that made it.
+/// The beginning of the names of our folders there; the rest is the id of the process that made the folder.
 const FOLDER: &str = "manx-bench-";
 
 /// A lab to be brought up.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scene<'a> {
-    /// The file in `bench/topologies`.
+    /// The name of the topology's file in `bench/topologies`.
     pub(crate) topology: &'a str,
-    /// What the agents' environment has beside the topology's.
+    /// The variables that the agents' environment has beside the topology's.
     pub(crate) env: &'a [(&'a str, &'a str)],
 }
 
 impl Scene<'_> {
     /// Brings the lab up, lets `prepare` do what comes before the agents, starts them, and measures. The lab is taken
-    /// down however that ends; what the agents last said is shown where it failed.
+    /// down however that ends; if it failed, the last words of the agents are shown.
     pub(crate) fn play<T>(
         self,
         prepare: impl FnOnce(&Lab) -> anyhow::Result<()>,
@@ -70,7 +71,7 @@ fn last_words(lab: &Lab) {
     }
 }
 
-/// A folder on a disk, removed when this is dropped.
+/// A folder on a disk, which is removed when this is dropped.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -90,13 +91,13 @@ impl Drop for Disk {
     }
 }
 
-/// Removes what interrupted benchmarks left: those whose process is gone.
+/// Removes the folders of interrupted benchmarks: those whose process is gone.
 fn sweep() {
     for entry in fs::read_dir(DISK).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let pid = name.to_str().and_then(|name| name.strip_prefix(FOLDER)).and_then(|pid| pid.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
-            // Not ours to fail for; the next one tries again.
+            // A folder that cannot be removed is no reason to fail; the next benchmark tries again.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -113,7 +114,7 @@ pub(crate) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
-/// Says what is being done, beside the result.
+/// Says what is being done, on standard error.
 pub(crate) fn tell(step: fmt::Arguments<'_>) {
     eprintln!("  {step}");
 }

@@ -22,7 +22,7 @@ pub(crate) fn median(sample: &[f64]) -> Option<f64> {
     Some(f64::midpoint(*lower, *upper))
 }
 
-/// Milliseconds, each.
+/// Converts each duration to milliseconds.
 pub(crate) fn milliseconds(times: &[Duration]) -> Vec<f64> {
     times.iter().map(|time| time.as_secs_f64() * 1_000.0).collect()
 }

@@ -13,7 +13,7 @@ use types::Family;
 
 use crate::pair;
 
-/// A machine's addresses, those that it has after a change behind.
+/// The machine's addresses at first; those that it has after a change stand behind.
 const NODE1: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 const NODE2: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
 const RENUMBERED: [&str; 2] = ["192.0.2.77", "2001:db8::77"];
@@ -22,10 +22,10 @@ fn up(test: &str) -> Result<Lab, Box<dyn std::error::Error>> {
     Ok(Lab::up(&pair(test, &format!("{ETCD}{POOLS}"))?, &Options::unique(test))?)
 }
 
-/// The machine gets other addresses in the place of those it has.
+/// Gives the machine other addresses in the place of those that it has.
 fn renumber(node: &Node, from: [&str; 2], to: [&str; 2]) -> TestResult {
     for ((from, to), len) in from.into_iter().zip(to).zip([24, 64]) {
-        // In this order: with an address of IPv4 go those that came to its subnet after it.
+        // The new address comes last: the kernel deletes, with an IPv4 address, those that came to its subnet after it.
         node.exec(&["ip", "address", "del", &format!("{from}/{len}"), "dev", "eth1"])?;
         node.exec(&["ip", "address", "add", &format!("{to}/{len}"), "dev", "eth1"])?;
     }
@@ -43,7 +43,7 @@ fn wait_sessions(node: &Node, with: [&str; 2]) -> TestResult {
     Ok(())
 }
 
-/// By which neighbours a node reaches the other's blocks.
+/// The neighbours by which a node reaches the other node's blocks.
 fn ways(node: &Node, to: &Node) -> BTreeMap<String, String> {
     let blocks = Family::ALL.into_iter().flat_map(|family| own_blocks(to, family));
     let way = |block: &str| {
@@ -76,7 +76,7 @@ fn a_node_whose_addresses_change_moves_its_sessions_and_routes_without_a_restart
     reaches(&here, &there)?;
     reaches(&there, &here)?;
 
-    // What the node sends to its own pods, and what it calls itself.
+    // The source of what the node sends to its own pods follows, and so does its router id.
     let route = node.exec(&["ip", "-4", "route", "show", "proto", "77"])?;
     assert!(route.contains(&format!("src {}", RENUMBERED[0])), "{route}");
     let said = status(node)?;
@@ -132,14 +132,15 @@ fn a_machine_that_is_set_up_anew_under_the_same_name_has_sessions_at_its_new_add
     let of_before = before.address(Family::Ipv4);
     wait_until("the pod being known", CONVERGENCE, || published(of_before) == Ok(true))?;
 
-    // Another machine: no state, no pods, another address.
+    // The name now belongs to another machine: it has no state, no pods and another address.
     node.agent().kill9()?;
     node.unplug("before")?;
     for state in ["/var/lib/manx", "/run/manx"] {
         fs::remove_dir_all(node.path(state))?;
     }
     renumber(node, NODE1, RENUMBERED)?;
-    // The name is the former agent's for the rest of its lease; what supervises agents starts them again.
+    // The former agent holds the name for the rest of its lease; whatever supervises agents starts them again
+    // meanwhile.
     wait_for("the agent being let in", Duration::from_secs(120), || {
         if node.agent().check().is_err() {
             node.agent().start().map_err(|error| error.to_string())?;

@@ -55,7 +55,7 @@ const PURE: [(&str, &[&str]); 5] = [
     ("cni", &["tokio", "kube", "etcd-client", "rustls", "hyper", "clap", "regex", "tracing"]),
 ];
 
-/// Packages by id, and what each uses.
+/// The packages by id, and the packages that each uses.
 #[derive(Debug, Default, Clone)]
 struct Graph {
     /// The names of the workspace's own packages, with their ids.
@@ -67,7 +67,7 @@ struct Graph {
 }
 
 impl Graph {
-    /// What cargo says of this workspace.
+    /// Reads what cargo says of this workspace.
     fn of_workspace() -> Result<Self, Box<dyn std::error::Error>> {
         #[derive(Deserialize)]
         struct Metadata {
@@ -99,7 +99,7 @@ impl Graph {
             kind: Option<String>,
         }
         let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-        // Without a platform, cargo asks for the sources of all of them, which a build has not fetched.
+        // Without a platform, cargo asks for the sources for every platform, which a build has not fetched.
         let compiler = Command::new("rustc").arg("-vV").output()?.stdout;
         let compiler = String::from_utf8(compiler)?;
         let platform = compiler.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc names no host")?;
@@ -121,7 +121,7 @@ impl Graph {
         Ok(Self { members, uses: uses.collect(), names })
     }
 
-    /// The names of what a package uses itself.
+    /// The names of the packages that a package uses directly.
     fn uses(&self, id: &str) -> impl Iterator<Item = &str> {
         self.uses.get(id).into_iter().flatten().filter_map(|id| self.names.get(id)).map(String::as_str)
     }
@@ -151,7 +151,7 @@ impl Graph {
         None
     }
 
-    /// Every offence against the rules above, in words.
+    /// Every breach of the rules above, in words.
     fn offences(&self) -> Vec<String> {
         let mut offences = Vec::new();
         let allowed: BTreeMap<_, _> = ALLOWED.into_iter().collect();

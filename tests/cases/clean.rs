@@ -9,7 +9,7 @@ use types::{Family, InterfaceName};
 
 use crate::pair;
 
-/// What others have on the node, of each kind that we have something of.
+/// Makes things of others on the node, of each kind that we have something of.
 const OTHERS: &str = "
     iptables-nft -t mangle -N others
     iptables-nft -t mangle -A others -p udp -j ACCEPT
@@ -36,7 +36,7 @@ const OTHERS: &str = "
     mkdir -p /var/lib/manx-etcd && echo data >/var/lib/manx-etcd/data
 ";
 
-/// What an older Manx has left in the iptables that is not in use now.
+/// Makes what an older Manx may have left in the variant of iptables that is not in use now.
 const OLDER: &str = "
     iptables-legacy -t mangle -N manx-old
     iptables-legacy -t mangle -A manx-old -j RETURN
@@ -45,7 +45,7 @@ const OLDER: &str = "
 
 /// All that can be seen of the node, line by line.
 fn state(lab: &Lab, node: &Node) -> Result<Vec<String>, String> {
-    // Counters change by themselves; the time of the saving is in comments.
+    // Counters change by themselves, and comments hold the time of the saving.
     let mut script = String::new();
     for program in ["iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"] {
         script += &format!("{program}-save 2>/dev/null | sed '/^#/d; s/ \\[[0-9:]*\\]$//; s/^/{program} /'\n");
@@ -101,7 +101,7 @@ fn nothing_of_ours_is_left_on_a_node_that_is_cleaned_and_everything_of_others() 
     let lab = Lab::up(&pair("clean", &format!("{ETCD}{POOLS}"))?, &Options::unique("clean").without_agents())?;
     let (node, other) = (lab.node("node1"), lab.node("node2"));
     let agent = node.agent();
-    // The lab's CNI configuration is a mount, which nobody can delete; here it is a file.
+    // In the lab the CNI configuration is a mount, which nobody can delete; the test puts a file in its place.
     node.shell(
         "cp /etc/cni/net.d/10-manx.conflist /run/c && umount /etc/cni/net.d/10-manx.conflist &&
          cp /run/c /etc/cni/net.d/10-manx.conflist && mkdir -p /var/lib/image /etc/systemd && rm -f /opt/cni/bin/portmap &&
@@ -126,7 +126,7 @@ fn nothing_of_ours_is_left_on_a_node_that_is_cleaned_and_everything_of_others() 
     node.shell(OTHERS)?;
     lab.etcd().ctl(&["put", "/others/key", "value"])?;
 
-    // With an agent nothing is touched, whether it answers or not.
+    // While there is an agent, nothing is touched, whether it answers or not.
     for hide in ["true", "rm /run/manx/agent.sock"] {
         node.shell(hide)?;
         let error = agent.ctl(&["node", "clean"]).expect_err("an agent runs").to_string();
@@ -173,7 +173,7 @@ fn nothing_of_ours_is_left_on_a_node_that_is_cleaned_and_everything_of_others() 
     assert_eq!(agent.ctl(&clean)?.trim(), "nothing of Manx was on this node");
     same(&others, &state(&lab, node)?)?;
 
-    // What another's rule holds stays, and is named; the rest goes.
+    // A set that another program's rule uses stays, and is named; the rest goes.
     node.shell(
         "ipset create manx-held hash:ip && ipset create manx-free hash:ip &&
          iptables-nft -A INPUT -m set --match-set manx-held src -j ACCEPT",
@@ -190,7 +190,7 @@ fn nothing_of_ours_is_left_on_a_node_that_is_cleaned_and_everything_of_others() 
     assert!(error.contains("keys of node1 in etcd stay") && error.contains("--keep-keys"), "{error}");
     agent.ctl(&["node", "clean", "--keep-keys"])?;
 
-    // And it can be had again.
+    // After that, Manx can be installed again.
     lab.etcd().start()?;
     agent.ctl(&["node", "install", "--from", "/var/lib/image"])?;
     node.shell("cp /run/c /etc/cni/net.d/10-manx.conflist")?;
@@ -204,7 +204,8 @@ fn nothing_of_ours_is_left_on_a_node_that_is_cleaned_and_everything_of_others() 
     Ok(())
 }
 
-/// Whether both are the same; if not, which lines are in one alone. The other node may take a block, or an office.
+/// Compares what was there before with what is there after; an error names the lines that are in one alone. The other
+/// node may take a block, or an office.
 fn same(before: &[String], after: &[String]) -> TestResult {
     let only = |these: &[String], those: &[String]| -> Vec<String> {
         let moves = |line: &str| ["/manx/v1/blocks/", "/manx/v1/elected/"].iter().any(|key| line.starts_with(key));

@@ -9,10 +9,10 @@ use types::Family;
 
 use crate::pair;
 
-/// Where the clock of a node's agent is set.
+/// The file that sets the clock of a node's agent.
 const CLOCK: &str = "/run/clock";
 
-/// The one session of a node: its state and for how long it has been so.
+/// The state of a node's only session, and for how long it has been in it.
 fn session(node: &Node) -> Result<(String, u64), String> {
     let said = node.agent().ctl(&["node", "status", "-o", "json"]).map_err(|error| error.to_string())?;
     let status: Value = serde_json::from_str(&said).map_err(|error| error.to_string())?;
@@ -48,7 +48,7 @@ fn a_wall_clock_that_jumps_a_year_ends_no_session_and_no_claim_and_addresses_are
         let (_, up) = session(node)?;
         set(clock)?;
         let attachment = container(node, pod)?;
-        // Refused at most until etcd has confirmed the node's blocks anew, which is at once.
+        // An ADD is refused at most until etcd has confirmed the node's blocks anew, which is at once.
         wait_for("an address", CONVERGENCE, || runtime.add(&attachment))?;
         wait_for("the session being older", CONVERGENCE, || match session(node)? {
             (state, since) if state == "established" && since > up + 1 => Ok(()),
@@ -66,6 +66,6 @@ fn a_wall_clock_that_jumps_a_year_ends_no_session_and_no_claim_and_addresses_are
 /// The year after this one.
 fn year_ahead() -> Result<String, Box<dyn std::error::Error>> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-    // Of the day that is 365 days from now, by years of 365.2425 days.
+    // It is the year of the day that is 365 days from now, by years of 365.2425 days.
     Ok(format!("{}-", 1_970 + (now + 365 * 86_400) * 10_000 / (3_652_425 * 86_400)))
 }

@@ -35,8 +35,8 @@ fn a_router_is_told_of_other_nodes_blocks_while_its_peer_says_so_and_of_own_ones
         )?;
         let mut expected = BTreeSet::from([direct.clone()]);
         expected.extend(exported.then(|| through.clone()));
-        // Looked at once the router has heard of node1's own block, which it does in any case. The session of the other
-        // family has not been told to do so.
+        // The export is looked at once the router has heard of node1's own block, which it does in any case. The
+        // session of the other family has not been told to export others' blocks.
         wait_until(&format!("the router having {expected:?}"), CONVERGENCE, || {
             all_established(node) == Some(6)
                 && paths_of_router(router, Family::Ipv4, &own) == BTreeSet::from([through.clone()])

@@ -9,7 +9,7 @@ use types::Family;
 
 use crate::pair;
 
-/// Whose the blocks are, as etcd has it, with the key and the value of each.
+/// The owner of each block as etcd has it, with the key and the value of the claim.
 fn claims(lab: &Lab) -> Result<BTreeMap<String, String>, String> {
     let said = lab.etcd().ctl(&["get", "--prefix", "/manx/v1/blocks/"]).map_err(|error| error.to_string())?;
     let lines: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
@@ -58,7 +58,7 @@ fn a_node_that_etcd_has_not_confirmed_for_half_the_grace_gives_out_no_addresses_
     is_refused(node, &late)?;
     let said = status(node);
     assert!(said.contains("no addresses are given out") && said.contains("last confirmed"), "{said}");
-    // A restart is no confirmation.
+    // A restart confirms nothing.
     node.agent().kill9()?;
     node.agent().start()?;
     node.agent().wait_ready(CONVERGENCE)?;
@@ -76,7 +76,7 @@ fn a_node_that_etcd_has_not_confirmed_for_half_the_grace_gives_out_no_addresses_
     Ok(())
 }
 
-/// Starts etcd with nothing of what it had but what `given` says, before any agent asks it.
+/// Starts etcd with nothing of what it had except what `given` says, before any agent asks it.
 fn forget(lab: &Lab, given: &[(&str, &str)]) -> TestResult {
     lab.manx_nodes().try_for_each(|node| node.agent().freeze())?;
     lab.etcd().stop()?;
@@ -106,7 +106,7 @@ fn blocks_that_etcd_has_forgotten_are_claimed_again_and_one_that_another_node_ha
     forget(&lab, &[(key, &taken)])?;
     let mut expected = before.clone();
     expected.insert(key.clone(), taken);
-    // What was lost is claimed again, and of a node that has lost a block there is one more.
+    // The node claims again what was lost, and claims one block more in place of the block that another has.
     wait_for("the blocks being claimed again", CONVERGENCE, || {
         let claims = claims(&lab)?;
         let kept = expected.iter().all(|(key, value)| claims.get(key) == Some(value));
@@ -123,7 +123,7 @@ fn blocks_that_etcd_has_forgotten_are_claimed_again_and_one_that_another_node_ha
     let told =
         |line: &&str| line.contains(&block) && line.contains("default/a") && line.contains("not this node's any more");
     assert!(log.lines().any(|line| told(&line)), "{log}");
-    // It announces the block no more; all else is as it was.
+    // The node announces that block no more; everything else is as it was.
     wait_for("the other node having no route to the block", CONVERGENCE, || {
         let routes = other.exec(&["ip", "-4", "route", "show", "proto", "78"]).map_err(|error| error.to_string())?;
         if routes.contains(&block) || routes.is_empty() { Err(routes) } else { Ok(()) }

@@ -8,14 +8,14 @@ use types::Family;
 
 use crate::pair;
 
-/// Leaves no space where the agent keeps its state.
+/// Leaves no space on the disk where the agent keeps its state.
 fn fill(node: &Node) -> TestResult {
     node.shell("cat /dev/zero >>/var/lib/manx/filled 2>/dev/null || true")?;
     Ok(())
 }
 
-/// Adds pods until one is refused as the journal cannot be written: what space its files have, it uses first. Then all of
-/// them go.
+/// Adds pods until one is refused because the journal cannot be written: the space that its files have already is used
+/// first. Then all of the pods go.
 fn is_refused(node: &Node, name: &str) -> TestResult {
     let (runtime, before) = (node.runtime()?, links(node));
     let mut added = Vec::new();
@@ -60,7 +60,7 @@ fn with_a_full_disk_add_says_so_and_all_else_goes_on_and_over_a_restart() -> Tes
 
     is_refused(node, "refused")?;
     node.unplug("first")?;
-    // A start needs no space.
+    // The agent needs no space to start.
     node.agent().kill9()?;
     fill(node)?;
     node.agent().start()?;
@@ -74,7 +74,7 @@ fn with_a_full_disk_add_says_so_and_all_else_goes_on_and_over_a_restart() -> Tes
     fs::remove_file(node.path("/var/lib/manx/filled"))?;
     let pod = node.plug("new")?;
     assert!(pod.ping(here.address(Family::Ipv4)));
-    // What could not be written is written by now: a restart finds what is.
+    // What could not be written has been written by now, and a restart finds it.
     node.agent().kill9()?;
     node.agent().start()?;
     node.agent().wait_ready(CONVERGENCE)?;

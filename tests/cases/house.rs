@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use tests::TestResult;
 use tests::sources::{self, Source};
 
-/// Lines of a file outside tests.
+/// The most lines that a file outside of tests may have.
 const LONGEST_FILE: usize = 600;
 
-/// Fields of a struct.
+/// The most fields that a struct may have.
 const LARGEST_STRUCT: usize = 20;
 
 #[test]

@@ -19,7 +19,7 @@ use tests::{
 use types::Family;
 use types::resource::Resource;
 
-/// How long what the kernel does by itself may take on a busy machine.
+/// How long the kernel may take, on a busy machine, for what it does by itself.
 const SOON: Duration = Duration::from_secs(20);
 
 /// Two hosts with a link, one of them with the reference CNI plugins, and an etcd.
@@ -59,7 +59,7 @@ fn manx_lab() -> Command {
     command
 }
 
-/// What the kernel knows of a lab: to be gone when the lab is.
+/// What the kernel knows of a lab; all of it has to go with the lab.
 struct Footprint {
     folder: PathBuf,
     processes: Vec<ProcessId>,
@@ -79,7 +79,7 @@ impl Footprint {
         Self { folder: folder.to_owned(), processes, namespaces }
     }
 
-    /// The processes that still are in one of the lab's network namespaces.
+    /// The processes that are still in one of the lab's network namespaces.
     fn inhabitants(&self) -> Vec<i32> {
         let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         pids.filter(|pid| network_of(*pid).is_some_and(|inode| self.namespaces.contains(&inode))).collect()
@@ -279,10 +279,10 @@ fn ctrl_c_takes_everything_down() -> TestResult {
     footprint.assert_gone()
 }
 
-/// What a program says.
+/// What a program has printed so far.
 type Said = Lines<BufReader<ChildStdout>>;
 
-/// Starts `manx-lab demo`, and gives what it says and what the lab consists of once it has said `until`.
+/// Starts `manx-lab demo`; returns what it has printed and what the lab consists of, once it has printed `until`.
 fn demo(name: &str, until: &str) -> Result<(Child, Said, Footprint), Box<dyn std::error::Error>> {
     let mut child = manx_lab().args(["demo", "--name", name]).stdout(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(child.stdout.take().ok_or("no output")?).lines();
@@ -323,7 +323,7 @@ fn ctrl_c_in_the_middle_of_the_demo_leaves_nothing() -> TestResult {
     if !can_run_labs() {
         return Ok(());
     }
-    // Probes are under way then, and an agent is being started again.
+    // At that point probes are under way, and an agent is being started again.
     let (mut child, lines, footprint) = demo(&format!("demo-ctrlc-{}", std::process::id()), "  killed")?;
     let process = i32::try_from(child.id()).ok().and_then(ProcessId::of).ok_or("manx-lab is gone")?;
     process.signal(Signal::SIGINT)?;
@@ -401,7 +401,7 @@ fn a_probe_counts_what_is_lost_and_nothing_else() -> TestResult {
     assert!(four.sent > 0 && four.lost == 0 && four.errors.is_empty(), "{four:?}");
     assert!(six.sent > 0 && six.lost == 0 && six.errors.is_empty(), "{six:?}");
 
-    // Cut to the end: what is sent while a link is down may wait for it and arrive after all.
+    // The link is down until the end: what is sent meanwhile may wait for it and arrive after all.
     let cut = started("192.0.2.2")?;
     right.shell("ip link set eth1 down; sleep 0.3")?;
     let cut = cut.finish();
@@ -424,7 +424,7 @@ fn etcd_keeps_its_data_over_a_crash_and_a_service_that_ends_is_told_with_its_las
     assert!(lab.etcd().ctl(&["--command-timeout=1s", "get", "key"]).is_err());
     lab.etcd().thaw()?;
     lab.etcd().wait_healthy(SOON)?;
-    // A lab ends whatever state its services are in.
+    // A lab can be taken down whatever state its services are in.
     lab.etcd().freeze()?;
 
     let node = lab.node("left");

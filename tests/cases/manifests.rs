@@ -11,10 +11,10 @@ use tests::{Apiserver, Lab, Options, Place as _, TestResult, can_run_labs, say_s
 
 use crate::pair;
 
-/// The components that say where etcd is; one of them is in the manifests as they are.
+/// The components that say where etcd is; the manifests as they are contain one of them.
 const ETCDS: [&str; 3] = ["components/etcd", "components/own-etcd", "components/node-certificates"];
 
-/// kubectl; none where nobody has built it.
+/// The path of kubectl; none if nobody has built it.
 fn kubectl() -> Option<PathBuf> {
     let found = Apiserver::program().and_then(|program| Some(program.parent()?.join("kubectl")));
     let found = found.filter(|program| program.exists());
@@ -24,12 +24,12 @@ fn kubectl() -> Option<PathBuf> {
     found
 }
 
-/// Where the manifests are.
+/// The folder of the manifests.
 fn manifests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests")
 }
 
-/// A copy of the manifests with another etcd, as somebody who has one makes it.
+/// Copies the manifests with another etcd in them, as an operator who has an etcd does it.
 fn with_etcd(test: &str, etcd: &str) -> Result<PathBuf, Box<dyn Error>> {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test).join(etcd.replace('/', "-"));
     if place.exists() {
@@ -61,7 +61,7 @@ fn copy(from: &Path, to: &Path) -> TestResult {
     Ok(())
 }
 
-/// All objects that a folder comes to.
+/// All objects that kustomize makes of a folder.
 fn objects(kubectl: &Path, folder: &Path) -> Result<Vec<Value>, Box<dyn Error>> {
     let output = Command::new(kubectl).arg("kustomize").arg(folder).output()?;
     if !output.status.success() {
@@ -70,7 +70,7 @@ fn objects(kubectl: &Path, folder: &Path) -> Result<Vec<Value>, Box<dyn Error>> 
     Ok(serde_saphyr::from_multiple(&String::from_utf8(output.stdout)?)?)
 }
 
-/// The containers of all that has some, those that run first too: which object, and what.
+/// All containers, including init containers, each with the object that it is in.
 fn containers(objects: &[Value]) -> impl Iterator<Item = (&str, &Value)> {
     objects.iter().flat_map(|object| {
         let kind = object.pointer("/kind").and_then(Value::as_str).unwrap_or_default();
@@ -99,17 +99,17 @@ fn the_api_server_takes_every_manifest_with_whatever_etcd() -> TestResult {
     for etcd in ETCDS {
         let folder = with_etcd(test, etcd)?;
         let path = |below: &str| folder.join(below).display().to_string();
-        // What is in a namespace is taken only where the namespace is.
+        // The API server takes an object in a namespace only if the namespace exists.
         apply(&["-f", &path("base/namespace.yaml")])?;
         let said = apply(&["--dry-run=server", "--validate=strict", "-k", &path("")])?;
         let taken = said.lines().filter(|line| line.ends_with("(server dry run)")).count();
         assert_eq!(taken, objects(&kubectl, &folder)?.len(), "{etcd}: {said}");
-        // And for good, twice: it is applied again at every upgrade.
+        // Now everything is applied for real, and twice: it is applied again at every upgrade.
         apply(&["-k", &path("")])?;
         let said = apply(&["-k", &path("")])?;
         assert!(said.lines().all(|line| line.ends_with("unchanged")), "{etcd}: {said}");
     }
-    // What removes it all, with the data of the etcd for trying out and without.
+    // These objects remove it all, with the data of the etcd for trying out and without.
     let text = fs::read_to_string(manifests().join("clean/kustomization.yaml"))?;
     for (name, text) in [("clean", text.clone()), ("clean-etcd-data", text.replace("# components:", "components:"))] {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test).join(name);
@@ -145,9 +145,10 @@ fn all_images_of_ours_are_of_this_version() -> TestResult {
             ours += 1;
         }
     }
-    // The agent, what installs it, and what makes certificates; what cleans, and what says that it has.
+    // The containers are the agent, the one that installs it and the one that makes certificates; then the one that
+    // cleans and the one that says so.
     assert_eq!(ours, 3 + 2);
-    // A Job of the version before could not be changed into this one's.
+    // Otherwise a Job of the version before could not be changed into this one.
     let job = objects.iter().find(|object| object.pointer("/kind").is_some_and(|kind| kind == "Job"));
     let name = job.and_then(|job| job.pointer("/metadata/name")?.as_str()).ok_or("there is no Job")?;
     assert!(name.ends_with(&format!("-v{}", env!("CARGO_PKG_VERSION").replace('.', "-"))), "{name}");
@@ -184,7 +185,7 @@ fn only_what_installs_is_privileged_and_the_rest_has_no_capability_beyond_those_
 #[test]
 fn every_setting_is_one_that_the_agent_knows() -> TestResult {
     let Some(kubectl) = kubectl() else { return Ok(()) };
-    // A variable that it does not know, the agent passes over.
+    // The agent ignores a variable that it does not know.
     let known: Vec<String> = KEYS.iter().map(|key| variable(key)).chain(["MANX_LOG".to_owned()]).collect();
     for etcd in ETCDS {
         let objects = objects(&kubectl, &with_etcd("manifests-settings", etcd)?)?;

@@ -23,7 +23,7 @@ fn pods_of_different_nodes_and_the_host_behind_the_router_reach_each_other_witho
         wait_until("a pod reaching the host", CONVERGENCE, || one.ping(host_address(family)))?;
         assert!(lab.node("node1").ping(one.address(family)), "a node reaches its own pods");
     }
-    // On the wire is what the pod sent: its own address, nothing around it.
+    // The wire shows what the pod sent: its own address, with nothing around it.
     let filter = format!("icmp and src host {}", one.address(Family::Ipv4));
     let capture = Capture::start(lab.node("node1"), "eth1", &filter, 1, 20)?;
     wait_until("a packet", CONVERGENCE, || one.ping(two.address(Family::Ipv4)))?;
@@ -66,7 +66,7 @@ fn rfc4724_4_1_and_4_2_killing_or_stopping_an_agent_and_starting_it_again_loses_
             let report = probe.finish();
             assert_eq!(report.lost, 0, "SIGKILL: {kill}: {report:?}");
         }
-        // The endpoint is known as before: a DEL finds it and its address is not given out again at once.
+        // The endpoint is known as before: a DEL finds it, and its address is not given out again at once.
         let endpoints =
             lab.node("node1").agent().ctl(&["ipam", "show", "--ip", &one.address(Family::Ipv4).to_string()])?;
         assert!(endpoints.contains("is pod"), "{endpoints}");
@@ -94,7 +94,7 @@ fn without_etcd_pods_come_and_go_and_an_agent_restarts_without_losing_a_packet()
     node.unplug("late")?;
     let report = probe.finish();
     assert_eq!(report.lost, 0, "{report:?}");
-    // What happened meanwhile is told once etcd is back.
+    // Once etcd is back, the node hears of what happened meanwhile.
     lab.etcd().start()?;
     let address = later.address(Family::Ipv4).to_string();
     let gone = late.address(Family::Ipv4).to_string();
@@ -129,7 +129,7 @@ fn peers_follow_resources_live_and_a_peer_with_the_wrong_as_is_said_and_disturbs
     wait_until("the right AS being established", CONVERGENCE, || {
         status(node).is_ok_and(|status| peer(&status, "172.31.1.2").is_some_and(|p| p["state"] == "established"))
     })?;
-    // The mesh switch: the router still connects everybody, the nodes have no sessions among themselves.
+    // With the mesh switched off, the router still connects everybody, and the nodes have no sessions among themselves.
     apply(
         node,
         "{apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {name: default}, spec: {nodeToNodeMeshEnabled: false}}",
@@ -152,7 +152,7 @@ fn rfc4271_6_1_garbage_on_the_bgp_port_is_answered_and_disturbs_nobody() -> Test
     }
     let (lab, one, two) = mesh("garbage")?;
     let node = lab.node("node1");
-    // For its first five seconds a session takes another connection of its peer for a late dial, and refuses it.
+    // For its first five seconds a session takes another connection of its peer for a late dial and refuses it.
     wait_until("the session with the router being settled", CONVERGENCE, || {
         status(node).is_ok_and(|status| {
             let settled = |peer: &Value| peer["sinceSecs"].as_u64().is_some_and(|seconds| seconds > 5);
@@ -160,14 +160,14 @@ fn rfc4271_6_1_garbage_on_the_bgp_port_is_answered_and_disturbs_nobody() -> Test
         })
     })?;
     let probe = Probe::start(&two, &one, one.address(Family::Ipv4), RATE)?;
-    // From a configured peer's address: a header without the marker.
+    // A configured peer's address sends a header without the marker.
     let said = lab.node("tor").exec(&[
         "bash",
         "-c",
         "exec 3<>/dev/tcp/172.31.1.3/179; printf 'GET / HTTP/1.1\\r\\nHost: node1\\r\\n\\r\\n' >&3; \
          timeout 5 cat <&3 | od -An -v -tx1 | tr -d ' \\n'",
     ])?;
-    // NOTIFICATION, message header error, connection not synchronized (RFC 4271 section 6.1).
+    // The answer is NOTIFICATION, message header error, connection not synchronized (RFC 4271 section 6.1).
     assert!(said.ends_with("0015030101"), "no NOTIFICATION in {said:?}");
     let status = status(node)?;
     assert_eq!(peer(&status, "172.31.1.2").map(|peer| &peer["state"]), Some(&Value::from("established")));
@@ -201,7 +201,7 @@ fn rfc4456_6_and_7_reflectors_of_two_makes_connect_nodes_that_have_no_mesh_and_e
             reaches(from, to)?;
         }
     }
-    // Of a block of node2, node1 hears from these reflectors, and packets go to node2 itself.
+    // node1 hears of a block of node2 from these reflectors, and its packets go to node2 itself.
     let (near, far) = (nodes[0], nodes[1]);
     let told_by = |reflectors: &[u8], family: Family| -> BTreeSet<_> {
         let network = if family == Family::Ipv4 { "172.31.0." } else { "fd00:31::" };
@@ -213,7 +213,7 @@ fn rfc4456_6_and_7_reflectors_of_two_makes_connect_nodes_that_have_no_mesh_and_e
             paths(near, block) == told_by(&[2, 3], family)
         })?;
     }
-    // Each reflector alone is enough: without the other one a pod that needs a new block is reached.
+    // Each reflector alone is enough: without the other one, a pod that needs a new block is reached.
     let peers = std::fs::read_to_string(lab.node("rr1").path("/etc/manx/resources.yaml"))?;
     let probes = Family::ALL.map(|family| Probe::start(&pods[0], &pods[1], pods[1].address(family), RATE));
     for (number, without, left) in [(43, &["to-rr1"][..], 3), (44, &["to-rr2-v4", "to-rr2-v6"][..], 2)] {

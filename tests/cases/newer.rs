@@ -1,4 +1,4 @@
-//! What a newer Manx has left: refused by its name, and where the agent can do without it, it does.
+//! What a newer Manx has left is refused by its name, and where the agent can do without it, it does.
 
 use std::fs;
 
@@ -39,7 +39,7 @@ fn what_a_newer_version_stored_is_refused_by_name_and_the_rest_is_used() -> Test
             if log.contains(what) { Ok(()) } else { Err(log) }
         })
     };
-    // While it runs, and when it starts.
+    // The agent meets these values while it runs, and when it starts.
     for key in KEYS {
         put(key, NEWER)?;
         says(&format!("{key}: value version 2 is newer than 1"))?;
@@ -53,7 +53,7 @@ fn what_a_newer_version_stored_is_refused_by_name_and_the_rest_is_used() -> Test
     }
     node.plug("a")?;
 
-    // What nobody can do without ends it, with the name and the version.
+    // The agent cannot do without these files, so it ends and names the file and the version.
     node.agent().terminate()?;
     ends_with(node, "nodes/node1/alive: value version 2 is newer than 1", || put("nodes/node1/alive", NEWER))?;
     etcd.ctl(&["del", "/manx/v1/nodes/node1/alive"])?;
@@ -63,9 +63,9 @@ fn what_a_newer_version_stored_is_refused_by_name_and_the_rest_is_used() -> Test
     assert!(refused.contains("key `version` says 2"), "{refused}");
     put("version", r#"{"version":1}"#)?;
     node.agent().ctl(&delete)?;
-    // The cache alone can be had again.
+    // The cache can be filled again, so the agent starts without it.
     let folder = node.path("/var/lib/manx");
-    // What a log beside it holds would win.
+    // A log beside the file would take precedence over what the file itself holds.
     let _ = fs::remove_file(folder.join("cache.db-wal"));
     fs::write(folder.join("cache.db"), database_of_layout(7))?;
     node.agent().start()?;
@@ -80,13 +80,13 @@ fn what_a_newer_version_stored_is_refused_by_name_and_the_rest_is_used() -> Test
     Ok(())
 }
 
-/// Starts the agent after something was done; it ends, and says that.
+/// Starts the agent after this was done; it must end, and say that.
 fn ends_with<T, E>(node: &Node, last_words: &str, done: impl FnOnce() -> Result<T, E>) -> TestResult
 where
     E: std::error::Error + 'static,
 {
     done()?;
-    // It may have ended before anybody looks.
+    // The agent may have ended before the test looks.
     let said = match node.agent().start() {
         Err(ended) => ended.to_string(),
         Ok(()) => {
@@ -103,13 +103,14 @@ where
 fn database_of_layout(layout: u32) -> Vec<u8> {
     let numbers = |numbers: &[u32]| numbers.iter().flat_map(|number| number.to_be_bytes()).collect::<Vec<u8>>();
     let mut page = b"SQLite format 3\0".to_vec();
-    // Pages of 4,096 bytes, a log, and fixed fractions.
+    // Pages have 4,096 bytes; there is a write-ahead log; the fractions are fixed.
     page.extend([0x10, 0, 2, 2, 0, 64, 32, 32]);
-    // Changes, pages, free pages (two), schema's cookie and format, cache, root, UTF-8, layout.
+    // These are the change counter, pages, free pages (two), the schema's cookie and format, the cache, the root, and
+    // UTF-8.
     page.extend(numbers(&[1, 1, 0, 0, 1, 4, 0, 0, 1, layout]));
     page.resize(92, 0);
     page.extend(numbers(&[1, 3_040_000]));
-    // A leaf of a table: no free block, no cells, content from the end on.
+    // The page is a leaf of a table: no free block, no cells, content from the end on.
     page.extend([0x0d, 0, 0, 0, 0, 0x10, 0, 0]);
     page.resize(4_096, 0);
     page

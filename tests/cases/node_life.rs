@@ -15,7 +15,7 @@ fn up(test: &str, agent: &str) -> Result<Lab, Box<dyn std::error::Error>> {
     Ok(Lab::up(&pair(test, agent)?, &Options::unique(test))?)
 }
 
-/// Routes to single pods on a node.
+/// How many routes to single pods a node has.
 fn pod_routes(node: &Node) -> Vec<String> {
     let all = ["-4", "-6"].map(|family| node.exec(&["ip", family, "route", "show", "proto", "77"]).unwrap_or_default());
     all.iter().flat_map(|text| text.lines()).filter(|line| !line.contains("unreachable")).map(str::to_owned).collect()
@@ -90,7 +90,7 @@ fn a_del_that_a_stalled_agent_did_not_hear_is_made_good_when_it_runs_again() -> 
     wait_until("the tombstone being consumed", CONVERGENCE, || {
         fs::read_dir(node.path("/run/manx/released")).is_ok_and(|mut files| files.next().is_none())
     })?;
-    // The same attachment again is a new one, which nothing of the old takes down.
+    // The same attachment is added again, as a new one: nothing that the old one left takes it down.
     let again = first_address(&runtime.add(&gone)?);
     node.agent().kill9()?;
     node.agent().start()?;
@@ -106,7 +106,7 @@ fn an_exhausted_pool_is_code_11_naming_it_and_a_failed_add_leaks_nothing() -> Te
     if !can_run_labs() {
         return Ok(());
     }
-    // Two blocks of four addresses: one for each node.
+    // There are two blocks of four addresses: one for each node.
     let pools = "initialPools: [{cidr: 10.42.0.0/29, blockSize: 30}]\ncoolDown: 1s\n";
     let lab = up("exhausted", &format!("{ETCD}{pools}"))?;
     let node = lab.node("node1");
@@ -319,7 +319,7 @@ fn the_gateway_of_a_pod_answers_arp_on_a_node_without_a_default_route() -> TestR
     let node = lab.node("node1");
     node.shell("ip route del default || true")?;
     let pod = node.plug("a")?;
-    // The wiring gives the pod a permanent entry; without it the node has to answer.
+    // The wiring gives the pod a permanent entry; without that entry, the node has to answer.
     pod.exec(&["ip", "neigh", "del", "169.254.1.1", "dev", "eth0"])?;
     assert!(pod.ping(
         node.exec(&["sh", "-c", "ip -4 -o addr show eth1 | sed 's/.*inet \\([^/]*\\).*/\\1/'"])?.trim().parse()?
@@ -354,7 +354,7 @@ fn a_drained_node_is_sent_nothing_until_that_is_undone_or_its_agent_starts_again
     reach()?;
     agent.ctl(&["node", "drain"])?;
     wait_until("the other node having no route to it", CONVERGENCE, || routes() == 0)?;
-    // Its sessions stay: it hears of others, and none of what it took back comes again.
+    // The node's sessions stay: it hears of others, and none of what it took back comes again.
     let status = agent.ctl(&["node", "status"])?;
     assert!(status.contains("problem: drained") && status.contains("established"), "{status}");
     agent.ready()?;

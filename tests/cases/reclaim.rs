@@ -7,7 +7,7 @@ use tests::{Apiserver, CONVERGENCE, Lab, Node, Options, TestResult, wait_for};
 
 use crate::pair;
 
-/// How long a node's things stay its own.
+/// The reclaim grace: how long the blocks of a deleted node stay its own.
 const AGENT: &str = "reclaimGrace: 3s\n";
 
 /// What etcd has of a node: its claims and its keys.
@@ -47,11 +47,11 @@ fn what_a_deleted_node_had_is_taken_back_after_the_grace_and_it_begins_anew_when
         if said.lines().any(|line| line.contains(address) && line.contains("established")) { Ok(()) } else { Err(said) }
     })?;
 
-    // Its Node alone is no reason: its agent lives.
+    // That the Node object has gone is no reason: the node's agent lives.
     let mut client = server.client()?;
     client.call("DELETE", "/api/v1/nodes/node2", None)?;
     goes.agent().kill9()?;
-    // The lease on its name ends after 30 s, and then the grace begins.
+    // The lease on the node's name ends after 30 s, and then the grace begins.
     wait_for("its blocks being free", Duration::from_secs(120), || match of_both(&lab)? {
         (1.., 0) => Ok(()),
         other => Err(format!("{other:?}")),

@@ -13,7 +13,7 @@ use tests::{
 };
 use types::Family;
 
-/// What the nodes announce, and where Services of type LoadBalancer get their addresses from.
+/// The ranges that the nodes announce, and the pool that Services of type LoadBalancer get their addresses from.
 const DECLARED: &str = "\
 {apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {name: default}, spec: {
   serviceClusterIPs: [{cidr: 10.96.0.0/16}], serviceLoadBalancerIPs: [{cidr: 203.0.113.0/24}],
@@ -23,18 +23,18 @@ const DECLARED: &str = "\
  spec: {cidr: 203.0.113.0/24, allowedUses: [LoadBalancer]}}
 ";
 
-/// How soon the router has what follows from a change of endpoints.
+/// How long the router may take to have what follows from a change of endpoints.
 const FOLLOWED: Duration = Duration::from_secs(3);
 
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
 /// Three nodes below a router, and the API server that they follow.
-struct Cluster {
+struct ServiceNodes {
     lab: Lab,
     client: ApiClient,
 }
 
-impl Cluster {
+impl ServiceNodes {
     fn up(test: &str) -> Result<Option<Self>, Box<dyn Error>> {
         if !Apiserver::can_run() {
             return Ok(None);
@@ -45,7 +45,7 @@ impl Cluster {
         one.agent().ctl(&["apply", "-f", "/etc/manx/resources.yaml"])?;
         apply(one, DECLARED)?;
         for node in lab.manx_nodes() {
-            // What a node sends back, the router sends here again.
+            // The router sends here again what a node sends back.
             let number = node.name().trim_start_matches("node").to_owned();
             node.exec(&["ip", "route", "replace", "default", "via", &format!("172.31.{number}.2")])?;
         }
@@ -58,7 +58,7 @@ impl Cluster {
         Ok(self.client.call(method, path, Some(body))?.1)
     }
 
-    /// Makes a Service of type LoadBalancer without a selector: its endpoints are made by hand.
+    /// Makes a Service of type LoadBalancer without a selector, so that the test makes its endpoints.
     fn service(&mut self, name: &str, policy: &str, annotations: &Value) -> TestResult {
         let service = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": { "name": name, "annotations": annotations },
@@ -67,7 +67,7 @@ impl Cluster {
         self.call("POST", "/api/v1/namespaces/default/services", &service).map(drop)
     }
 
-    /// The addresses of a Service: the cluster's and, once it has one, that for load balancing.
+    /// The addresses of a Service: the cluster address and, once the Service has one, the address for load balancing.
     fn addresses(&mut self, name: &str) -> Result<(String, String), Box<dyn Error>> {
         let path = format!("/api/v1/namespaces/default/services/{name}");
         let text = |service: &Value, at: &str| service.pointer(at).and_then(Value::as_str).map(str::to_owned);
@@ -92,7 +92,7 @@ impl Cluster {
         self.call(method, &path, &slice).map(drop)
     }
 
-    /// Waits until the router has a prefix from just these nodes.
+    /// Waits until the router has a prefix from exactly these nodes.
     fn router_has(&self, prefix: &str, nodes: &[&str]) -> TestResult {
         let family = if prefix.contains(':') { Family::Ipv6 } else { Family::Ipv4 };
         let of = |node: &&str| match family {
@@ -122,7 +122,7 @@ const ALL: [&str; 3] = ["node1", "node2", "node3"];
 
 #[test]
 fn ranges_come_from_every_node_and_addresses_of_local_services_from_those_with_ready_endpoints() -> TestResult {
-    let Some(mut cluster) = Cluster::up("svcbgp")? else { return Ok(()) };
+    let Some(mut cluster) = ServiceNodes::up("svcbgp")? else { return Ok(()) };
     for range in ["10.96.0.0/16", "203.0.113.0/24", "198.51.100.0/24", "2001:db8:99::/64"] {
         cluster.router_has(range, &ALL)?;
     }
@@ -146,12 +146,13 @@ fn ranges_come_from_every_node_and_addresses_of_local_services_from_those_with_r
         for prefix in &single {
             cluster.router_has(prefix, &announcing)?;
         }
-        // Measured at 0.2 to 0.5 s, questions to the router included; the rest is room for a machine that is busy.
+        // It took 0.2 to 0.5 s when it was measured, questions to the router included; the rest is room for a busy
+        // machine.
         let took = told.elapsed();
         assert!(took < FOLLOWED, "{nodes:?}: {took:?}");
     }
 
-    // A single entry is announced by all nodes, and only while a Service has it.
+    // A single address is announced by all nodes, and only while a Service has it.
     cluster.router_has("100.64.0.9/32", &[])?;
     let change = json!({ "spec": { "externalTrafficPolicy": "Cluster", "externalIPs": ["100.64.0.9"] } });
     cluster.call("PATCH", "/api/v1/namespaces/default/services/web", &change)?;
@@ -168,7 +169,7 @@ fn ranges_come_from_every_node_and_addresses_of_local_services_from_those_with_r
 
     only_what_a_service_takes_passes(&cluster)?;
 
-    // What is declared no longer is announced no longer, and the rules go with it.
+    // What is declared no longer is announced no longer, and its rules go too.
     apply(
         cluster.lab.node("node1"),
         "{apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {name: default}, spec: {}}",
@@ -182,14 +183,15 @@ fn ranges_come_from_every_node_and_addresses_of_local_services_from_those_with_r
     Ok(())
 }
 
-/// What goes to a Service that there is not is dropped where it comes in, and what a node leads to one is not.
-fn only_what_a_service_takes_passes(cluster: &Cluster) -> TestResult {
+/// Checks that packets to an address without a Service are dropped where they come in, and that packets that a node
+/// leads to a Service are not.
+fn only_what_a_service_takes_passes(cluster: &ServiceNodes) -> TestResult {
     let (host, one) = (cluster.lab.node("host"), cluster.lab.node("node1"));
     let answer = host.try_exec(&["ping", "-c", "3", "-i", "0.2", "-W", "1", "203.0.113.99"])?;
     assert!(!answer.stdout.contains("exceeded"), "it goes round and round: {}", answer.stdout);
     let dropped: usize = cluster.lab.manx_nodes().map(|node| drops(node, "203.0.113.0/24")).sum();
     assert_eq!(dropped, 3, "{}", answer.stdout);
-    // As kube-proxy does it: for what comes in, and for what the node says itself.
+    // The rule is like kube-proxy's: for packets that come in, and for those that the node itself sends.
     for chain in ["PREROUTING", "OUTPUT"] {
         for node in cluster.lab.manx_nodes() {
             let rule = ["-d", "203.0.113.77", "-j", "DNAT", "--to-destination", "192.0.2.10"];
@@ -209,7 +211,7 @@ fn drops(node: &Node, range: &str) -> usize {
 
 #[test]
 fn services_get_addresses_from_whoever_is_elected_and_keep_them_while_the_api_server_is_away() -> TestResult {
-    let Some(mut cluster) = Cluster::up("svclb")? else { return Ok(()) };
+    let Some(mut cluster) = ServiceNodes::up("svclb")? else { return Ok(()) };
     cluster.service("web", "Local", &Value::Null)?;
     cluster.endpoints("POST", &[("node2", true)])?;
     let (own, first) = cluster.addresses("web")?;
@@ -218,7 +220,7 @@ fn services_get_addresses_from_whoever_is_elected_and_keep_them_while_the_api_se
 
     another_is_elected_when_the_elected_agent_alone_loses_the_api_server(&mut cluster)?;
 
-    // An agent that starts anew announces what it did; also while nobody tells it of Services.
+    // An agent that starts anew announces what it did before, even while nobody tells it of Services.
     let (router, two) = (cluster.lab.node("tor"), cluster.lab.node("node2"));
     let mut monitor = router.command("ip");
     monitor.args(["monitor", "route"]);
@@ -246,7 +248,7 @@ fn services_get_addresses_from_whoever_is_elected_and_keep_them_while_the_api_se
     Apiserver::start(cluster.lab.node("etcd"))?;
     cluster.client = server_client(&cluster.lab)?;
 
-    // Whoever was elected: only one of these is left, which knows from the Services what was given out.
+    // Whichever agent was elected, only one of these is left, and it knows from the Services what was given out.
     for gone in ["node1", "node2"] {
         cluster.lab.node(gone).agent().kill9()?;
     }
@@ -254,7 +256,7 @@ fn services_get_addresses_from_whoever_is_elected_and_keep_them_while_the_api_se
     let (_, second) = cluster.addresses("other")?;
     assert_eq!(second, "203.0.113.1");
     assert_eq!(cluster.addresses("web")?.1, first);
-    // What nobody has any more is given to the next.
+    // An address that no Service has any more is given to the next one.
     cluster.client.call("DELETE", "/api/v1/namespaces/default/services/web", None)?;
     cluster.service("third", "Cluster", &Value::Null)?;
     assert_eq!(cluster.addresses("third")?.1, first);
@@ -271,7 +273,7 @@ fn services_get_addresses_from_whoever_is_elected_and_keep_them_while_the_api_se
             third.is_ok_and(|status| status["conditions"] == Value::Null && status["loadBalancer"] == json!({}))
         },
     )?;
-    // Two want the same: one gets it, and the other is told of.
+    // Two Services want the same address: one gets it, and the other is told who has it.
     cluster.service("late", "Cluster", &json!({ "projectcalico.org/loadBalancerIPs": "[\"203.0.113.1\"]" }))?;
     let three = cluster.lab.node("node3");
     wait_until("the conflict being told", CONVERGENCE, || {
@@ -283,7 +285,7 @@ fn services_get_addresses_from_whoever_is_elected_and_keep_them_while_the_api_se
 }
 
 /// The elected agent gives its office up to one that reaches the API server, though it reaches etcd itself.
-fn another_is_elected_when_the_elected_agent_alone_loses_the_api_server(cluster: &mut Cluster) -> TestResult {
+fn another_is_elected_when_the_elected_agent_alone_loses_the_api_server(cluster: &mut ServiceNodes) -> TestResult {
     let holder = |lab: &Lab| -> Result<String, String> {
         let said = lab.etcd().ctl(&["get", "/manx/v1/elected/holder", "--print-value-only"]);
         let said = said.map_err(|error| error.to_string())?;

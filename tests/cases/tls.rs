@@ -72,14 +72,14 @@ fn agents_and_manxctl_speak_tls_with_etcd_and_show_their_certificate() -> TestRe
     wait_until("the pod being published", CONVERGENCE, || {
         lab.node("node2").agent().ctl(&["ipam", "show"]).is_ok_and(|said| said.contains("1 ("))
     })?;
-    // Without its certificate nobody is let in, and that is said with the endpoint.
+    // Without a certificate no client is let in, and the agent says so and names the endpoint.
     fs::write(
         node.path("/etc/manx/bare.yaml"),
         "etcd: {endpoints: ['https://172.20.40.10:2379'], ca: /etc/manx/pki/ca.pem}\n",
     )?;
     let error = node.agent().ctl(&["--config", "/etc/manx/bare.yaml", "get", "ippools"]).expect_err("no certificate");
     assert!(error.to_string().contains("172.20.40.10:2379"), "{error}");
-    // A wrong clock makes good certificates bad ones, which is said.
+    // A wrong clock makes good certificates bad ones, and the agent says so.
     if let Some(preload) = fake_clock() {
         let clock = ["env", &preload, "FAKETIME=@1971-01-01 00:00:00", "manxctl", "get", "ippools"];
         let error = node.exec(&clock).expect_err("a certificate of the future").to_string();

@@ -25,12 +25,12 @@ pub struct Agent<'a> {
 }
 
 impl Agent<'_> {
-    /// Starts it. It is ready some time later: [`Agent::wait_ready`].
+    /// Starts the agent. It is ready some time later: [`Agent::wait_ready`].
     pub fn start(self) -> Result<(), LabError> {
         self.start_with(&[])
     }
 
-    /// Starts it with more environment than the topology gives the node.
+    /// Starts the agent with more environment than the topology gives the node.
     pub fn start_with(self, env: &[(&str, &str)]) -> Result<(), LabError> {
         let program = Binaries::find()?.need(SERVICE)?;
         let mut command = self.node.command(&program.display().to_string());
@@ -52,42 +52,42 @@ impl Agent<'_> {
         if answer.status == 200 { Ok(()) } else { Err(format!("{}: {}", answer.status, answer.body.trim())) }
     }
 
-    /// SIGKILL, and waits until it is gone.
+    /// Kills the agent (SIGKILL) and waits until it is gone.
     pub fn kill9(self) -> Result<(), LabError> {
         self.node.end_service(SERVICE, Signal::SIGKILL)
     }
 
-    /// SIGTERM, and waits until it is gone.
+    /// Asks the agent to end (SIGTERM) and waits until it is gone.
     pub fn terminate(self) -> Result<(), LabError> {
         self.node.end_service(SERVICE, Signal::SIGTERM)
     }
 
-    /// Stops it in its tracks (SIGSTOP): its sockets take connections and nobody answers.
+    /// Stops the agent in its tracks (SIGSTOP): its sockets take connections and nobody answers.
     pub fn freeze(self) -> Result<(), LabError> {
         self.node.signal_service(SERVICE, Signal::SIGSTOP)
     }
 
-    /// Lets a frozen one go on.
+    /// Lets a stopped agent go on.
     pub fn thaw(self) -> Result<(), LabError> {
         self.node.signal_service(SERVICE, Signal::SIGCONT)
     }
 
-    /// Whether it runs; the error quotes its last words.
+    /// Whether the agent runs; the error quotes its last words.
     pub fn check(self) -> Result<(), LabError> {
         self.node.check_service(SERVICE)
     }
 
-    /// Its process, as the host sees it.
+    /// The agent's process, as the host sees it.
     pub fn process(self) -> Option<ProcessId> {
         self.node.service_process(SERVICE)
     }
 
-    /// Where its output goes, over all its starts.
+    /// The file that the agent's output goes to, over all its starts.
     pub fn log(self) -> PathBuf {
         self.node.log(SERVICE)
     }
 
-    /// The sum of its metrics whose names and labels contain this; the error says why there is none.
+    /// The sum of the agent's metrics whose names and labels contain this text; the error says why there is none.
     pub fn metric(self, part: &str) -> Result<f64, String> {
         let text = self.node.http_get(HEALTH, "/metrics").map_err(|error| error.to_string())?.body;
         let lines = text.lines().filter(|line| !line.starts_with('#') && line.contains(part));

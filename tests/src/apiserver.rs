@@ -22,16 +22,16 @@ use crate::{Lab, LabError, PodSpec};
 
 const SERVICE: &str = "kube-apiserver";
 
-/// Where it serves.
+/// The port on which the API server serves.
 const PORT: u16 = 6443;
 
-/// What its one user shows.
+/// The token that its one user shows.
 const TOKEN: &str = "lab";
 
-/// Where its own files are, in its node.
+/// The folder of its own files, in its node.
 const FOLDER: &str = "/var/lib/kubernetes";
 
-/// Where nodes that were introduced to it find their kubeconfig.
+/// The path of the kubeconfig on nodes that were introduced to it.
 const KUBECONFIG: &str = "/etc/manx/kubeconfig";
 
 /// How long it may take to be ready: it fills an empty etcd first.
@@ -44,7 +44,8 @@ pub struct Apiserver<'a> {
 }
 
 impl<'a> Apiserver<'a> {
-    /// The program, where somebody has built it: in `KUBEBUILDER_ASSETS`, or in the newest folder of the cache.
+    /// The path of the program, where somebody has built it: in `KUBEBUILDER_ASSETS`, or in the newest folder of the
+    /// cache.
     pub fn program() -> Option<PathBuf> {
         let is_there = |folder: PathBuf| Some(folder.join(SERVICE)).filter(|program| program.exists());
         if let Some(folder) = std::env::var_os("KUBEBUILDER_ASSETS") {
@@ -66,7 +67,7 @@ impl<'a> Apiserver<'a> {
         can_run_labs() && is_there().map_err(|reason| say_skipped(&reason)).is_ok()
     }
 
-    /// The one of etcd's node, started before.
+    /// The API server of etcd's node that was started before.
     pub const fn on(node: &'a Node) -> Self {
         Self { node }
     }
@@ -109,13 +110,13 @@ impl<'a> Apiserver<'a> {
         Ok(server)
     }
 
-    /// Ends it as a crash does. What it stored is in etcd.
+    /// Ends the API server as a crash does. What it stored is in etcd.
     pub fn stop(self) -> Result<(), LabError> {
         self.node.end_service(SERVICE, Signal::SIGKILL)
     }
 
-    /// Makes a node known to it, with its address on the management network, and it to the node: by a kubeconfig, of
-    /// which this is the path.
+    /// Makes a node and the API server known to each other: the API server gets the node's address on the management
+    /// network, the node a kubeconfig, whose path is returned.
     pub fn introduce(self, node: &Node) -> Result<&'static str, LabError> {
         fs::write(node.path(KUBECONFIG), self.kubeconfig()).map_err(LabError::io("the kubeconfig"))?;
         let name = node.name();
@@ -131,7 +132,8 @@ impl<'a> Apiserver<'a> {
         Ok(KUBECONFIG)
     }
 
-    /// Introduces all Manx nodes of the lab, starts their agents as such that follow it, and waits until they are ready.
+    /// Introduces all Manx nodes of the lab, starts their agents so that they follow the API server, and waits until
+    /// they are ready.
     pub fn start_agents(self, lab: &Lab, within: Duration) -> Result<(), LabError> {
         for node in lab.manx_nodes() {
             let kubeconfig = self.introduce(node)?;
@@ -140,7 +142,7 @@ impl<'a> Apiserver<'a> {
         lab.manx_nodes().try_for_each(|node| node.agent().wait_ready(within))
     }
 
-    /// A kubeconfig for everybody on the management network, as the one user.
+    /// A kubeconfig for everybody on the management network, as the one user of the API server.
     pub fn kubeconfig(self) -> String {
         let address = self.node.management_address(Family::Ipv4);
         // A kubeconfig is YAML, and JSON is YAML.
@@ -157,7 +159,7 @@ impl<'a> Apiserver<'a> {
         .to_string()
     }
 
-    /// Connects to it.
+    /// Connects to the API server.
     pub fn client(self) -> Result<ApiClient, LabError> {
         ApiClient::connect(self.node)
     }
@@ -201,8 +203,8 @@ impl ApiClient {
         Ok(PodSpec::in_namespace(namespace, name).uid(uid))
     }
 
-    /// Asks, and gives the answer with the moment at which it was there in full. A PATCH is a JSON merge patch (RFC
-    /// 7396). Another status than 2xx is an error.
+    /// Asks the API server, and returns the answer with the moment at which it was there in full. A PATCH is a JSON
+    /// merge patch (RFC 7396). A status other than 2xx is an error.
     pub fn call(&mut self, method: &str, path: &str, body: Option<&Value>) -> io::Result<(Instant, Value)> {
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let body = body.map(ToString::to_string).unwrap_or_default();
@@ -226,7 +228,7 @@ impl ApiClient {
                 if !(200..300).contains(&status) {
                     return Err(io::Error::other(format!("{method} {path}: {status}: {body}")));
                 }
-                // `/readyz` answers with a word.
+                // `/readyz` answers with a word, which is no JSON.
                 let value = serde_json::from_str(&body).unwrap_or(Value::String(body));
                 return Ok((now, value));
             }
@@ -236,13 +238,13 @@ impl ApiClient {
 
 impl Drop for ApiClient {
     fn drop(&mut self) {
-        // nsenter passes the end on: without its input openssl ends by itself.
+        // nsenter passes the end of its input on, and openssl ends by itself then.
         let _ = self.openssl.kill();
         let _ = self.openssl.wait();
     }
 }
 
-/// Status and body of an answer that is there in full, with chunks put together (RFC 9112 section 7.1).
+/// The status and body of an answer that is there in full, with chunks put together (RFC 9112 section 7.1).
 fn complete(answer: &[u8]) -> Option<(u16, String)> {
     let text = std::str::from_utf8(answer).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;

@@ -1,4 +1,4 @@
-//! Where the programs under test are.
+//! The paths of the programs under test.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use crate::LabError;
 /// The programs of this workspace.
 #[derive(Debug, Clone)]
 pub(crate) struct Binaries {
-    /// Where they all are.
+    /// The folder that they are all in.
     pub(crate) folder: PathBuf,
-    /// `manx-lab`: what nodes run as their process 1.
+    /// The path of `manx-lab`: what nodes run as their process 1.
     pub(crate) lab: PathBuf,
 }
 
@@ -34,7 +34,7 @@ impl Binaries {
         Ok(binaries)
     }
 
-    /// The path of one of them; an error that says how to make it where it is missing.
+    /// The path of one of the programs; where it is missing, the error says how to make it.
     pub(crate) fn need(&self, program: &str) -> Result<PathBuf, LabError> {
         let path = self.folder.join(program);
         if path.is_file() {

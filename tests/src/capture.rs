@@ -9,11 +9,11 @@ use crate::place::Place;
 /// A capture under way.
 #[derive(Debug)]
 pub struct Capture {
-    /// For messages.
+    /// The capture's name in messages.
     name: String,
-    /// tcpdump, which ends by itself.
+    /// The tcpdump process, which ends by itself.
     tcpdump: Child,
-    /// The rest of what it says on standard error.
+    /// What tcpdump goes on to say on standard error.
     errors: BufReader<std::process::ChildStderr>,
 }
 

@@ -29,7 +29,7 @@ pub(crate) enum Action {
         name: String,
         /// The node.
         node: String,
-        /// The command (default: a shell).
+        /// The command to run (default: a shell).
         #[arg(last = true)]
         command: Vec<String>,
     },
@@ -46,7 +46,7 @@ pub(crate) struct Up {
     /// The cluster's name.
     #[arg(long, default_value = NAME)]
     name: String,
-    /// How many nodes: odd ones in the first rack, even ones in the second.
+    /// How many nodes the cluster has: odd ones are in the first rack, even ones in the second.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=6))]
     nodes: u8,
     /// Who gives pods their network: none, ptp or manx.
@@ -63,7 +63,7 @@ pub(crate) struct Up {
     proxy_mode: ProxyMode,
 }
 
-/// The cluster's name, unless it is given another: that of the topology.
+/// The cluster's name if none is given: that of the topology.
 const NAME: &str = "racks";
 
 pub(crate) fn run(action: Action) -> anyhow::Result<ExitCode> {

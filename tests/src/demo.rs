@@ -79,7 +79,7 @@ fn plug(lab: &Lab) -> anyhow::Result<Vec<Pod>> {
     Ok(pods)
 }
 
-/// Until the router has a session of each family with each node, and knows the way to each pod.
+/// Waits until the router has a session of each family with each node, and knows the way to each pod.
 fn converge(lab: &Lab, pods: &[Pod]) -> anyhow::Result<()> {
     title(format_args!("Waiting for BGP"));
     let begun = Instant::now();
@@ -109,7 +109,7 @@ fn converge(lab: &Lab, pods: &[Pod]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Until the router's sessions with a node are established, in both families.
+/// Waits until the router's sessions with a node are established, in both families.
 fn established(lab: &Lab, node: &Node) -> anyhow::Result<()> {
     let tor = lab.node("tor").frr();
     for (family, keyword) in [(Family::Ipv4, "ipv4"), (Family::Ipv6, "ipv6")] {
@@ -163,7 +163,7 @@ fn router(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who reaches whom, in both families.
+/// Shows who reaches whom, in both families.
 fn reachability(lab: &Lab, pods: &[Pod]) -> anyhow::Result<()> {
     title(format_args!("Who reaches whom: 4 = IPv4, 6 = IPv6, - = unreachable"));
     let host = lab.node("host");
@@ -203,7 +203,7 @@ fn reached_by(from: &dyn Place, to: &[(String, [IpAddr; 2])]) -> Vec<String> {
     to.iter().map(|(_, addresses)| cell(addresses)).collect()
 }
 
-/// One packet between two pods, seen on the fabric.
+/// Shows one packet between two pods, as seen on the fabric.
 fn wire(lab: &Lab) -> anyhow::Result<()> {
     title(format_args!("One packet from node1/a to node2/a, caught on the link between node1 and the router"));
     let (from, to) = (lab.pod("node1", "a")?, lab.pod("node2", "a")?);
@@ -222,7 +222,7 @@ fn wire(lab: &Lab) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Traffic to a node's pod while the node's agent dies and comes back.
+/// Shows traffic to a node's pod while the node's agent dies and comes back.
 fn killed(lab: &Lab) -> anyhow::Result<()> {
     title(format_args!("Killing the agent of node1 (SIGKILL) and starting it again, under traffic to its pod"));
     let (other, pod, host) = (lab.pod("node2", "a")?, lab.pod("node1", "a")?, lab.node("host"));
@@ -241,7 +241,8 @@ fn killed(lab: &Lab) -> anyhow::Result<()> {
     say(format_args!("  started again, and ready {} after the kill", seconds(begun)));
     established(lab, node)?;
     say(format_args!("  its sessions with the router are established again after {}", seconds(begun)));
-    // Long enough for what would go wrong late: routes that a peer drops when it takes the restart to be over.
+    // This is long enough for what would go wrong late, such as routes that a peer drops when it takes the restart to
+    // be over.
     thread::sleep(Duration::from_secs(5).saturating_sub(begun.elapsed()));
     let mut lost = 0;
     for (name, probe) in probes {

@@ -19,15 +19,15 @@ pub enum LabError {
     /// A program is not installed.
     #[error("{program} is not there: {hint}")]
     Missing {
-        /// The program.
+        /// The program's name.
         program: String,
-        /// Where it comes from.
+        /// The package that the program comes from.
         hint: String,
     },
     /// Another lab has that name.
     #[error("a lab named {0:?} is up already (manx-lab down {0} ends it)")]
     NameTaken(String),
-    /// No lab has that name.
+    /// No lab of this name is up.
     #[error("no lab named {0:?} is up")]
     NoSuchLab(String),
     /// The lab has no such node, or the node does not play that role.
@@ -43,45 +43,45 @@ pub enum LabError {
     Io {
         /// What was being done.
         doing: String,
-        /// The error.
+        /// The underlying error.
         source: io::Error,
     },
-    /// A file of the lab's own state makes no sense.
+    /// A file of the lab's own state cannot be understood.
     #[error("{}: {problem}", path.display())]
     State {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with the file.
         problem: String,
     },
     /// A namespace could not be set up.
     #[error("namespaces of {node}: {problem}")]
     Namespace {
-        /// The node.
+        /// The node's name.
         node: String,
-        /// What went wrong in it.
+        /// What went wrong while its namespaces were set up.
         problem: String,
     },
     /// A command ended with another status than 0.
     #[error("{command:?} on {place}: {status}: {output}")]
     Command {
-        /// The node or pod.
+        /// The node or pod that the command ran on.
         place: String,
         /// The command's words.
         command: String,
-        /// How it ended.
+        /// The exit status of the command.
         status: String,
-        /// What it said.
+        /// The output of the command.
         output: String,
     },
     /// A service ended by itself.
     #[error("{name} ended ({status}); its last words:\n{log}")]
     Ended {
-        /// Which.
+        /// The service's name.
         name: String,
-        /// How.
+        /// The exit status of the service.
         status: String,
-        /// The end of its log.
+        /// The last lines of the service's log.
         log: String,
     },
     /// Something did not come about in time.
@@ -89,18 +89,18 @@ pub enum LabError {
     Timeout {
         /// What was waited for.
         what: String,
-        /// How long.
+        /// How long the wait was.
         within: Duration,
-        /// The last complaint.
+        /// What the last attempt complained of.
         last: String,
     },
-    /// A CNI plugin refused or made no sense.
+    /// A CNI plugin refused a request, or its answer cannot be understood.
     #[error(transparent)]
     Cni(#[from] CniError),
 }
 
 impl LabError {
-    /// For `map_err`: an I/O error with what was being done.
+    /// Makes an I/O error say what was being done, for `map_err`.
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let doing = doing.into();
         move |source| Self::Io { doing, source }

@@ -24,8 +24,8 @@ pub struct Etcd<'a> {
 }
 
 impl Etcd<'_> {
-    /// Starts it with what it kept, and waits until it serves. `cmd` of the topology runs where it is given; the rest
-    /// is configured by the topology's `env` (`ETCD_...`).
+    /// Starts etcd with the data that it kept, and waits until it serves. The topology's `cmd` runs if it is given; the
+    /// rest is configured by the topology's `env` (`ETCD_...`).
     pub fn start(self) -> Result<(), LabError> {
         self.launch()?;
         self.wait_healthy(Duration::from_secs(30))
@@ -34,7 +34,7 @@ impl Etcd<'_> {
     pub(crate) fn launch(self) -> Result<(), LabError> {
         let words = self.node.spec().command.clone().unwrap_or_else(|| vec![SERVICE.to_owned()]);
         let (program, arguments) = words.split_first().map_or((SERVICE, [].as_slice()), |(first, rest)| (first, rest));
-        // An image has etcd where it likes; here it is where the package put it.
+        // An image may have etcd anywhere; here it is where the package put it.
         let name = program.rsplit('/').next().unwrap_or(program);
         let mut command = self.node.command(&installed(name, "etcd-server")?.display().to_string());
         command.args(arguments);
@@ -58,17 +58,17 @@ impl Etcd<'_> {
         })
     }
 
-    /// Ends it as a crash does (SIGKILL). What it committed stays for the next start.
+    /// Ends etcd as a crash does (SIGKILL). What it committed is there at the next start.
     pub fn stop(self) -> Result<(), LabError> {
         self.node.end_service(SERVICE, Signal::SIGKILL)
     }
 
-    /// Stops it in its tracks (SIGSTOP): connections stay open and nothing answers.
+    /// Stops etcd in its tracks (SIGSTOP): connections stay open and nothing answers.
     pub fn freeze(self) -> Result<(), LabError> {
         self.node.signal_service(SERVICE, Signal::SIGSTOP)
     }
 
-    /// Lets a frozen one go on.
+    /// Lets a stopped etcd go on.
     pub fn thaw(self) -> Result<(), LabError> {
         self.node.signal_service(SERVICE, Signal::SIGCONT)
     }

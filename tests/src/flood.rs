@@ -13,7 +13,7 @@ use crate::LabError;
 use crate::namespace::run_in;
 use crate::place::Place;
 
-/// So long a program may take from its start until it is itself.
+/// How long a program may take from its start until it has closed what it inherited.
 const STARTING: Duration = Duration::from_secs(5);
 
 /// A flood under way.
@@ -48,7 +48,7 @@ impl Flood {
                         let socket = if target.is_ipv4() { &ipv4 } else { &ipv6 };
                         sent += u64::from(socket.send_to(b"flood", target).is_ok());
                     }
-                    // From the plan and not from now: a late wake-up is made up for.
+                    // The next datagram is due by the plan and not by now, so that a late wake-up is made up for.
                     next += interval;
                     thread::sleep(next.saturating_duration_since(Instant::now()));
                 }
@@ -58,7 +58,7 @@ impl Flood {
         Ok(Self { stop, thread: Some(thread) })
     }
 
-    /// Ends it; how many datagrams the kernel took.
+    /// Ends the flood; returns how many datagrams the kernel took.
     pub fn finish(mut self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         self.thread
@@ -92,7 +92,7 @@ impl Sink {
         let failed = || LabError::io(format!("a sink in {}", place.name()));
         let netns = place.netns().map_err(failed())?;
         let bind = || run_in(&netns, || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port)));
-        // A program that is just being started elsewhere holds, until it runs, whatever this process had open.
+        // A program that is being started elsewhere holds whatever this process had open, until it runs.
         let deadline = Instant::now() + STARTING;
         let socket = loop {
             match bind() {
@@ -112,7 +112,7 @@ impl Sink {
         Ok(Self { stop, counts, thread: Some(thread), port })
     }
 
-    /// The port.
+    /// The port that the sink listens on.
     pub const fn port(&self) -> u16 {
         self.port
     }
@@ -122,7 +122,7 @@ impl Sink {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How many datagrams have come.
+    /// How many datagrams have come in all.
     pub fn count(&self) -> u64 {
         self.by_source().values().sum()
     }

@@ -10,41 +10,41 @@ use std::time::{Duration, Instant};
 
 use crate::{CONVERGENCE, Place, Pod, TestResult, run_in, wait_until};
 
-/// Who of a connection sends.
+/// Which end of a connection sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Talker {
-    /// The end that has opened it.
+    /// The end that opened the connection sends.
     Client,
-    /// The end that was asked.
+    /// The end that was connected to sends.
     Server,
-    /// Neither: the connection is idle.
+    /// Neither end sends: the connection is idle.
     Nobody,
 }
 
 /// A flow between two pods, and how much of it has arrived.
 #[derive(Debug)]
 pub struct Flow {
-    /// Who sends.
+    /// The end that sends.
     talker: Talker,
-    /// Ends the threads.
+    /// Set when the threads are to end.
     stop: Arc<AtomicBool>,
-    /// How many bytes have arrived.
+    /// How many bytes have arrived so far.
     arrived: Arc<AtomicU64>,
-    /// Both ends of one where nobody talks.
+    /// Both ends of an idle connection.
     idle: Option<[TcpStream; 2]>,
-    /// One that sends, one that reads.
+    /// The thread that sends and the thread that reads.
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Flow {
-    /// A TCP connection from one pod to another.
+    /// Opens a TCP connection from one pod to another.
     pub fn tcp(client: &Pod, server: &Pod, address: IpAddr, talker: Talker) -> Result<Self, Box<dyn Error>> {
         let listener = run_in(&server.netns()?, || TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)))?;
         let target = SocketAddr::new(address, listener.local_addr()?.port());
         Self::tcp_to(client, target, &listener, talker)
     }
 
-    /// A TCP connection to an address that leads to this listener.
+    /// Opens a TCP connection to an address that leads to this listener.
     pub fn tcp_to(
         client: &Pod,
         target: SocketAddr,
@@ -74,8 +74,9 @@ impl Flow {
         Ok(flow)
     }
 
-    /// Datagrams from one pod to another, of which the first is answered, so that the flow is established. No more are: an
-    /// answer on its way while the flow is cut would open it again from the other end, which is allowed to send.
+    /// Sends datagrams from one pod to another. The first is answered, so that the flow is established; no more are,
+    /// since an answer on its way while the flow is cut would open it again from the other end, which is allowed to
+    /// send.
     pub fn udp(client: &Pod, server: &Pod, address: IpAddr) -> Result<Self, Box<dyn Error>> {
         let server = run_in(&server.netns()?, || UdpSocket::bind(SocketAddr::new(address, 0)))?;
         let target = server.local_addr()?;
@@ -118,7 +119,7 @@ impl Flow {
         }));
     }
 
-    /// Counts what arrives.
+    /// Counts the bytes that arrive.
     fn count(&mut self, read: impl Fn(&mut [u8]) -> std::io::Result<usize> + Send + 'static) {
         let (stop, arrived) = (Arc::clone(&self.stop), Arc::clone(&self.arrived));
         self.threads.push(thread::spawn(move || {
@@ -131,7 +132,7 @@ impl Flow {
         }));
     }
 
-    /// Whether an end of it sends by itself.
+    /// Whether one end of the flow sends by itself.
     pub fn talks(&self) -> bool {
         self.talker != Talker::Nobody
     }
@@ -140,7 +141,7 @@ impl Flow {
         self.arrived.load(Ordering::Relaxed)
     }
 
-    /// Waits until more arrives.
+    /// Waits until more bytes arrive.
     pub fn lives(&self, what: &str) -> TestResult {
         let before = self.arrived();
         wait_until(&format!("{what} going on"), CONVERGENCE, || self.arrived() > before)?;

@@ -12,7 +12,7 @@ use crate::place::Place;
 use crate::topology::split_words;
 use crate::wait::wait_for;
 
-/// Daemons in the order in which they start. The first run always (mgmtd where this FRR has one).
+/// The daemons, in the order in which they start. The first run always (mgmtd where this FRR has one).
 const ALWAYS: [&str; 3] = ["mgmtd", "zebra", "staticd"];
 const ASKED_FOR: [&str; 4] = ["bgpd", "bfdd", "ospfd", "ospf6d"];
 
@@ -62,7 +62,7 @@ impl Frr<'_> {
         self.node.exec(&["vtysh", "-b"]).map(drop)
     }
 
-    /// Kills every daemon. Routes in the kernel stay.
+    /// Kills every daemon. Their routes stay in the kernel.
     pub fn kill(self) -> Result<(), LabError> {
         for daemon in self.daemons()?.iter().rev() {
             self.kill_daemon(daemon.name)?;

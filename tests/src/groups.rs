@@ -15,13 +15,13 @@ use std::time::Duration;
 use crate::LabError;
 use crate::wait::wait_for;
 
-/// Where a machine's own processes are, below its root.
+/// The group of a machine's own processes, below the machine's root.
 pub(crate) const SYSTEM: &str = "system";
 
 /// A hierarchy of control groups, as it is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hierarchy {
-    /// Where.
+    /// The folder where the hierarchy is mounted.
     pub(crate) at: PathBuf,
     /// Version 2, or version 1 and the options that name it (`memory`, `none,name=systemd`).
     pub(crate) kind: Kind,
@@ -37,12 +37,12 @@ pub(crate) enum Kind {
 }
 
 impl Hierarchy {
-    /// Those that this process sees below `/sys/fs/cgroup`.
+    /// The hierarchies that this process sees below `/sys/fs/cgroup`.
     pub(crate) fn all() -> io::Result<Vec<Self>> {
         Ok(hierarchies(&fs::read_to_string("/proc/self/mountinfo")?))
     }
 
-    /// Makes a group, and its parents.
+    /// Makes a group and its parents.
     fn make(&self, group: &Path) -> io::Result<()> {
         let mut folder = self.at.clone();
         for part in group {
@@ -53,7 +53,7 @@ impl Hierarchy {
         Ok(())
     }
 
-    /// Makes a group whose parent is there.
+    /// Makes a group whose parent exists.
     fn add(&self, folder: &Path) -> io::Result<()> {
         match fs::create_dir(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -61,7 +61,7 @@ impl Hierarchy {
         }
     }
 
-    /// Version 2: the groups below this one get every controller that this one has.
+    /// On version 2, gives the groups below this one every controller that this one has.
     fn delegate(&self, folder: &Path) -> io::Result<()> {
         if self.kind != Kind::Two {
             return Ok(());
@@ -71,7 +71,7 @@ impl Hierarchy {
         fs::write(folder.join("cgroup.subtree_control"), wanted.join(" "))
     }
 
-    /// Version 1: a group without processors and memory nodes takes no process.
+    /// On version 1, gives a group processors and memory nodes, as it takes no process without them.
     fn inherit(&self, folder: &Path) -> io::Result<()> {
         for file in ["cpuset.cpus", "cpuset.mems"] {
             let own = folder.join(file);
@@ -91,8 +91,8 @@ impl Hierarchy {
     }
 }
 
-/// Reads them out of `/proc/PID/mountinfo` (proc(5)): the fifth field is where, those after ` - ` are the kind, the source
-/// and the options.
+/// Reads the hierarchies out of `/proc/PID/mountinfo` (proc(5)): the fifth field is the mount point; behind ` - ` are
+/// the kind, the source and the options.
 fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
     let lines = mountinfo.lines().filter_map(|line| {
         let (mount, file_system) = line.split_once(" - ")?;
@@ -130,7 +130,7 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    /// Makes those of a node.
+    /// Makes the groups of a node.
     pub(crate) fn make(lab: &str, node: &str) -> Result<Self, LabError> {
         let failed = || LabError::io(format!("control groups of {node}"));
         let hierarchies = Hierarchy::all().map_err(failed())?;
@@ -139,18 +139,19 @@ impl Groups {
         for hierarchy in &groups.hierarchies {
             hierarchy.make(&groups.node).map_err(failed())?;
             hierarchy.make(&groups.lab.join("outside")).map_err(failed())?;
-            // Without its controllers yet: version 2 lets no process into a group that gives any away.
+            // The group has no controllers yet: version 2 lets no process into a group that gives any away.
             hierarchy.add(&hierarchy.at.join(&groups.node).join(SYSTEM)).map_err(failed())?;
         }
         Ok(groups)
     }
 
-    /// The files that a process writes itself to, to be in the machine's root when it makes its namespace.
+    /// The files to which a process writes its pid in order to be in the machine's root when it makes its namespace.
     pub(crate) fn doors(&self) -> impl Iterator<Item = PathBuf> {
         self.hierarchies.iter().map(|hierarchy| hierarchy.at.join(&self.node).join("cgroup.procs"))
     }
 
-    /// Takes the two processes out of the machine's root, where version 2 wants none: process 1 below it, `unshare` beside.
+    /// Moves the two processes out of the machine's root, where version 2 wants none: process 1 below it, `unshare`
+    /// beside it.
     pub(crate) fn settle(&self, unshare: i32, init: i32) -> io::Result<()> {
         for hierarchy in &self.hierarchies {
             hierarchy.enter(&self.node.join(SYSTEM), init)?;
@@ -160,7 +161,7 @@ impl Groups {
         Ok(())
     }
 
-    /// Removes the groups of a lab whose processes are gone. That there are none is no error.
+    /// Removes the groups of a lab whose processes are gone. It is no error if there are none.
     pub(crate) fn remove(lab: &str) -> Result<(), LabError> {
         remove_all(Path::new(&folder_of(lab)))
     }
@@ -176,7 +177,7 @@ fn remove_all(group: &Path) -> Result<(), LabError> {
     let hierarchies = Hierarchy::all().map_err(LabError::io("reading the mounts"))?;
     hierarchies.iter().try_for_each(|hierarchy| {
         let folder = hierarchy.at.join(group);
-        // The kernel lets go of a group a moment after its last process.
+        // The kernel lets go of a group a moment after the group's last process has ended.
         wait_for(&format!("the end of {}", folder.display()), Duration::from_secs(10), || remove(&folder))
     })
 }

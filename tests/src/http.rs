@@ -10,7 +10,7 @@ use crate::namespace::run_in;
 /// How long connecting, and then each read, may take.
 const ANSWER_TIME_LIMIT: Duration = Duration::from_secs(2);
 
-/// An answer.
+/// The answer to an HTTP request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The status code.

@@ -45,38 +45,38 @@ pub struct Options {
 }
 
 impl Options {
-    /// What tests want: a name of its own, so that any number of labs runs side by side.
+    /// Options for tests: a name of the lab's own, so that any number of labs run side by side.
     pub fn unique(name: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{name}-{}-{}", Pid::this(), COUNT.fetch_add(1, Ordering::Relaxed));
         Self { name: Some(name), ..Self::default() }
     }
 
-    /// This name, instead of the topology's.
+    /// Gives the lab this name, instead of the topology's.
     pub fn named(mut self, name: &str) -> Self {
         self.name = Some(name.to_owned());
         self
     }
 
-    /// The nodes, links, etcd and FRR alone: no resources are applied and no agent is started.
+    /// Brings up nodes, links, etcd and FRR alone: no resources are applied and no agent is started.
     pub fn without_agents(mut self) -> Self {
         self.without_agents = true;
         self
     }
 
-    /// The first machines of the topology alone, so many of them.
+    /// Brings up only the first machines of the topology, so many of them.
     pub(crate) fn machines(mut self, count: usize) -> Self {
         self.machines = Some(count);
         self
     }
 
-    /// The nodes' `/var/lib` in folders here and not in memory, for what depends on a disk. They are left there.
+    /// Keeps the nodes' `/var/lib` in folders here and not in memory, for what depends on a disk. They are left there.
     pub fn data_in(mut self, folder: &Path) -> Self {
         self.data = Some(folder.to_owned());
         self
     }
 
-    /// Is told each step.
+    /// Sets the function that is told each step.
     pub fn progress(mut self, tell: fn(fmt::Arguments<'_>)) -> Self {
         self.progress = Some(tell);
         self
@@ -87,21 +87,21 @@ impl Options {
 /// [`Lab::detach`] was called.
 #[derive(Debug)]
 pub struct Lab {
-    /// Its name.
+    /// The lab's name.
     name: String,
-    /// The topology that it runs.
+    /// The topology that the lab runs.
     topology: Topology,
-    /// What is remembered of it on disk.
+    /// The part of the lab that is remembered on disk.
     state: Mutex<State>,
-    /// Where `/var/lib` of its nodes is, where that is not in memory.
+    /// The folder of the nodes' `/var/lib`, if they are not in memory.
     data: Option<PathBuf>,
-    /// Where.
+    /// The folder's path.
     folder: StateFolder,
     /// The management network.
     management: Option<Namespace>,
     /// The nodes by name.
     nodes: BTreeMap<String, Node>,
-    /// Whether it ends with this value.
+    /// Whether the lab ends with this value.
     ours: bool,
 }
 
@@ -148,7 +148,7 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Namespaces, links, addresses.
+    /// Makes namespaces, links and addresses.
     fn make(&mut self, binaries: &Binaries) -> Result<(), LabError> {
         let plan = ManagementPlan::of(&self.topology);
         let hosts = plan.hosts(&self.name);
@@ -238,7 +238,7 @@ impl Lab {
         node.configure()
     }
 
-    /// etcd, FRR, and the nodes' own commands.
+    /// Starts etcd and FRR, and runs the nodes' own commands.
     fn start_services(&self, tell: fn(fmt::Arguments<'_>)) -> Result<(), LabError> {
         let of = |role| self.nodes.values().filter(move |node| node.role() == role);
         for node in of(Role::Etcd) {
@@ -263,7 +263,7 @@ impl Lab {
         self.wait_links()
     }
 
-    /// Until both ends of every link have a carrier: the kernel tells so up to a second after they are up.
+    /// Waits until both ends of every link have a carrier: the kernel says so up to a second after they are up.
     fn wait_links(&self) -> Result<(), LabError> {
         let ends = self.topology.links.iter().flat_map(|link| &link.ends);
         for end in ends {
@@ -275,7 +275,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Resources, then agents.
+    /// Applies resources, then starts the agents.
     fn start_agents(&self, tell: fn(fmt::Arguments<'_>)) -> Result<(), LabError> {
         for node in self.manx_nodes() {
             if node.path(RESOURCES).exists() {
@@ -353,22 +353,22 @@ impl Lab {
         rest
     }
 
-    /// Its name.
+    /// The lab's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The topology that it runs.
+    /// The topology that the lab runs.
     pub fn topology(&self) -> &Topology {
         &self.topology
     }
 
-    /// Where its state and logs are.
+    /// The folder of the lab's state and logs.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where a machine's `/var/lib` is on the host.
+    /// The folder of a machine's `/var/lib` on the host.
     pub(crate) fn disk(&self, machine: &str) -> Option<PathBuf> {
         Some(self.state().disks.as_ref()?.join(machine).join("lib"))
     }
@@ -386,12 +386,12 @@ impl Lab {
         self.nodes.get(name).ok_or_else(|| LabError::NoSuchNode { what: "node", name: name.to_owned() })
     }
 
-    /// All nodes by name.
+    /// All nodes, in the order of their names.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()
     }
 
-    /// The nodes that run agents, by name.
+    /// The nodes that run agents, in the order of their names.
     pub fn manx_nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values().filter(|node| node.role() == Role::Manx)
     }
@@ -413,7 +413,7 @@ impl Lab {
         known.map_or_else(|| node.plug(pod), Ok)
     }
 
-    /// Looks until a condition holds; after `within` the error names `what`.
+    /// Looks until a condition holds; an error after `within` names `what`.
     pub fn wait_until(&self, what: &str, within: Duration, condition: impl FnMut() -> bool) -> Result<(), LabError> {
         wait_until(what, within, condition)
     }
@@ -454,7 +454,7 @@ impl Drop for Lab {
 }
 
 impl NodeSpec {
-    /// What holds the management network's bridge.
+    /// Makes the namespace that holds the management network's bridge.
     const fn bridge() -> Self {
         Self {
             role: Role::Host,
@@ -484,21 +484,22 @@ fn nodes(
     found.collect()
 }
 
-/// A topology with so many of its machines.
+/// The topology with only its first machines, so many of them.
 fn with_machines(topology: Topology, count: Option<usize>) -> Topology {
     let Some(count) = count else { return topology };
     let kept: Vec<String> = topology.of_role(Role::Machine).take(count).map(str::to_owned).collect();
     topology.without(|name, node| node.role == Role::Machine && !kept.iter().any(|kept| kept == name))
 }
 
-/// The environment of everything in a node.
+/// The environment of every program in a node.
 fn environment(spec: &NodeSpec, binaries: &Binaries) -> Vec<(String, String)> {
     let path = format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", binaries.folder.display());
     let mut env = vec![
         ("PATH".to_owned(), path),
         ("HOME".to_owned(), "/root".to_owned()),
         ("LANG".to_owned(), "C.UTF-8".to_owned()),
-        // One lock per lab node and not one per machine: the host's and other labs' iptables do not wait for ours.
+        // The lock of iptables is one per node of the lab and not one per host: the host's and other labs' iptables do
+        // not wait for ours.
         ("XTABLES_LOCKFILE".to_owned(), "/run/xtables.lock".to_owned()),
     ];
     for key in ["TERM", "RUST_LOG", "RUST_BACKTRACE", "MANX_LOG"] {
@@ -508,15 +509,15 @@ fn environment(spec: &NodeSpec, binaries: &Binaries) -> Vec<(String, String)> {
     env
 }
 
-/// What `/opt/cni/bin` has: the reference plugins of this machine, and ours.
+/// The files of `/opt/cni/bin`: the reference plugins of this machine, and ours.
 fn plugins(binaries: &Binaries) -> Vec<PathBuf> {
     let reference = std::fs::read_dir("/usr/lib/cni").into_iter().flatten();
     let reference = reference.filter_map(|entry| Some(entry.ok()?.path()));
     binaries.need("manx").ok().into_iter().chain(reference).collect()
 }
 
-/// The settings that containerlab gives its containers, no waiting for duplicate address detection (nobody else can have
-/// these addresses), and the node's own.
+/// The kernel settings of a node: those that containerlab gives its containers, no duplicate address detection (nobody
+/// else can have these addresses), and the node's own.
 fn sysctls(spec: &NodeSpec) -> Vec<(String, String)> {
     let base = [
         ("net.ipv6.conf.all.disable_ipv6", "0"),

@@ -126,7 +126,7 @@ fn bring_up(name: &str, namespace: &Namespace, topology: &Topology, plan: &Manag
     batch(name, namespace.command("ip"), &own)
 }
 
-/// A node's interfaces: that of the management network, and its ends of links.
+/// The names of a node's interfaces: that of the management network, and its ends of links.
 fn interfaces(node: &str, topology: &Topology) -> impl Iterator<Item = String> {
     let ends = topology.links.iter().flat_map(|link| &link.ends).filter(move |end| end.node == node);
     std::iter::once("eth0".to_owned()).chain(ends.map(|end| end.interface.to_string()))

@@ -165,7 +165,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Whether somebody's lab of that name is up: it must not be taken down when another cannot come up.
+/// Whether a lab of that name is up and in use: it must not be taken down when another cannot come up.
 fn is_up(name: &str) -> bool {
     Lab::list().iter().any(|lab| lab == name) && Lab::attach(name).is_ok()
 }
@@ -260,7 +260,7 @@ fn probe(probing: Probing) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The lab that is meant: the named one, or the only one there is.
+/// Finds the lab that is meant: the named one, or the only one that is up.
 fn pick(name: Option<String>) -> anyhow::Result<String> {
     if let Some(name) = name {
         return Ok(name);
@@ -268,6 +268,6 @@ fn pick(name: Option<String>) -> anyhow::Result<String> {
     match Lab::list().as_slice() {
         [only] => Ok(only.clone()),
         [] => bail!("no lab is up"),
-        several => bail!("which lab? up are {}", several.join(", ")),
+        several => bail!("name a lab: those that are up are {}", several.join(", ")),
     }
 }

@@ -39,7 +39,7 @@ pub fn mesh(name: &str) -> Result<(Lab, Pod, Pod), Box<dyn Error>> {
 ///
 /// # Errors
 ///
-/// That it does not in [`CONVERGENCE`].
+/// The pod does not reach the other one in [`CONVERGENCE`].
 pub fn reaches(from: &Pod, to: &Pod) -> TestResult {
     for family in Family::ALL {
         let what = format!("{} reaching {} by {family}", from.name(), to.name());
@@ -76,26 +76,27 @@ fn settled(node: &Node, seconds: u64) -> bool {
     peers.is_some_and(|peers| !peers.is_empty() && peers.iter().all(|peer| since(peer) >= Some(seconds)))
 }
 
-/// Whether nobody, the router neither, keeps paths of a peer that restarts. An agent that does not answer may.
+/// Whether neither this node nor the router keeps paths of a peer that restarts. A node whose agent does not answer may
+/// keep some.
 fn nothing_is_stale(lab: &Lab) -> bool {
     !lab.manx_nodes().any(node_keeps) && !Family::ALL.into_iter().any(|family| router_keeps(lab, family))
 }
 
-/// Whether a node keeps paths of a peer that restarts; also where its agent does not answer.
+/// Whether a node keeps paths of a peer that restarts; true also if its agent does not answer.
 pub fn node_keeps(node: &Node) -> bool {
     let said = node.agent().ctl(&["bgp", "routes", "-o", "json"]);
     said.map_or(true, |json| json.contains("\"stale\": true"))
 }
 
-/// Whether the router keeps paths of a peer that restarts; also where it does not answer.
+/// Whether the router keeps paths of a peer that restarts; true also if it does not answer.
 pub fn router_keeps(lab: &Lab, family: Family) -> bool {
     let family = if family == Family::Ipv4 { "ipv4" } else { "ipv6" };
     let said = lab.node("tor").frr().vtysh(&format!("show bgp {family} unicast json"));
     said.map_or(true, |json| json.contains("\"stale\":true"))
 }
 
-/// Waits until a node's sessions have been up for a while, and until for a second nobody has kept paths of before: late
-/// enough for what goes wrong when the restart is taken to be over.
+/// Waits until a node's sessions have been up for a while, and until for a second nobody has kept paths from before:
+/// late enough for what goes wrong when the restart is taken to be over.
 ///
 /// # Errors
 ///
@@ -121,7 +122,7 @@ pub fn apply(node: &Node, text: &str) -> TestResult {
     Ok(())
 }
 
-/// What a node's BGP speaker knows; nothing where it cannot be asked.
+/// What a node's BGP speaker says of its tables; empty if it cannot be asked.
 pub fn routes(node: &Node) -> Vec<Value> {
     let said = node.agent().ctl(&["bgp", "routes", "-o", "json"]).unwrap_or_default();
     serde_json::from_str(&said).unwrap_or_default()
@@ -134,8 +135,8 @@ pub fn own_blocks(node: &Node, family: Family) -> BTreeSet<String> {
     blocks.filter(|block| block.contains(':') == (family == Family::Ipv6)).collect()
 }
 
-/// The paths that a node has to a block, as who told it of them and their next hop. Those kept while their peer restarts
-/// do not count.
+/// The paths that a node has to a block, as pairs of the peer that told it and the next hop. Paths that are kept only
+/// because their peer is restarting do not count.
 pub fn paths(node: &Node, block: &str) -> BTreeSet<(String, String)> {
     let route = routes(node).into_iter().find(|route| route["prefix"] == block).unwrap_or_default();
     let paths = route.get("paths").and_then(Value::as_array).into_iter().flatten();
@@ -144,7 +145,7 @@ pub fn paths(node: &Node, block: &str) -> BTreeSet<(String, String)> {
     fresh.map(|path| (text(&path["peer"]), text(&path["nextHop"]))).collect()
 }
 
-/// The paths that the router has to a block: who told it of them, and their next hop.
+/// The paths that the router has to a block, as pairs of the peer that told it and the next hop.
 pub fn paths_of_router(router: &Node, family: Family, block: &str) -> BTreeSet<(String, String)> {
     let keyword = if family == Family::Ipv4 { "ipv4" } else { "ipv6" };
     let said = router.frr().vtysh(&format!("show bgp {keyword} unicast {block} json")).unwrap_or_default();

@@ -28,22 +28,23 @@ pub struct Namespace(Arc<Inner>);
 struct Inner {
     /// The node's name.
     name: String,
-    /// What holds the namespaces and how to find it again. Another one after a reboot.
+    /// The process that holds the namespaces, and how to find it again. After a reboot it is another one.
     record: Mutex<NamespaceRecord>,
-    /// Environment of every command.
+    /// The environment of every command.
     env: Vec<(String, String)>,
-    /// `unshare`, where this process made the namespaces: ours to reap, and its standard input is the lifeline.
+    /// The process `unshare`, if this process made the namespaces: it is our child, and its standard input is the
+    /// lifeline.
     unshare: Mutex<Option<Child>>,
 }
 
 /// What the state file remembers of a node's namespaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceRecord {
-    /// `unshare`, whose end kills process 1.
+    /// The process `unshare`, whose end kills process 1.
     pub unshare: ProcessId,
     /// The node's process 1, as the host sees it.
     pub init: ProcessId,
-    /// Whether it is a machine, with namespaces for control groups and interprocess communication too.
+    /// Whether the node is a machine, which has namespaces for control groups and interprocess communication too.
     #[serde(default)]
     pub machine: bool,
 }
@@ -140,7 +141,7 @@ impl Namespace {
 }
 
 impl NamespaceRecord {
-    /// Whether the node still lives.
+    /// Whether the node's process 1 still lives.
     pub fn is_alive(&self) -> bool {
         self.unshare.is_alive() || self.init.is_alive()
     }
@@ -182,18 +183,18 @@ fn spawn(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(errors)
-        // Ctrl-C reaches the lab's process alone, which then takes everything down in order.
+        // Ctrl-C must reach the lab's process alone, which then takes everything down in order.
         .process_group(0)
         .spawn()
         .map_err(failed())?;
-    // A process 1 that is gone already says so by not being ready.
+    // If process 1 is gone already, it is not ready, and that is reported below.
     let _ = unshare.stdin.as_mut().map(|lifeline| lifeline.write_all(&spec));
     let mut said = String::new();
     if let Some(out) = unshare.stdout.take() {
         BufReader::new(out).read_line(&mut said).map_err(failed())?;
     }
     if said != "ready\n" {
-        // A failure is complete: whatever was made goes with the process.
+        // Nothing is left of a failed attempt: whatever was made goes with the process.
         let _ = unshare.kill();
         let _ = unshare.wait();
         return Err(LabError::Namespace { node: name.to_owned(), problem: tail(log, 5) });
@@ -210,10 +211,10 @@ fn spawn(
     Ok((unshare, record))
 }
 
-/// `unshare`, in the control groups of a machine.
+/// The command `unshare`, which begins in the control groups of a machine.
 fn within(groups: &Groups) -> Command {
     let mut command = Command::new("sh");
-    // A process that writes 0 writes itself.
+    // A process that writes 0 into the file moves itself into the group.
     command.args([
         "-c",
         "while [ \"$1\" != -- ]; do echo 0 >\"$1\" || exit; shift; done; shift; exec unshare \"$@\"",

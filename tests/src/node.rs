@@ -24,17 +24,17 @@ use crate::{LabError, Pod, PodSpec, Sandbox};
 /// A node: a router, a Manx node, etcd or a plain host.
 #[derive(Debug)]
 pub struct Node {
-    /// The way in.
+    /// The node's namespaces, in which commands run.
     namespace: Namespace,
-    /// What the topology says of it.
+    /// The topology's entry of the node.
     spec: NodeSpec,
-    /// Its addresses on the management network, IPv4 first.
+    /// The node's addresses on the management network, IPv4 first.
     management: [IpAddr; 2],
-    /// Where its services' logs go.
+    /// The folder of the logs of the node's services.
     logs: PathBuf,
-    /// What runs in it now, by the program's name.
+    /// The services that run in the node now, by the program's name.
     services: Mutex<BTreeMap<String, Service>>,
-    /// Its pods by name.
+    /// The node's pods by name.
     pods: Mutex<BTreeMap<String, Pod>>,
 }
 
@@ -49,17 +49,17 @@ impl Node {
         &self.namespace
     }
 
-    /// What the topology says of it.
+    /// The topology's entry of the node.
     pub fn spec(&self) -> &NodeSpec {
         &self.spec
     }
 
-    /// What it runs.
+    /// What the lab runs in the node.
     pub fn role(&self) -> Role {
         self.spec.role
     }
 
-    /// Its address on the management network.
+    /// The node's address on the management network.
     pub fn management_address(&self, family: Family) -> IpAddr {
         let [ipv4, ipv6] = self.management;
         match family {
@@ -174,7 +174,7 @@ impl Node {
         Ok(())
     }
 
-    /// Ends a service with a signal and waits until it is gone. One that does not run is no error.
+    /// Ends a service with a signal and waits until it is gone. It is no error if the service does not run.
     pub fn end_service(&self, service: &str, signal: Signal) -> Result<(), LabError> {
         let running = self.services().remove(service);
         running.map_or(Ok(()), |running| running.end(signal))
@@ -205,7 +205,7 @@ impl Node {
         self.services().get(service).map(Service::process)
     }
 
-    /// Where a service's output goes.
+    /// The file that a service's output goes to.
     pub fn log(&self, service: &str) -> PathBuf {
         self.logs.join(format!("{}-{service}.log", self.name()))
     }

@@ -8,7 +8,7 @@ use types::InterfaceName;
 
 use crate::{Attachment, LabError, Node, Place, topology_file};
 
-/// Where the etcd of the pair is, for its agents' configuration.
+/// The endpoint of the pair's etcd, for the agents' configuration.
 pub const ETCD: &str = "etcd: {endpoints: ['http://172.20.40.10:2379']}\n";
 
 /// Pools of either family, for the agents' configuration.
@@ -61,7 +61,7 @@ topology:
     Ok(folder.join("pair.clab.yml"))
 }
 
-/// The names of Manx's interfaces on a node; none where it cannot be asked.
+/// The names of Manx's interfaces on a node; empty if the node cannot be asked.
 pub fn links(node: &Node) -> Vec<String> {
     let text = node.exec(&["ip", "-json", "link", "show"]).unwrap_or_default();
     let links: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -86,7 +86,7 @@ pub fn container(node: &Node, name: &str) -> Result<Attachment, LabError> {
     })
 }
 
-/// The first address in the answer to an ADD; empty where there is none.
+/// The first address in the answer to an ADD; empty if there is none.
 pub fn first_address(result: &Value) -> String {
     result.pointer("/ips/0/address").and_then(Value::as_str).unwrap_or_default().to_owned()
 }

@@ -21,10 +21,10 @@ use serde::{Deserialize, Serialize};
 use crate::groups::{Hierarchy, Kind};
 use crate::topology::Bind;
 
-/// Written to the standard input of [`run`]: live on after the end of the lab's process.
+/// The byte that is written to the standard input of [`run`] to make it live on after the end of the lab's process.
 pub(crate) const DETACH: u8 = b'd';
 
-/// Where the node keeps the lab's own things.
+/// The folder of the lab's own files in the node.
 const OWN: &str = "/run/.lab";
 
 /// What a node's process 1 is told: one line of JSON on its standard input.
@@ -36,13 +36,13 @@ pub(crate) struct PauseSpec {
     pub(crate) hosts: String,
     /// Files of the host seen inside.
     pub(crate) binds: Vec<Bind>,
-    /// Where `/var/lib` is kept; in memory without.
+    /// The folder on the host that `/var/lib` is kept in; none keeps it in memory.
     pub(crate) data: Option<PathBuf>,
     /// CNI plugins to find in `/opt/cni/bin`.
     pub(crate) plugins: Vec<PathBuf>,
     /// Kernel settings of the network namespace.
     pub(crate) sysctls: Vec<(String, String)>,
-    /// Whether containers are to run in it: control groups of its own, mounts that they share.
+    /// Whether containers are to run in the node: it gets control groups of its own, and mounts that they share.
     pub(crate) machine: bool,
 }
 
@@ -56,11 +56,11 @@ const KERNEL_SETTINGS: [(&str, &str); 6] = [
     ("kernel/keys/root_maxbytes", "25000000"),
 ];
 
-/// Reads what to be from standard input, sets the node up and stays. Returns only if that fails.
+/// Reads its instructions from standard input, sets the node up and stays. Returns only if that fails.
 pub fn run() -> Result<(), String> {
     let spec = read_line().map_err(|error| format!("standard input: {error}"))?;
     let spec: PauseSpec = serde_json::from_slice(&spec).map_err(|error| format!("standard input: {error}"))?;
-    // Blocked before a child can end: SIGCHLD is taken from the queue below, never lost.
+    // SIGCHLD is blocked before a child can end: it is taken from the queue below and never lost.
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     children.thread_block().map_err(|error| format!("blocking SIGCHLD: {error}"))?;
@@ -98,9 +98,9 @@ fn say_ready() -> io::Result<()> {
     out.flush()
 }
 
-/// `/run`, `/var/lib`, `/var/log`, `/etc`, `/opt` and `/sys` of the node's own.
+/// Gives the node its own `/run`, `/var/lib`, `/var/log`, `/etc`, `/opt` and `/sys`.
 fn file_system(spec: &PauseSpec) -> Result<(), String> {
-    // /var/lib first: the folder it is bound from may lie in the host's /run.
+    // /var/lib comes first: the folder it is bound from may lie in the host's /run.
     match &spec.data {
         Some(folder) => bind(folder, Path::new("/var/lib"), false)?,
         None => tmpfs("/var/lib")?,
@@ -137,13 +137,14 @@ fn file_system(spec: &PauseSpec) -> Result<(), String> {
         bind(held, target, bind_spec.read_only)?;
     }
     if spec.machine {
-        // Containers' mounts and the kubelet's are to be seen by each other, as on any host.
+        // Containers' mounts and the kubelet's have to be seen by each other, as on any host.
         mounted(None, Path::new("/"), None, MsFlags::MS_REC | MsFlags::MS_SHARED, None)?;
     }
     Ok(())
 }
 
-/// A fresh sysfs, which shows the new network namespace's interfaces; the control groups stay where runtimes look for them.
+/// Mounts a fresh sysfs, which shows the new network namespace's interfaces; the control groups stay where runtimes
+/// look for them.
 fn system_folder() -> Result<(), String> {
     let groups = Path::new("/sys/fs/cgroup");
     let aside = Path::new(OWN).join("cgroup");
@@ -154,7 +155,8 @@ fn system_folder() -> Result<(), String> {
     Ok(())
 }
 
-/// A fresh sysfs with control groups as the machine's own namespace has them, and the kernel settings that it is shown.
+/// Mounts a fresh sysfs with control groups as the machine's own namespace has them, and the kernel settings that the
+/// machine is shown.
 fn machine() -> Result<(), String> {
     let hierarchies = Hierarchy::all().map_err(|error| format!("control groups: {error}"))?;
     mounted(Some(Path::new("sysfs")), Path::new("/sys"), Some("sysfs"), MsFlags::empty(), None)?;
@@ -162,7 +164,7 @@ fn machine() -> Result<(), String> {
     if !hierarchies.iter().any(|hierarchy| hierarchy.at == root) {
         tmpfs("/sys/fs/cgroup")?;
     }
-    // Version 2 without controllers, beside version 1: runtimes that find it there take it for more.
+    // Version 2 stands beside version 1 without controllers: runtimes that find it there take it for more.
     for hierarchy in hierarchies.iter().filter(|hierarchy| hierarchy.at == root || hierarchy.kind != Kind::Two) {
         make_folder(&hierarchy.at)?;
         let (kind, options) = match &hierarchy.kind {
@@ -171,7 +173,7 @@ fn machine() -> Result<(), String> {
         };
         mounted(Some(Path::new(kind)), &hierarchy.at, Some(kind), MsFlags::empty(), options)?;
     }
-    // Pods that mount it would make it in the host's own.
+    // Otherwise pods that mount this folder would make it in the host's own file system.
     if !Path::new("/lib/modules").exists() {
         let lib = fs::canonicalize("/lib").map_err(|error| format!("/lib: {error}"))?;
         overlay(&lib.display().to_string(), "lib")?;
@@ -179,7 +181,7 @@ fn machine() -> Result<(), String> {
     }
     let shown = Path::new(OWN).join("settings");
     make_folder(&shown)?;
-    // A machine that comes up again is another boot, as the kubelet sees it.
+    // A machine that comes up again has to be another boot in the kubelet's eyes.
     let boot = fs::read_to_string("/proc/sys/kernel/random/uuid").map_err(|error| format!("a boot id: {error}"))?;
     for (key, value) in KERNEL_SETTINGS.into_iter().chain([("kernel/random/boot_id", boot.as_str())]) {
         let file = shown.join(key.replace('/', "."));

@@ -23,14 +23,14 @@ const INTERFACE: &str = "eth0";
 /// The namespace of pods that name none.
 const DEFAULT_NAMESPACE: &str = "default";
 
-/// What a pod is to be: what its runtime tells the CNI plugins of it.
+/// Describes a pod to be made: what its runtime tells the CNI plugins of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodSpec {
     /// `K8S_POD_NAMESPACE`.
     pub namespace: String,
     /// `K8S_POD_NAME`.
     pub name: String,
-    /// `K8S_POD_UID`: of the Pod object, where there is Kubernetes.
+    /// `K8S_POD_UID`: the UID of the Pod object, where there is Kubernetes.
     pub uid: Option<String>,
     /// `args.cni.labels`.
     pub labels: BTreeMap<String, String>,
@@ -39,32 +39,32 @@ pub struct PodSpec {
 }
 
 impl PodSpec {
-    /// A pod of the namespace `default`, without labels and named ports.
+    /// Describes a pod of the namespace `default`, without labels and named ports.
     pub fn new(name: &str) -> Self {
         Self::in_namespace(DEFAULT_NAMESPACE, name)
     }
 
-    /// A pod without labels and named ports.
+    /// Describes a pod without labels and named ports.
     pub fn in_namespace(namespace: &str, name: &str) -> Self {
         let (namespace, name) = (namespace.to_owned(), name.to_owned());
         Self { namespace, name, uid: None, labels: BTreeMap::new(), ports: Vec::new() }
     }
 
-    /// With one more label.
+    /// Gives the pod one more label.
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> Self {
         self.labels.insert(key.to_owned(), value.to_owned());
         self
     }
 
-    /// Of this Pod object.
+    /// Makes the pod the one of this Pod object.
     #[must_use]
     pub fn uid(mut self, uid: &str) -> Self {
         self.uid = Some(uid.to_owned());
         self
     }
 
-    /// With one more named port.
+    /// Gives the pod one more named port.
     #[must_use]
     pub fn port(mut self, port: EndpointPort) -> Self {
         self.ports.push(port);
@@ -106,9 +106,9 @@ impl PodSpec {
 /// A pod's network namespace before it is plugged in: with `lo` alone. Processes may run in it already.
 #[derive(Debug, Clone)]
 pub struct Sandbox {
-    /// The node it is on.
+    /// The node that the pod is on.
     node: Namespace,
-    /// What the pod is to be.
+    /// The description of the pod.
     spec: PodSpec,
 }
 
@@ -125,11 +125,11 @@ impl Sandbox {
         Ok(sandbox)
     }
 
-    /// Calls ADD; if that fails, DEL, as runtimes do. The namespace stays.
+    /// Calls ADD, and DEL if that fails, as runtimes do. The namespace stays.
     pub(crate) fn plug(&self, runtime: &Runtime) -> Result<Pod, LabError> {
         let attachment = self.spec.attachment();
         let result = runtime.add(&attachment).inspect_err(|_| {
-            // The ADD's own error is the one to tell.
+            // If DEL fails too, the error of the ADD is the one to tell.
             let _ = runtime.del(&attachment);
         })?;
         Ok(Pod::of(self.node.clone(), &self.spec.sandbox(), attachment, result))
@@ -140,7 +140,7 @@ impl Sandbox {
         delete_netns(&self.node, &self.spec.sandbox())
     }
 
-    /// What the pod is to be.
+    /// The description of the pod.
     pub fn spec(&self) -> &PodSpec {
         &self.spec
     }
@@ -168,13 +168,13 @@ impl Place for Sandbox {
 /// A pod that has been plugged in. Cheap enough to clone; it stays until it is unplugged or the lab ends.
 #[derive(Debug, Clone)]
 pub struct Pod {
-    /// The node it is on.
+    /// The node that the pod is on.
     node: Namespace,
     /// Its sandbox's name, also its namespace's in the node's `/run/netns`.
     name: String,
-    /// What ADD was called with.
+    /// The attachment that ADD was called for.
     pub attachment: Attachment,
-    /// What ADD answered.
+    /// The answer of the ADD.
     pub result: Value,
     /// The addresses in that answer.
     addresses: Vec<IpAddr>,
@@ -192,7 +192,7 @@ impl Pod {
         pod
     }
 
-    /// A pod that another process plugged in, by what its runtime cached.
+    /// Finds a pod that another process plugged in, by what its runtime cached.
     pub(crate) fn find(node: &Node, name: &str) -> Result<Self, LabError> {
         let netns = netns_path(name);
         let cached =
@@ -269,7 +269,7 @@ fn netns_path(sandbox: &str) -> String {
     format!("/run/netns/{sandbox}")
 }
 
-/// An id that no other container of any lab has.
+/// A container id that no other container of any lab has.
 fn new_container_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());

@@ -17,23 +17,24 @@ use crate::LabError;
 use crate::namespace::run_in;
 use crate::place::Place;
 
-/// How long to wait for answers that are on their way when sending has ended.
+/// How long to wait for answers that are still on their way when sending has ended.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// How many bytes of datagrams wait at either end, each with some 760 of the kernel's own: who gets no processor for a second
-/// sends and receives in bursts, and what has no room then would be counted as lost by the network.
+/// How many bytes of datagrams may wait at either end, each with some 760 of the kernel's own: an end that gets no
+/// processor for a second sends and receives in bursts, and datagrams without room would be counted as lost by the
+/// network.
 const ROOM: usize = 4 << 20;
 
 /// A probe under way.
 #[derive(Debug)]
 pub struct Probe {
-    /// No more is to be sent.
+    /// Set when no more is to be sent.
     stop: Arc<AtomicBool>,
-    /// No more is to be answered.
+    /// Set when no more is to be answered.
     done: Arc<AtomicBool>,
-    /// Sends and counts.
+    /// The thread that sends and counts.
     sender: Option<JoinHandle<ProbeReport>>,
-    /// Answers.
+    /// The thread that answers.
     echo: Option<JoinHandle<()>>,
 }
 
@@ -62,7 +63,7 @@ impl Probe {
         let sender = run_in(&netns, || UdpSocket::bind(SocketAddr::new(any, 0))).map_err(failed())?;
         let target = echo.local_addr().map_err(failed())?;
         for socket in [&echo, &sender] {
-            // Past what the system allows everybody (net.core.rmem_max): the lab runs as root.
+            // The system allows everybody less than this (net.core.rmem_max), but the lab runs as root.
             setsockopt(socket, sockopt::RcvBufForce, &ROOM).map_err(|error| failed()(error.into()))?;
         }
         echo.set_read_timeout(Some(Duration::from_millis(100))).map_err(failed())?;
@@ -102,7 +103,7 @@ impl Drop for Probe {
 fn answer(socket: &UdpSocket, done: &AtomicBool) {
     let mut bytes = [0; 64];
     while !done.load(Ordering::Relaxed) {
-        // An error is the read's timeout, there to look at `done`.
+        // An error is the timeout of the read, which is there so that `done` is looked at.
         if let Ok((length, source)) = socket.recv_from(&mut bytes) {
             let _ = socket.send_to(bytes.get(..length).unwrap_or_default(), source);
         }
@@ -115,7 +116,7 @@ fn send(socket: &UdpSocket, target: SocketAddr, interval: Duration, stop: &Atomi
     let mut next = begun;
     while !stop.load(Ordering::Relaxed) {
         tally.send(socket, target);
-        // From the plan and not from now: a late wake-up is made up for.
+        // The next datagram is due by the plan and not by now, so that a late wake-up is made up for.
         next += interval;
         tally.receive(socket, next);
     }
@@ -126,7 +127,7 @@ fn send(socket: &UdpSocket, target: SocketAddr, interval: Duration, stop: &Atomi
     tally.report()
 }
 
-/// The count, as the sender keeps it.
+/// The counts, as the sender keeps them.
 struct Tally {
     answered: Vec<bool>,
     last_answer: Instant,

@@ -47,12 +47,12 @@ impl ProcessId {
             .map(|(pid, stat)| Self { pid, started: stat.started })
     }
 
-    /// Whether it still runs (a zombie does not).
+    /// Whether the process still runs (a zombie does not).
     pub fn is_alive(self) -> bool {
         Self::of(self.pid) == Some(self)
     }
 
-    /// Sends a signal; a process that is gone already is no error.
+    /// Sends a signal; it is no error if the process is gone already.
     pub fn signal(self, signal: Signal) -> io::Result<()> {
         if !self.is_alive() {
             return Ok(());
@@ -64,7 +64,7 @@ impl ProcessId {
     }
 }
 
-/// What the lab reads in `/proc/PID/stat`.
+/// The fields of `/proc/PID/stat` that the lab reads.
 struct Stat {
     state: char,
     parent: i32,
@@ -91,25 +91,25 @@ impl Stat {
 /// A process that runs in a node's namespaces until it is stopped.
 #[derive(Debug)]
 pub struct Service {
-    /// For messages, such as `manx-agent on node1`.
+    /// The service's name in messages, such as `manx-agent on node1`.
     name: String,
-    /// `nsenter`, which waits for the process proper and ends with it; ours to reap.
+    /// The process `nsenter`, which waits for the service and ends with it; it is our child.
     entered: Child,
-    /// The process proper.
+    /// The process of the service itself.
     process: ProcessId,
-    /// Where its output goes.
+    /// The file that the service's output goes to.
     log: PathBuf,
 }
 
 impl Service {
-    /// Starts it; `command` is one of [`crate::Namespace::command`]. Output is appended to `log`.
+    /// Starts the service; `command` is one of [`crate::Namespace::command`]. Output is appended to `log`.
     pub fn start(name: impl Into<String>, mut command: Command, log: &Path) -> Result<Self, LabError> {
         let name = name.into();
         let failed = |source| LabError::Io { doing: format!("starting {name}"), source };
         let out = OpenOptions::new().create(true).append(true).open(log).map_err(failed)?;
         let err = out.try_clone().map_err(failed)?;
         command.stdin(Stdio::null()).stdout(out).stderr(err);
-        // Ctrl-C reaches the lab's process alone, which then takes everything down in order.
+        // Ctrl-C must reach the lab's process alone, which then takes everything down in order.
         let mut entered = command.process_group(0).spawn().map_err(failed)?;
         let pid = i32::try_from(entered.id()).unwrap_or_default();
         let outer = ProcessId::of(pid);
@@ -125,12 +125,12 @@ impl Service {
         }
     }
 
-    /// The process proper, as the host sees it.
+    /// The process of the service itself, as the host sees it.
     pub const fn process(&self) -> ProcessId {
         self.process
     }
 
-    /// Whether it runs; the error tells how it ended and its last words.
+    /// Whether the service runs; the error tells how it ended and its last words.
     pub fn check(&mut self) -> Result<(), LabError> {
         match self.entered.try_wait() {
             Ok(None) => Ok(()),
@@ -141,7 +141,7 @@ impl Service {
         }
     }
 
-    /// Sends it a signal.
+    /// Sends the service a signal.
     pub fn signal(&self, signal: Signal) -> Result<(), LabError> {
         self.process.signal(signal).map_err(LabError::io(format!("sending {} {signal}", self.name)))?;
         if signal == Signal::SIGCONT { self.resume_entered() } else { Ok(()) }
@@ -160,7 +160,7 @@ impl Service {
         })
     }
 
-    /// nsenter stops itself when its child is stopped, and must go on to see its child go on, or to reap it.
+    /// Lets nsenter go on: it stops itself when its child is stopped, and has to see its child go on, or reap it.
     fn resume_entered(&self) -> Result<(), LabError> {
         let outer = i32::try_from(self.entered.id()).ok().and_then(ProcessId::of);
         outer

@@ -26,9 +26,9 @@ pub struct Runtime {
     node: Namespace,
     /// The network's name.
     pub network: String,
-    /// The version of the spec that the network asks for.
+    /// The version of the CNI specification that the network asks for.
     pub version: String,
-    /// The plugins' configurations, in order.
+    /// The plugins' configurations, in the order in which ADD calls them.
     plugins: Vec<Map<String, Value>>,
 }
 
@@ -43,9 +43,9 @@ pub struct Attachment {
     pub interface: String,
     /// `CNI_ARGS`.
     pub args: Vec<(String, String)>,
-    /// What goes to `runtimeConfig` of plugins that declare the capability.
+    /// The values that go to `runtimeConfig` of plugins that declare the capability.
     pub capabilities: Map<String, Value>,
-    /// What goes to `args.cni` of every plugin (CNI conventions, "Dynamic Plugin specific fields").
+    /// The values that go to `args.cni` of every plugin (CNI conventions, "Dynamic Plugin specific fields").
     #[serde(default)]
     pub cni_args: Map<String, Value>,
 }
@@ -63,29 +63,29 @@ pub enum CniError {
     /// A plugin refused, as the spec has it (section 5).
     #[error("plugin {plugin} refuses {command}: code {code}: {msg}{}", details.as_deref().map(|d| format!(" ({d})")).unwrap_or_default())]
     Refused {
-        /// The plugin.
+        /// The plugin's name.
         plugin: String,
-        /// ADD, DEL, ...
+        /// The request: ADD, DEL, ...
         command: String,
-        /// The spec's or the plugin's code.
+        /// The error code, of the specification or of the plugin.
         code: u32,
-        /// What it says.
+        /// The plugin's message.
         msg: String,
-        /// And in length.
+        /// The plugin's details.
         details: Option<String>,
     },
     /// A plugin's answer is not what the spec has.
     #[error("plugin {plugin} answers {command} ({status}) with {stdout:?}; on standard error: {stderr}")]
     Senseless {
-        /// The plugin.
+        /// The plugin's name.
         plugin: String,
-        /// ADD, DEL, ...
+        /// The request: ADD, DEL, ...
         command: String,
-        /// How it ended.
+        /// The plugin's exit status.
         status: ExitStatus,
-        /// Its standard output.
+        /// The plugin's standard output.
         stdout: String,
-        /// Its standard error.
+        /// The plugin's standard error.
         stderr: String,
     },
     /// The network's configuration cannot be used.
@@ -93,7 +93,7 @@ pub enum CniError {
     Network {
         /// The file or folder, in the node.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with the configuration.
         problem: String,
     },
     /// A plugin cannot be run, or a result not be cached.
@@ -101,7 +101,7 @@ pub enum CniError {
     Io {
         /// What was being done.
         doing: String,
-        /// The error.
+        /// The underlying error.
         source: std::io::Error,
     },
 }
@@ -130,7 +130,7 @@ impl Runtime {
         Ok(Self::from_conflist(node.namespace().clone(), &text).map_err(fault)?)
     }
 
-    /// A runtime with a network of its own: the text of a conflist.
+    /// A runtime for a network that is given as the text of a conflist.
     pub fn from_conflist(node: Namespace, text: &str) -> Result<Self, String> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -143,7 +143,8 @@ impl Runtime {
         Ok(Self { node, network: list.name, version: list.cni_version, plugins: list.plugins })
     }
 
-    /// ADD through the chain; the result is the last plugin's. Nothing is undone on failure: runtimes call DEL then.
+    /// Calls ADD of every plugin; the result is the last plugin's. Nothing is undone on failure: runtimes call DEL
+    /// then.
     pub fn add(&self, attachment: &Attachment) -> Result<Value, CniError> {
         let mut result = None;
         for plugin in &self.plugins {
@@ -154,7 +155,7 @@ impl Runtime {
         Ok(result)
     }
 
-    /// DEL through the chain in reverse, with the cached result, which is dropped on success.
+    /// Calls DEL of every plugin in reverse, with the cached result, which is dropped on success.
     pub fn del(&self, attachment: &Attachment) -> Result<(), CniError> {
         let path = self.cache_path(attachment);
         let cached = read_cached(&path);
@@ -165,7 +166,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// VERSION of the first plugin.
+    /// Calls VERSION of the first plugin.
     pub fn plugin_versions(&self) -> Result<Value, CniError> {
         let name = self.plugins.first().and_then(plugin_type).unwrap_or_default();
         let config = json!({ "cniVersion": self.version }).to_string();
@@ -181,7 +182,7 @@ impl Runtime {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
         if let Some(mut pipe) = child.stdin.take() {
-            // A plugin that refuses by its environment alone may be gone before it has read this.
+            // A plugin that refuses because of its environment may have ended before it has read this.
             match pipe.write_all(stdin.as_bytes()) {
                 Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(failed(error)),
                 _ => {}
@@ -273,7 +274,7 @@ fn plugin_type(plugin: &Map<String, Value>) -> Option<&str> {
     plugin.get("type").and_then(Value::as_str)
 }
 
-/// What a plugin said: its result (null for none), or why it refuses.
+/// What a plugin has answered: its result (null for none), or why it refuses.
 fn answer(plugin: &str, command: &str, output: Output) -> Result<Value, CniError> {
     #[derive(Deserialize)]
     struct Refusal {

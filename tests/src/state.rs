@@ -20,18 +20,18 @@ use crate::process::ProcessId;
 /// What `state.json` holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct State {
-    /// The topology's file.
+    /// The path of the topology's file.
     pub(crate) topology: PathBuf,
-    /// The process that brought it up; while it lives, the lab is in use.
+    /// The process that brought the lab up; while it lives, the lab is in use.
     pub(crate) owner: Option<ProcessId>,
-    /// The lab is to outlive its owner.
+    /// Whether the lab is to outlive that process.
     pub(crate) detached: bool,
     /// The namespaces made so far: nodes by name, and the management network.
     pub(crate) namespaces: BTreeMap<String, NamespaceRecord>,
     /// How many of the topology's machines are brought up, where that is not all of them.
     #[serde(default)]
     pub(crate) machines: Option<usize>,
-    /// Where its machines' disks are; they go with it.
+    /// The folder of its machines' disks, which go with the lab.
     #[serde(default)]
     pub(crate) disks: Option<PathBuf>,
 }
@@ -46,7 +46,7 @@ impl State {
     }
 }
 
-/// A lab's folder. Its name is this lab's alone as long as the folder exists.
+/// The folder of a lab. Its name is this lab's alone as long as the folder exists.
 #[derive(Debug, Clone)]
 pub(crate) struct StateFolder(PathBuf);
 
@@ -101,7 +101,7 @@ impl StateFolder {
         serde_json::from_slice(&text).map_err(|error| LabError::State { path, problem: error.to_string() })
     }
 
-    /// Replaces the state in one step.
+    /// Replaces the state on disk in one step.
     pub(crate) fn save(&self, state: &State) -> Result<(), LabError> {
         let path = self.0.join("state.json");
         let failed = || LabError::io(path.display().to_string());
@@ -138,7 +138,7 @@ impl StateFolder {
     }
 }
 
-/// That something to remove is not there is no error.
+/// Removes a file or folder; it is no error if there is none.
 fn gone(removed: io::Result<()>) -> io::Result<()> {
     removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
@@ -147,7 +147,7 @@ fn gone(removed: io::Result<()>) -> io::Result<()> {
 pub(crate) fn sweep() -> Result<Vec<String>, LabError> {
     let mut swept = Vec::new();
     for (name, folder) in StateFolder::all() {
-        // A folder that is being removed by its owner at this moment is no longer our business.
+        // A folder that its owner is removing at this moment needs nothing from us.
         if folder.load().is_ok_and(|state| state.is_abandoned()) {
             folder.take_down()?;
             swept.push(name);
@@ -156,7 +156,7 @@ pub(crate) fn sweep() -> Result<Vec<String>, LabError> {
     Ok(swept)
 }
 
-/// Where labs are remembered.
+/// The folder in which labs are remembered.
 fn base() -> PathBuf {
     std::env::var_os("MANX_LAB_DIR").map_or_else(|| PathBuf::from("/run/manx-lab"), PathBuf::from)
 }

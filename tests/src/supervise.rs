@@ -15,7 +15,7 @@ use tests::Lab;
 
 use crate::say;
 
-/// Tells the second process that it is that.
+/// The environment variable that tells the second process that it is the second.
 const WORKER: &str = "MANX_LAB_WORKER";
 
 /// Does `work`, which brings up the lab of this name, in such a way that a signal takes that lab down. `work` returns
@@ -26,7 +26,7 @@ pub(crate) fn run(name: &str, work: impl FnOnce() -> anyhow::Result<()>) -> anyh
         awaited.add(signal);
     }
     if env::var_os(WORKER).is_some() {
-        // The mask is inherited by whatever is started: it must be empty again before anything is.
+        // Whatever is started inherits the mask, so it must be empty again before anything is.
         awaited.thread_unblock().context("unblocking signals")?;
         set_pdeathsig(Signal::SIGKILL).context("asking for a signal at the parent's death")?;
         return work().map(|()| ExitCode::SUCCESS);

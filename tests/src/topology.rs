@@ -38,30 +38,30 @@ pub struct Management {
 /// One node.
 #[derive(Debug, Clone)]
 pub struct NodeSpec {
-    /// What the lab runs in it.
+    /// What the lab runs in the node.
     pub role: Role,
-    /// Commands run once the node and its links are there. Words as a shell splits them, without a shell.
+    /// Commands that run once the node and its links exist. They are words as a shell splits them, without a shell.
     pub exec: Vec<Vec<String>>,
     /// Files and folders of the host seen inside.
     pub binds: Vec<Bind>,
     /// Environment of everything that runs in the node.
     pub env: BTreeMap<String, String>,
-    /// What the file says of it; a machine's are the labels of its Kubernetes node.
+    /// The labels of the node; a machine's become the labels of its Kubernetes node.
     pub labels: BTreeMap<String, String>,
     /// Kernel settings of the node's network namespace.
     pub sysctls: BTreeMap<String, String>,
-    /// Replaces what the image runs.
+    /// The command that replaces what the image runs.
     pub command: Option<Vec<String>>,
-    /// `eth0`'s IPv4 address, where the file fixes it.
+    /// The IPv4 address of `eth0`, if the file fixes it.
     pub management_ipv4: Option<Ipv4Addr>,
-    /// `eth0`'s IPv6 address, where the file fixes it.
+    /// The IPv6 address of `eth0`, if the file fixes it.
     pub management_ipv6: Option<Ipv6Addr>,
 }
 
 /// What a node runs, read off its image's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// `manx/agent`: the agent, with the CNI binary and manxctl at hand.
+    /// `manx/agent`: a Manx node, with the agent, the CNI binary and manxctl.
     Manx,
     /// `.../frr`: the FRR daemons that `/etc/frr/daemons` asks for.
     Frr,
@@ -96,11 +96,11 @@ impl Role {
 /// A file or folder of the host, seen inside a node.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, Deserialize)]
 pub struct Bind {
-    /// Where it is on the host; absolute.
+    /// The path on the host; absolute.
     pub source: PathBuf,
-    /// Where the node sees it; absolute.
+    /// The path at which the node sees it; absolute.
     pub target: PathBuf,
-    /// The node may not write it.
+    /// Whether the node may not write to it.
     pub read_only: bool,
 }
 
@@ -130,10 +130,10 @@ pub enum TopologyError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why the file cannot be read.
         source: std::io::Error,
     },
-    /// Not YAML, or a key that the lab does not know (the message names it and where it stands).
+    /// The file is not YAML, or has a key that the lab does not know (the message names it and where it stands).
     #[error("topology {}: {message}", path.display())]
     Syntax {
         /// The file.
@@ -141,14 +141,14 @@ pub enum TopologyError {
         /// What is wrong, with line and column.
         message: String,
     },
-    /// A value that makes no sense or that the lab cannot carry out.
+    /// The file has a value that makes no sense or that the lab cannot carry out.
     #[error("topology {}: {at}: {problem}", path.display())]
     Value {
         /// The file.
         path: PathBuf,
-        /// The node or link.
+        /// The node or link that has the value.
         at: String,
-        /// What is wrong.
+        /// What is wrong with the value.
         problem: String,
     },
 }
@@ -237,7 +237,7 @@ struct File {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct MgmtSection {
-    /// Docker's name for the network; the lab's is nameless.
+    /// The name that Docker would give the network; the lab's has none.
     #[serde(rename = "network")]
     _network: Option<String>,
     ipv4_subnet: Option<String>,
@@ -411,7 +411,7 @@ struct LinkSection {
 impl LinkSection {
     fn check(&self, nodes: &BTreeMap<String, NodeSpec>) -> Result<LinkSpec, String> {
         let [left, right] = self.endpoints.as_slice() else {
-            return Err(format!("has {} endpoints, not 2", self.endpoints.len()));
+            return Err(format!("a link has {} endpoints, not 2", self.endpoints.len()));
         };
         let end = |text: &str| {
             let (node, interface) = text.split_once(':').ok_or_else(|| format!("{text:?} is not NODE:INTERFACE"))?;

@@ -15,39 +15,39 @@ use ::tests::{AGNHOST_IMAGE, Cluster, Place, run_in};
 use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
-/// Where pods answer.
+/// The port on which pods answer.
 const PORT: u16 = 8080;
 
 /// How many addresses a pod has: one of each family.
 const ADDRESSES: usize = 2;
 
-/// How long all of them may take.
+/// How long it may take until all pods are usable.
 const BURST_TIME_LIMIT: Duration = Duration::from_secs(600);
 
-/// How long one attempt to reach a pod may take, and how long after one that failed at once the next begins.
+/// How long one attempt to reach a pod may take, and how long to wait after one that failed at once.
 const ATTEMPT: Duration = Duration::from_millis(250);
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// What the watch tells of a pod, in a line: its name, whether it is ready, its addresses.
+/// The line that the watch prints of a pod: its name, whether it is ready, its addresses.
 const COLUMNS: &str =
     r#"jsonpath={.metadata.name} {.status.conditions[?(@.type=="Ready")].status} {.status.podIPs[*].ip}{"\n"}"#;
 
-/// How long the pods took, in seconds since the first was asked for.
+/// How long the pods took, in seconds since `kubectl create` began.
 #[derive(Debug)]
 pub(crate) struct Burst {
-    /// Until the API server knew it was ready, by pod.
+    /// For each pod, the time until the API server knew that it was ready.
     pub(crate) ready: Vec<f64>,
-    /// Until all its addresses answered the host behind the fabric, in the same order.
+    /// For each pod, in the same order, the time until all its addresses answered the host behind the fabric.
     pub(crate) reached: Vec<f64>,
 }
 
 impl Burst {
-    /// Until both.
+    /// For each pod, the time until it was ready and reached.
     pub(crate) fn usable(&self) -> Vec<f64> {
         self.ready.iter().zip(&self.reached).map(|(ready, reached)| ready.max(*reached)).collect()
     }
 
-    /// Until all pods were usable.
+    /// The time until all pods were usable.
     pub(crate) fn all(&self) -> f64 {
         self.usable().into_iter().fold(0.0, f64::max)
     }
@@ -90,7 +90,8 @@ fn pod(namespace: &str, number: usize, node: &str) -> Value {
             "enableServiceLinks": false,
             "containers": [{
                 "name": "c", "image": AGNHOST_IMAGE, "args": ["netexec", format!("--http-port={PORT}")],
-                // Until it is ready, and not again: a hundred pods asked every second are work of their own.
+                // The pod is probed until it is ready and not again: a hundred pods asked every second are work of
+                // their own.
                 "startupProbe": { "httpGet": { "path": "/healthz", "port": PORT }, "periodSeconds": 1, "failureThreshold": 600 },
             }],
         },
@@ -111,13 +112,13 @@ fn create(cluster: &Cluster, list: &str) -> anyhow::Result<()> {
 
 /// What happened to a pod.
 enum Event {
-    /// The API server told of it.
+    /// The API server has told of the pod.
     Told(Instant, Told),
-    /// All its addresses answered.
+    /// All addresses of the pod have answered.
     Reached(Instant, String),
 }
 
-/// A line of the watch.
+/// A line that the watch printed.
 #[derive(Debug, PartialEq)]
 struct Told {
     name: String,
@@ -126,7 +127,7 @@ struct Told {
 }
 
 impl Told {
-    /// None where the pod has no conditions yet.
+    /// The value is none while the pod has no conditions.
     fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
         let name = words.next()?.to_owned();
@@ -158,7 +159,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // One that has ended already is what is wanted.
+        // It is no error if kubectl has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -179,7 +180,7 @@ impl Prober {
             let answered = run_in(&netns, || {
                 addresses.iter().try_for_each(|address| answers(SocketAddr::new(*address, PORT), &stop))
             });
-            // Without it the burst says which pod was not reached; nobody listens where it is over.
+            // The burst says itself which pod was not reached; if it is over, nobody listens any more.
             if answered.is_ok() {
                 let _ = events.send(Event::Reached(Instant::now(), name));
             }
@@ -197,7 +198,7 @@ fn answers(target: SocketAddr, stop: &AtomicBool) -> io::Result<()> {
     Err(io::ErrorKind::Interrupted.into())
 }
 
-/// When each pod was ready and reached.
+/// When each pod was ready, and when it was reached.
 fn collect(
     seen: &Receiver<Event>,
     prober: &Prober,

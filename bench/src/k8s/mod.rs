@@ -28,27 +28,27 @@ use crate::stats::{median, percentile};
 /// The archive of the agent's image as `./run bench` makes it, beside that of the tests.
 const ARCHIVE: &str = "manx-agent-release.tar";
 
-/// What the agent is called.
+/// The name of the agent's process.
 const AGENT: &str = "manx-agent";
 
-/// How much is measured.
+/// How much the benchmark measures.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Effort {
-    /// Pods that are created at once.
+    /// How many pods are created at once.
     #[arg(long, hide = true, default_value_t = 100)]
     pods: usize,
-    /// Nodes that they are on.
+    /// How many nodes they are on.
     #[arg(long, hide = true, default_value_t = 3)]
     nodes: usize,
-    /// Clusters that each network gets.
+    /// How many clusters each network gets.
     #[arg(long, hide = true, default_value_t = 2)]
     rounds: usize,
-    /// The archive of the agent's image.
+    /// The path of the archive of the agent's image.
     #[arg(long, hide = true)]
     image: Option<PathBuf>,
 }
 
-/// Measures.
+/// Runs the benchmark.
 pub(crate) fn run(effort: &Effort) -> anyhow::Result<Report> {
     let image = effort.image.clone().map_or_else(|| images_folder().map(|folder| folder.join(ARCHIVE)), Ok)?;
     ensure!(image.exists(), "there is no image {} (./run bench makes it)", image.display());
@@ -70,7 +70,7 @@ pub(crate) fn run(effort: &Effort) -> anyhow::Result<Report> {
 }
 
 impl Effort {
-    /// One cluster.
+    /// Measures one cluster.
     fn round(&self, network: Network, options: &ClusterOptions) -> anyhow::Result<Round> {
         tell(format_args!("bringing up a cluster with {network:?}"));
         let began = Instant::now();
@@ -85,7 +85,7 @@ impl Effort {
     }
 
     fn measure(&self, cluster: &Cluster, network: Network) -> anyhow::Result<Round> {
-        // One on each node, so that every program has run once and the network is whole.
+        // One pod runs on each node first, so that every program has run once and the network is complete.
         burst(cluster, "warm-up", self.nodes)?;
         let agents: Vec<Process> =
             cluster.machines().map(|machine| of(machine.node(), AGENT)).collect::<Result<Vec<_>, _>>()?.concat();
@@ -160,24 +160,24 @@ impl Effort {
     }
 }
 
-/// One cluster's figures.
+/// What was measured of one cluster.
 #[derive(Debug)]
 struct Round {
     network: Network,
     burst: Burst,
     /// How many processors of the machine were busy meanwhile.
     busy: f64,
-    /// Seconds of processor time that each agent took.
+    /// How many seconds of processor time each agent took.
     agents_cpu: Vec<f64>,
-    /// The same of Manx's etcd.
+    /// How many seconds of processor time Manx's etcd took.
     stores_cpu: f64,
-    /// Mebibytes that each agent had before.
+    /// How much memory each agent had before, in MiB.
     rest: Vec<f64>,
-    /// And at most.
+    /// How much memory each agent had at most, in MiB.
     peak: Vec<f64>,
 }
 
-/// Seconds, of all pods.
+/// The times of all pods, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Spread {
     p50: f64,
@@ -200,7 +200,7 @@ impl Spread {
 #[derive(Debug)]
 struct Row {
     title: &'static str,
-    /// What its figures' names begin with.
+    /// The beginning of the names of the line's figures.
     naming: &'static str,
     ready: Spread,
     reached: Spread,
@@ -248,7 +248,7 @@ impl Row {
     }
 }
 
-/// What Manx took.
+/// The resources that Manx took.
 #[derive(Debug)]
 struct Agents {
     cpu: f64,
@@ -259,7 +259,7 @@ struct Agents {
 }
 
 impl Agents {
-    /// The middle one of all agents of all rounds, and the most of any.
+    /// The median over all agents of all rounds, and the maximum of any agent.
     fn of(rounds: &[&Round]) -> anyhow::Result<Self> {
         let all = |of: &dyn Fn(&Round) -> Vec<f64>| rounds.iter().flat_map(|round| of(round)).collect::<Vec<f64>>();
         let cpu = all(&|round| round.agents_cpu.clone());

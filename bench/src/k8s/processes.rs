@@ -1,4 +1,4 @@
-//! What processes of a node have taken, and what the whole machine is busy with (proc(5)).
+//! The processor time and memory that processes of a node have taken, and the load of the whole machine (proc(5)).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -32,7 +32,7 @@ impl Process {
         fs::read_to_string(&path).context(path)
     }
 
-    /// Seconds of processor time that it has taken.
+    /// How many seconds of processor time the process has taken.
     pub(crate) fn cpu(&self) -> anyhow::Result<f64> {
         cpu(&self.read("stat")?).with_context(|| format!("/proc/{}/stat has no times", self.0))
     }
@@ -41,14 +41,14 @@ impl Process {
         Memory::parse(&self.read("status")?).with_context(|| format!("/proc/{}/status has no memory", self.0))
     }
 
-    /// Its peak of memory is counted from now on.
+    /// Makes the kernel measure the process's peak of memory from now on.
     pub(crate) fn forget_peak(&self) -> anyhow::Result<()> {
         let path = format!("/proc/{}/clear_refs", self.0);
         fs::write(&path, "5").context(path)
     }
 }
 
-/// `utime` and `stime` of `/proc/PID/stat`; the name before them may have any character in it.
+/// Reads `utime` and `stime` of `/proc/PID/stat`; the name before them may have any character in it.
 fn cpu(stat: &str) -> Option<f64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut times = fields.split_whitespace().skip(11).map(str::parse::<u32>);
@@ -56,7 +56,7 @@ fn cpu(stat: &str) -> Option<f64> {
     Some((f64::from(user) + f64::from(system)) / TICKS)
 }
 
-/// The processor time of the whole machine, at a time.
+/// The processor time that the whole machine had used at an instant.
 #[derive(Debug)]
 pub(crate) struct Busy {
     at: Instant,
@@ -70,14 +70,14 @@ impl Busy {
         Ok(Self { at: Instant::now(), seconds })
     }
 
-    /// How many processors were busy between the two, on the average.
+    /// How many processors were busy between the two instants, on average.
     pub(crate) fn since(&self, before: &Self) -> f64 {
         (self.seconds - before.seconds) / self.at.saturating_duration_since(before.at).as_secs_f64()
     }
 }
 
-/// Seconds that all processors together were not idle: everything but the fourth and fifth column, and the guests', which
-/// are in the first two.
+/// The seconds that all processors together were not idle: all columns but the fourth and fifth, and but the guests',
+/// which are contained in the first two.
 fn busy(stat: &str) -> Option<f64> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let ticks: Result<Vec<f64>, _> = line.split_whitespace().map(str::parse::<f64>).collect();

@@ -14,19 +14,19 @@ pub(crate) const NAMESPACE: &str = "bench";
 /// How many pods the node has.
 pub(crate) const PODS: usize = 100;
 
-/// The first of the other nodes' blocks.
+/// The first block of the other nodes.
 const FIRST: Ipv4Addr = Ipv4Addr::new(10, 128, 0, 0);
 
 /// The length of a block's prefix.
 const BLOCK_LEN: u32 = 20;
 
-/// Endpoints that one of the other nodes has, one block of each.
+/// How many endpoints each of the other nodes has: they fill one block.
 const PER_NODE: usize = 4_000;
 
-/// The port of the first policy. Every policy has its own.
+/// The port of the first policy; every policy has a port of its own.
 const FIRST_PORT: usize = 10_000;
 
-/// A policy's other port, that it has after an odd number of changes.
+/// The distance to a policy's other port, which it has after an odd number of changes.
 const OTHER_PORT: usize = 20_000;
 
 /// The block of the other node with this number.
@@ -35,7 +35,7 @@ pub(crate) fn block(node: usize) -> Option<(Ipv4Addr, u32)> {
     Some((FIRST.to_bits().checked_add(step)?.into(), BLOCK_LEN))
 }
 
-/// How many other nodes have so many endpoints.
+/// How many other nodes it takes to have so many endpoints.
 pub(crate) const fn nodes(endpoints: usize) -> usize {
     endpoints.div_ceil(PER_NODE)
 }
@@ -62,11 +62,11 @@ fn node_name(node: usize) -> String {
 pub(crate) struct Remote(pub(crate) usize);
 
 impl Remote {
-    /// Its address, out of its node's block.
+    /// The endpoint's address, which lies in its node's block.
     pub(crate) fn address(self) -> Ipv4Addr {
         let (block, _) = block(self.0 / PER_NODE).unwrap_or((FIRST, BLOCK_LEN));
         let host = u32::try_from(self.0 % PER_NODE).unwrap_or_default();
-        // Not the block's first address.
+        // The first address of a block is left out.
         (block.to_bits() + 1 + host).into()
     }
 
@@ -78,7 +78,7 @@ impl Remote {
         format!("manx/remote{:08}/eth0", self.0)
     }
 
-    /// What its node publishes of it, with the label that policies admit peers by.
+    /// The document that the endpoint's node publishes, with the label by which policies admit peers.
     pub(crate) fn published(self, peer: &str) -> Result<Value, EndpointIdError> {
         let id: EndpointId = self.id().parse()?;
         Ok(json!(WorkloadEndpoint {
@@ -110,17 +110,17 @@ impl Policy {
         format!("policy-{:05}", self.0)
     }
 
-    /// The value of the label `peer` that it admits.
+    /// The value of the label `peer` that the policy admits.
     pub(crate) fn peer(self) -> String {
         format!("r{}", self.0)
     }
 
-    /// The pod of this node that it selects.
+    /// The number of the pod of this node that the policy selects.
     pub(crate) const fn pod(self) -> Option<usize> {
         if self.0.is_multiple_of(2) { Some(self.0 / 2 % PODS) } else { None }
     }
 
-    /// The port that it admits to, after so many changes.
+    /// The port that the policy admits to, after so many changes.
     pub(crate) fn port(self, changes: usize) -> u16 {
         let first = if changes.is_multiple_of(2) { FIRST_PORT } else { OTHER_PORT };
         u16::try_from(first + self.0).unwrap_or(u16::MAX)
@@ -137,13 +137,13 @@ impl Policy {
         Put(self.key(), self.stored(0))
     }
 
-    /// The same peers and port, and the one pod of this label value.
+    /// The policy with the same peers and port for the one pod of this label value.
     pub(crate) fn made_for(self, pod: &str) -> Put {
         let peers = json!([{ "podSelector": { "matchLabels": { "peer": self.peer() } } }]);
         Put(self.key(), stored(&self.name(), &json!({ "pod": pod }), &peers, self.port(0)))
     }
 
-    /// A policy of the second shape: for one pod, and admits everybody.
+    /// A policy of the second shape: it is for one pod and admits everybody.
     pub(crate) fn admits_all(self) -> Put {
         let peers = json!([{ "podSelector": { "matchLabels": { "all": "yes" } } }]);
         let pod = json!({ "pod": pod_label(self.0) });
@@ -151,7 +151,7 @@ impl Policy {
     }
 }
 
-/// The policy with this one's peers and port, for all pods of the namespace.
+/// The policy with the same peers and port for all pods of the namespace.
 pub(crate) fn for_all(policy: Policy) -> Value {
     let peers = json!([{ "podSelector": { "matchLabels": { "peer": policy.peer() } } }]);
     let mut object = stored(&policy.name(), &json!({}), &peers, policy.port(0));
@@ -161,17 +161,17 @@ pub(crate) fn for_all(policy: Policy) -> Value {
     object
 }
 
-/// The label `pod` of this node's pod.
+/// The value of the label `pod` of this node's pod with this number.
 pub(crate) fn pod_label(pod: usize) -> String {
     format!("p{pod}")
 }
 
-/// Where all policies are.
+/// The prefix of the keys of all policies.
 pub(crate) fn policy_key(name: &str) -> String {
     format!("resources/NetworkPolicy/{NAMESPACE}/{name}")
 }
 
-/// The namespace's own object.
+/// The document of the namespace itself.
 pub(crate) fn namespace() -> Put {
     let labels = json!({ "kubernetes.io/metadata.name": NAMESPACE });
     let object = json!({

@@ -13,10 +13,10 @@ use types::Family;
 /// The prefix of all keys (`etcd.prefix`).
 const KEYS: &str = "/manx/v1/";
 
-/// etcd takes no more operations in one transaction (`--max-txn-ops`).
+/// How many operations etcd takes in one transaction (`--max-txn-ops`).
 const TRANSACTION: usize = 128;
 
-/// A key is to have this value, in the envelope that every value has.
+/// Asks that a key has this value, in the envelope that every value has.
 pub(crate) struct Put(pub(crate) String, pub(crate) Value);
 
 impl Put {
@@ -34,7 +34,7 @@ fn value(spec: &Value) -> String {
     base64(json!({ "version": 1, "spec": spec }).to_string().as_bytes())
 }
 
-/// A connection.
+/// A connection to etcd's gateway.
 pub(crate) struct Etcd {
     stream: TcpStream,
     host: String,
@@ -51,7 +51,7 @@ impl Etcd {
         Ok(Self { stream, host: address.to_string() })
     }
 
-    /// Writes one key; the moment at which etcd's answer was there.
+    /// Writes one key; returns the moment at which etcd's answer was there.
     pub(crate) fn put(&mut self, key: &str, spec: &Value) -> anyhow::Result<Instant> {
         self.post("/v3/kv/put", &json!({ "key": full(key), "value": value(spec) })).map(|(answered, _)| answered)
     }
@@ -66,7 +66,7 @@ impl Etcd {
         Ok(())
     }
 
-    /// Deletes all keys that begin with this.
+    /// Deletes all keys that begin with this text.
     pub(crate) fn delete_all(&mut self, prefix: &str) -> anyhow::Result<()> {
         let mut end = format!("{KEYS}{prefix}").into_bytes();
         let last = end.last_mut().context("an empty prefix")?;
@@ -98,7 +98,7 @@ impl Etcd {
     }
 }
 
-/// Status and body of an answer that is there in full. Its length is announced, or it ends with the last chunk.
+/// The status and body of an answer that is there in full. Its length is announced, or it ends with the last chunk.
 fn complete(answer: &[u8]) -> Option<(u16, &[u8])> {
     let text = std::str::from_utf8(answer).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
@@ -114,7 +114,7 @@ fn complete(answer: &[u8]) -> Option<(u16, &[u8])> {
     whole.then_some((status, body.as_bytes()))
 }
 
-/// RFC 4648 section 4.
+/// The encoding base64 (RFC 4648 section 4).
 fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_texts_are_those_of_the_rfc() {
-        // RFC 4648 section 10.
+        // The values are those of RFC 4648 section 10.
         for (bytes, text) in
             [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")]
         {

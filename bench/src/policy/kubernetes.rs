@@ -1,5 +1,5 @@
-//! The whole way of a label: from the answer of the API server to a change of a pod's label on one node, until the kernel
-//! of another node acts on it.
+//! Measures the whole way of a label: from the answer of the API server to a change of a pod's label on one node, until
+//! the kernel of another node acts on it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::scene::{Scene, tell};
 /// The port that the policy admits to.
 const PORT: u16 = 10_000;
 
-/// How long a pod that was just made known may be unknown to its node's agent, or a route to the other node.
+/// How long a node's agent may not know a pod that was just made, or have no route to the other node.
 const ROUTE_TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// The times in milliseconds; none where nobody has built the API server.
+/// The times in milliseconds; none if nobody has built the API server.
 pub(crate) fn label_to_kernel(samples: usize) -> anyhow::Result<Option<Vec<f64>>> {
     if Apiserver::program().is_none() {
         tell(format_args!(
@@ -32,7 +32,7 @@ pub(crate) fn label_to_kernel(samples: usize) -> anyhow::Result<Option<Vec<f64>>
     Ok(Some(times))
 }
 
-/// The API server, with the nodes, a namespace and a policy.
+/// Starts the API server, and makes the nodes, a namespace and a policy in it.
 fn prepare(lab: &Lab) -> anyhow::Result<()> {
     tell(format_args!("starting the API server"));
     let server = Apiserver::start(lab.node("etcd"))?;
@@ -59,13 +59,13 @@ fn prepare(lab: &Lab) -> anyhow::Result<()> {
 }
 
 fn measure(lab: &Lab, samples: usize) -> anyhow::Result<Vec<f64>> {
-    // The same API server: this process started it, and another value for it is as good.
+    // This process started the same API server before, so another value for it serves as well.
     let mut client = ApiClient::connect(lab.node("etcd"))?;
     let changing = plug(lab, &mut client, "node1", "client")?;
     let server = plug(lab, &mut client, "node2", "server")?;
     let address = server.address(Family::Ipv4);
     wait_for("the way to the other node", ROUTE_TIME_LIMIT, || {
-        // Echo is dropped by the policy; the route is what is waited for.
+        // The policy drops echo requests; what is waited for is the route.
         let route = lab.node("node1").exec(&["ip", "route", "get", &address.to_string()]);
         route.map_err(|error| error.to_string()).and_then(
             |route| {

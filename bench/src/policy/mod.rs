@@ -27,36 +27,36 @@ use crate::report::Report;
 use crate::scene::{Scene, load_average, processors, tell};
 use crate::stats::{median, milliseconds, percentile};
 
-/// The endpoints that change their labels, beside those that policies admit.
+/// How many endpoints change their labels, beside those that policies admit.
 const MOVERS: usize = 50;
 
 /// The label of an endpoint that no policy admits.
 const NOBODY: &str = "nobody";
 
-/// How much is measured.
+/// How much the benchmark measures.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Effort {
-    /// Numbers of policies.
+    /// The numbers of policies to measure with.
     #[arg(long, hide = true, value_delimiter = ',', default_value = "10,100,1000,10000")]
     policies: Vec<usize>,
-    /// Changes of each kind at each number of policies.
+    /// How many changes of each kind are made at each number of policies.
     #[arg(long, hide = true, default_value_t = 200)]
     samples: usize,
-    /// Starts and restarts at each number of policies.
+    /// How many starts and restarts are made at each number of policies.
     #[arg(long, hide = true, default_value_t = 3)]
     starts: usize,
-    /// Numbers of other nodes' endpoints whose cost in memory is measured.
+    /// The numbers of other nodes' endpoints whose cost in memory is measured.
     #[arg(long, hide = true, value_delimiter = ',', default_value = "10000,100000")]
     endpoints: Vec<usize>,
-    /// New connections.
+    /// How many new connections are measured.
     #[arg(long, hide = true, default_value_t = 5_000)]
     connections: usize,
-    /// ADDs with and without policies, each.
+    /// How many ADDs are measured with policies, and how many without.
     #[arg(long, hide = true, default_value_t = 200)]
     adds: usize,
 }
 
-/// Measures.
+/// Runs the benchmark.
 pub(crate) fn run(effort: &Effort) -> anyhow::Result<Report> {
     let mut report = Report::new("policy");
     let load_before = load_average()?;
@@ -84,7 +84,7 @@ pub(crate) fn run(effort: &Effort) -> anyhow::Result<Report> {
 }
 
 impl Effort {
-    /// Membership, rules and starts, at each number of policies.
+    /// Measures membership, rules and starts at each number of policies.
     fn changes(&self, stage: &mut Stage<'_>, report: &mut Report) -> anyhow::Result<()> {
         let columns = ["membership p50", "p99 ms", "rule p50", "p99 ms", "start s", "restart s"];
         report.line(&format!("{:<14}{}", "policies", columns.map(|column| format!("{column:>16}")).concat()));
@@ -133,7 +133,7 @@ impl Effort {
         Ok(())
     }
 
-    /// An endpoint on another node gets the label of a policy's peers.
+    /// Measures how soon an endpoint on another node is admitted after it gets the label of a policy's peers.
     fn membership(
         &self,
         stage: &mut Stage<'_>,
@@ -152,7 +152,7 @@ impl Effort {
         Ok(times)
     }
 
-    /// A policy admits to another port than before.
+    /// Measures how soon a policy admits to another port than before.
     fn rule(
         &self,
         stage: &mut Stage<'_>,
@@ -171,7 +171,7 @@ impl Effort {
         Ok(times)
     }
 
-    /// A new connection to a pod under a thousand policies, and under none.
+    /// Measures a new connection to a pod under a thousand policies, and under none.
     fn connections(&self, stage: &mut Stage<'_>, report: &mut Report) -> anyhow::Result<()> {
         tell(format_args!("new connections"));
         stage.etcd.delete_all(&policy_key(""))?;
@@ -202,7 +202,7 @@ impl Effort {
         median(&stage.new_connections(policy.port(0), self.connections)?).context("no connections")
     }
 
-    /// The agent's memory with 1,000 policies and other nodes' endpoints.
+    /// Measures the agent's memory with 1,000 policies and other nodes' endpoints.
     fn memory(&self, stage: &mut Stage<'_>, report: &mut Report) -> anyhow::Result<()> {
         let policies: Vec<Policy> = (0..1_000).map(Policy).collect();
         stage.etcd.put_all(policies.iter().map(|policy| policy.made()))?;
@@ -227,7 +227,7 @@ impl Effort {
         Ok(())
     }
 
-    /// A hundred classes, each of which admits all endpoints.
+    /// Measures a hundred classes, each of which admits all endpoints.
     fn second_shape(&self, stage: &mut Stage<'_>, report: &mut Report) -> anyhow::Result<()> {
         let endpoints = self.endpoints.iter().copied().max().unwrap_or_default();
         tell(format_args!("{} classes that admit {endpoints} endpoints each", cluster::PODS));
@@ -252,7 +252,7 @@ impl Effort {
         Ok(())
     }
 
-    /// CNI ADD with 20 policies in force for its pods, in turn with ADD without any.
+    /// Measures a CNI ADD with 20 policies in force for its pods, in turn with an ADD without any.
     fn adds(&self, report: &mut Report) -> anyhow::Result<()> {
         let policed = Plugin { network: "policed".to_owned(), namespace: cluster::NAMESPACE.to_owned(), ..manx() };
         let rounds = 10;
@@ -291,7 +291,7 @@ impl Effort {
         Ok(())
     }
 
-    /// From the API server's answer to a label's change until the kernel of another node acts.
+    /// Measures the time from the API server's answer to a label's change until the kernel of another node acts.
     fn labels(&self, report: &mut Report) -> anyhow::Result<()> {
         let Some(times) = kubernetes::label_to_kernel(self.samples)? else { return Ok(()) };
         let of = |percent| percentile(&times, percent).context("no label was changed");
@@ -305,16 +305,16 @@ impl Effort {
     }
 }
 
-/// Policies that select a pod of the node, spread over all of them, again and again.
+/// The policies that select a pod of the node, spread over all of them, again and again.
 fn sample(policies: &[Policy], count: usize) -> impl Iterator<Item = (Policy, usize)> {
     let selecting: Vec<(Policy, usize)> =
         policies.iter().filter_map(|policy| policy.pod().map(|pod| (*policy, pod))).collect();
-    // A step that has no factor in common with any number of policies here goes through all of them.
+    // This step has no factor in common with any number of policies here, so it goes through all of them.
     let length = selecting.len().max(1);
     (0..count).filter_map(move |number| selecting.get(number * 7 % length).copied())
 }
 
-/// The memory of all sets as the kernel tells it (`Size in memory` of ipset(8)).
+/// The memory of all sets, as the kernel tells it (`Size in memory` of ipset(8)).
 fn mebibytes_of_sets(listing: &str) -> f64 {
     let sizes = listing.lines().filter_map(|line| line.strip_prefix("Size in memory: ")?.trim().parse::<u32>().ok());
     sizes.map(f64::from).sum::<f64>() / 1_048_576.0

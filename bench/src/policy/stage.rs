@@ -16,23 +16,23 @@ use super::etcd::Etcd;
 use super::stream;
 use crate::scene::tell;
 
-/// How long everything may take to be right.
+/// How long it may take until the kernel does what the policies say.
 const SETTLING: Duration = Duration::from_secs(120);
 
 /// A port that no policy admits to.
 const FORBIDDEN: u16 = 9;
 
-/// The label `pod` of the pod that all policies of one measurement are about.
+/// The label `pod` of the pod that all policies of one of the measurements are about.
 pub(crate) const SUBJECT: &str = "subject";
 
-/// How many those are.
+/// How many policies that measurement has.
 pub(crate) const ALL_ABOUT_ONE: usize = 1_000;
 
-/// Everything that is measured with.
+/// The lab, its nodes and pods, and the connection to etcd: all that a measurement works with.
 pub(crate) struct Stage<'a> {
     lab: &'a Lab,
     pub(crate) etcd: Etcd,
-    /// Where all other nodes' endpoints send from.
+    /// The network namespace from which all other nodes' endpoints send.
     remote: File,
     pods: Vec<LocalPod>,
 }
@@ -53,17 +53,17 @@ impl<'a> Stage<'a> {
             let spec = PodSpec::in_namespace(NAMESPACE, &pod_label(number)).label("pod", &pod_label(number));
             pods.push(LocalPod::of(&node.plug_pod(spec)?)?);
         }
-        // Two more, for new connections: one that policies are about, and one that the last of them admits.
+        // Two more pods are for new connections: policies are about one, and the last of those admits the other.
         for (key, value) in [("pod", SUBJECT.to_owned()), ("peer", Policy(ALL_ABOUT_ONE - 1).peer())] {
             let spec = PodSpec::in_namespace(NAMESPACE, &format!("{key}-{value}")).label(key, &value);
             pods.push(LocalPod::of(&node.plug_pod(spec)?)?);
         }
         let host = lab.node("remote");
-        // The addresses of all other nodes' endpoints are this host's: it may send from each.
+        // All addresses of other nodes' endpoints are this host's, so that it may send from each.
         for (block, length) in (0..nodes(endpoints)).filter_map(block) {
             host.exec(&["ip", "route", "add", "local", &format!("{block}/{length}"), "dev", "lo"])?;
-            // Where their blocks are learned from is not what is measured; nobody answers, so no way back is needed but one
-            // that is not refused.
+            // How their blocks are learned is not measured. Nobody answers the packets, so the way back only has to be
+            // one that is not refused.
             node.exec(&["ip", "route", "replace", &format!("{block}/{length}"), "via", "192.0.2.1"])?;
         }
         for pod in &pods {
@@ -95,7 +95,7 @@ impl<'a> Stage<'a> {
         stream::first_passing(&self.remote, from.address().into(), &pod.netns, target, || change(etcd))
     }
 
-    /// Waits until a new flow is dropped.
+    /// Waits until the first packet of a new flow is dropped.
     pub(crate) fn closed(&self, from: Remote, pod: usize, port: u16) -> anyhow::Result<()> {
         let pod = self.pod(pod)?;
         let target = SocketAddr::new(pod.address.into(), port);
@@ -108,8 +108,8 @@ impl<'a> Stage<'a> {
         stream::passes(&self.remote, from.address().into(), &pod.netns, target)
     }
 
-    /// Waits until every pod gets what the policies admit and nothing else; the moment at which the look began that found
-    /// it so.
+    /// Waits until every pod gets what the policies admit and nothing else; returns the moment at which the look began
+    /// that found it so.
     pub(crate) fn right(&self, policies: &[Policy], changes: &BTreeMap<usize, usize>) -> anyhow::Result<Instant> {
         let wanted = self.wanted(policies, changes)?;
         let begun = Instant::now();
@@ -125,7 +125,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// What to look at: one packet to each pod that passes, and one that does not where a policy selects it.
+    /// The packets to look at: one to each pod that passes, and one that does not where a policy selects the pod.
     fn wanted(&self, policies: &[Policy], changes: &BTreeMap<usize, usize>) -> anyhow::Result<Vec<Wanted>> {
         let mut last: BTreeMap<usize, Policy> = BTreeMap::new();
         for policy in policies {
@@ -152,7 +152,7 @@ impl<'a> Stage<'a> {
         Ok(wanted)
     }
 
-    /// Sends everything that is wanted as new flows; how many of the answers are wrong.
+    /// Sends these packets as new flows; returns how many of the outcomes are wrong.
     fn wrong(&self, wanted: &[Wanted]) -> anyhow::Result<usize> {
         run_in(&self.remote, || {
             for wanted in wanted {
@@ -187,7 +187,7 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Waits until an endpoint is admitted to all these pods and ports; when it was.
+    /// Waits until an endpoint is admitted to all these pods and ports; returns when it was.
     pub(crate) fn admitted(&self, from: Remote, open: &[(usize, u16)]) -> anyhow::Result<Instant> {
         let begun = Instant::now();
         for (pod, port) in open {
@@ -198,7 +198,7 @@ impl<'a> Stage<'a> {
         Ok(Instant::now())
     }
 
-    /// A shell's line on the node.
+    /// Runs a line of shell on the node.
     pub(crate) fn node_shell(&self, line: &str) -> anyhow::Result<String> {
         Ok(self.node().shell(line)?)
     }
@@ -223,14 +223,14 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// Starts the agent; when it was started.
+    /// Starts the agent; returns when it was started.
     pub(crate) fn start(&self) -> anyhow::Result<Instant> {
         let started = Instant::now();
         self.node().agent().start()?;
         Ok(started)
     }
 
-    /// Looks every millisecond until the agent says that it is ready; when it did.
+    /// Asks the agent every millisecond until it says that it is ready; returns when it did.
     pub(crate) fn ready(&self) -> anyhow::Result<Instant> {
         let begun = Instant::now();
         while let Err(answer) = self.node().agent().ready() {
@@ -256,7 +256,7 @@ impl<'a> Stage<'a> {
                 let begun = Instant::now();
                 socket.send(b"?")?;
                 times.push(begun.elapsed().as_secs_f64() * 1e6);
-                // One that is dropped is no connection.
+                // A packet that is dropped opens no connection.
                 receiver.recv(&mut [0; 8])?;
             }
             Ok(())

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use ::tests::{fine_timers, run_in};
 use anyhow::{Context, anyhow, ensure};
 
-/// Between two packets of a stream: how finely the moment is known.
+/// The time between two packets of a stream, which is how finely the moment is known.
 const SPACING: Duration = Duration::from_micros(50);
 
-/// A stream that nothing passes of for so long is closed.
+/// How long nothing of a stream must pass before it counts as closed.
 const CLOSED: Duration = Duration::from_millis(4);
 
 /// How long the kernel may take to act.
@@ -34,10 +34,10 @@ pub(crate) fn first_passing(
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
         scope.spawn(|| {
-            // Without, the stream is less fine.
+            // Without this the stream is only less fine.
             let _ = fine_timers();
             while !stop.load(Ordering::Relaxed) {
-                // A drop is silent; there is nothing that could be done about another failure.
+                // A drop is silent, and nothing could be done about another failure.
                 sent.fetch_add(u64::from(sender.send(b"?").is_ok()), Ordering::Relaxed);
                 thread::sleep(SPACING);
             }
@@ -52,7 +52,7 @@ pub(crate) fn first_passing(
         let arrived = if changed.is_ok() { Some(arrival.join()) } else { None };
         stop.store(true, Ordering::Relaxed);
         if arrived.is_none() {
-            // The receiver waits for its time-out otherwise: something that it gets ends it at once.
+            // The receiver would wait for its time-out: a datagram that it gets ends the wait at once.
             let _ = receiver_wakes(to, target);
         }
         let changed = changed?;
@@ -63,7 +63,7 @@ pub(crate) fn first_passing(
     })
 }
 
-/// Waits until a new flow is dropped.
+/// Waits until the first packet of a new flow is dropped.
 pub(crate) fn closed(from: &File, source: IpAddr, to: &File, target: SocketAddr) -> anyhow::Result<()> {
     let begun = Instant::now();
     while passes(from, source, to, target)? {
@@ -72,7 +72,7 @@ pub(crate) fn closed(from: &File, source: IpAddr, to: &File, target: SocketAddr)
     Ok(())
 }
 
-/// Whether a new flow passes now.
+/// Whether the first packet of a new flow passes now.
 pub(crate) fn passes(from: &File, source: IpAddr, to: &File, target: SocketAddr) -> anyhow::Result<bool> {
     let receiver = run_in(to, || UdpSocket::bind(target)).with_context(|| format!("listening at {target}"))?;
     let sender = run_in(from, || UdpSocket::bind((source, 0))).with_context(|| format!("sending from {source}"))?;
@@ -81,12 +81,12 @@ pub(crate) fn passes(from: &File, source: IpAddr, to: &File, target: SocketAddr)
     Ok(receiver.recv(&mut [0; 8]).is_ok())
 }
 
-/// A datagram from the receiver's own namespace, where no policy is in the way.
+/// Sends a datagram from the receiver's own namespace, where no policy is in the way.
 fn receiver_wakes(to: &File, target: SocketAddr) -> std::io::Result<usize> {
     run_in(to, || UdpSocket::bind((target.ip(), 0))?.send_to(b"!", target))
 }
 
-/// From one moment to the other, less than nothing if the other was before.
+/// The time from one moment to the other; less than nothing if the other was before.
 fn milliseconds(from: Instant, to: Instant) -> f64 {
     let after = to.saturating_duration_since(from).as_secs_f64();
     (after - from.saturating_duration_since(to).as_secs_f64()) * 1_000.0

@@ -6,7 +6,6 @@ mod acl;
 mod fake;
 mod real;
 
-use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -37,13 +36,6 @@ async fn track(felix: &Routes, hops: &[&str]) {
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-}
-
-/// Says that this test is SKIPPED, and why; `./run test` gathers such lines.
-fn skipped(reason: &dyn std::fmt::Display) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    // Not eprintln: the test harness would keep the line of a test that passes to itself. In one piece: others write, too.
-    let _ = std::io::stderr().write_all(format!("SKIPPED: {test}: {reason}\n").as_bytes());
 }
 
 /// Waits until a condition holds; felix answers to events on its own thread.

@@ -29,7 +29,7 @@ impl Node {
     /// None, loudly, where namespaces cannot be made.
     fn new() -> Option<Self> {
         let (Ok(here), Ok(there)) = (Netns::create(), Netns::create()) else {
-            crate::skipped(&"network namespaces need root");
+            tests::say_skipped(&"network namespaces need root");
             return None;
         };
         let kernel = Linux::open_in(&here).unwrap();
@@ -115,7 +115,7 @@ impl Node {
                 true
             }
             Err(error) => {
-                crate::skipped(&format!("ip(8) cannot be run: {error}"));
+                tests::say_skipped(&format!("ip(8) cannot be run: {error}"));
                 false
             }
         }

@@ -8,29 +8,22 @@ mod links;
 mod netns;
 mod routes;
 
-use std::io::Write as _;
 use std::net::IpAddr;
 
 use kernel::events::{Event, Events, Group};
 use kernel::netns::run_in;
 use kernel::{InterfaceAddress, Kernel, LinkChange, Linux, Netns, RouteKind, Scope, VethSpec, ours};
+use tests::say_skipped;
 use types::{InterfaceName, Prefix};
 
 /// Runs a test in a fresh namespace, or says that it cannot.
 fn in_fresh_namespace(test: impl FnOnce() + Send) {
     if !nix::unistd::geteuid().is_root() {
-        skipped(&"network namespaces need root");
+        say_skipped(&"network namespaces need root");
         return;
     }
     let netns = Netns::create().expect("a fresh network namespace");
     run_in(&netns, test).expect("a thread in it");
-}
-
-/// Says that this test is SKIPPED, and why; `./run test` gathers such lines.
-fn skipped(reason: &dyn std::fmt::Display) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    // Not eprintln: the test harness would keep the line of a test that passes to itself. In one piece: others write, too.
-    let _ = std::io::stderr().write_all(format!("SKIPPED: {test}: {reason}\n").as_bytes());
 }
 
 /// A namespace like a node's: `eth0` with 192.0.2.9/24 and 2001:db8::9/64, its other end in another namespace.

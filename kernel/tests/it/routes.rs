@@ -247,7 +247,7 @@ fn routes_over_another_daemons_nexthop_objects_are_read() {
                       && ip nexthop add id 8 via 2001:db8::1 dev eth0 && ip -6 route add fd09::/122 nhid 8 proto zebra";
         let made = std::process::Command::new("sh").args(["-ec", script]).status();
         if !made.is_ok_and(|status| status.success()) {
-            crate::skipped(&"ip(8) cannot make nexthop objects here");
+            tests::say_skipped(&"ip(8) cannot make nexthop objects here");
             return;
         }
         for (family, gateway) in [(Family::Ipv4, "192.0.2.1"), (Family::Ipv6, "2001:db8::1")] {

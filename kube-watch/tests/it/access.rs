@@ -7,7 +7,7 @@ use std::time::Duration;
 use kube_watch::{Resource, WatchConfig, WatchError};
 use serde_json::json;
 
-use crate::cluster::Cluster;
+use crate::cluster::TestedCluster;
 use crate::following::policy_id;
 use crate::picture::{Picture, Said, TEST_TIME_LIMIT, status_of};
 use crate::server::{Server, url};
@@ -44,7 +44,7 @@ async fn a_service_account_whose_token_is_replaced_goes_on_where_it_was() {
 
     wire.cut();
     cluster.delete("/api/v1/namespaces/rotated/secrets/first").await;
-    let with_first = Cluster::of(&server.kubeconfig(server.port(), &json!({ "token": first }))).await;
+    let with_first = TestedCluster::of(&server.kubeconfig(server.port(), &json!({ "token": first }))).await;
     let refused = async {
         // The API server remembers for 10 s that a token was good.
         while with_first.knows_us().await {

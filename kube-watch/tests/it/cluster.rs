@@ -9,11 +9,11 @@ use kube::{Client, Config, Error};
 use serde_json::{Value, json};
 
 /// A cluster, as its administrator has it.
-pub(crate) struct Cluster {
+pub(crate) struct TestedCluster {
     client: Client,
 }
 
-impl Cluster {
+impl TestedCluster {
     /// Through a kubeconfig.
     pub(crate) async fn of(kubeconfig: &Path) -> Self {
         let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();

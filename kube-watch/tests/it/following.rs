@@ -7,7 +7,7 @@ use serde_json::json;
 use types::NamespacedName;
 use types::policy::{Labels, PolicyId, PolicyKind};
 
-use crate::cluster::{Cluster, pods, policies};
+use crate::cluster::{TestedCluster, pods, policies};
 use crate::picture::{Picture, Said};
 use crate::server::Server;
 
@@ -25,7 +25,7 @@ pub(crate) fn config_of(server: &Server, port: u16, node: &str) -> WatchConfig {
 }
 
 /// The shared server with a namespace for one test, and the watches of a node that bears the same name.
-async fn started(namespace: &str) -> Option<(Arc<Server>, Cluster, Watches)> {
+async fn started(namespace: &str) -> Option<(Arc<Server>, TestedCluster, Watches)> {
     let server = Server::shared().await?;
     let cluster = server.cluster().await;
     cluster.namespace(namespace, json!({ "team": namespace })).await;

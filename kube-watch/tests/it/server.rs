@@ -1,6 +1,5 @@
 //! A real kube-apiserver with an etcd of its own.
 
-use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tests::say_skipped;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
-use crate::cluster::Cluster;
+use crate::cluster::TestedCluster;
 use crate::picture::TEST_TIME_LIMIT;
 
 /// The bearer token of the one user that may do everything.
@@ -96,8 +96,8 @@ impl Server {
     }
 
     /// What an administrator does to it.
-    pub(crate) async fn cluster(&self) -> Cluster {
-        Cluster::of(&self.admin(self.port)).await
+    pub(crate) async fn cluster(&self) -> TestedCluster {
+        TestedCluster::of(&self.admin(self.port)).await
     }
 
     /// SIGKILL.
@@ -194,7 +194,7 @@ pub(crate) fn url(port: u16) -> String {
 /// said loudly, where they are not, or where `MANX_LABS=off` says that the quick tests alone are wanted.
 fn assets() -> Option<PathBuf> {
     if std::env::var_os("MANX_LABS").is_some_and(|wanted| wanted == "off") {
-        skipped(&"labs and API servers are switched off (MANX_LABS=off)");
+        say_skipped(&"labs and API servers are switched off (MANX_LABS=off)");
         return None;
     }
     let found = match std::env::var_os("KUBEBUILDER_ASSETS") {
@@ -206,11 +206,11 @@ fn assets() -> Option<PathBuf> {
         }
     };
     if !found.join("kube-apiserver").exists() {
-        skipped(&format!("no kube-apiserver in {}; tests/kubernetes/build.sh builds it", found.display()));
+        say_skipped(&format!("no kube-apiserver in {}; tests/kubernetes/build.sh builds it", found.display()));
         return None;
     }
     if Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
-        skipped(&"etcd, which kube-apiserver needs, is not installed");
+        say_skipped(&"etcd, which kube-apiserver needs, is not installed");
         return None;
     }
     Some(found)
@@ -250,13 +250,6 @@ fn end(child: &mut Option<Child>) {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-}
-
-/// Says that this test is SKIPPED, and why; `./run test` gathers such lines.
-fn skipped(reason: &dyn std::fmt::Display) {
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    // Not eprintln: the test harness would keep the line of a test that passes to itself. In one piece: others write, too.
-    let _ = std::io::stderr().write_all(format!("SKIPPED: {test}: {reason}\n").as_bytes());
 }
 
 /// A port that nobody listens on, as far as one can know.

@@ -7,12 +7,12 @@ use kube_watch::{Resource, Watches, WriteError};
 use serde_json::{Value, json};
 use types::{AddressCondition, Family, NamespacedName};
 
-use crate::cluster::Cluster;
+use crate::cluster::TestedCluster;
 use crate::following::config_of;
 use crate::picture::{Picture, status_of};
 use crate::server::Server;
 
-async fn started(namespace: &str) -> Option<(Arc<Server>, Cluster, Watches)> {
+async fn started(namespace: &str) -> Option<(Arc<Server>, TestedCluster, Watches)> {
     let server = Server::shared().await?;
     let cluster = server.cluster().await;
     cluster.namespace(namespace, json!({})).await;

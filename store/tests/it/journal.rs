@@ -119,7 +119,7 @@ async fn commit_and_say_so(path: &Path) {
 #[tokio::test]
 async fn a_full_disk_fails_the_commit_by_name_and_keeps_what_was_there() {
     let Some(disk) = SmallDisk::mount() else {
-        crate::server::skipped(&"a full disk is a small tmpfs, which only root can mount");
+        tests::say_skipped(&"a full disk is a small tmpfs, which only root can mount");
         return;
     };
     let file = disk.0.path().join("journal.db");

@@ -1,6 +1,5 @@
 //! A real etcd, and what stands between it and us.
 
-use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -9,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use etcd_client::Client;
 use tempfile::TempDir;
+use tests::say_skipped;
 use tokio::net::{TcpListener as AsyncListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -39,7 +39,7 @@ impl Server {
 
     pub(crate) async fn start_with(tls: Option<ServerTls>) -> Option<Self> {
         if Command::new("etcd").arg("--version").stdout(Stdio::null()).status().is_err() {
-            skipped(&"etcd is not installed");
+            say_skipped(&"etcd is not installed");
             return None;
         }
         let scratch = tempfile::tempdir().unwrap();
@@ -195,13 +195,6 @@ async fn carry(mut near: TcpStream, target: u16, mut open: watch::Receiver<bool>
         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
         _ = open.wait_for(|open| !open) => {}
     }
-}
-
-/// Says that this test is SKIPPED, and why; `./run test` gathers such lines.
-pub(crate) fn skipped(reason: &dyn std::fmt::Display) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    // Not eprintln: the test harness would keep the line of a test that passes to itself. In one piece: others write, too.
-    let _ = std::io::stderr().write_all(format!("SKIPPED: {test}: {reason}\n").as_bytes());
 }
 
 /// A port that nobody listens on, as far as one can know.

@@ -14,10 +14,10 @@ const ROOMS: [(&str, &[&str]); 6] = [
     ("api", &["node", "cluster", "policy", "services", "cni"]),
 ];
 
-/// What is at the top of the agent: it may name every room, and no room names it.
+/// The modules at the top of the agent: they may name every room, and no room names them.
 const TOP: [&str; 3] = ["main", "start", "tasks"];
 
-/// What tests share: rooms' tests may name it.
+/// The modules that only tests share: tests of every room may name them.
 const TEST_SUPPORT: &str = "testing";
 
 /// The agent's modules, by the names on the way to them, with their text.
@@ -48,7 +48,7 @@ impl Modules {
         Ok(())
     }
 
-    /// What a module names of this crate, each from the top.
+    /// The paths in this crate that a module names, from the top.
     fn named<'a>(&self, module: &'a [String], text: &'a str) -> impl Iterator<Item = Vec<String>> + 'a {
         paths(text).into_iter().filter_map(move |path| {
             let up = path.iter().take_while(|step| *step == "super").count();
@@ -57,7 +57,7 @@ impl Modules {
         })
     }
 
-    /// Every offence against the rules above, in words.
+    /// Every breach of the rules above, in words.
     fn offences(&self) -> Vec<String> {
         let rooms: BTreeMap<_, _> = ROOMS.into_iter().collect();
         let mut offences = Vec::new();
@@ -94,7 +94,7 @@ impl Modules {
                 }
             }
         }
-        // Whoever needs nobody that is left cannot be in a cycle.
+        // A module that needs none of those that are left cannot be in a cycle.
         loop {
             let left: BTreeSet<&[String]> = needs.keys().copied().collect();
             needs.values_mut().for_each(|others| others.retain(|other| left.contains(other)));
@@ -132,7 +132,7 @@ fn paths(text: &str) -> Vec<Vec<String>> {
     for begin in ["crate::", "super::"] {
         for (at, _) in code.match_indices(begin) {
             let before = code.get(..at).and_then(|before| before.chars().next_back());
-            // Neither a part of a longer name nor a later step of a path.
+            // The word must neither be a part of a longer name nor a later step of a path.
             if !before.is_some_and(|before| before.is_alphanumeric() || before == '_' || before == ':') {
                 write_out(code.get(at..).unwrap_or_default(), Vec::new(), &mut found);
             }
@@ -141,7 +141,7 @@ fn paths(text: &str) -> Vec<Vec<String>> {
     found
 }
 
-/// Follows a path, or the tree of an import, to its end; what is left comes back.
+/// Follows a path, or the tree of an import, to its end; returns the rest of the text.
 fn write_out<'a>(mut left: &'a str, mut path: Vec<String>, found: &mut Vec<Vec<String>>) -> &'a str {
     loop {
         if let Some(group) = left.strip_prefix('{') {
@@ -152,7 +152,7 @@ fn write_out<'a>(mut left: &'a str, mut path: Vec<String>, found: &mut Vec<Vec<S
                     return left.get(1..).unwrap_or_default();
                 }
                 left = write_out(left, path.clone(), found);
-                // A name that it is imported under says nothing.
+                // The name that something is imported under does not matter.
                 let end = left.find([',', '}']).unwrap_or(left.len());
                 left = left.get(end..).unwrap_or_default();
                 left = left.strip_prefix(',').unwrap_or(left);

@@ -1,4 +1,4 @@
-//! The cluster itself, with a pod network that is not ours: what fails here is not Manx.
+//! Tests the lab's cluster itself, with a pod network that is not ours: a failure here is not Manx's.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -54,7 +54,7 @@ fn pods_in_two_racks_reach_each_other_and_a_service_has_a_name() -> TestResult {
     }
     let resolved = wait_for("the service by its name", SOON, || connects("far.default.svc.cluster.local:80"));
     resolved?;
-    // From outside of the cluster too: the fabric knows the pods.
+    // A host outside of the cluster reaches the pods too, as the fabric knows them.
     let address = far["status"]["podIP"].as_str().ok_or("no address")?;
     assert!(cluster.external_host().ping(address.parse()?), "{address} does not answer the host behind the fabric");
     loses_its_power(&cluster, "node2", "far")?;
@@ -94,7 +94,7 @@ fn of_a_cluster_that_is_killed_nothing_is_left() -> TestResult {
     command.args(["k8s", "up", "--nodes", "1", "--name", &name]);
     let mut supervisor = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let said = BufReader::new(supervisor.stdout.take().ok_or("no output")?);
-    // By then the machine has groups, a disk and a containerd.
+    // By then the machine has control groups, a disk and a containerd.
     let images = said.lines().map_while(Result::ok).find(|line| line.contains("the machines have their images"));
     images.ok_or("the cluster did not come up")?;
     let groups = || -> std::io::Result<Vec<PathBuf>> {
@@ -105,7 +105,7 @@ fn of_a_cluster_that_is_killed_nothing_is_left() -> TestResult {
     };
     let disk = images_folder()?.with_file_name("lab").join(&name);
     assert!(!groups()?.is_empty() && disk.join("node1/lib/containerd").exists(), "{:?}", groups()?);
-    // The supervisor's end is the end of the process that brings the cluster up, which has no time for anything either.
+    // When the supervisor ends, the process that brings the cluster up is killed and has no time to clean up either.
     supervisor.kill()?;
     supervisor.wait()?;
     wait_until("the end of the cluster", SOON, || {

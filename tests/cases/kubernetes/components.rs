@@ -11,16 +11,16 @@ use crate::{SOON, pods, shared};
 
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
 
-/// With whom this topology's nodes peer.
+/// The peers of this topology's nodes.
 const PEERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/topologies/racks/peers.yaml");
 
-/// Where etcd is: the host behind the fabric.
+/// The host that etcd runs on: the one behind the fabric.
 const ADDRESS: &str = "192.0.2.10";
 
-/// Where certificates are made, on that host.
+/// The folder on that host in which certificates are made.
 const PKI: &str = "/var/lib/pki";
 
-/// What one who speaks with etcd says in a folder that holds a certificate.
+/// The environment with which etcdctl runs, in a folder that holds a certificate.
 const ASK: &str = "\
     export MANX_ETCD_ENDPOINTS=https://192.0.2.10:2379 MANX_ETCD_CA=ca.crt MANX_ETCD_CERT=tls.crt MANX_ETCD_KEY=tls.key
     export ETCDCTL_API=3 ETCDCTL_ENDPOINTS=https://192.0.2.10:2379
@@ -52,7 +52,7 @@ fn an_etcd_of_ones_own_confines_nodes_by_their_certificates_and_serves_with_one_
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(cluster.lab().name());
     let folder = manifests(&place, "node-certificates")?;
     cluster.kubectl(&["apply", "-k", &folder])?;
-    // There is no pool, and a node may not make one.
+    // There is no pool yet, and no node may make one.
     wait_for("an agent that says what it may not", SOON, || {
         let label = "app.kubernetes.io/name=manx-agent";
         let said = cluster.kubectl(&["logs", "-n", "manx-system", "-l", label, "-c", "agent"]);
@@ -67,7 +67,7 @@ fn an_etcd_of_ones_own_confines_nodes_by_their_certificates_and_serves_with_one_
     reach(&cluster, "near", "far")?;
     writes_its_own_alone(cluster.node("node1"))?;
 
-    // One certificate for all agents, at an etcd that asks for no more than that.
+    // All agents share one certificate, at an etcd that asks for no more than that.
     as_root(host, "etcdctl auth disable")?;
     let folder = manifests(&place, "own-etcd")?;
     copy_certificate(&host.path(&format!("{PKI}/agents")), &Path::new(&folder).join("components/own-etcd"))?;
@@ -81,7 +81,7 @@ fn an_etcd_of_ones_own_confines_nodes_by_their_certificates_and_serves_with_one_
     Ok(())
 }
 
-/// An etcd that lets in who has a certificate of its authority.
+/// Starts an etcd that lets in every client with a certificate of its authority.
 fn start_etcd(host: &Node) -> TestResult {
     let mut command = host.command("etcd");
     command.args(["--data-dir=/var/lib/etcd", "--client-cert-auth"]);
@@ -121,7 +121,7 @@ fn manifests(place: &Path, component: &str) -> Result<String, Box<dyn std::error
     Ok(folder.display().to_string())
 }
 
-/// Both addresses of a pod from another one.
+/// Waits until both addresses of a pod are reached from another one.
 fn reach(cluster: &Cluster, from: &str, to: &str) -> TestResult {
     let pod = cluster.get(&["pod", to])?;
     let addresses =
@@ -137,7 +137,7 @@ fn reach(cluster: &Cluster, from: &str, to: &str) -> TestResult {
     Ok(())
 }
 
-/// What etcd lets a node do with its own certificate.
+/// Checks what etcd lets a node do with the node's own certificate.
 fn writes_its_own_alone(node: &Node) -> TestResult {
     let etcdctl = |line: &str| node.shell(&format!("cd /etc/manx/etcd\n{ASK}etcdctl {line}"));
     let name = node.name();

@@ -8,12 +8,12 @@ use types::Family;
 use crate::pods::{self, Traffic};
 use crate::{SOON, shared};
 
-/// This version's image, and the name that it has as the next version's: what the next one would leave behind is put
-/// there by the test.
+/// The image of this version, and the name that it gets as the next version's: the test itself puts there what the next
+/// version would leave behind.
 const THIS: &str = concat!("docker.io/manx/agent:v", env!("CARGO_PKG_VERSION"));
 const NEXT: &str = "docker.io/manx/agent:next";
 
-/// Adds to every object in a node's databases what no version has yet, and counts the objects.
+/// Adds to every object in a node's databases a field that no version has yet, and counts the objects.
 const MORE_IN_JOURNAL: &str = "
     UPDATE row SET value = CAST(json_set(CAST(value AS TEXT), '$.spec.next', json('[1]')) AS BLOB) WHERE kind <> 'meta';
     UPDATE row SET value = CAST(json_set(CAST(value AS TEXT), '$.spec.ports[0].next', 1) AS BLOB)
@@ -47,7 +47,7 @@ fn a_downgrade_by_one_version_loses_no_packet_over_what_the_next_one_left_behind
     assert!(changed.iter().any(|key| key.starts_with("/manx/v1/nodes/node1/registration")), "{changed:?}");
     assert!(changed.iter().any(|key| key.starts_with("/manx/v1/nodes/node2/endpoints/")), "{changed:?}");
     assert!(changed.iter().any(|key| key.starts_with("/manx/v1/blocks/")), "{changed:?}");
-    // A node whose agent has ended: nobody else may have these files open.
+    // The agent of this node has ended, so nobody else has these files open.
     let machine = cluster.machine("node2");
     machine.stop_kubelet(Signal::SIGTERM)?;
     end_agent(machine)?;
@@ -90,12 +90,12 @@ fn end_agent(machine: Machine<'_>) -> TestResult {
     Ok(())
 }
 
-/// Adds to everything that agents write in etcd what no version has yet. The keys.
+/// Adds to everything that agents write in etcd a field that no version has yet; returns the keys.
 fn add_to_the_store(cluster: &Cluster) -> Result<Vec<String>, LabError> {
     let service = cluster.get(&["service", "-n", "manx-system", "etcd"])?;
     let address = service["spec"]["clusterIP"].as_str().unwrap_or_default();
     let node = cluster.node("node1");
-    // The agents' certificate, where the kubelet has put it.
+    // These are the agents' certificates, where the kubelet has put them.
     let ask = format!(
         "cd $(ls -d /var/lib/kubelet/pods/*/volumes/kubernetes.io~secret/etcd | head -1) &&
          ETCDCTL_API=3 exec etcdctl --endpoints https://{address}:2379 --cacert ca.crt --cert tls.crt --key tls.key \"$@\""
@@ -107,13 +107,13 @@ fn add_to_the_store(cluster: &Cluster) -> Result<Vec<String>, LabError> {
     for entry in lines.chunks(2) {
         let &[key, value] = entry else { continue };
         let mut value: Value = serde_json::from_str(value).unwrap_or_default();
-        // What operators write is not the agents' to add to.
+        // Objects that operators write are not the agents' to add to.
         if let Some(Value::Object(spec)) = value.get_mut("spec").filter(|_| !key.contains("/resources/")) {
             spec.insert("next".to_owned(), json!({ "of": [1] }));
             for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
                 port["next"] = json!(1);
             }
-            // Without a lease where it has none: etcdctl keeps the one that there is only where it is told to.
+            // A key without a lease is put without one: etcdctl keeps a lease only if it is told to.
             let keep = if key.ends_with("/alive") || key.ends_with("/holder") {
                 "--ignore-lease=true"
             } else {

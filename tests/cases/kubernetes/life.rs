@@ -21,7 +21,7 @@ fn of_pods_from_before_a_reboot_nothing_is_left_and_they_come_back() -> TestResu
     let namespace = cluster.namespace.as_str();
     pods::start(&cluster, namespace, &[("near", "node1"), ("far", "node2"), ("gone", "node2")])?;
     let before = boot(&cluster, "node2")?;
-    // It goes while its node is away: nobody calls DEL on that node.
+    // The pod is deleted while its node is down, so nobody calls DEL on that node.
     cluster.reboot("node2")?;
     cluster.kubectl(&["delete", "pod", "-n", namespace, "gone", "--force", "--grace-period=0"])?;
     wait_for("another boot of the node", SOON, || match boot(&cluster, "node2") {
@@ -47,7 +47,7 @@ fn boot(cluster: &Cluster, node: &str) -> Result<Value, tests::LabError> {
     Ok(cluster.get(&["node", node])?["status"]["nodeInfo"]["bootID"].clone())
 }
 
-/// Endpoints, addresses in use and host interfaces of a node are those of its pods.
+/// Checks that the endpoints, the addresses in use and the host interfaces of a node are those of its pods.
 fn nothing_is_left_over(cluster: &Cluster, node: &str) -> Result<(), String> {
     let text = |error: tests::LabError| error.to_string();
     let pods = cluster.get(&["pods", "-A", "--field-selector", &format!("spec.nodeName={node}")]).map_err(text)?;
@@ -82,7 +82,7 @@ fn nothing_is_left_over(cluster: &Cluster, node: &str) -> Result<(), String> {
     Err(format!("pods: {of_pods:?}; endpoints: {of_endpoints:?} at {interfaces:?}; in use: {in_use}; links: {links:?}"))
 }
 
-/// Every node says so, and has what runtimes look for.
+/// Checks that every node says that its network is available, and has the files that runtimes look for.
 fn network_is_available(cluster: &Cluster) -> TestResult {
     for machine in cluster.machines() {
         let node = cluster.get(&["node", &machine.name()])?;
@@ -107,7 +107,8 @@ fn traffic_goes_on_whoever_is_restarted_or_away() -> TestResult {
     machine.start_containerd()?;
     machine.start_kubelet()?;
     let control = cluster.control_plane();
-    // With those who live by it: nobody here starts again what gives up while the API server is away.
+    // Controllers and scheduler stop with it: they give up while the API server is away, and nobody here starts them
+    // again.
     let away = [Component::Scheduler, Component::Controllers, Component::Apiserver];
     away.into_iter().try_for_each(|component| control.stop(component))?;
     thread::sleep(AWAY);
@@ -116,7 +117,7 @@ fn traffic_goes_on_whoever_is_restarted_or_away() -> TestResult {
     cluster.kubectl(&["delete", "pod", "-n", "manx-system", "etcd-0"])?;
     // The StatefulSet's own status is late: it still counts the pod that has gone.
     wait_for("Manx's etcd to serve again", SOON, || cluster.manxctl("node1", &["get", "ippools"]))?;
-    // All of it serves again.
+    // Every component serves again.
     pods::start(&cluster, namespace, &[("after", "node2")])?;
     traffic.lost_nothing()?;
     network_is_available(&cluster)

@@ -19,10 +19,11 @@ use crate::{SOON, shared};
 /// The cluster is this test's alone.
 const NAMESPACE: &str = "default";
 
-/// All Services, by family.
+/// The ranges of all Services, one of each family.
 const RANGES: [&str; 2] = ["10.96.0.0/16", "fd00:96::/112"];
 
-/// What routers are told of: all Services by their range, and one by one those that care where their pods are.
+/// The BGPConfiguration: routers are told of all Services by their range, and one by one of those that care where their
+/// pods are.
 const ANNOUNCED: &str = "\
 {apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {name: default},
  spec: {serviceClusterIPs: [{cidr: 10.96.0.0/16}, {cidr: 'fd00:96::/112'}],
@@ -35,10 +36,10 @@ const ANNOUNCED: &str = "\
  spec: {cidr: '2001:db8:113::/120', allowedUses: [LoadBalancer]}}
 ";
 
-/// Who keeps its Services' traffic to itself.
+/// The label of a node to which routers are to send no traffic of Services.
 const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
 
-/// How long routers may send to who has no ready pod any more. It takes a small part of this.
+/// How long routers may send to a node that has no ready pod any more. It takes a small part of this.
 const FOLLOWS: Duration = Duration::from_secs(5);
 
 #[test]
@@ -59,7 +60,7 @@ fn blocks_are_learned_from_their_nodes_and_reached_through_the_fabric(cluster: &
     let (a, b, c) = (pod("a")?, pod("b")?, pod("c")?);
     let here = cluster.node("node1");
     for (family, router) in [(Family::Ipv4, "172.31.1.1"), (Family::Ipv6, "fd00:31:1::1")] {
-        // The other rack's node is nobody's neighbour: the rack's router leads there. That of the own rack is one.
+        // A node of the other rack is no neighbour: the rack's router leads there. A node of the same rack is one.
         let direct = cluster.machine("node3").address(family)?.to_string();
         for (pod, node, gateway) in [(&b, "node2", router), (&c, "node3", &direct)] {
             let (node, address) = (cluster.machine(node).address(family)?, pod.address(family));
@@ -115,7 +116,7 @@ fn the_fabric_spreads_over_who_has_ready_pods(cluster: &Cluster) -> TestResult {
     settles("the address being spread over all nodes", &single, &nodes)?;
     settles("the ranges being spread over all nodes", &ranges, &nodes)?;
 
-    // Of two in a rack one is left, then none, then one again.
+    // Of two pods in a rack one is left, then none, then there is one again.
     for (node, ready, left) in
         [("node3", false, &["node1", "node2"][..]), ("node1", false, &["node2"]), ("node1", true, &["node1", "node2"])]
     {
@@ -143,14 +144,14 @@ fn the_fabric_spreads_over_who_has_ready_pods(cluster: &Cluster) -> TestResult {
     Ok(())
 }
 
-/// Tells how long routers took from when the API server said so.
+/// Prints how long the routers took since the API server said so.
 fn took(what: &str, told: Instant, followed: Instant) {
     let took = followed.saturating_duration_since(told);
     eprintln!("{what}: the routers followed in {} ms", took.as_millis());
     assert!(took < FOLLOWS, "{what}: the routers followed only after {took:?}");
 }
 
-/// Whether the Service's endpoints on a node are so, in both families.
+/// Whether the Service's endpoints on a node are ready (or not), in both families.
 fn is_ready(cluster: &Cluster, node: &str, ready: bool) -> Result<(), String> {
     let line = ["endpointslices", "-n", NAMESPACE, "-l", "kubernetes.io/service-name=spread"];
     let slices = cluster.get(&line).map_err(|error| error.to_string())?;
@@ -182,7 +183,7 @@ fn is_spread(cluster: &Cluster, prefix: Prefix, nodes: &[&str]) -> Result<(), Bo
             Some(hops) => hops.iter().collect(),
             None => vec![route],
         });
-        // Within the rack by their addresses, elsewhere by the wire.
+        // Within a rack, next hops are told by their addresses, elsewhere by the wire.
         let way = |hop: &Value| Some(hop[if hop["dev"] == "rack" { "gateway" } else { "dev" }].as_str()?.to_owned());
         let found: BTreeSet<String> = hops.filter_map(way).collect();
         if found != wanted {

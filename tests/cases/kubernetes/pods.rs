@@ -1,11 +1,11 @@
-//! Pods of the tests.
+//! Pods that the tests make, and the traffic between them.
 
 use serde_json::{Value, json};
 use tests::{AGNHOST_IMAGE, Cluster, ClusterPod, LabError, Place, Probe, ProbeReport};
 use types::Family;
 
-/// How many datagrams a second go between pods, of both families together, and as many from the host outside. Each is
-/// answered: there are as many again the other way.
+/// How many datagrams a second go between pods, both families together, and as many from the host outside. Each is
+/// answered, so as many go the other way.
 const PER_SECOND: u32 = 1000;
 
 /// A pod on a node that answers HTTP on port 8080, and is ready when the kubelet has reached it there.
@@ -20,7 +20,7 @@ pub(crate) fn server(namespace: &str, name: &str, node: &str) -> Value {
     })
 }
 
-/// Until pods are ready.
+/// Waits until pods are ready.
 pub(crate) fn wait_ready(cluster: &Cluster, namespace: &str, names: &[&str]) -> Result<(), LabError> {
     let line = ["wait", "-n", namespace, "pod", "--for=condition=Ready", "--timeout=60s"];
     let line: Vec<&str> = line.iter().chain(names).copied().collect();
@@ -36,8 +36,8 @@ pub(crate) fn start(cluster: &Cluster, namespace: &str, pods: &[(&str, &str)]) -
     wait_ready(cluster, namespace, &names)
 }
 
-/// What must go on whatever happens to Kubernetes and to Manx: datagrams between pods in two racks in both families, and
-/// from behind the fabric.
+/// Traffic that must go on whatever happens to Kubernetes and to Manx: datagrams between pods in two racks in both
+/// families, and from behind the fabric.
 pub(crate) struct Traffic(Vec<(&'static str, Probe)>);
 
 impl Traffic {
@@ -52,7 +52,7 @@ impl Traffic {
         ways.into_iter().map(probe).collect::<Result<_, LabError>>().map(Self)
     }
 
-    /// Ends it; an error where a datagram was lost.
+    /// Ends the traffic; it is an error if a datagram was lost.
     pub(crate) fn lost_nothing(self) -> Result<(), String> {
         let reports: Vec<(_, ProbeReport)> = self.0.into_iter().map(|(way, probe)| (way, probe.finish())).collect();
         let whole = reports.iter().all(|(_, report)| report.lost == 0 && report.errors.is_empty() && report.sent > 0);

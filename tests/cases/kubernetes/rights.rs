@@ -1,4 +1,4 @@
-//! What the agents may do is what they do.
+//! The agents are granted the rights that they use, and no others.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +7,10 @@ use tests::{Cluster, LabError, Peering, TestResult, wait_for};
 
 use crate::{SOON, pods, shared};
 
-/// As whom they ask.
+/// The user name with which the agents ask the API server.
 const AGENTS: &str = "system:serviceaccount:manx-system:manx-agent";
 
-/// Services get addresses of these, and the fabric learns them.
+/// A pool for Services, whose addresses the fabric learns.
 const ADDRESSES: &str = "\
 {apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {name: default},
  spec: {nodeToNodeMeshEnabled: false, serviceLoadBalancerIPs: [{cidr: 203.0.113.0/24}]}}
@@ -34,7 +34,7 @@ fn agents_are_refused_nothing_and_have_no_right_too_many() -> TestResult {
 
 fn use_every_right(cluster: &Cluster, namespace: &str) -> TestResult {
     pods::start(cluster, namespace, &[("web", "node1")])?;
-    // Where its endpoints are decides who announces it.
+    // Which nodes announce this Service depends on where its endpoints are.
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web", "namespace": namespace },
         "spec": {
@@ -43,7 +43,7 @@ fn use_every_right(cluster: &Cluster, namespace: &str) -> TestResult {
         },
     });
     cluster.apply(&service.to_string())?;
-    // As a node has it that registers with it.
+    // The Node object is like that of a node that registers with it.
     cluster.kubectl(&["taint", "node", "node3", "manx.io/agent-not-ready=:NoSchedule"])?;
     wait_for("the address of the service", SOON, || {
         let service = cluster.get(&["service", "-n", namespace, "web"]).map_err(|error| error.to_string())?;
@@ -64,16 +64,16 @@ fn use_every_right(cluster: &Cluster, namespace: &str) -> TestResult {
     let (used, refused) = used_and_refused(cluster)?;
     let from_elsewhere: Vec<&Right> = used.difference(&granted).collect();
     assert!(from_elsewhere.is_empty(), "allowed, but not granted by the role is {from_elsewhere:?}");
-    // An API server that has just started refuses what is granted as long as it has not read the roles.
+    // An API server that has just started refuses even what is granted until it has read the roles.
     let refused: Vec<&Right> = refused.difference(&granted).collect();
     assert!(refused.is_empty(), "refused was {refused:?}");
     Ok(())
 }
 
-/// What rights the agents have used, and which they were refused, since the cluster came up.
+/// The rights that the agents have used, and those that they were refused, since the cluster came up.
 fn used_and_refused(cluster: &Cluster) -> Result<(BTreeSet<Right>, BTreeSet<Right>), LabError> {
     let (mut used, mut refused) = (BTreeSet::new(), BTreeSet::new());
-    // The last line may not be whole yet.
+    // The last line may not be complete yet.
     for event in cluster.control_plane().audit_log()?.lines().filter_map(|line| serde_json::from_str(line).ok()) {
         let event: Value = event;
         if event["user"]["username"] == AGENTS {
@@ -84,7 +84,7 @@ fn used_and_refused(cluster: &Cluster) -> Result<(BTreeSet<Right>, BTreeSet<Righ
     Ok((used, refused))
 }
 
-/// What the agents' role grants.
+/// The rights that the agents' role grants.
 fn granted(cluster: &Cluster) -> Result<BTreeSet<Right>, LabError> {
     let role = cluster.get(&["clusterrole", "manx-agent"])?;
     let rules = role["rules"].as_array().into_iter().flatten();
@@ -103,7 +103,7 @@ fn granted(cluster: &Cluster) -> Result<BTreeSet<Right>, LabError> {
     Ok(rights)
 }
 
-/// What right it takes; none where it is not about an object.
+/// The right that a request takes; none if the request is not about an object.
 fn right(event: &Value) -> Option<Right> {
     let object = &event["objectRef"];
     let text = |key: &str| object[key].as_str().map(str::to_owned);

@@ -15,7 +15,7 @@ use types::policy::{Explanation, Judgement};
 use crate::pods::{self, server};
 use crate::{SOON, shared};
 
-/// The port of the server, that of its Services, and that of its node which leads to it.
+/// The port of the server, the port of its Services, and the port of its node that leads to it.
 const PORT: u16 = 8080;
 const SERVICE_PORT: u16 = 80;
 const HOST_PORT: u16 = 9080;
@@ -23,7 +23,7 @@ const HOST_PORT: u16 = 9080;
 /// The host behind the fabric.
 const HOST: [&str; 2] = ["192.0.2.10", "2001:db8:2::10"];
 
-/// The node of the server, and one of the other rack.
+/// The node of the server, and a node of the other rack.
 const HERE: &str = "node1";
 const THERE: &str = "node2";
 
@@ -33,7 +33,7 @@ fn kube_proxy_by_iptables_carries_services_and_policies_judge_whom_the_docs_say(
     are_carried_and_judged(&cluster, &cluster.namespace)
 }
 
-/// All of it, in the proxy mode of the cluster.
+/// Tests all ways to a server, in the proxy mode of the cluster.
 pub(crate) fn are_carried_and_judged(cluster: &Cluster, namespace: &str) -> TestResult {
     let scene = Scene::set(cluster, namespace)?;
     let mut ways = scene.ways(Family::Ipv4)?;
@@ -68,13 +68,13 @@ pub(crate) fn are_carried_and_judged(cluster: &Cluster, namespace: &str) -> Test
 struct Scene<'a> {
     cluster: &'a Cluster,
     namespace: &'a str,
-    /// With a port of its node.
+    /// The server, to which a port of its node leads.
     server: ClusterPod,
-    /// On the server's node.
+    /// A pod on the server's node.
     near: ClusterPod,
-    /// On the other one.
+    /// A pod on the other node.
     far: ClusterPod,
-    /// The Services by their `externalTrafficPolicy`.
+    /// The Services, by their `externalTrafficPolicy`.
     services: BTreeMap<&'static str, Value>,
 }
 
@@ -83,9 +83,9 @@ struct Way<'a> {
     name: &'static str,
     from: &'a dyn Place,
     to: SocketAddr,
-    /// The server sees one of these. Empty: it is not reached, whatever the policies.
+    /// The addresses of which the server sees one. If there are none, it is not reached, whatever the policies.
     sees: Vec<IpAddr>,
-    /// Whom its policies judge; none: nobody, it is the server itself or its node.
+    /// The address that the server's policies judge; none if they judge nobody, as it is the server itself or its node.
     judged: Option<IpAddr>,
 }
 
@@ -113,11 +113,12 @@ impl<'a> Scene<'a> {
         Ok(Self { cluster, namespace, server: pod("server")?, near: pod("near")?, far: pod("far")?, services })
     }
 
-    /// The table.
+    /// The table of all ways to the server.
     fn ways(&self, family: Family) -> Result<Vec<Way<'_>>, Box<dyn std::error::Error>> {
         let (here, there) = (self.cluster.machine(HERE), self.cluster.machine(THERE));
         let (to_here, to_there) = (here.address(family)?, there.address(family)?);
-        // What kube-proxy hides leaves with the kernel's choice of the node's addresses, as pods' interfaces have none.
+        // Packets that kube-proxy hides leave with an address of the node that the kernel chooses, as pods' interfaces
+        // have none.
         let any_of_here = all_addresses(here)?;
         let near = self.near.address(family);
         let far = self.far.address(family);
@@ -180,8 +181,8 @@ impl<'a> Scene<'a> {
         Ok(u16::try_from(port.ok_or("no node port")?)?)
     }
 
-    /// Puts a policy on the server in the place of the one before. Until every way is open or shut as that says; and
-    /// manxctl says the same.
+    /// Replaces the policy on the server, and waits until every way is open or shut as the policy says and manxctl says
+    /// the same.
     fn is_judged(
         &self,
         ways: &[Way<'_>],
@@ -212,19 +213,19 @@ impl<'a> Scene<'a> {
         Ok(())
     }
 
-    /// What `manxctl policy explain` says of somebody who asks the server.
+    /// What `manxctl policy explain` says of a client that asks the server.
     fn explained(&self, source: IpAddr, words: &[&str]) -> Result<String, LabError> {
         let (source, target) = (source.to_string(), self.server.address(Family::of(source)).to_string());
         let port = PORT.to_string();
         let agent = self.cluster.agent_pod(HERE)?;
         let line = ["exec", "-n", "manx-system", &agent, "-c", "agent", "--", "manxctl", "policy", "explain"];
         let line = [&line[..], &[&source, &target, "--port", &port], words].concat();
-        // Its status tells the verdict.
+        // The exit status of the command tells the verdict.
         Ok(self.cluster.try_kubectl(&line)?.stdout)
     }
 }
 
-/// Follows all ways at once; an error names those that are not as they should be where so many are admitted.
+/// Tries all ways at once; an error names those that are not as they should be for the clients that are admitted.
 fn follow(ways: &[Way<'_>], admits: impl Fn(IpAddr) -> bool + Sync) -> Result<(), String> {
     let wrong = |way: &Way<'_>| {
         let answer = way.from.http_get(way.to, "/clientip");

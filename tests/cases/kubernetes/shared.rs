@@ -10,7 +10,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tests::{Cluster, ClusterOptions, LabError, Network, can_run_clusters};
 
-/// The cluster, once somebody has asked for it; or why there is none.
+/// The cluster, once a test has asked for it, or the reason why there is none.
 static SHARED: RwLock<Option<Result<Cluster, String>>> = RwLock::new(None);
 
 type Slot = Option<Result<Cluster, String>>;
@@ -27,7 +27,8 @@ enum Guard {
     Alone(RwLockWriteGuard<'static, Slot>),
 }
 
-/// The cluster, with other tests at the same time. None where this machine can run none: the test is skipped.
+/// Gives the cluster to a test, at the same time as to others. None if this machine can run no cluster: the test is
+/// skipped then.
 pub(crate) fn alongside(test: &str) -> Result<Option<Shared>, LabError> {
     if !can_run_clusters() {
         return Ok(None);
@@ -42,7 +43,7 @@ pub(crate) fn alongside(test: &str) -> Result<Option<Shared>, LabError> {
     }
 }
 
-/// The cluster, and no other test with it.
+/// Gives the cluster to a test alone.
 #[allow(dead_code, reason = "for tests that break things")]
 pub(crate) fn alone(test: &str) -> Result<Option<Shared>, LabError> {
     let Some(mut guard) = without() else { return Ok(None) };
@@ -50,7 +51,7 @@ pub(crate) fn alone(test: &str) -> Result<Option<Shared>, LabError> {
     Shared::enter(Guard::Alone(guard), test).map(Some)
 }
 
-/// No test uses the cluster as long as this is held.
+/// Keeps every test from using the cluster as long as this is held.
 pub(crate) fn without() -> Option<RwLockWriteGuard<'static, Slot>> {
     can_run_clusters().then(|| SHARED.write().unwrap_or_else(PoisonError::into_inner))
 }

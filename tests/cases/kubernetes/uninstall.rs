@@ -1,4 +1,4 @@
-//! The end: what a user does to be rid of Manx, and what there is then.
+//! What a user does to be rid of Manx, and what is left then.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ const REMAINS: &str = "
         /run/manx /var/lib/manx* 2>/dev/null
     true";
 
-/// What others have on a machine, as long as pods come and go.
+/// Makes things of others on a machine, which have to stay while pods come and go.
 const OTHERS: &str = "
     ip -4 route show | grep -v 'proto 7[78]'
     ip -6 route show | grep -v -e 'proto 7[78]' -e expires -e ' dev mx'
@@ -33,7 +33,7 @@ fn remains(machine: Machine<'_>) -> Result<Vec<String>, Box<dyn std::error::Erro
     Ok(machine.node().shell(REMAINS)?.lines().map(str::to_owned).collect())
 }
 
-/// Applies what cleans, waits until it has, and takes it away; what it said.
+/// Applies the objects that clean the nodes, waits until they have, and deletes them; returns what they said.
 fn clean(cluster: &Cluster, folder: &Path) -> Result<String, Box<dyn std::error::Error>> {
     let folder = folder.display().to_string();
     cluster.kubectl(&["apply", "-k", &folder])?;
@@ -61,7 +61,7 @@ fn nothing_is_left_of_manx_on_any_node_once_it_is_removed_and_it_can_be_had_agai
 
     let folder = Path::new(MANIFESTS).join("clean");
     cluster.kubectl(&["delete", "-k", MANIFESTS])?;
-    // Pods of Manx's network that are still there lose it: a runtime without a configuration cannot take them down.
+    // Pods that are still in Manx's network lose it: a runtime without a configuration cannot take them down.
     let before: Vec<_> = cluster.machines().map(|machine| machine.node().shell(OTHERS)).collect::<Result<_, _>>()?;
     let said = clean(&cluster, &folder)?;
     assert_eq!(said.matches("nothing of Manx is left here").count(), 2, "{said}");
@@ -70,7 +70,7 @@ fn nothing_is_left_of_manx_on_any_node_once_it_is_removed_and_it_can_be_had_agai
         assert_eq!(machine.node().shell(OTHERS)?, before, "{}", machine.name());
     }
 
-    // The etcd's data too.
+    // The data of etcd goes too.
     let with_data = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clean-with-data");
     fs::create_dir_all(with_data.join("etcd-data"))?;
     for file in ["namespace.yaml", "clean.yaml", "kustomization.yaml", "etcd-data/kustomization.yaml"] {
@@ -84,7 +84,7 @@ fn nothing_is_left_of_manx_on_any_node_once_it_is_removed_and_it_can_be_had_agai
     }
     cluster.kubectl(&["label", "nodes", "--all", "manx.io/etcd-"])?;
 
-    // What was left of the pods goes when there is a network again.
+    // The rest of the pods goes once there is a network again.
     cluster.kubectl(&["delete", "deployment", "before"])?;
     cluster.deploy_manx()?;
     deploy("after")?;

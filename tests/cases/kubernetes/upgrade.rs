@@ -30,8 +30,8 @@ fn a_rollout_of_the_agents_loses_no_packet_and_fails_no_pod() -> TestResult {
     Ok(())
 }
 
-/// Makes a pod on each node and waits until the kubelets reach them, deletes them, and so on until it is over. How many
-/// there were.
+/// Makes a pod on each node, waits until the kubelets reach them, deletes them, and goes on so until it is over.
+/// Returns how many pods there were.
 fn come_and_go(cluster: &Cluster, namespace: &str, over: &AtomicBool) -> Result<usize, LabError> {
     let nodes: Vec<String> = cluster.machines().map(tests::Machine::name).collect();
     let mut made = 0;

@@ -10,7 +10,7 @@ use types::policy::Protocol;
 
 use super::world::World;
 
-/// Flows of every kind, in both families, with what to call them.
+/// A flow of every kind, in both families, each with its name.
 fn flows(client: &Pod, server: &Pod) -> Result<Vec<(String, Flow)>, Box<dyn Error>> {
     let mut flows = Vec::new();
     for family in Family::ALL {
@@ -24,7 +24,7 @@ fn flows(client: &Pod, server: &Pod) -> Result<Vec<(String, Flow)>, Box<dyn Erro
     Ok(flows)
 }
 
-/// Waits until all flows that talk do so.
+/// Waits until something arrives on every flow that sends.
 fn all_live(flows: &[(String, Flow)]) -> TestResult {
     flows.iter().filter(|(_, flow)| flow.talks()).try_for_each(|(name, flow)| flow.lives(name))
 }
@@ -54,7 +54,7 @@ fn a_tightened_policy_cuts_the_connections_that_it_forbids_whoever_talks_and_no_
     let near = plug(&mut world, "node1", "near", "client")?;
     let far = plug(&mut world, "node2", "far", "client")?;
     let other = plug(&mut world, "node2", "other", "other")?;
-    // The policy of each end in turn: the server's ingress, then the clients' egress.
+    // Each end's policy is tried in turn: the server's ingress, then the clients' egress.
     for (subject, direction, peer) in [("server", "Ingress", "client"), ("client", "Egress", "server")] {
         world.policy("x", "only", admits(subject, direction, peer))?;
         let spared = if direction == "Ingress" {
@@ -73,7 +73,7 @@ fn a_tightened_policy_cuts_the_connections_that_it_forbids_whoever_talks_and_no_
         let others = flows(spared, &server)?;
         all_live(&doomed)?;
         all_live(&others)?;
-        // Tightened: nobody of that role any more.
+        // The policy is tightened: it admits nobody of that role any more.
         world.policy("x", "only", admits(subject, direction, "nobody"))?;
         for client in [&near, &far] {
             for family in Family::ALL {
@@ -84,7 +84,7 @@ fn a_tightened_policy_cuts_the_connections_that_it_forbids_whoever_talks_and_no_
             flow.is_dead(&format!("{direction}: {name}"))?;
         }
         all_live(&others)?;
-        // Loosened: what was cut is not picked up from the middle, new connections come about.
+        // The policy is loosened: a flow that was cut is not picked up from its middle, and new connections come about.
         drop(doomed);
         world.policy("x", "only", admits(subject, direction, peer))?;
         for client in [&near, &far] {

@@ -1,4 +1,4 @@
-//! What others do on the node, by mistake or with intent, opens nothing and closes nothing.
+//! Other programs on the node, by mistake or with intent, open nothing and close nothing.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
@@ -23,7 +23,7 @@ fn a_pod_that_borrows_the_address_of_an_admitted_pod_gets_nothing_through() -> T
         "spec": { "podSelector": {}, "ingress": [{ "from": [{ "podSelector": { "matchLabels": { "friend": "yes" } } }] }] },
     }))?;
     let targets: Vec<SocketAddr> = guarded.server.addresses().iter().map(|own| (*own, sink.port()).into()).collect();
-    // The friends on both nodes are impersonated, by strangers beside them and on the other node.
+    // Strangers beside the friends, and on the other node, use the friends' addresses.
     for friend in &guarded.friends {
         let honest = Flood::start(friend, &targets, 100)?;
         wait_until("the real friend's packets arriving", CONVERGENCE, || {
@@ -47,7 +47,7 @@ fn a_pod_that_borrows_the_address_of_an_admitted_pod_gets_nothing_through() -> T
             }
         }
     }
-    // Once a packet that was sent later has arrived, those would have.
+    // Once a packet that was sent later has arrived, the earlier ones would have.
     let later = Flood::start(&guarded.friends[0], &targets, 100)?;
     wait_until("a later packet", CONVERGENCE, || sink.count() > before.values().sum::<u64>())?;
     drop(later);
@@ -66,7 +66,7 @@ fn an_interface_that_looks_like_a_pod_s_and_is_unknown_gets_nothing_through() ->
     let guarded = Guarded::up("rogue")?;
     let node = guarded.node();
     let rogue = Ipv4Addr::new(10, 42, 250, 5);
-    // Wired as a pod is, by somebody else.
+    // Another program wires this namespace just as a pod is wired.
     node.shell(&format!(
         "ip netns add rogue && ip link add mxrogue00001 type veth peer name eth0 netns rogue && \
          sysctl -qw net.ipv4.conf.mxrogue00001.proxy_arp=1 net.ipv4.neigh.mxrogue00001.proxy_delay=0 && \
@@ -83,7 +83,7 @@ fn an_interface_that_looks_like_a_pod_s_and_is_unknown_gets_nothing_through() ->
     for address in [stranger.address(Family::Ipv4), guarded.strangers[1].address(Family::Ipv4), OUTSIDE[0]] {
         assert!(!ping(address), "an unknown interface reached {address}");
     }
-    // Under another name it is nobody's business, and the same wiring works.
+    // Under another name the interface is not ours to judge, and the same wiring works.
     node.shell(
         "ip link set mxrogue00001 down && ip link set mxrogue00001 name rogue0 && ip link set rogue0 up && \
                 sysctl -qw net.ipv4.conf.rogue0.proxy_arp=1 net.ipv4.neigh.rogue0.proxy_delay=0 && \
@@ -103,7 +103,8 @@ fn rules_that_kube_proxy_puts_first_when_it_starts_change_nothing() -> TestResul
     let siege = guarded.besiege()?;
     for node in guarded.world.lab.manx_nodes() {
         for command in ["iptables", "ip6tables"] {
-            // As kube-proxy's iptables mode inserts them (pkg/proxy/iptables: filter, KUBE-FORWARD), and more boldly still.
+            // The rules are inserted as kube-proxy's iptables mode does (pkg/proxy/iptables: filter, KUBE-FORWARD), and
+            // more boldly still.
             node.shell(&format!(
                 "{command} -N KUBE-FORWARD && \
                  {command} -A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP && \
@@ -115,7 +116,7 @@ fn rules_that_kube_proxy_puts_first_when_it_starts_change_nothing() -> TestResul
     }
     guarded.stands()?;
     siege.failed("accepted by filter");
-    // And an agent that starts after them.
+    // An agent that starts after them copes as well.
     let siege = guarded.besiege()?;
     guarded.node().agent().kill9()?;
     guarded.node().agent().start()?;
@@ -137,7 +138,7 @@ fn where_the_host_drops_what_is_forwarded_pods_have_network_and_nothing_more() -
     let siege = guarded.besiege()?;
     for node in guarded.world.lab.manx_nodes() {
         node.agent().kill9()?;
-        // As Docker does.
+        // The rules are those that Docker makes.
         node.shell("iptables -P FORWARD DROP && ip6tables -P FORWARD DROP")?;
         node.agent().start()?;
     }
@@ -161,7 +162,7 @@ fn pods_of_a_pool_with_nat_outgoing_are_seen_outside_by_their_node_s_address_and
     let (outside, inside) = (Sink::start(world.node("host"), 9000)?, Sink::start(&other, 9000)?);
     let at = |addresses: &[IpAddr]| addresses.iter().map(|own| (*own, 9000).into()).collect::<Vec<SocketAddr>>();
     wait_until("packets from the node's address", CONVERGENCE, || {
-        // A flow that began before the rule was there keeps its translation: begin again.
+        // A flow that began before the rule was there keeps its translation, so a new one begins.
         let Ok(flood) = Flood::start(&pod, &at(&OUTSIDE), 100) else { return false };
         let before = outside.by_source();
         let found = wait_until("packets", CONVERGENCE, || outside.count() > before.values().sum::<u64>() + 10);

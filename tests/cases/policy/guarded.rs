@@ -10,13 +10,13 @@ use super::world::{World, default_deny, udp};
 
 /// A server on node1 that admits friends on port 80, and one friend and one stranger on each node.
 pub(crate) struct Guarded {
-    /// The cluster.
+    /// The cluster that they are in.
     pub(crate) world: World,
-    /// x/server on node1.
+    /// The pod x/server on node1.
     pub(crate) server: Pod,
-    /// Admitted; one on each node.
+    /// The pods that are admitted; one on each node.
     pub(crate) friends: [Pod; 2],
-    /// Not admitted; one on each node.
+    /// The pods that are not admitted; one on each node.
     pub(crate) strangers: [Pod; 2],
 }
 
@@ -25,7 +25,7 @@ impl Guarded {
         Self::of(World::up(test)?)
     }
 
-    /// With this in the environment of the agents.
+    /// The same, with these variables in the environment of the agents.
     pub(crate) fn with(test: &str, env: &[(&str, &str)]) -> Result<Self, Box<dyn std::error::Error>> {
         let lab = Lab::up(&topology_file("policy.clab.yml"), &Options::unique(test).without_agents())?;
         for node in lab.manx_nodes() {
@@ -37,7 +37,7 @@ impl Guarded {
         Self::of(World::of(lab)?)
     }
 
-    /// In a cluster that is up.
+    /// The same, in a cluster that is up already.
     pub(crate) fn of(mut world: World) -> Result<Self, Box<dyn std::error::Error>> {
         world.namespace("x", &[])?;
         world.policy("x", "deny", default_deny(&["Ingress"]))?;
@@ -90,14 +90,14 @@ impl Guarded {
     }
 }
 
-/// Floods that must not arrive.
+/// Floods of datagrams that must not arrive.
 pub(crate) struct Siege {
     floods: Vec<Flood>,
     sink: Sink,
 }
 
 impl Siege {
-    /// Ends it: nothing arrived.
+    /// Ends the floods; it is an error if anything has arrived.
     pub(crate) fn failed(self, what: &str) {
         let sent: u64 = self.floods.into_iter().map(Flood::finish).sum();
         assert!(sent > 0);

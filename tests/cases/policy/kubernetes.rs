@@ -10,16 +10,16 @@ use tests::{wait_for, wait_until};
 use types::Family;
 use types::policy::Protocol;
 
-use super::watched::{ALLOWED, Cast, Cluster, admitting, friends};
+use super::watched::{ALLOWED, Cast, WatchedNodes, admitting, friends};
 use super::world::{at, next_addresses, udp};
 
-/// Where nothing may arrive.
+/// A port that no policy admits to.
 const FORBIDDEN: u16 = 9000;
 
-/// CNI: try again later (spec section 5, "Error").
+/// The CNI error code "try again later" (CNI spec section 5, "Error").
 const TRY_AGAIN: u32 = 11;
 
-/// The code with which the plugin refused an ADD.
+/// The error code with which the plugin refused an ADD.
 fn code(refused: &LabError) -> Option<u32> {
     match refused {
         LabError::Cni(error) => error.code(),
@@ -30,16 +30,16 @@ fn code(refused: &LabError) -> Option<u32> {
 #[test]
 fn what_the_api_server_says_of_policies_namespaces_and_pods_is_in_force_on_both_nodes_and_follows_its_changes()
 -> TestResult {
-    let Some((mut cluster, cast)) = Cluster::with_pods("apifollow")? else { return Ok(()) };
+    let Some((mut cluster, cast)) = WatchedNodes::with_pods("apifollow")? else { return Ok(()) };
     let Cast { server, friend, stranger } = &cast;
-    let passes = |cluster: &Cluster, from: &Pod, passes: bool| {
+    let passes = |cluster: &WatchedNodes, from: &Pod, passes: bool| {
         Family::ALL.into_iter().try_for_each(|family| cluster.world.converges(from, udp(server, family, 80), passes))
     };
-    // What the runtime claims of labels counts for nothing.
+    // Labels that the runtime claims count for nothing.
     let told = cluster.client.create_pod("node2", &PodSpec::in_namespace("x", "liar"))?;
     let liar = cluster.world.plug("node2", told.label("friend", "yes"))?;
     passes(&cluster, &liar, false)?;
-    // Labels of a pod.
+    // Now the labels of a pod change.
     cluster.label("namespaces/x/pods/liar", "friend", Some("yes"))?;
     passes(&cluster, &liar, true)?;
     cluster.label("namespaces/x/pods/liar", "friend", Some("no"))?;
@@ -48,7 +48,7 @@ fn what_the_api_server_says_of_policies_namespaces_and_pods_is_in_force_on_both_
     passes(&cluster, friend, false)?;
     cluster.label("namespaces/x/pods/friend", "friend", Some("yes"))?;
     passes(&cluster, friend, true)?;
-    // Labels of a namespace.
+    // Now the labels of a namespace change.
     let red = json!({ "namespaceSelector": { "matchLabels": { "team": "red" } } });
     cluster.policy("PUT", "friends", &admitting(&json!([friends(), red])))?;
     cluster.label("namespaces/y", "team", Some("red"))?;
@@ -56,12 +56,12 @@ fn what_the_api_server_says_of_policies_namespaces_and_pods_is_in_force_on_both_
     cluster.label("namespaces/y", "team", Some("blue"))?;
     passes(&cluster, stranger, false)?;
     passes(&cluster, friend, true)?;
-    // Labels of the pod that the policy is for.
+    // Now the labels of the pod that the policy is for change.
     cluster.label("namespaces/x/pods/server", "role", None)?;
     passes(&cluster, stranger, true)?;
     cluster.label("namespaces/x/pods/server", "role", Some("server"))?;
     cluster.only_friends_pass(&cast)?;
-    // A port by its name in the pod.
+    // Now the policy names a port by its name in the pod.
     let web = json!([{ "protocol": "UDP", "port": "web" }]);
     let spec = json!({ "podSelector": { "matchLabels": { "role": "server" } },
                        "ingress": [{ "from": [friends()], "ports": web }] });
@@ -83,13 +83,13 @@ fn what_the_api_server_says_of_policies_namespaces_and_pods_is_in_force_on_both_
 
 #[test]
 fn a_pod_that_is_plugged_in_has_the_policy_of_its_pod_object_from_its_first_packet_on() -> TestResult {
-    let Some((mut cluster, cast)) = Cluster::with_pods("apifirst")? else { return Ok(()) };
+    let Some((mut cluster, cast)) = WatchedNodes::with_pods("apifirst")? else { return Ok(()) };
     let mut last = cast.stranger.clone();
     for round in 0..3 {
         let guesses = next_addresses(&last, 3);
         let forbidden = Flood::start(&cast.stranger, &at(&guesses, FORBIDDEN), 500)?;
         let allowed = Flood::start(&cast.friend, &at(&guesses, ALLOWED), 200)?;
-        // The labels are nowhere but in the object.
+        // The labels stand nowhere except in the object.
         let spec = PodSpec::in_namespace("x", &format!("new{round}")).label("role", "server");
         let told = cluster.client.create_pod("node2", &spec)?;
         let node = cluster.world.node("node2");
@@ -112,7 +112,7 @@ fn a_pod_that_is_plugged_in_has_the_policy_of_its_pod_object_from_its_first_pack
 
 #[test]
 fn a_pod_that_has_ended_is_nobody_s_friend_any_more() -> TestResult {
-    let Some((mut cluster, cast)) = Cluster::with_pods("apiended")? else { return Ok(()) };
+    let Some((mut cluster, cast)) = WatchedNodes::with_pods("apiended")? else { return Ok(()) };
     let Cast { server, friend, .. } = &cast;
     let other = cluster.plug("node2", &PodSpec::in_namespace("x", "other").label("friend", "yes"))?;
     for (phase, ended) in [("Succeeded", friend), ("Failed", &other)] {
@@ -134,7 +134,7 @@ fn a_pod_that_has_ended_is_nobody_s_friend_any_more() -> TestResult {
 
 #[test]
 fn an_add_waits_for_its_pod_object_and_without_it_is_to_be_tried_again_and_leaves_nothing() -> TestResult {
-    let Some(mut cluster) = Cluster::up("apiunknown")? else { return Ok(()) };
+    let Some(mut cluster) = WatchedNodes::up("apiunknown")? else { return Ok(()) };
     cluster.namespace("x")?;
     let node = cluster.world.lab.node("node1");
     let left = || {
@@ -148,7 +148,8 @@ fn an_add_waits_for_its_pod_object_and_without_it_is_to_be_tried_again_and_leave
     };
     let nothing = (Vec::new(), "[]".to_owned(), Vec::new());
     assert_eq!(left()?, nothing);
-    // One that the API server does not know, one that it has bound to the other node, and one that bears another's name.
+    // The API server does not know the first pod, has bound the second to the other node, and has another pod of the
+    // third's name.
     let elsewhere = cluster.client.create_pod("node2", &PodSpec::in_namespace("x", "elsewhere"))?;
     let server = cluster.client.create_pod("node1", &PodSpec::in_namespace("x", "server"))?;
     let other = "00000000-1111-2222-3333-444444444444";
@@ -157,7 +158,7 @@ fn an_add_waits_for_its_pod_object_and_without_it_is_to_be_tried_again_and_leave
         let (runtime, attachment, begun) = (node.runtime()?, sandbox.attachment(), Instant::now());
         let refused = runtime.add(&attachment);
         let waited = begun.elapsed();
-        // Before the DEL that a runtime calls next.
+        // This looks before the DEL that a runtime calls next.
         assert_eq!(left()?, nothing);
         let Err(refused @ CniError::Refused { .. }) = refused else { panic!("not refused: {refused:?}") };
         assert_eq!(refused.code(), Some(TRY_AGAIN), "{refused}");
@@ -179,7 +180,7 @@ fn an_add_waits_for_its_pod_object_and_without_it_is_to_be_tried_again_and_leave
     });
     made??;
     plugged.map_err(|_| "the thread panicked")??;
-    // And these are the places to look in.
+    // An operator can look in these places.
     let (links, endpoints, routes) = left()?;
     assert!(links.len() == 1 && endpoints.contains("late") && routes.len() >= 2, "{links:?} {endpoints} {routes:?}");
     cluster.world.lab.down()?;
@@ -188,8 +189,8 @@ fn an_add_waits_for_its_pod_object_and_without_it_is_to_be_tried_again_and_leave
 
 #[test]
 fn pods_are_told_by_uid_those_of_one_name_and_static_ones_among_them() -> TestResult {
-    let Some((mut cluster, cast)) = Cluster::with_pods("apiuid")? else { return Ok(()) };
-    // The first of its name is open, the second governed: what is known of the first is not taken for the second.
+    let Some((mut cluster, cast)) = WatchedNodes::with_pods("apiuid")? else { return Ok(()) };
+    // The first pod of the name is open, the second governed: what is known of the first is not taken for the second.
     let spec = PodSpec::in_namespace("x", "again");
     let first = cluster.plug("node1", &spec)?;
     cluster.world.converges(&cast.stranger, udp(&first, Family::Ipv4, 80), true)?;
@@ -198,7 +199,8 @@ fn pods_are_told_by_uid_those_of_one_name_and_static_ones_among_them() -> TestRe
     cluster.call("DELETE", "/api/v1/namespaces/x/pods/again", &now)?;
     let second = cluster.client.create_pod("node1", &spec.label("role", "server"))?;
     let second = cluster.world.plug("node1", second)?;
-    // A static pod: the runtime knows it by a hash, the API server by another UID and that hash in an annotation.
+    // This is a static pod: the runtime knows it by a hash, the API server by another UID, with that hash in an
+    // annotation.
     let hash = "7c1d5f2b9a4e4c0d8f6b3a2e1d0c9b8a";
     let object = json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -221,10 +223,11 @@ fn pods_are_told_by_uid_those_of_one_name_and_static_ones_among_them() -> TestRe
 #[test]
 fn while_the_api_server_is_away_its_last_policies_stay_in_force_over_restarts_and_are_followed_again_after()
 -> TestResult {
-    let Some((mut cluster, cast)) = Cluster::with_pods("apiaway")? else { return Ok(()) };
+    let Some((mut cluster, cast)) = WatchedNodes::with_pods("apiaway")? else { return Ok(()) };
     let Cast { server, friend, stranger } = &cast;
     let role = |name: &str| PodSpec::in_namespace("x", name).label("role", "server");
-    // Objects of pods that are plugged in later; the agent has heard of them when it plugs in one that was made after.
+    // These pods are plugged in later; once the agent has plugged in one that was made after them, it has heard of
+    // them.
     let (known, again) =
         (cluster.client.create_pod("node1", &role("known"))?, cluster.client.create_pod("node1", &role("again"))?);
     cluster.plug("node1", &PodSpec::in_namespace("y", "after"))?;
@@ -259,7 +262,8 @@ fn while_the_api_server_is_away_its_last_policies_stay_in_force_over_restarts_an
             }
         }
         cluster.only_friends_pass(&cast)?;
-        // A pod that the API server told of before has its policy by that; one it did not is not let in.
+        // A pod that the API server told of before it went away has its policy; a pod that it did not tell of is not
+        // let in.
         let pod = cluster.world.plug("node1", known)?;
         for family in Family::ALL {
             cluster.world.converges(friend, udp(&pod, family, 80), true)?;
@@ -288,7 +292,7 @@ fn while_the_api_server_is_away_its_last_policies_stay_in_force_over_restarts_an
             if said.contains("not followed") { Err(said) } else { Ok(()) }
         })?;
     }
-    // And once more a pod that was made since.
+    // This pod was made since then.
     let new = cluster.plug("node1", &PodSpec::in_namespace("x", "new"))?;
     cluster.world.converges(stranger, Question::new(Protocol::Tcp, new.address(Family::Ipv4), 80), true)?;
     cluster.world.lab.down()?;

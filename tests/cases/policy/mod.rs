@@ -1,11 +1,12 @@
 //! NetworkPolicy as the kernel enforces it, between real pods.
 
-// Scenes: pods on two nodes and a host outside; a server with friends and strangers; nodes that follow an API server.
+// These files set scenes: pods on two nodes and a host outside; a server with friends and strangers; nodes that follow
+// an API server.
 mod guarded;
 mod watched;
 mod world;
 
-// Cases.
+// These files are the cases.
 mod connections;
 mod foreign;
 mod kubernetes;

@@ -1,4 +1,5 @@
-//! There is no moment at which a pod under a policy is open: not when it is plugged in, not while its agent is away.
+//! There is no moment at which a pod under a policy is open: neither when it is plugged in, nor while its agent is
+//! away.
 
 use std::net::SocketAddr;
 
@@ -10,12 +11,12 @@ use types::Family;
 
 use super::world::{OUTSIDE, World, at, default_deny, next_addresses, udp};
 
-/// Where nothing may arrive.
+/// A port that no policy admits to.
 const FORBIDDEN: u16 = 9000;
-/// Where friends may send.
+/// The port that friends may send to.
 const ALLOWED: u16 = 9001;
 
-/// How many datagrams must have been sent in vain before nobody passed.
+/// How many datagrams must have been sent in vain before the test may say that none passes.
 const IN_VAIN: u64 = 3_000;
 
 /// Pods of the namespace `x` take and send nothing but what goes between friends among them on one port.
@@ -48,7 +49,7 @@ fn a_pod_under_default_deny_gets_and_sends_no_forbidden_packet_from_the_moment_i
     let (stranger, far) = (world.pod("y.stranger").clone(), world.pod("y.far").clone());
     let mut last = stranger.clone();
     let friend = world.pod("x.friend").clone();
-    // The policies are in force: a pod that was there before is closed.
+    // The policies are in force once a pod that was there before is closed.
     world.converges(&stranger, udp(&friend, Family::Ipv4, 80), false)?;
     let sinks = [
         Sink::start(&stranger, FORBIDDEN)?,
@@ -72,7 +73,7 @@ fn a_pod_under_default_deny_gets_and_sends_no_forbidden_packet_from_the_moment_i
         let node = world.node("node1");
         let sandbox = node.sandbox(PodSpec::in_namespace("x", &format!("new{round}")).label("friend", "yes"))?;
         let (forbidden, welcome) = (Sink::start(&sandbox, FORBIDDEN)?, Sink::start(&sandbox, ALLOWED)?);
-        // Its process sends before there is an interface.
+        // The process in the pod sends before the pod has an interface.
         let escape = Flood::start(&sandbox, &goals, 1_000)?;
         let pod = node.plug_sandbox(&sandbox)?;
         for address in pod.addresses() {
@@ -103,14 +104,14 @@ fn a_pod_under_default_deny_gets_and_sends_no_forbidden_packet_from_the_moment_i
     Ok(())
 }
 
-/// How an agent ends before the next starts.
+/// How an agent ends before the next one starts.
 #[derive(Debug, Clone, Copy)]
 enum End {
-    /// SIGKILL.
+    /// The agent is killed (SIGKILL).
     Kill,
-    /// SIGTERM.
+    /// The agent is asked to end (SIGTERM).
     Terminate,
-    /// SIGKILL, and the next is of another version.
+    /// The agent is killed, and the next one is of another version.
     Upgrade,
 }
 
@@ -133,7 +134,7 @@ fn an_agent_killed_stopped_or_upgraded_loses_nothing_allowed_and_lets_nothing_fo
         return Ok(());
     }
     let mut world = isolated("policyrestart")?;
-    // Peers of any port: the probe's echo chooses its own.
+    // Peers may use any port, since the probe's echo chooses its own.
     let peers = json!([{ "podSelector": { "matchLabels": { "friend": "yes" } } }]);
     let spec = json!({
         "podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{ "from": peers }], "egress": [{ "to": peers }],
@@ -173,7 +174,7 @@ fn an_agent_killed_stopped_or_upgraded_loses_nothing_allowed_and_lets_nothing_fo
             End::Kill | End::Terminate => node.agent().start()?,
             End::Upgrade => {
                 leave_rules_of_another_version(node)?;
-                // And one that has other ideas of what a pod may send to its node.
+                // The next agent has another setting for what a pod may send to its node.
                 node.agent().start_with(&[("MANX_POLICY_ENDPOINT_TO_HOST", "policed")])?;
             }
         }
@@ -249,7 +250,7 @@ fn while_etcd_is_away_the_last_policy_stays_in_force_for_old_and_for_new_pods_an
     }
     assert!(flood.finish() > IN_VAIN / 10);
     assert_eq!(sink.count(), 0, "forbidden packets passed while etcd was away");
-    // And policies are followed again when it is back.
+    // When the agent is back, it follows policies again.
     world.lab.etcd().start()?;
     world.delete_policy("x", "default-deny")?;
     world.delete_policy("x", "friends")?;

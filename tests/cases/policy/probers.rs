@@ -27,7 +27,7 @@ fn without_policies_everything_is_open_and_what_plain_iptables_drops_is_seen_as_
     let to_nodes: Vec<Question> = ["node1", "node2"].into_iter().flat_map(node_addresses).map(Question::echo).collect();
     assert!(ask(&here, &to_nodes)?.iter().all(Verdict::passed));
 
-    // From outside, and from the nodes themselves.
+    // The host outside and the nodes themselves ask too.
     let to_here: Vec<Question> = here.addresses().iter().copied().flat_map(all_questions).collect();
     let outside = world.node("host");
     let askers: Vec<(&dyn Place, Vec<Question>)> =
@@ -41,7 +41,7 @@ fn without_policies_everything_is_open_and_what_plain_iptables_drops_is_seen_as_
     let unserved = Question::new(Protocol::Tcp, near.address(Family::Ipv4), 82);
     assert!(matches!(ask(&here, &[unserved])?.as_slice(), [Verdict::Failed(_)]));
 
-    // A drop of one protocol and port, for each of them in turn, is seen and is all that is seen.
+    // For each protocol and port in turn, a drop of it is seen, and nothing else is.
     for (command, family) in [("iptables", Family::Ipv4), ("ip6tables", Family::Ipv6)] {
         for (words, protocol) in
             [("tcp --dport 81", Protocol::Tcp), ("udp --dport 81", Protocol::Udp), ("sctp --dport 81", Protocol::Sctp)]

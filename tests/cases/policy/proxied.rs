@@ -1,4 +1,4 @@
-//! Beside the real kube-proxy, started after the agents: it changes nothing of what policy says.
+//! The real kube-proxy, started after the agents, changes nothing of what policy says.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -9,17 +9,17 @@ use tests::{CONVERGENCE, Flood, KubeProxy, Pod, PodSpec, ProxyMode, Sink, TestRe
 use types::Family;
 use types::policy::Protocol;
 
-use super::watched::{ALLOWED, Cast, Cluster};
+use super::watched::{ALLOWED, Cast, WatchedNodes};
 use super::world::udp;
 
-/// Where nothing may arrive.
+/// A port that no policy admits to.
 const FORBIDDEN: u16 = 9000;
 
-/// The service's address.
+/// The address of the service.
 const SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 50));
 
 /// A Service of the namespace `x` that leads 8080 to port 80 of the pod, and 80 to its port 81.
-fn serve(cluster: &mut Cluster, pod: &Pod) -> TestResult {
+fn serve(cluster: &mut WatchedNodes, pod: &Pod) -> TestResult {
     let ports = [("open", 8080, 80), ("closed", 80, 81)];
     let of_service =
         ports.map(|(name, port, own)| json!({ "name": name, "protocol": "UDP", "port": port, "targetPort": own }));
@@ -41,7 +41,7 @@ fn serve(cluster: &mut Cluster, pod: &Pod) -> TestResult {
 
 #[test]
 fn the_real_kube_proxy_started_after_the_agents_adds_services_and_changes_nothing_of_policy() -> TestResult {
-    let Some((mut cluster, cast)) = Cluster::with_pods("proxied")? else { return Ok(()) };
+    let Some((mut cluster, cast)) = WatchedNodes::with_pods("proxied")? else { return Ok(()) };
     let near = cluster.plug("node1", &PodSpec::in_namespace("x", "near").label("friend", "yes"))?;
     let Cast { server, friend, stranger } = &cast;
     serve(&mut cluster, server)?;
@@ -51,12 +51,13 @@ fn the_real_kube_proxy_started_after_the_agents_adds_services_and_changes_nothin
     let forbidden = Flood::start(stranger, &of_server(FORBIDDEN), 200)?;
     let allowed = Flood::start(friend, &of_server(ALLOWED), 200)?;
 
-    // Each node has the other sort: friends and the stranger go by nftables, who is on node1 by iptables.
+    // The two nodes run kube-proxy in different modes: friends and the stranger go by nftables, the pod on node1 by
+    // iptables.
     let proxies = [("node1", ProxyMode::Iptables), ("node2", ProxyMode::Nftables)];
     for (node, mode) in proxies {
         KubeProxy::start(cluster.world.node(node), Path::new("/etc/manx/kubeconfig"), mode)?;
     }
-    let judged_by_the_pod_s_port = |cluster: &Cluster| -> TestResult {
+    let judged_by_the_pod_s_port = |cluster: &WatchedNodes| -> TestResult {
         let asks = |port| Question::new(Protocol::Udp, SERVICE, port);
         for friend in [friend, &near] {
             cluster.world.converges(friend, asks(8080), true)?;

@@ -14,7 +14,7 @@ use types::policy::Protocol;
 use super::guarded::Guarded;
 use super::world::udp;
 
-/// Flushes what the agent made, waits until it stands again, and looks for the count of it.
+/// Flushes what the agent made, waits until it stands again, and checks that the agent has counted it.
 fn flushed(guarded: &Guarded, commands: &[&str]) -> TestResult {
     for command in commands {
         let before = guarded.node().agent().metric("repairs").unwrap_or_default();
@@ -34,7 +34,7 @@ fn flushed(guarded: &Guarded, commands: &[&str]) -> TestResult {
             std::thread::sleep(std::time::Duration::from_millis(200));
             sink.count() == before
         })?;
-        // At 2,000 packets a second a packet is half a millisecond: the window, as it was seen from outside.
+        // At 2,000 packets a second a packet is half a millisecond: this is the window, as it was seen from outside.
         eprintln!("{command}: {passed} packets passed in the window");
         drop(flood);
     }
@@ -89,10 +89,10 @@ fn the_variant_of_iptables_is_the_one_that_the_node_s_other_components_use() -> 
             "ip6tables-legacy -t mangle -F",
             "ip6tables-legacy -t mangle -X",
         ] {
-            // A chain that is in use, or a table that is not there: what matters is what the agent does next.
+            // The chain may be in use, or the table absent: what matters is what the agent does next.
             let _ = node.shell(command);
         }
-        // What kubelet leaves for others to see which variant it uses.
+        // The kubelet leaves this chain for others to see which variant it uses.
         for command in ["iptables", "ip6tables"] {
             node.shell(&format!("{command}-{variant} -t mangle -N KUBE-IPTABLES-HINT"))?;
         }
@@ -109,7 +109,7 @@ fn the_variant_of_iptables_is_the_one_that_the_node_s_other_components_use() -> 
     Ok(())
 }
 
-/// Puts a shim in front of every `iptables-restore`: what it does is in a file.
+/// Puts a shim in front of every `iptables-restore`; a file says what the shim does.
 fn shim(node: &Node) -> Result<(), Box<dyn std::error::Error>> {
     let folder = node.path("/opt/shim");
     fs::create_dir_all(&folder)?;
@@ -157,7 +157,7 @@ fn a_slow_or_failing_iptables_restore_opens_nothing_is_tried_again_and_is_told_b
     node.agent().wait_ready(CONVERGENCE)?;
     guarded.stands()?;
 
-    // Slow: what is in force stays so, a pod of a new class is not open for a moment.
+    // The shim is slow: what is in force stays so, and a pod of a new class is not open for a moment.
     mode(guarded.node(), "slow")?;
     let siege = guarded.besiege()?;
     let spec = PodSpec::in_namespace("x", "slow").label("class", "slow");
@@ -171,7 +171,7 @@ fn a_slow_or_failing_iptables_restore_opens_nothing_is_tried_again_and_is_told_b
     guarded.world.converges(&guarded.friends[1], question, true)?;
     siege.failed("slow");
 
-    // Failing: readiness says why, nothing that was closed is open, and it is tried again until it works.
+    // The shim fails: readiness says why, nothing that was closed is open, and the agent tries again until it works.
     mode(guarded.node(), "fail")?;
     let siege = guarded.besiege()?;
     guarded.world.policy(

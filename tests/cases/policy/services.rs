@@ -15,12 +15,12 @@ use types::policy::Protocol;
 use super::guarded::Guarded;
 use super::world::World;
 
-/// The service's addresses.
+/// The addresses of the service.
 const SERVICE: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0x10))];
 
-/// Ports of the service, and those of the pod behind it. Policy admits friends to 80 of the pod: one that looked at the
-/// service's port would judge the first two the other way round.
+/// The ports of the service, each with the port of the pod behind it. Policy admits friends to 80 of the pod: a policy
+/// that looked at the service's port would judge the first two the other way round.
 const PORTS: [(u16, u16); 4] = [(8080, 80), (80, 81), (8082, 82), (8083, 83)];
 
 fn commands(node: &Node) -> [(String, &Node, Family); 2] {
@@ -35,7 +35,7 @@ fn service(family: Family) -> IpAddr {
     }
 }
 
-/// kube-proxy's chains of nat, and the jumps to them, which it puts first (pkg/proxy/iptables, Kubernetes 1.36).
+/// Makes kube-proxy's chains of nat, and the jumps to them, which it puts first (pkg/proxy/iptables, Kubernetes 1.36).
 fn kube_proxy_starts(node: &Node) -> TestResult {
     for (command, node, _) in commands(node) {
         node.shell(&format!(
@@ -52,7 +52,7 @@ fn kube_proxy_starts(node: &Node) -> TestResult {
     Ok(())
 }
 
-/// Leads the service to a pod. Who comes from outside the cluster is masqueraded, and so is the pod itself.
+/// Leads the service to a pod. A client from outside the cluster is masqueraded, and so is the pod itself.
 fn serve(node: &Node, pod: &Pod) -> TestResult {
     for (command, node, family) in commands(node) {
         let (service, pod) = (service(family), pod.address(family));
@@ -72,7 +72,7 @@ fn serve(node: &Node, pod: &Pod) -> TestResult {
     Ok(())
 }
 
-/// As `iptables -t nat -F` or `kube-proxy --cleanup` leaves it.
+/// Empties nat as `iptables -t nat -F` or `kube-proxy --cleanup` leaves it.
 fn kube_proxy_is_cleaned_up(node: &Node) -> TestResult {
     for (command, node, _) in commands(node) {
         node.shell(&format!(
@@ -114,7 +114,8 @@ fn up(test: &str) -> Result<Guarded, Box<dyn Error>> {
     Ok(guarded)
 }
 
-/// Waits until friends reach by the service what they may of the pod, strangers nothing, and the pod itself everything.
+/// Waits until friends reach by the service what they may reach of the pod, strangers nothing, and the pod itself
+/// everything.
 fn is_judged_by_the_pod_s_port(guarded: &Guarded) -> TestResult {
     for family in Family::ALL {
         let asks = |protocol, port| Question::new(protocol, service(family), port);
@@ -127,7 +128,7 @@ fn is_judged_by_the_pod_s_port(guarded: &Guarded) -> TestResult {
                 guarded.world.converges(stranger, asks(protocol, 8080), false)?;
                 guarded.world.converges(stranger, asks(protocol, 80), false)?;
             }
-            // No policy admits the pod to itself, and none keeps it from itself.
+            // No policy admits the pod to itself, and none can keep it from itself.
             guarded.world.converges(&guarded.server, asks(protocol, 8080), true)?;
             guarded.world.converges(&guarded.server, asks(protocol, 80), true)?;
         }
@@ -145,7 +146,7 @@ fn by_a_service_a_pod_is_reached_as_policy_has_it_for_the_pod_s_own_port_whateve
     let nodes = |guarded: &Guarded, each: fn(&Node) -> TestResult| guarded.world.lab.manx_nodes().try_for_each(each);
     nodes(&guarded, ours_is_behind)?;
     is_judged_by_the_pod_s_port(&guarded)?;
-    // Flushed, ours with them, and made again.
+    // The table was flushed, our rules with it, and made again.
     nodes(&guarded, kube_proxy_is_cleaned_up)?;
     nodes(&guarded, kube_proxy_starts)?;
     nodes(&guarded, ours_is_behind)?;
@@ -153,7 +154,7 @@ fn by_a_service_a_pod_is_reached_as_policy_has_it_for_the_pod_s_own_port_whateve
         serve(node, &guarded.server)?;
     }
     is_judged_by_the_pod_s_port(&guarded)?;
-    // And by an agent that starts after all of it.
+    // An agent that starts after all of it behaves alike.
     for node in guarded.world.lab.manx_nodes() {
         node.agent().kill9()?;
         node.agent().start()?;
@@ -161,7 +162,7 @@ fn by_a_service_a_pod_is_reached_as_policy_has_it_for_the_pod_s_own_port_whateve
     }
     nodes(&guarded, ours_is_behind)?;
     is_judged_by_the_pod_s_port(&guarded)?;
-    // It was policy that said no: without it both ports of the service answer everybody.
+    // Without the policy, both ports of the service answer everybody: it was policy that refused.
     guarded.world.delete_policy("x", "friends")?;
     guarded.world.delete_policy("x", "deny")?;
     for (stranger, port) in guarded.strangers.iter().flat_map(|stranger| [(stranger, 8080), (stranger, 80)]) {
@@ -190,7 +191,7 @@ fn flows(client: &Pod, server: &Pod, (port, own): (u16, u16)) -> Result<Vec<(Str
     Ok(flows)
 }
 
-/// Waits until all flows that talk do so.
+/// Waits until something arrives on every flow that sends.
 fn all_live(flows: &[(String, Flow)]) -> TestResult {
     flows.iter().filter(|(name, _)| !name.contains("Nobody")).try_for_each(|(name, flow)| flow.lives(name))
 }
@@ -213,7 +214,7 @@ fn a_tightened_policy_cuts_the_connections_that_came_by_a_service_and_no_others(
     let (server, [near, far]) = (guarded.server.clone(), guarded.friends.clone());
     for (doomed, spared, left) in [(&near, &far, "friend-node2"), (&far, &near, "friend-node1")] {
         guarded.world.policy("x", "more", admits("friend", "yes"))?;
-        // The first of them waits for the policy.
+        // The first of the flows waits for the policy.
         let open = |client, ports| wait_for("flows by the service", CONVERGENCE, || flows(client, &server, ports));
         let (cut, kept) = (open(doomed, (8082, 82))?, open(spared, (8083, 83))?);
         all_live(&cut)?;

@@ -12,7 +12,7 @@ use types::Family;
 use super::guarded::Guarded;
 use super::world::{default_deny, udp};
 
-/// What the viewer runs as.
+/// The name of the service that shows denied packets.
 const VIEWER: &str = "policy-log";
 
 /// A policy as records and explanations name it.
@@ -20,12 +20,12 @@ fn policy(namespace: &str, name: &str) -> Value {
     json!({ "kind": "NetworkPolicy", "namespace": namespace, "name": name })
 }
 
-/// Whether a list of policies has this one.
+/// Whether a list of policies contains this one.
 fn has(policies: &Value, policy: &Value) -> bool {
     policies.as_array().is_some_and(|policies| policies.contains(policy))
 }
 
-/// The rules of ours that log, in both families.
+/// The number of our rules that log, in each family.
 fn logging(node: &Node) -> Result<[usize; 2], Box<dyn Error>> {
     let count = |command: &str| {
         let saved = node.exec(&[command])?;
@@ -43,7 +43,7 @@ fn wait_logging(node: &Node, on: bool) -> TestResult {
     Ok(())
 }
 
-/// `manxctl policy log` until [`Node::end_service`].
+/// Runs `manxctl policy log` until [`Node::end_service`].
 fn view(node: &Node) -> TestResult {
     let mut command = node.command("manxctl");
     command.args(["policy", "log", "--follow", "-o", "json"]);
@@ -51,13 +51,13 @@ fn view(node: &Node) -> TestResult {
     wait_logging(node, true)
 }
 
-/// What it has shown so far. The last line may still be on its way.
+/// The records shown so far. The last line may still be on its way.
 fn records(node: &Node) -> Vec<Value> {
     let shown = fs::read_to_string(node.log(VIEWER)).unwrap_or_default();
     shown.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
-/// Whether this was denied of this pod, for this reason.
+/// Whether a packet of this pod was denied for this reason.
 fn is_denial(
     record: &Value,
     direction: &str,
@@ -98,7 +98,7 @@ fn denied_packets_are_shown_with_pod_and_policies_while_somebody_looks_and_no_ru
 
     view(node)?;
     for family in Family::ALL {
-        // By the ingress of the pod here, and by the egress of another pod here.
+        // One packet is denied by the ingress of a pod here, another by the egress of another pod here.
         let (deny, closed) = (policy("x", "deny"), policy("y", "closed"));
         wait_until("what was denied being shown", CONVERGENCE, || {
             let shown = records(node);
@@ -108,7 +108,7 @@ fn denied_packets_are_shown_with_pod_and_policies_while_somebody_looks_and_no_ru
                 && is_shown("egress", ("y", "stranger-node1"), (near, server), &closed)
         })?;
     }
-    // Another who looks at the same time, in words; that it goes takes nothing from the first.
+    // A second viewer looks at the same time, in words; its end takes nothing from the first.
     let words = node.agent().ctl(&["policy", "log", "--seconds", "2"])?;
     assert!(
         words.lines().any(|line| line.contains("ingress of pod x/server: UDP") && line.contains("x/deny")),
@@ -126,10 +126,10 @@ fn denied_packets_are_shown_with_pod_and_policies_while_somebody_looks_and_no_ru
     };
     assert!(counted("server", "ingress") && counted("stranger-node1", "egress"), "by endpoint and direction");
     assert!(!counted("server", "egress") && !counted("stranger-node1", "ingress"), "nothing was dropped there");
-    // The other node's pods are another's to show.
+    // Packets of the other node's pods are shown by that node.
     assert!(shown.iter().all(|record| record["pod"]["name"] != "stranger-node2"), "{shown:?}");
 
-    // SIGINT is ignored in all that a shell without job control has started behind its back.
+    // A shell without job control lets everything that it started in the background ignore SIGINT.
     node.end_service(VIEWER, Signal::SIGTERM)?;
     wait_logging(node, false)?;
     assert!(floods.into_iter().map(Flood::finish).sum::<u64>() > 0);
@@ -153,7 +153,7 @@ fn an_agent_that_is_killed_while_somebody_looks_logs_nothing_more_when_it_is_bac
     node.agent().start()?;
     node.agent().wait_ready(CONVERGENCE)?;
     wait_logging(node, false)?;
-    // And who looks again sees again.
+    // A viewer who comes back sees records again.
     let before = records(node).len();
     node.end_service(VIEWER, Signal::SIGKILL)?;
     view(node)?;
@@ -179,7 +179,7 @@ fn explain_tells_the_verdict_by_its_exit_code_and_names_the_policy_of_the_end_th
         let words = ["manxctl", "policy", "explain", from, to, "--protocol", "udp", "--port", port, "-o", output];
         guarded.world.node(node).try_exec(&words)
     };
-    // Whichever node is asked, of pods of either.
+    // Either node can be asked, about pods of either.
     for node in ["node1", "node2"] {
         for (from, port, code) in [
             ("x/friend-node1", "80", 0),
@@ -219,12 +219,12 @@ fn explain_tells_the_verdict_by_its_exit_code_and_names_the_policy_of_the_end_th
             words.starts_with("allowed: ") && words.contains("NetworkPolicy x/friends, ingress[0], from[0]"),
             "{words}"
         );
-        // That there is no answer is told apart from no.
+        // It is told apart whether there is no answer, or the answer is no.
         let nobody = ask(node, "x/nobody", "x/server", "80", "json")?;
         assert_eq!(nobody.status.code(), Some(2), "{nobody:?}");
         assert!(nobody.stderr.contains("x/nobody") && nobody.stdout.is_empty(), "{nobody:?}");
     }
-    // A node reaches its own pods, another node's address is anybody's.
+    // A node reaches its own pods; another node's address is like any other.
     let own = ask("node1", "192.0.2.1", "x/server", "9000", "table")?;
     assert!(own.status.code() == Some(0) && own.stdout.contains("a node always reaches its own pods"), "{own:?}");
     assert_eq!(ask("node1", "192.0.2.2", "x/server", "9000", "table")?.status.code(), Some(1));
@@ -266,7 +266,7 @@ fn show_has_the_rules_in_force_for_a_pod_of_the_node_and_follows_them() -> TestR
     wait_until("nothing governing it", CONVERGENCE, || {
         show(&guarded, "table").is_ok_and(|words| words.contains("ingress: open"))
     })?;
-    // A pod of another node is that node's to show.
+    // What governs a pod of another node is shown by that node.
     let elsewhere = guarded.world.node("node2").agent().ctl(&["policy", "show", "x/server"]);
     let elsewhere = elsewhere.err().map(|error| error.to_string()).unwrap_or_default();
     assert!(elsewhere.contains("node1"), "{elsewhere}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use oracle::{Exemptions, NamedPort, Phase, PodName, PolicyName, Probe, Protocol, Row, Table, truth_table};
+use oracle::{Exemptions, NamedPort, Phase, PodName, PolicyName, Probe, Protocol, Row, TruthTable, truth_table};
 use serde_json::{Value, json};
 use tests::reach::{Question, ask_all};
 use tests::{Place, PodSpec, TestResult, can_run_labs};
@@ -11,10 +11,10 @@ use types::EndpointPort;
 
 use super::world::{OUTSIDE, PORTS, World, default_deny, node_addresses};
 
-/// How long a change may take to be everywhere.
+/// How long a change may take to take effect everywhere.
 const CONVERGENCE: Duration = Duration::from_secs(20);
 
-/// What [`World`] calls the host outside.
+/// The name that [`World`] gives the host outside.
 const HOST: &str = "host";
 
 impl World {
@@ -54,7 +54,7 @@ impl World {
         }
     }
 
-    /// The place of a party of the oracle's: NAMESPACE/NAME, a node, or the host.
+    /// The place of one of the oracle's parties: NAMESPACE/NAME, a node, or the host.
     fn party(&self, name: &str) -> &dyn Place {
         match name.split_once('/') {
             Some((namespace, name)) => self.pod(&PodSpec::in_namespace(namespace, name).sandbox()),
@@ -82,17 +82,22 @@ impl World {
             {
                 agreed += 1;
             } else if agreed > 0 {
-                return Err(format!("{step}: it was right and did not stay so\n{table}{told}").into());
+                return Err(
+                    format!("{step}: the kernel agreed with the oracle and did not stay so\n{table}{told}").into()
+                );
             } else if Instant::now() > deadline {
-                return Err(format!("{step}: after {CONVERGENCE:?}\n{table}{told}").into());
+                return Err(format!(
+                    "{step}: the kernel does not agree with the oracle after {CONVERGENCE:?}\n{table}{told}"
+                )
+                .into());
             }
         }
         Ok(())
     }
 
-    /// Whether what did not pass and should does so when it is asked again: on a busy machine a probe can come too late. What
-    /// passed and should not has no such excuse.
-    fn passes_after_all(&self, table: &Table, deadline: Instant) -> Result<bool, Box<dyn std::error::Error>> {
+    /// Whether every probe that should have passed and did not does so when it is asked again: on a busy machine a
+    /// probe can come too late. A probe that passed and should not have has no such excuse.
+    fn passes_after_all(&self, table: &TruthTable, deadline: Instant) -> Result<bool, Box<dyn std::error::Error>> {
         let mut late: Vec<Row> = table.differences().cloned().collect();
         while !late.is_empty() && Instant::now() < deadline {
             late = self.measure(late)?.differences().cloned().collect();
@@ -100,15 +105,15 @@ impl World {
         Ok(late.is_empty())
     }
 
-    /// One look at everything.
-    fn measure(&self, rows: Vec<Row>) -> Result<Table, Box<dyn std::error::Error>> {
+    /// Asks everything once.
+    fn measure(&self, rows: Vec<Row>) -> Result<TruthTable, Box<dyn std::error::Error>> {
         let mut by_asker: BTreeMap<String, Vec<Row>> = BTreeMap::new();
         for row in rows {
             by_asker.entry(row.probe.from.clone()).or_default().push(row);
         }
         let asked: Vec<(&dyn Place, Vec<Question>)> =
             by_asker.iter().map(|(asker, rows)| (self.party(asker), rows.iter().map(question).collect())).collect();
-        let mut table = Table::default();
+        let mut table = TruthTable::default();
         for (rows, verdicts) in by_asker.into_values().zip(ask_all(&asked)?) {
             for (row, verdict) in rows.into_iter().zip(verdicts) {
                 if let tests::reach::Verdict::Failed(problem) = &verdict {

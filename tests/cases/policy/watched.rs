@@ -9,16 +9,16 @@ use types::{EndpointPort, Family};
 
 use super::world::{World, udp};
 
-/// Where friends may send, beside 80.
+/// A port that friends may send to, beside 80.
 pub(super) const ALLOWED: u16 = 9001;
 
-/// Nodes that follow an API server. Nothing of policy goes by manxctl here.
-pub(super) struct Cluster {
+/// Nodes that follow an API server. None of their policies are applied by manxctl.
+pub(super) struct WatchedNodes {
     pub(super) client: ApiClient,
     pub(super) world: World,
 }
 
-impl Cluster {
+impl WatchedNodes {
     /// Two nodes and the API server; none where nobody has built it.
     pub(super) fn up(test: &str) -> Result<Option<Self>, Box<dyn Error>> {
         if !Apiserver::can_run() {
@@ -31,7 +31,7 @@ impl Cluster {
         Ok(Some(Self { client, world: World::of(lab)? }))
     }
 
-    /// [`Cluster::up`], with two namespaces and a pod in each; what is sent between them passes.
+    /// [`WatchedNodes::up`], with two namespaces and a pod in each; what is sent between them passes.
     pub(super) fn with_pods(test: &str) -> Result<Option<(Self, Cast)>, Box<dyn Error>> {
         let Some(mut cluster) = Self::up(test)? else { return Ok(None) };
         cluster.namespace("x")?;
@@ -107,13 +107,13 @@ impl Cluster {
     }
 }
 
-/// Who plays.
+/// The pods that take part.
 pub(super) struct Cast {
-    /// x/server on node1, which the policies are for.
+    /// The pod x/server on node1, which the policies are for.
     pub(super) server: Pod,
-    /// x/friend on node2, admitted.
+    /// The pod x/friend on node2, which is admitted.
     pub(super) friend: Pod,
-    /// y/stranger on node2, not admitted.
+    /// The pod y/stranger on node2, which is not admitted.
     pub(super) stranger: Pod,
 }
 
@@ -125,7 +125,7 @@ pub(super) fn admitting(from: &Value) -> Value {
     })
 }
 
-/// The peers that are labelled as friends.
+/// The peers that have the label of friends.
 pub(super) fn friends() -> Value {
     json!({ "podSelector": { "matchLabels": { "friend": "yes" } } })
 }

@@ -17,7 +17,7 @@ pub(crate) const PORTS: [u16; 2] = [80, 81];
 pub(crate) const OUTSIDE: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(198, 51, 100, 10)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0, 0x10))];
 
-/// The nodes' own addresses, those that they peer from.
+/// The nodes' own addresses, which they peer from.
 pub(crate) fn node_addresses(node: &str) -> [IpAddr; 2] {
     let number: u8 = node.trim_start_matches("node").parse().unwrap_or_default();
     [Ipv4Addr::new(192, 0, 2, number).into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(number)).into()]
@@ -25,30 +25,30 @@ pub(crate) fn node_addresses(node: &str) -> [IpAddr; 2] {
 
 /// A pod that answers.
 pub(crate) struct Endpoint {
-    /// Its node's name.
+    /// The name of the node that the pod is on.
     pub(crate) node: String,
-    /// What it was plugged in as, with the labels that it has now.
+    /// What the pod was plugged in as, with the labels that it has now.
     pub(crate) spec: PodSpec,
-    /// The pod.
+    /// The pod itself.
     pub(crate) pod: Pod,
-    /// What answers in it.
+    /// The listeners that answer in the pod.
     _listener: Listener,
 }
 
 /// The cluster, and what has been told to it.
 pub(crate) struct World {
-    // Before the lab: the listeners' namespaces go with it.
+    // The pods come before the lab, since the namespaces of their listeners go with it.
     pub(crate) endpoints: BTreeMap<String, Endpoint>,
     _listeners: Vec<Listener>,
-    /// Labels by namespace.
+    /// The labels of each namespace.
     pub(crate) namespaces: BTreeMap<String, BTreeMap<String, String>>,
-    /// Objects by namespace and name.
+    /// The policies by namespace and name.
     pub(crate) policies: BTreeMap<(String, String), Value>,
     pub(crate) lab: Lab,
 }
 
 impl World {
-    /// The nodes with their agents, and the host.
+    /// Brings up the nodes with their agents, and the host.
     pub(crate) fn up(test: &str) -> Result<Self, Box<dyn Error>> {
         let lab = Lab::up(&topology_file("policy.clab.yml"), &Options::unique(test))?;
         Self::of(lab)
@@ -88,7 +88,7 @@ impl World {
         pod.addresses().iter().try_for_each(|address| self.host_route(node, *address))
     }
 
-    /// The host's way to an address of this node.
+    /// Sets or deletes the host's route to an address of this node.
     pub(crate) fn host_route(&self, node: &str, address: IpAddr) -> Result<(), LabError> {
         let number = node.trim_start_matches("node");
         let [ipv4, ipv6] = OUTSIDE;
@@ -115,7 +115,7 @@ impl World {
     /// `manxctl apply -f`, with a document of any kind.
     pub(crate) fn apply(&self, object: &Value) -> TestResult {
         let node = self.lab.node("node1");
-        // JSON is YAML.
+        // The document is written as JSON, which is YAML too.
         std::fs::write(node.path("/etc/manx/change.yaml"), object.to_string())?;
         node.agent().ctl(&["apply", "-f", "/etc/manx/change.yaml"])?;
         Ok(())
@@ -192,13 +192,13 @@ pub(crate) fn default_deny(directions: &[&str]) -> Value {
     json!({ "podSelector": {}, "policyTypes": directions })
 }
 
-/// Every protocol to both ports of an address, and echo.
+/// Questions by every protocol to both ports of an address, and echo.
 pub(crate) fn all_questions(address: IpAddr) -> Vec<Question> {
     let ports = PORTS.iter().flat_map(|port| Protocol::ALL.map(|protocol| Question::new(protocol, address, *port)));
     ports.chain([Question::echo(address)]).collect()
 }
 
-/// Both families' UDP question to a pod.
+/// A question by UDP to a pod, in each family.
 pub(crate) fn udp(pod: &Pod, family: Family, port: u16) -> Question {
     Question::new(Protocol::Udp, pod.address(family), port)
 }
@@ -212,7 +212,7 @@ pub(crate) fn next_addresses(last: &Pod, count: u8) -> Vec<IpAddr> {
     (1..=count).flat_map(|step| last.addresses().iter().map(move |address| after(address, step))).collect()
 }
 
-/// A port of each of these addresses.
+/// Questions to one port of each of these addresses.
 pub(crate) fn at(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
     addresses.iter().map(|address| SocketAddr::new(*address, port)).collect()
 }

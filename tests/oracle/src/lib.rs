@@ -23,5 +23,5 @@ mod world;
 
 pub use cidr::Cidr;
 pub use judge::{Direction, Exemptions, Side, Verdict, judge};
-pub use table::{Probe, Row, Table, truth_table};
+pub use table::{Probe, Row, TruthTable, truth_table};
 pub use world::{Labels, NamedPort, Packet, Phase, Pod, PodName, PolicyName, Protocol, World};

@@ -67,11 +67,11 @@ type Grid<'t> = BTreeMap<(&'t str, &'t str), char>;
 
 /// Expected and actual verdicts side by side. Printing it shows only where they differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Table {
+pub struct TruthTable {
     rows: Vec<(Row, bool)>,
 }
 
-impl Table {
+impl TruthTable {
     /// Records what really became of a row's probe.
     pub fn record(&mut self, row: Row, passed: bool) {
         self.rows.push((row, passed));
@@ -93,7 +93,7 @@ impl Table {
     }
 }
 
-impl fmt::Display for Table {
+impl fmt::Display for TruthTable {
     /// A grid for each protocol, port and family with a difference, of the parties that it concerns: `.` as expected, `+` passed
     /// but should not, `-` did not pass but should. Then the reason of each expectation that was not met, at most twenty.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -17,7 +17,7 @@ use self::objects::NAMESPACE;
 use super::{CONVERGENCE, HOST, print, seconds, title};
 use crate::say;
 
-/// What Manx is deployed from.
+/// The folder of manifests that Manx is deployed from.
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
 
 /// How long nodes and pods may take on a busy machine.
@@ -105,7 +105,7 @@ fn peer(cluster: &Cluster) -> anyhow::Result<()> {
         let name = machine.name();
         let status = wait_for(&format!("the sessions of {name}"), CONVERGENCE, || {
             let status = cluster.manxctl(&name, &["node", "status"]).map_err(|error| error.to_string())?;
-            // One session per family, and none with a node.
+            // There is one session per family, and none with another node.
             if status.matches(" established ").count() == 2 { Ok(status) } else { Err(status) }
         })?;
         say(format_args!("  {name}# manxctl node status"));
@@ -149,7 +149,8 @@ fn service(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who answers the customer at the Service, so many times: its own server asks, as the host outside tells it to.
+/// The names of those who answer the customer at the Service, for this many questions: the customer's own server asks,
+/// as the host outside tells it to.
 fn ask(cluster: &Cluster, times: u32) -> anyhow::Result<Vec<String>> {
     let customer = SocketAddr::new(cluster.pod(NAMESPACE, "customer")?.address(Family::Ipv4), 8080);
     let path = format!("/dial?host=web&port=80&request=hostname&tries={times}");
@@ -165,13 +166,13 @@ fn ask(cluster: &Cluster, times: u32) -> anyhow::Result<Vec<String>> {
     answers.get("responses").cloned().context("nobody has answered")
 }
 
-/// Whether a pod connects to somewhere.
+/// Whether a pod can connect to a target.
 fn connects(cluster: &Cluster, pod: &str, target: &str) -> anyhow::Result<Output> {
     let line = ["exec", "-n", NAMESPACE, pod, "--", "/agnhost", "connect", target, "--timeout=3s"];
     Ok(cluster.try_kubectl(&line)?)
 }
 
-/// Tells how often which web server has answered. Both have.
+/// Shows how often each web server has answered; both must have.
 fn tell_answers(cluster: &Cluster, answers: &[String]) -> anyhow::Result<()> {
     let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
     for answer in answers {
@@ -219,13 +220,13 @@ fn blocks(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shows the routes of a router to what begins with `range`; there are some.
+/// Shows the routes of a router to what begins with `range`; it is an error if there are none.
 fn routes(router: &Node, command: &str, range: &str) -> anyhow::Result<String> {
     let text = router.frr().vtysh(command)?;
     let mut wanted = false;
     let mut shown = Vec::new();
     for line in text.lines() {
-        // More ways to the same lie below the first; the legend has no such line.
+        // Further ways of a route are on the lines below its first one; the legend has no such line.
         if line.starts_with('B') {
             wanted = line.contains(&format!(" {range}"));
         } else if !line.trim_start().starts_with('*') {
@@ -276,7 +277,7 @@ fn balance(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a node of the topology gets by HTTP.
+/// What a node of the topology gets by HTTP from a target.
 fn get(from: &Node, target: SocketAddr, path: &str) -> anyhow::Result<String> {
     let answer = from.http_get(target, path).with_context(|| format!("{} asking {target}{path}", from.name()))?;
     ensure!(answer.status == 200, "{target}{path} answers with status {}", answer.status);

@@ -30,7 +30,7 @@ spec:
         - podSelector: {matchLabels: {app: a}}
 ";
 
-/// Shows it.
+/// Shows the policy act.
 pub(super) fn show(lab: &Lab, pods: &[Pod]) -> anyhow::Result<()> {
     title(format_args!(
         "Policies: pods take nothing, but b from a. Who reached whom before, by 4 = IPv4 and 6 = IPv6:"
@@ -73,9 +73,9 @@ pub(super) fn show(lab: &Lab, pods: &[Pod]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who reaches whom.
+/// Which pods reach each other.
 struct Grid {
-    /// The families that pass, from everybody to everybody else.
+    /// By sender and receiver: the families that pass.
     cells: BTreeMap<(String, String), String>,
 }
 
@@ -111,7 +111,7 @@ impl Grid {
         Ok(Self { cells })
     }
 
-    /// Whether exactly those pass, in both families.
+    /// Whether exactly the expected pairs pass, in both families.
     fn agrees(&self, admitted: impl Fn(&str, &str) -> bool) -> bool {
         self.cells.iter().all(|((from, to), cell)| cell == if admitted(from, to) { "46" } else { "--" })
     }

@@ -6,7 +6,7 @@ use crate::apiserver::Apiserver;
 use crate::binaries::{Binaries, installed};
 use crate::{LabError, can_run_labs, say_skipped};
 
-/// What [`Assets`] must hold.
+/// The files that [`Assets`] must hold.
 const PROGRAMS: [&str; 13] = [
     "kube-apiserver",
     "kube-controller-manager",
@@ -42,7 +42,7 @@ impl Assets {
         Ok(folder)
     }
 
-    /// One program, whatever else is there.
+    /// The path of one program, whether or not the others are there.
     pub(crate) fn one(name: &str) -> Result<PathBuf, LabError> {
         Self::folder()?.there(name)
     }

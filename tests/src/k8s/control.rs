@@ -16,22 +16,22 @@ use crate::node::Node;
 use crate::place::Place;
 use crate::wait::wait_for;
 
-/// Where the API server serves.
+/// The port on which the API server serves.
 const PORT: u16 = 6443;
 
-/// Where everything of the control plane is, in its node.
+/// The folder of everything that belongs to the control plane, in its node.
 const FOLDER: &str = "/var/lib/kubernetes";
 
-/// The first address of the services: that of the API server, for pods.
+/// The first address of the services' range: that of the API server, for pods.
 const SERVICE_ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 1));
 
-/// Where services get their addresses from.
+/// The ranges that services get their addresses from.
 const SERVICES: &str = "10.96.0.0/16,fd00:96::/112";
 
 /// How long the API server may take to be ready: it fills an empty etcd first.
 const READY: Duration = Duration::from_secs(90);
 
-/// What is written of requests: what the network's own accounts ask for.
+/// The audit policy: of all requests, only those of the network's own accounts are written down.
 const AUDIT_POLICY: &str = r#"{ "apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"],
     "rules": [
         { "level": "Metadata", "userGroups": ["system:serviceaccounts:manx-system"] },
@@ -71,7 +71,7 @@ pub struct ControlPlane<'a> {
 }
 
 impl ControlPlane<'_> {
-    /// Where everybody reaches the API server: on the management network.
+    /// The URL at which everybody reaches the API server: on the management network.
     pub(crate) fn server(self) -> String {
         format!("https://{}:{PORT}", self.address())
     }
@@ -109,7 +109,7 @@ impl ControlPlane<'_> {
         Component::ALL.into_iter().try_for_each(|component| self.start(component))
     }
 
-    /// Starts one, with what it kept.
+    /// Starts one program of the control plane, with the data that it kept.
     pub fn start(self, component: Component) -> Result<(), LabError> {
         let name = component.name();
         let program = match component {
@@ -121,12 +121,12 @@ impl ControlPlane<'_> {
         self.node.start_service(name, command)
     }
 
-    /// Ends one as a crash does.
+    /// Ends one program of the control plane as a crash does.
     pub fn stop(self, component: Component) -> Result<(), LabError> {
         self.node.end_service(component.name(), Signal::SIGKILL)
     }
 
-    /// Until the API server serves; an error when one of them has ended.
+    /// Waits until the API server serves; it is an error when one of the programs has ended.
     pub fn wait_ready(self, kubectl: impl Fn(&[&str]) -> Result<String, LabError>) -> Result<(), LabError> {
         wait_for("the API server to be ready", READY, || {
             for component in Component::ALL {
@@ -152,7 +152,7 @@ impl ControlPlane<'_> {
                     "--listen-client-urls=http://127.0.0.1:2379",
                     "--advertise-client-urls=http://127.0.0.1:2379",
                     "--listen-peer-urls=http://127.0.0.1:2380",
-                    // It is in memory anyway.
+                    // The data is in memory anyway, so syncing it to disk only takes time.
                     "--unsafe-no-fsync",
                     "--log-level=warn",
                 ],

@@ -28,7 +28,7 @@ const COREFILE: &str = "cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {
 }
 ";
 
-/// Everything that has to be applied.
+/// The manifest of everything that has to be applied.
 pub(crate) fn manifest() -> Value {
     let labels = json!({ "k8s-app": "kube-dns" });
     let named = |kind: &str, version: &str| json!({ "apiVersion": version, "kind": kind, "metadata": { "name": "coredns", "namespace": "kube-system" } });

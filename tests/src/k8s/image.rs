@@ -16,31 +16,31 @@ use super::assets::{Assets, images_folder};
 use crate::LabError;
 use crate::binaries::installed;
 
-/// What holds a pod's namespaces.
+/// The image of the container that holds a pod's namespaces.
 pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
-/// The cluster's DNS.
+/// The image of the cluster's DNS.
 pub const COREDNS_IMAGE: &str = "registry.k8s.io/coredns/coredns:v1.14.2";
-/// The client and server of Kubernetes' own tests.
+/// The image of the client and server of Kubernetes' own tests.
 pub const AGNHOST_IMAGE: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
-/// etcd, as Debian has it.
+/// The image of etcd, as Debian has it.
 pub const ETCD_IMAGE: &str = "quay.io/coreos/etcd:v3.4.23";
 
 /// An image of one layer.
 struct Image {
-    /// Its name and tag.
+    /// The image's name and tag.
     name: &'static str,
-    /// The files in it, by their absolute path: where each comes from.
+    /// The files in the image, by their absolute path; the value is the file on the host.
     files: BTreeMap<PathBuf, PathBuf>,
-    /// Other names of one of the files.
+    /// Symbolic links to one of the files.
     links: Option<(&'static str, &'static [&'static str])>,
-    /// What it always runs, with a container's arguments.
+    /// The program that the image always runs, with a container's arguments.
     entrypoint: &'static [&'static str],
-    /// What it runs unless a container has arguments of its own.
+    /// The program that the image runs unless a container has arguments of its own.
     arguments: &'static [&'static str],
 }
 
-/// What people and tests look for in a container, all of which is one program. It finds no names (a static program cannot
-/// ask the C library's resolver); `agnhost connect` does.
+/// The commands that people and tests look for in a container, all of which are one program. It resolves no names (a
+/// static program cannot ask the C library's resolver); `agnhost connect` does.
 const BUSYBOX: (&str, &[&str]) = (
     "/bin/busybox",
     &[
@@ -61,7 +61,7 @@ const BUSYBOX: (&str, &[&str]) = (
     ],
 );
 
-/// Makes the images that every cluster has, where they are not there or older than what is in them.
+/// Makes the images that every cluster has, if they are missing or older than what is in them.
 pub(crate) fn make(assets: &Assets) -> Result<Vec<PathBuf>, LabError> {
     let of = |name, program: &str, entrypoint| {
         let files = BTreeMap::from([(Path::new("/").join(program), assets.program(program))]);
@@ -101,7 +101,7 @@ fn etcd_files() -> Result<BTreeMap<PathBuf, PathBuf>, LabError> {
     for program in programs {
         let ldd = Command::new("ldd").arg(&program).output().map_err(LabError::io("running ldd"))?;
         let said = String::from_utf8_lossy(&ldd.stdout).into_owned();
-        // A line names a library's path last, before its address; the kernel's own has none.
+        // A line gives a library's path last, before its address; the kernel's own library has none.
         for library in said.split_whitespace().filter(|word| word.starts_with('/')) {
             files.insert(library.into(), library.into());
         }
@@ -112,7 +112,7 @@ fn etcd_files() -> Result<BTreeMap<PathBuf, PathBuf>, LabError> {
 }
 
 impl Image {
-    /// Writes it, unless it was made of the same before.
+    /// Writes the image, unless it was made of the same files before.
     fn make(&self, path: &Path) -> io::Result<()> {
         let beside = path.with_extension("tar.inputs");
         let inputs = self.inputs()?;
@@ -127,7 +127,7 @@ impl Image {
         })
     }
 
-    /// What it is made of, without reading it.
+    /// Identifies the files that the image is made of, without reading them.
     fn inputs(&self) -> io::Result<String> {
         let mut text = format!("{} {:?} {:?} {:?}\n", self.name, self.entrypoint, self.arguments, self.links);
         for (path, source) in &self.files {
@@ -168,7 +168,7 @@ impl Image {
         archive.into_inner()?.flush()
     }
 
-    /// The files and the folders that lead to them, and a `/tmp`.
+    /// The files, the folders that lead to them, and a `/tmp`.
     fn layer(&self) -> io::Result<Vec<u8>> {
         let mut archive = Builder::new(Vec::new());
         let mut folders: Vec<PathBuf> =
@@ -195,7 +195,7 @@ impl Image {
     }
 }
 
-/// A path as an archive has it.
+/// The path as an archive writes it.
 fn inside(path: &Path) -> PathBuf {
     path.strip_prefix("/").unwrap_or(path).to_owned()
 }

@@ -24,17 +24,17 @@ use crate::wait::{wait_for, wait_until};
 const CONTAINERD: &str = "containerd";
 const KUBELET: &str = "kubelet";
 
-/// Where containerd listens.
+/// The socket on which containerd listens.
 const SOCKET: &str = "/run/containerd/containerd.sock";
 
-/// Where a machine's own settings and keys are.
+/// The folder of a machine's own settings and keys.
 const FOLDER: &str = "/var/lib/kubelet/lab";
 
 /// The address of the cluster's DNS.
 pub(crate) const DNS: &str = "10.96.0.10";
 
-/// containerd's settings; PAUSE stands for an image. Root may not raise limits in every container that tests run in, so
-/// what pods ask for there (`oom_score_adj`) is cut down to what is allowed.
+/// The settings of containerd; PAUSE stands for an image. Not every container that tests run in lets root raise limits,
+/// so what pods ask for (`oom_score_adj`) is cut down to what is allowed.
 const CONTAINERD_SETTINGS: &str = r#"version = 2
 disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.aufs", "io.containerd.tracing.processor.v1.otlp"]
 [plugins."io.containerd.grpc.v1.cri"]
@@ -58,17 +58,17 @@ pub struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    /// Its name.
+    /// The machine's name.
     pub fn name(self) -> String {
         self.node.name()
     }
 
-    /// The node of the lab that it is.
+    /// The node of the lab that the machine is.
     pub const fn node(self) -> &'a Node {
         self.node
     }
 
-    /// Its address on the fabric: the kubelet's node address. It is what the topology gives `eth1`.
+    /// The machine's address on the fabric, which the topology gives `eth1`: the kubelet's node address.
     pub fn address(self, family: Family) -> Result<IpAddr, LabError> {
         let flag = match family {
             Family::Ipv4 => "-4",
@@ -82,7 +82,7 @@ impl<'a> Machine<'a> {
             .ok_or_else(|| LabError::NoSuchNode { what: "address on eth1 of", name: self.node.name() })
     }
 
-    /// Writes its settings and its kubelet's certificate.
+    /// Writes the machine's settings and its kubelet's certificate.
     pub(crate) fn prepare(self, server: &str, authority: &Authority, taint: Option<&str>) -> Result<(), LabError> {
         let name = self.node.name();
         let folder = self.node.path(FOLDER);
@@ -93,13 +93,13 @@ impl<'a> Machine<'a> {
         pki::write(&folder.join("containerd.toml"), &CONTAINERD_SETTINGS.replace("PAUSE", PAUSE_IMAGE))?;
         self.resolver()?;
         self.node.exec(&["mkdir", "-p", "/etc/cni/net.d", "/opt/cni/bin"])?;
-        // containerd calls it for every pod's own `lo`; every distribution of Kubernetes brings it.
+        // containerd calls this plugin for every pod's own `lo`; every distribution of Kubernetes brings it.
         self.plugin("loopback")
     }
 
     /// Pods that ask for the node's own resolver get one that is nobody's: there is no name outside of the lab.
     pub(crate) fn resolver(self) -> Result<(), LabError> {
-        // Where it is a link, it leads to the host's.
+        // If the file is a link, it leads to the host's own.
         self.node.shell("rm -f /etc/resolv.conf && echo nameserver 127.0.0.1 >/etc/resolv.conf").map(drop)
     }
 
@@ -124,7 +124,7 @@ impl<'a> Machine<'a> {
     pub fn start_containerd(self) -> Result<(), LabError> {
         let mut command = self.command(&installed(CONTAINERD, CONTAINERD)?);
         command.args(["--config", &format!("{FOLDER}/containerd.toml"), "--log-level=info"]);
-        // A socket of the one before is no sign of this one.
+        // A socket that the containerd before has left is no sign of this one.
         let _ = fs::remove_file(self.node.path(SOCKET));
         self.node.start_service(CONTAINERD, command)?;
         wait_for(&format!("containerd on {}", self.node.name()), Duration::from_secs(30), || {
@@ -180,7 +180,7 @@ impl<'a> Machine<'a> {
         fs::rename(&draft, folder.join(file)).map_err(LabError::io(file))
     }
 
-    /// Until a file is there on the machine.
+    /// Waits until a file is there on the machine.
     pub fn wait_file(self, path: &str, within: Duration) -> Result<(), LabError> {
         let file = self.node.path(path);
         wait_until(&format!("{path} on {}", self.node.name()), within, || file.exists())
@@ -213,11 +213,11 @@ fn settings([address, _]: [IpAddr; 2], taint: Option<&str>) -> Value {
         "resolvConf": "/etc/resolv.conf",
         "healthzBindAddress": "127.0.0.1",
         "volumePluginDir": "/var/lib/kubelet/volumeplugins",
-        // Neither the disk nor the memory of the machine that tests run on is theirs to judge.
+        // The machine that tests run on is shared: its disk and memory are not the kubelet's to judge.
         "evictionHard": {
             "memory.available": "20Mi", "nodefs.available": "0%", "nodefs.inodesFree": "0%", "imagefs.available": "0%",
         },
-        // Images come by import, and not again.
+        // Images come by import alone, so that none that is removed would come back.
         "imageGCHighThresholdPercent": 100,
         "serializeImagePulls": false,
         "registerWithTaints": taints,

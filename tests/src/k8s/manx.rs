@@ -8,19 +8,20 @@ use std::time::Duration;
 use super::{Cluster, succeeded};
 use crate::LabError;
 
-/// What Manx is deployed from.
+/// The folder of manifests that Manx is deployed from.
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
 
-/// The Kubernetes namespace of what Manx consists of.
+/// The Kubernetes namespace of Manx's own objects.
 const MANX: &str = "manx-system";
 
-/// With whom Manx's nodes peer.
+/// The peers of Manx's nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Peering {
-    /// With their rack's router only; one AS per rack.
+    /// The nodes peer with their rack's router only; there is one AS per rack.
     #[default]
     RackAs,
-    /// With their rack's router, which spreads the blocks through the fabric, and with each other; one AS for all.
+    /// The nodes peer with their rack's router, which spreads the blocks through the fabric, and with each other; there
+    /// is one AS for all.
     Mesh,
 }
 
@@ -48,7 +49,7 @@ impl Cluster {
         })
     }
 
-    /// The agent's pod on a machine.
+    /// The name of the agent's pod on a machine.
     pub fn agent_pod(&self, machine: &str) -> Result<String, LabError> {
         let node = format!("spec.nodeName={machine}");
         let line = [
@@ -98,7 +99,8 @@ impl Cluster {
         self.apply_file("peers.yaml")
     }
 
-    /// Adds addresses of IPv6 for the pods to come: the manifests leave them to those who have a network for them.
+    /// Adds an IPv6 pool for pods that are made from now on: the manifests leave that to those who have a network for
+    /// it.
     pub fn add_ipv6(&self) -> Result<(), LabError> {
         self.apply_file("pools.yaml")
     }

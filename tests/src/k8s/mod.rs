@@ -64,13 +64,13 @@ use crate::{LabError, Topology};
 /// The name of the file in the lab's folder with which people and tests are the cluster's administrator.
 const ADMIN: &str = "admin";
 
-/// kubectl, which is one with the other components: it must be called by its name.
+/// The name by which kubectl must be called: it is one program with the other components.
 const KUBECTL: &str = "kubectl";
 
-/// How long one kubectl of a test may run, in seconds: what waits for longer is stuck.
+/// How many seconds a test's kubectl may run: one that waits for longer is stuck.
 const KUBECTL_TIME_LIMIT: &str = "600";
 
-/// Where a machine's kube-proxy finds its kubeconfig, on the machine.
+/// The folder of kube-proxy's kubeconfig, on the machine.
 const PROXY_FOLDER: &str = "/var/lib/kube-proxy";
 
 /// The archive of the agent's image, where it has been built.
@@ -107,54 +107,54 @@ impl Default for ClusterOptions {
 }
 
 impl ClusterOptions {
-    /// A name of its own, for tests.
+    /// Options with a name of the cluster's own, for tests.
     pub fn unique(name: &str) -> Self {
         Self { lab: Options::unique(name), ..Self::default() }
     }
 
-    /// This name, instead of the topology's.
+    /// Gives the cluster this name, instead of the topology's.
     pub fn named(mut self, name: &str) -> Self {
         self.lab = self.lab.named(name);
         self
     }
 
-    /// So many nodes (default: 3).
+    /// Gives the cluster so many nodes (default: 3).
     pub fn nodes(mut self, nodes: usize) -> Self {
         self.nodes = nodes;
         self
     }
 
-    /// Who gives pods their network (default: nobody).
+    /// Says which pod network the cluster gets (default: none).
     pub fn network(mut self, network: Network) -> Self {
         self.network = network;
         self
     }
 
-    /// With whom Manx's nodes peer (default: with their rack's router, one AS per rack).
+    /// Says whom Manx's nodes peer with (default: their rack's router, one AS per rack).
     pub fn peering(mut self, peering: Peering) -> Self {
         self.peering = peering;
         self
     }
 
-    /// With what kube-proxy carries services.
+    /// Says by what means kube-proxy carries services.
     pub fn proxy_mode(mut self, mode: ProxyMode) -> Self {
         self.proxy_mode = mode;
         self
     }
 
-    /// A taint with which nodes register, such as `manx.io/agent-not-ready` (effect NoSchedule).
+    /// Sets a taint with which nodes register, such as `manx.io/agent-not-ready` (effect NoSchedule).
     pub fn startup_taint(mut self, key: &str) -> Self {
         self.taint = Some(key.to_owned());
         self
     }
 
-    /// The archive of the agent's image, instead of the one that tests are made for.
+    /// Takes the agent's image from this archive, instead of the one that tests are made for.
     pub fn agent_archive(mut self, archive: &Path) -> Self {
         self.agent = Some(archive.to_owned());
         self
     }
 
-    /// Is told each step.
+    /// Sets the function that is told each step.
     pub fn progress(mut self, tell: fn(fmt::Arguments<'_>)) -> Self {
         self.progress = tell;
         self.lab = self.lab.progress(tell);
@@ -201,7 +201,7 @@ impl Cluster {
         let kubectl = self.lab.folder().join(KUBECTL);
         symlink(self.assets.program(KUBECTL), &kubectl).map_err(LabError::io(kubectl.display().to_string()))?;
         let machines: Vec<_> = self.machines().collect();
-        // While the API server fills its etcd.
+        // The machines come up while the API server fills its etcd.
         let server = control.server();
         for machine in &machines {
             machine.prepare(&server, &self.authority, self.options.taint.as_deref())?;
@@ -240,7 +240,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// The kubelet and kube-proxy of a machine whose containerd runs.
+    /// Starts the kubelet and kube-proxy of a machine whose containerd runs.
     fn start_node(&self, machine: Machine<'_>) -> Result<(), LabError> {
         machine.start_kubelet()?;
         let kubeconfig = format!("{PROXY_FOLDER}/kube-proxy.kubeconfig");
@@ -256,12 +256,12 @@ impl Cluster {
         self.start_node(machine)
     }
 
-    /// The lab under it.
+    /// The lab that the cluster runs in.
     pub const fn lab(&self) -> &Lab {
         &self.lab
     }
 
-    /// The topology that it runs in.
+    /// The topology that the cluster runs in.
     pub fn topology(&self) -> &Topology {
         self.lab.topology()
     }
@@ -295,7 +295,7 @@ impl Cluster {
         KubeProxy::on(self.lab.node(machine))
     }
 
-    /// The fabric's routers.
+    /// The routers of the fabric.
     pub fn routers(&self) -> impl Iterator<Item = &Node> {
         self.lab.nodes().filter(|node| node.role() == Role::Frr)
     }
@@ -318,7 +318,8 @@ impl Cluster {
         ControlPlane { node, assets: &self.assets }
     }
 
-    /// kubectl as the cluster's administrator. Its files are the host's; only its network is the cluster's.
+    /// The command kubectl, as the cluster's administrator. Its files are the host's; only its network is the
+    /// cluster's.
     pub fn kubectl_command(&self) -> Result<Command, LabError> {
         kubectl_command(&self.lab)
     }
@@ -357,7 +358,7 @@ impl Cluster {
 
     fn run_kubectl(&self, words: &[&str], input: Option<&str>) -> Result<Output, LabError> {
         let failed = || LabError::io(format!("running kubectl {}", words.join(" ")));
-        // One that waits for the cluster would try again long after the cluster went with this process.
+        // A kubectl that waits for the cluster would go on trying long after the cluster has gone with this process.
         let mut command = Command::new("setpriv");
         let kubectl = self.kubectl_command()?;
         command.args(["--pdeathsig", "TERM", "timeout", "-k", "1", KUBECTL_TIME_LIMIT]);
@@ -377,7 +378,7 @@ impl Cluster {
         })
     }
 
-    /// Until every machine's kubelet has made its Node object.
+    /// Waits until every machine's kubelet has made its Node object.
     fn wait_registered(&self) -> Result<(), LabError> {
         let count = self.machines().count();
         wait_for("the nodes to register", Duration::from_secs(60), || {
@@ -389,13 +390,13 @@ impl Cluster {
         })
     }
 
-    /// Until all nodes of the cluster are Ready.
+    /// Waits until all nodes of the cluster are Ready.
     pub fn wait_nodes_ready(&self, within: Duration) -> Result<(), LabError> {
         let within = format!("--timeout={}s", within.as_secs());
         self.kubectl(&["wait", "node", "--all", "--for=condition=Ready", &within]).map(drop)
     }
 
-    /// Until a Deployment or DaemonSet (`deployment/web`) is rolled out.
+    /// Waits until a Deployment or DaemonSet (`deployment/web`) is rolled out.
     pub fn wait_rollout(&self, namespace: &str, what: &str, within: Duration) -> Result<(), LabError> {
         let within = format!("--timeout={}s", within.as_secs());
         self.kubectl(&["rollout", "status", "-n", namespace, what, &within]).map(drop)
@@ -422,13 +423,13 @@ impl Cluster {
         self.reaper.dismiss()
     }
 
-    /// Takes it down and tells what went wrong with that, which dropping cannot.
+    /// Takes the cluster down and tells what went wrong with that, which dropping it cannot.
     pub fn down(self) -> Result<(), LabError> {
         self.lab.down()
     }
 }
 
-/// kubectl as the administrator of the cluster of a lab.
+/// The command kubectl as the administrator of the cluster of a lab.
 pub fn kubectl_command(lab: &Lab) -> Result<Command, LabError> {
     let node = lab.nodes().find(|node| node.role() == Role::ControlPlane);
     let node =

@@ -13,13 +13,13 @@ use crate::node::Node;
 use crate::place::Place;
 use crate::wait::wait_for;
 
-/// Where pods get their addresses from.
+/// The ranges that pods get their addresses from.
 pub(crate) const PODS: [&str; 2] = ["10.42.0.0/16", "fd00:42::/64"];
 
-/// Who gives pods their network.
+/// The pod network of a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Network {
-    /// Nobody, yet: the nodes are not Ready.
+    /// The cluster has no pod network yet: its nodes are not Ready.
     #[default]
     None,
     /// The reference plugins `ptp` and `host-local`, and static routes on nodes and routers.
@@ -44,7 +44,7 @@ impl FromStr for Network {
 /// How long the routers may take to tell each other of their racks.
 const CONVERGENCE: Duration = Duration::from_secs(60);
 
-/// The pods of a machine, by its place in the cluster.
+/// The range of the pods on a machine, by the machine's place in the cluster.
 fn subnet(family: Family, number: usize) -> String {
     match family {
         Family::Ipv4 => format!("10.42.{number}.0/24"),
@@ -87,7 +87,7 @@ pub(crate) fn ptp(cluster: &Cluster) -> Result<(), LabError> {
     Ok(())
 }
 
-/// The neighbour by which a node reaches an address through the fabric, once it does, and on which interface.
+/// The neighbour and interface by which a node reaches an address through the fabric; an error while it does not.
 pub(crate) fn wait_next_hop(node: &Node, target: IpAddr) -> Result<(IpAddr, String), LabError> {
     wait_for(&format!("a route to {target} on {}", node.name()), CONVERGENCE, || {
         let said =

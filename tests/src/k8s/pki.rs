@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::LabError;
 
-/// An authority, made for one cluster.
+/// A certificate authority, made for one cluster.
 #[derive(Debug)]
 pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
@@ -25,7 +25,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Writes it as `NAME.crt` and `NAME.key`.
+    /// Writes certificate and key as `NAME.crt` and `NAME.key`.
     pub(crate) fn write(&self, folder: &Path, name: &str) -> Result<(), LabError> {
         write(&folder.join(format!("{name}.crt")), &self.certificate)?;
         write(&folder.join(format!("{name}.key")), &self.key)
@@ -44,7 +44,7 @@ impl Authority {
         CertifiedIssuer::self_signed(params, key).map(Self).map_err(failed(name))
     }
 
-    /// Its own certificate and key.
+    /// The authority's own certificate and key.
     pub(crate) fn identity(&self) -> Identity {
         Identity { certificate: self.0.pem(), key: self.0.key().serialize_pem() }
     }
@@ -72,14 +72,14 @@ impl Authority {
     }
 }
 
-/// The key pair that service accounts' tokens are signed with: private, public.
+/// The key pair that service accounts' tokens are signed with: the private key, then the public one.
 pub(crate) fn signing_keys() -> Result<(String, String), LabError> {
     let key = KeyPair::generate().map_err(failed("service accounts"))?;
     Ok((key.serialize_pem(), key.public_key_pem()))
 }
 
-/// Writes what a component needs to be known by the API server into a folder, all of it under one name, and the
-/// authority's certificate beside it. The path is that of its kubeconfig.
+/// Writes what a component needs to be known by the API server into a folder, all of it under one name, with the
+/// authority's certificate beside it. Returns the path of the component's kubeconfig.
 pub(crate) fn introduce(
     folder: &Path,
     name: &str,

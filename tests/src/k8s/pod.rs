@@ -19,13 +19,13 @@ pub struct ClusterPod {
     name: String,
     addresses: Vec<IpAddr>,
     machine: Namespace,
-    /// Its network namespace, as the machine sees it.
+    /// The pod's network namespace, as the machine sees it.
     inside: String,
     netns: File,
 }
 
 impl Cluster {
-    /// A pod whose first container runs.
+    /// Finds a pod whose first container runs.
     pub fn pod(&self, namespace: &str, name: &str) -> Result<ClusterPod, LabError> {
         let missing = |what| LabError::NoSuchNode { what, name: format!("{namespace}/{name}") };
         let object = self.get(&["pod", "-n", namespace, name])?;

@@ -18,16 +18,16 @@ use crate::wait::wait_for;
 
 const SERVICE: &str = "kube-proxy";
 
-/// Where its settings and its kubeconfig are, on its node.
+/// The folder of its settings and its kubeconfig, on its node.
 const FOLDER: &str = "/var/lib/kube-proxy";
 
-/// Where it tells its metrics.
+/// The port on which it serves its metrics.
 const METRICS: u16 = 10249;
 
-/// When it was last done with a round of changes, per address family; 0 at first.
+/// The metric that says when it last finished carrying out changes, per address family; 0 at first.
 const LAST_ROUND: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds{";
 
-/// With what kube-proxy carries services.
+/// The means by which kube-proxy carries services.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ProxyMode {
     /// iptables
@@ -63,13 +63,13 @@ pub struct KubeProxy<'a> {
 }
 
 impl<'a> KubeProxy<'a> {
-    /// The one of a node, started before.
+    /// The kube-proxy of a node that was started before.
     pub const fn on(node: &'a Node) -> Self {
         Self { node }
     }
 
-    /// Starts it on a node, as what the kubeconfig (a file of that node) says, and waits until it has carried out what it
-    /// was told once.
+    /// Starts kube-proxy on a node, as the user of this kubeconfig (a file of that node), and waits until it has
+    /// carried out once what it was told.
     pub fn start(node: &'a Node, kubeconfig: &Path, mode: ProxyMode) -> Result<Self, LabError> {
         let proxy = Self::launch(node, kubeconfig, mode)?;
         proxy.wait_ready(Duration::from_secs(60))?;
@@ -83,13 +83,13 @@ impl<'a> KubeProxy<'a> {
             "kind": "KubeProxyConfiguration",
             "clientConnection": { "kubeconfig": kubeconfig },
             "mode": mode.name(),
-            // What is not a pod's is masqueraded on its way to a service's own address.
+            // kube-proxy masquerades what comes from no pod on its way to a service's own address.
             "clusterCIDR": PODS.join(","),
             "hostnameOverride": node.name(),
             "bindAddress": "0.0.0.0",
             "healthzBindAddress": "0.0.0.0:10256",
             "metricsBindAddress": format!("127.0.0.1:{METRICS}"),
-            // Settings of the whole kernel, which is not the lab's.
+            // These are settings of the whole kernel, which does not belong to the lab.
             "conntrack": { "maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s" },
         });
         pki::write(&node.path(&format!("{FOLDER}/settings.json")), &settings.to_string())?;
@@ -99,7 +99,7 @@ impl<'a> KubeProxy<'a> {
         Ok(Self { node })
     }
 
-    /// Until it has carried out what the API server had said when it started.
+    /// Waits until kube-proxy has carried out what the API server had said when it started.
     pub fn wait_ready(self, within: Duration) -> Result<(), LabError> {
         let address = SocketAddr::from(([127, 0, 0, 1], METRICS));
         wait_for(&format!("kube-proxy on {}", self.node.name()), within, || {
@@ -115,7 +115,7 @@ impl<'a> KubeProxy<'a> {
         })
     }
 
-    /// Ends it. What it programmed stays.
+    /// Ends kube-proxy. The rules that it made stay.
     pub fn stop(self, signal: Signal) -> Result<(), LabError> {
         self.node.end_service(SERVICE, signal)
     }

@@ -20,13 +20,13 @@ impl Reaper {
     pub(crate) fn start(lab: &str) -> Result<Self, LabError> {
         let program = Binaries::find()?.lab;
         let mut command = Command::new(&program);
-        // Ctrl-C and the end of a terminal are what it is there to outlive.
+        // The reaper has to outlive Ctrl-C and the end of a terminal.
         command.args(["reap", lab]).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().map(Self).map_err(LabError::io(format!("running {}", program.display())))
     }
 
-    /// The cluster is to live on.
+    /// Tells the reaper to leave the cluster alone, as it is to live on.
     pub(crate) fn dismiss(mut self) -> Result<(), LabError> {
         let told = self.0.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(&[DETACH]));
         told.map_err(LabError::io("detaching the cluster"))
@@ -40,7 +40,7 @@ impl Drop for Reaper {
     }
 }
 
-/// Waits for the end of standard input, then takes the lab down. One that is down already is what is wanted.
+/// Waits for the end of standard input, then takes the lab down. It is no error if the lab is down already.
 pub fn reap(lab: &str) -> Result<(), LabError> {
     let mut byte = [0];
     if matches!(io::stdin().read(&mut byte), Ok(1) if byte == [DETACH]) {

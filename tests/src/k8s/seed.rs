@@ -14,10 +14,10 @@ use super::assets::target_folder;
 use super::machine::Machine;
 use crate::LabError;
 
-/// Where containerd keeps everything, below a machine's `/var/lib`.
+/// The folder where containerd keeps everything, below a machine's `/var/lib`.
 const CONTAINERD: &str = "containerd";
 
-/// containerd's own indexes: these are written to.
+/// The indexes of containerd, which it goes on writing to.
 const INDEXES: [&str; 2] =
     ["io.containerd.metadata.v1.bolt/meta.db", "io.containerd.snapshotter.v1.overlayfs/metadata.db"];
 
@@ -49,7 +49,7 @@ pub(crate) fn plant(
     rest.iter().try_for_each(|machine| copy(&seed, &folder(machine)?))
 }
 
-/// What an archive of images is known by without reading all of it.
+/// Identifies an archive of images without reading all of it.
 fn key(archives: &[PathBuf]) -> Result<String, LabError> {
     let mut digest = Sha256::new();
     for archive in archives {
@@ -59,7 +59,7 @@ fn key(archives: &[PathBuf]) -> Result<String, LabError> {
     Ok(format!("{:x}", digest.finalize()))
 }
 
-/// Keeps what the containerd of a machine has, in place of what was kept before.
+/// Keeps what a machine's containerd has, replacing what was kept before.
 fn keep(containerd: &Path, seeds: &Path, seed: &Path) -> Result<(), LabError> {
     let failed = || LabError::io(format!("keeping images in {}", seeds.display()));
     fs::create_dir_all(seeds).map_err(failed())?;
@@ -68,21 +68,21 @@ fn keep(containerd: &Path, seeds: &Path, seed: &Path) -> Result<(), LabError> {
     let draft = seeds.join(format!(".{}", std::process::id()));
     copy(containerd, &draft)?;
     match fs::rename(&draft, seed) {
-        // Somebody else was as quick.
+        // Another process may have kept the same images meanwhile.
         Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {}
         renamed => return renamed.map_err(failed()).map(|()| forget(&former)),
     }
     fs::remove_dir_all(&draft).map_err(failed())
 }
 
-/// What cannot be removed takes up room, and nothing more.
+/// A folder that cannot be removed takes up room and does no other harm.
 fn forget(former: &[PathBuf]) {
     for folder in former {
         let _ = fs::remove_dir_all(folder);
     }
 }
 
-/// A containerd's folder with everything in it: linked, but for the indexes.
+/// Copies the folder of a containerd with everything in it: files are linked, except the indexes.
 fn copy(from: &Path, to: &Path) -> Result<(), LabError> {
     let failed = || LabError::io(format!("copying {} to {}", from.display(), to.display()));
     let output = Command::new("cp").args(["--archive", "--link", "--no-target-directory"]).arg(from).arg(to).output();

@@ -1,4 +1,4 @@
-//! The end that asks.
+//! The end of a flow that asks.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,27 +32,27 @@ pub fn ask_here(questions: &[Question], patience: Duration) -> io::Result<Vec<Ve
     Ok(verdicts)
 }
 
-/// Questions under way.
+/// The questions that wait for their answers.
 struct Round {
-    /// By the place of their questions in the list.
+    /// What each question waits for, in the order of the questions.
     waiting: Vec<(usize, Waiting)>,
-    /// Where echo replies arrive, per family, once needed.
+    /// The socket where echo replies arrive, per family, once it is needed.
     echoes: [Option<UdpSocket>; 2],
-    /// Where INIT ACKs arrive, once needed.
+    /// The socket where INIT ACKs arrive, once it is needed.
     packets: Option<File>,
 }
 
 /// What one question waits for.
 enum Waiting {
-    /// The listener's greeting.
+    /// The greeting of the listener, on a TCP connection.
     Stream(TcpStream),
-    /// The echo.
+    /// The echo of a datagram.
     Datagram(UdpSocket),
-    /// The INIT ACK of the flow with this port of ours.
+    /// The INIT ACK of the flow that has this port of ours.
     Init(Init),
-    /// The reply with this identifier and sequence number.
+    /// The echo reply with this identifier and sequence number.
     Echo(IpAddr, (u16, u16)),
-    /// Nothing: it failed at once.
+    /// Nothing, as the question failed at once.
     Nothing(io::Error),
 }
 
@@ -67,7 +67,7 @@ impl Round {
                 Some(Protocol::Tcp) => stream(target).map(Waiting::Stream),
                 Some(Protocol::Udp) => datagram(target).map(Waiting::Datagram),
                 Some(Protocol::Sctp) => {
-                    // The ear before the question.
+                    // The socket that hears the answer is opened before the question is sent.
                     if round.packets.is_none() {
                         round.packets = Some(packets()?);
                     }
@@ -108,7 +108,7 @@ impl Round {
             if self.waiting.is_empty() || left.is_zero() {
                 return Ok(());
             }
-            // Whole milliseconds, rounded up: the last part of one would be waited for by spinning.
+            // The time is rounded up to whole milliseconds: the last part of one would be waited for by spinning.
             let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
             wait(self.sockets(), timeout)?;
         }
@@ -124,7 +124,7 @@ impl Round {
         own.chain(echoes).chain(self.packets.as_ref().map(AsFd::as_fd))
     }
 
-    /// Takes what has arrived.
+    /// Takes in the answers that have arrived.
     fn collect(&mut self, verdicts: &mut [Verdict]) {
         let mut bytes = [0; 2048];
         let mut heard = Vec::new();
@@ -135,7 +135,7 @@ impl Round {
         for socket in self.echoes.iter().flatten() {
             while let Ok((length, source)) = socket.recv_from(&mut bytes) {
                 let packet = bytes.get(..length).unwrap_or_default();
-                // Raw sockets give IPv4's header and not IPv6's.
+                // Raw sockets show the header of IPv4 and not that of IPv6.
                 let icmp = if source.is_ipv4() { ip(packet).map(|(.., icmp)| icmp) } else { Some(packet) };
                 let number = icmp.and_then(|icmp| echo_reply(icmp, source.is_ipv4()));
                 replies.extend(number.map(|number| (source.ip(), number)));
@@ -161,7 +161,7 @@ impl Round {
 fn stream_verdict(read: io::Result<usize>) -> Option<Verdict> {
     match read {
         Ok(0) => Some(Verdict::Failed("closed without a greeting".to_owned())),
-        // It is still connecting.
+        // The socket is still connecting.
         Err(error) if error.kind() == ErrorKind::NotConnected => None,
         read => answered(read.map(|_| ())),
     }
@@ -195,7 +195,7 @@ fn stream(target: SocketAddr) -> io::Result<TcpStream> {
 fn datagram(target: SocketAddr) -> io::Result<UdpSocket> {
     let any = unspecified(target.ip());
     let fresh = || UdpSocket::bind(SocketAddr::new(any, next_port(target)));
-    // A port that somebody else has is passed over.
+    // A port that another program has is passed over.
     let socket = fresh().or_else(|_| fresh()).or_else(|_| UdpSocket::bind(SocketAddr::new(any, 0)))?;
     socket.set_nonblocking(true)?;
     socket.connect(target)?;
@@ -204,7 +204,7 @@ fn datagram(target: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 fn init(raw: &RawSenders, target: SocketAddr) -> io::Result<Waiting> {
-    // The address that the kernel would send from: a socket that is connected knows it, without sending anything.
+    // The kernel chooses the source address: a connected socket knows it, without sending anything.
     let guide = UdpSocket::bind(SocketAddr::new(unspecified(target.ip()), 0))?;
     guide.connect(target)?;
     let init = Init {
@@ -227,12 +227,12 @@ const fn unspecified(like: IpAddr) -> IpAddr {
     }
 }
 
-/// A source port that this process has not used for long toward this target: 10,000 to 59,999 in turn, for each target. One
-/// row of ports for all targets would come round while the kernel still tracks flows of the round before.
+/// A source port that this process has not used for long toward this target: 10,000 to 59,999 in turn, for each target.
+/// A single row of ports for all targets would come round while the kernel still tracks flows of the round before.
 fn next_port(target: SocketAddr) -> u16 {
     static USED: Mutex<BTreeMap<SocketAddr, u32>> = Mutex::new(BTreeMap::new());
     let mut used = USED.lock().unwrap_or_else(PoisonError::into_inner);
-    // Another process begins elsewhere.
+    // Another process begins elsewhere in the row.
     let number = used.entry(target).or_insert_with(|| std::process::id().wrapping_mul(7_919) % PORTS);
     *number = (*number + 1) % PORTS;
     u16::try_from(10_000 + *number).unwrap_or(10_000)

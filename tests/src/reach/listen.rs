@@ -1,4 +1,4 @@
-//! The end that answers.
+//! The end of a flow that answers.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,7 +11,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType
 
 use super::packet::Init;
 
-/// How often to look whether to stop.
+/// How often a listener looks whether it is to stop.
 const LOOK: u8 = 100;
 
 /// Answers on these ports in the network namespace of the calling thread until `stop`. Calls `ready` once every port is
@@ -22,24 +22,24 @@ pub fn listen_here(addresses: &[IpAddr], ports: &[u16], ready: impl FnOnce(), st
     sockets.answer(stop)
 }
 
-/// What a listener listens with.
+/// The sockets of a listener.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     streams: Vec<TcpListener>,
     datagrams: Vec<UdpSocket>,
-    /// Sees every packet of the namespace: an SCTP socket without SCTP.
+    /// A socket that sees every packet of the namespace: it takes the place of an SCTP socket.
     packets: File,
-    /// Sends SCTP's answers, one per family.
+    /// The sockets that send SCTP's answers, one per family.
     raw: RawSenders,
-    /// The addresses that SCTP is answered at: a packet that only passes through is not for this place.
+    /// The addresses at which SCTP is answered: a packet that only passes through is not for this place.
     addresses: Vec<IpAddr>,
-    /// The ports that SCTP is answered at.
+    /// The ports at which SCTP is answered.
     ports: Vec<u16>,
 }
 
 impl Sockets {
     pub(crate) fn open(addresses: &[IpAddr], ports: &[u16]) -> io::Result<Self> {
-        // Sockets of IPv6 that take IPv4 too, which is the default of Linux (net.ipv6.bindv6only).
+        // Sockets of IPv6 take IPv4 too, by default of Linux (net.ipv6.bindv6only).
         let any = |port: &u16| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), *port);
         let streams: Vec<TcpListener> = ports.iter().map(any).map(TcpListener::bind).collect::<io::Result<_>>()?;
         let datagrams: Vec<UdpSocket> = ports.iter().map(any).map(UdpSocket::bind).collect::<io::Result<_>>()?;
@@ -61,7 +61,8 @@ impl Sockets {
             wait(all.chain([self.packets.as_fd()]), PollTimeout::from(LOOK))?;
             for socket in &self.streams {
                 while let Ok((mut stream, _)) = socket.accept() {
-                    // A greeting: the other end then knows that it speaks with this one. If it has gone, so be it.
+                    // The greeting tells the other end that it speaks with this one. If that end has gone, nobody
+                    // misses it.
                     let _ = stream.write_all(b"m");
                 }
             }
@@ -96,7 +97,7 @@ impl Sockets {
     }
 }
 
-/// Sends whole IP packets.
+/// A socket that sends whole IP packets.
 #[derive(Debug)]
 pub(crate) struct RawSenders {
     ipv4: OwnedFd,

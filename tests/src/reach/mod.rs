@@ -37,22 +37,22 @@ pub const REACH_TIME_LIMIT: Duration = Duration::from_millis(250);
 /// One question: does a flow to this address come about?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Question {
-    /// The protocol; none: ICMP echo.
+    /// The protocol; none means ICMP echo.
     pub protocol: Option<Protocol>,
     /// The destination.
     pub address: IpAddr,
-    /// The destination port, of protocols that have ports.
+    /// The destination port, for protocols that have ports.
     #[serde(default)]
     pub port: u16,
 }
 
 impl Question {
-    /// Of a protocol with ports.
+    /// Asks about a port of a protocol.
     pub const fn new(protocol: Protocol, address: IpAddr, port: u16) -> Self {
         Self { protocol: Some(protocol), address, port }
     }
 
-    /// ICMP echo.
+    /// Asks for an ICMP echo.
     pub const fn echo(address: IpAddr) -> Self {
         Self { protocol: None, address, port: 0 }
     }
@@ -73,9 +73,9 @@ impl fmt::Display for Question {
 pub enum Verdict {
     /// The other end answered.
     Passed,
-    /// Nobody answered anything: what a drop looks like.
+    /// Nothing was answered, which is what a drop looks like.
     Silent,
-    /// Somebody said no, or the question could not even be sent: neither open nor dropped.
+    /// The question was refused, or could not even be sent: the way is neither open nor dropped.
     Failed(String),
 }
 

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// SCTP's number in the IP header.
+/// The number of SCTP in the IP header.
 pub(crate) const SCTP: u8 = 132;
 
-/// INIT (RFC 9260 section 3.2).
+/// The chunk type INIT (RFC 9260 section 3.2).
 const INIT: u8 = 1;
-/// INIT ACK.
+/// The chunk type INIT ACK.
 const INIT_ACK: u8 = 2;
 
 /// What both ends need of an SCTP packet that starts with INIT or INIT ACK.
@@ -17,16 +17,16 @@ pub(crate) struct Init {
     pub(crate) destination: IpAddr,
     pub(crate) source_port: u16,
     pub(crate) destination_port: u16,
-    /// 0 in an INIT; the other end's initiate tag in an INIT ACK (RFC 9260 section 8.5.1).
+    /// The verification tag: 0 in an INIT, the other end's initiate tag in an INIT ACK (RFC 9260 section 8.5.1).
     pub(crate) verification_tag: u32,
-    /// Never 0.
+    /// The initiate tag, which is never 0.
     pub(crate) initiate_tag: u32,
-    /// It is an INIT ACK.
+    /// Whether the packet is an INIT ACK.
     pub(crate) acknowledges: bool,
 }
 
 impl Init {
-    /// The whole IP packet.
+    /// Builds the whole IP packet.
     pub(crate) fn packet(&self) -> Vec<u8> {
         let mut sctp = Vec::with_capacity(32);
         sctp.extend(self.source_port.to_be_bytes());
@@ -36,7 +36,7 @@ impl Init {
         sctp.extend([if self.acknowledges { INIT_ACK } else { INIT }, 0, 0, 20]);
         sctp.extend(self.initiate_tag.to_be_bytes());
         sctp.extend(65_536_u32.to_be_bytes());
-        // One stream each way; the first transmission sequence number.
+        // These are one stream each way, and the first transmission sequence number.
         sctp.extend([0, 1, 0, 1]);
         sctp.extend(1_u32.to_be_bytes());
         // The checksum is transmitted least significant octet first (RFC 9260 appendix A).
@@ -49,7 +49,7 @@ impl Init {
         packet
     }
 
-    /// Reads an IP packet; none if it is anything else, or its checksum is wrong.
+    /// Reads an IP packet; none if it is anything else or its checksum is wrong.
     pub(crate) fn parse(packet: &[u8]) -> Option<Self> {
         let (source, destination, protocol, sctp) = ip(packet)?;
         if protocol != SCTP {
@@ -136,7 +136,7 @@ pub(crate) fn echo_reply(icmp: &[u8], ipv4: bool) -> Option<(u16, u16)> {
     if *icmp.first()? == kind { Some((half(4)?, half(6)?)) } else { None }
 }
 
-/// RFC 1071.
+/// The Internet checksum (RFC 1071).
 fn internet_checksum(bytes: &[u8]) -> u16 {
     let pairs = bytes.chunks(2).map(|pair| match *pair {
         [high, low] => u32::from(u16::from_be_bytes([high, low])),
@@ -150,7 +150,7 @@ fn internet_checksum(bytes: &[u8]) -> u16 {
     !u16::try_from(sum).unwrap_or(u16::MAX)
 }
 
-/// CRC32c (RFC 9260 appendix A).
+/// The checksum CRC32c (RFC 9260 appendix A).
 fn crc32c(bytes: &[u8]) -> u32 {
     let mut crc = u32::MAX;
     for byte in bytes {
@@ -168,10 +168,10 @@ mod tests {
 
     #[test]
     fn the_checksums_are_those_of_the_rfcs() {
-        // RFC 3720 appendix B.4: 32 octets of zeroes, and of ones.
+        // The values are those of RFC 3720 appendix B.4: 32 octets of zeroes, and of ones.
         assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
         assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);
-        // RFC 1071 section 3.
+        // The value is that of RFC 1071 section 3.
         assert_eq!(internet_checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
     }
 

@@ -1,12 +1,12 @@
 //! Whole invocations in fresh namespaces of the real kernel, with a fake agent that puts the routes as the real one does.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::net::{IpAddr, UdpSocket};
 use std::path::PathBuf;
 use std::process;
 use std::time::Duration;
 
+use ::tests::say_skipped;
 use kernel::{AddressFlags, InterfaceAddress, Link, LinkChange, Netns, Route, RouteChange, SysctlKey, netns};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -32,7 +32,7 @@ impl Lab {
         let node = match Netns::create() {
             Ok(node) => node,
             Err(error) => {
-                skipped(&format!("network namespaces need root: {error}"));
+                say_skipped(&format!("network namespaces need root: {error}"));
                 return None;
             }
         };
@@ -84,13 +84,6 @@ impl Lab {
     fn host_link(&self) -> Option<Link> {
         self.on_node(|kernel| kernel.link(&host_interface()).unwrap())
     }
-}
-
-/// Says that this test is SKIPPED, and why; `./run test` gathers such lines.
-fn skipped(reason: &dyn std::fmt::Display) {
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    // Not eprintln: the test harness would keep the line of a test that passes to itself. In one piece: others write, too.
-    let _ = std::io::stderr().write_all(format!("SKIPPED: {test}: {reason}\n").as_bytes());
 }
 
 fn inside<T: Send>(netns: &Netns, work: impl FnOnce(&mut Linux) -> T + Send) -> T {

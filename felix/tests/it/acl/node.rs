@@ -26,7 +26,7 @@ impl Node {
     /// With so many pods (1, 2, ...); none, loudly, where that cannot be had.
     pub(super) fn new(variant: IptablesVariant, pods: u8) -> Option<Self> {
         let (Ok(netns), Ok(outside)) = (Netns::create(), Netns::create()) else {
-            crate::skipped(&"network namespaces need root");
+            tests::say_skipped(&"network namespaces need root");
             return None;
         };
         let name = match variant {
@@ -34,7 +34,7 @@ impl Node {
             IptablesVariant::Legacy => "iptables-legacy-restore",
         };
         if Command::new(name).arg("--version").output().is_err() {
-            crate::skipped(&format!("{name} is not installed"));
+            tests::say_skipped(&format!("{name} is not installed"));
             return None;
         }
         let mut node = Self { netns, outside, pods: Vec::new(), variant };

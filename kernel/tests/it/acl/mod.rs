@@ -125,7 +125,7 @@ fn installed(program: &str) -> bool {
     let found = std::env::var_os("PATH")
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).exists()));
     if !found {
-        crate::skipped(&format!("{program} is not installed"));
+        tests::say_skipped(&format!("{program} is not installed"));
     }
     found
 }

@@ -96,7 +96,7 @@ fn with(world: &mut World, name: &PodName, change: impl FnOnce(&mut Pod)) {
 
 /// Some changes, and the way in which the agents hear of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct HistoryStep {
     /// The changes, in order.
     pub changes: Vec<Change>,
     /// The way in which the agents hear of them.
@@ -117,10 +117,10 @@ pub struct Order {
 }
 
 /// Generates a history of up to `most` steps.
-pub fn steps(most: usize) -> BoxedStrategy<Vec<Step>> {
+pub fn steps(most: usize) -> BoxedStrategy<Vec<HistoryStep>> {
     let order = (any::<u64>(), prop::bool::weighted(0.2), prop::bool::weighted(0.3), any::<bool>())
         .prop_map(|(shuffle, relist, noise, eager)| Order { shuffle, relist, noise, eager });
-    let step = (vec(change(), 1..=3), order).prop_map(|(changes, order)| Step { changes, order });
+    let step = (vec(change(), 1..=3), order).prop_map(|(changes, order)| HistoryStep { changes, order });
     vec(step, 1..=most).boxed()
 }
 
@@ -195,7 +195,7 @@ fn next(state: &mut u64) -> u64 {
     value ^ (value >> 31)
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for HistoryStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "step, heard with {:?}", self.order)?;
         self.changes.iter().try_for_each(|change| writeln!(f, "  {change}"))
@@ -226,7 +226,7 @@ mod tests {
 
     /// A world and its history, in a form that can be printed.
     #[derive(Debug, Clone)]
-    struct History(World, Vec<Step>);
+    struct History(World, Vec<HistoryStep>);
 
     impl fmt::Display for History {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::world::{PolicyName, Protocol, World};
 
-pub use change::{Change, Order, Report, Step, reports, steps};
+pub use change::{Change, HistoryStep, Order, Report, reports, steps};
 pub use document::{invalid_spec, spec};
 pub use people::{EXTERNALS, NAMESPACES, NODES, POD_NAMES, pod};
 

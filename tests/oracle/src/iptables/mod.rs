@@ -21,12 +21,12 @@ pub use text::TextError;
 /// The rules of one family, by table and chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ruleset {
-    tables: BTreeMap<String, Table>,
+    tables: BTreeMap<String, IptablesTable>,
 }
 
 /// The chains of one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Table {
+struct IptablesTable {
     chains: BTreeMap<String, Chain>,
 }
 
@@ -50,7 +50,7 @@ const TABLES: [(&str, &[&str]); 4] = [
 impl Default for Ruleset {
     /// The rules as the kernel begins: built-in chains only, empty, which let everything pass.
     fn default() -> Self {
-        let table = |names: &[&str]| Table {
+        let table = |names: &[&str]| IptablesTable {
             chains: names
                 .iter()
                 .map(|name| ((*name).to_owned(), Chain { policy: Some(true), rules: Vec::new() }))

@@ -1,7 +1,7 @@
 //! What `iptables-restore --noflush` does with its input.
 
 use super::rule::{Rule, Target};
-use super::{Chain, Ruleset, Table, options};
+use super::{Chain, IptablesTable, Ruleset, options};
 
 /// Why a text is refused: what iptables-restore would refuse too, or something that the simulator does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +54,7 @@ impl Ruleset {
     }
 }
 
-impl Table {
+impl IptablesTable {
     fn line(&mut self, line: &str, six: bool) -> Result<(), String> {
         if let Some(chain) = line.strip_prefix(':') {
             return self.declare(chain);

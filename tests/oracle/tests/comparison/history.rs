@@ -3,7 +3,7 @@
 use std::fmt;
 
 use oracle::World;
-use oracle::generate::{self, Step};
+use oracle::generate::{self, HistoryStep};
 use proptest::strategy::Strategy;
 
 /// How many members times ports are written narrowly: everything, some, nothing.
@@ -13,7 +13,7 @@ pub(crate) const LIMITS: [usize; 3] = [100_000, 4, 0];
 #[derive(Debug, Clone)]
 pub(crate) struct History {
     pub(crate) world: World,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<HistoryStep>,
     pub(crate) limit: usize,
 }
 

@@ -1,8 +1,8 @@
-//! What the demonstration applies.
+//! The objects that the demonstration applies.
 
 use tests::AGNHOST_IMAGE;
 
-/// The Kubernetes namespace of all of it.
+/// The Kubernetes namespace of all these objects.
 pub(super) const NAMESPACE: &str = "demo";
 
 /// A web server in each rack, a customer and a stranger in the first rack, and one in the second that no policy selects.

@@ -12,14 +12,14 @@ use super::{SOON, kubectl};
 use crate::demo::{seconds, title};
 use crate::say;
 
-/// Datagrams a second, of each probe.
+/// How many datagrams each probe sends in a second.
 const RATE: u32 = 250;
 
 /// How long traffic goes on after the last agent is there: for what would go wrong late, such as routes that a peer drops
 /// when it takes the restart to be over.
 const AFTERWARDS: Duration = Duration::from_secs(5);
 
-/// Shows it.
+/// Shows the upgrade.
 pub(super) fn show(cluster: &Cluster) -> anyhow::Result<()> {
     title(format_args!(
         "A rolling upgrade, under {} datagrams a second between the racks and from the host outside",
@@ -57,7 +57,7 @@ pub(super) fn show(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The agents' pods.
+/// The names of the agents' pods.
 fn agents(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     cluster.machines().map(|machine| Ok(cluster.agent_pod(&machine.name())?)).collect()
 }

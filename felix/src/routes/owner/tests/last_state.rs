@@ -7,7 +7,7 @@ use super::*;
 
 /// One thing that happens to a node.
 #[derive(Debug, Clone)]
-enum Step {
+enum NodeEvent {
     Attach {
         pod: u8,
     },
@@ -53,26 +53,26 @@ enum Step {
 const PLACES: [&str; 6] = ["10.0.0.0/26", "10.0.0.64/26", P, "10.0.0.1/32", "192.0.2.0/25", "fd00:1::/122"];
 const BLOCKS: [&str; 3] = ["10.0.0.0/26", "10.0.0.64/26", "10.0.0.1/32"];
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = NodeEvent> {
     let place = || 0..PLACES.len();
     prop_oneof![
-        3 => (0..4_u8).prop_map(|pod| Step::Attach { pod }),
-        2 => (0..4_u8).prop_map(|pod| Step::Detach { pod }),
-        2 => (0..8_u8).prop_map(Step::OwnBlocks),
-        6 => (place(), 1..8_u8).prop_map(|(place, next_hops)| Step::Learn { place, next_hops }),
-        3 => place().prop_map(|place| Step::Unlearn { place }),
-        4 => (2..8_u32, any::<bool>()).prop_map(|(index, up)| Step::Link { index, up }),
-        2 => any::<bool>().prop_map(Step::StaticRoute),
-        2 => (place(), any::<bool>()).prop_map(|(place, there)| Step::ForeignRoute { place, there }),
-        2 => place().prop_map(|place| Step::Theft { place }),
-        1 => Just(Step::LostEvents),
+        3 => (0..4_u8).prop_map(|pod| NodeEvent::Attach { pod }),
+        2 => (0..4_u8).prop_map(|pod| NodeEvent::Detach { pod }),
+        2 => (0..8_u8).prop_map(NodeEvent::OwnBlocks),
+        6 => (place(), 1..8_u8).prop_map(|(place, next_hops)| NodeEvent::Learn { place, next_hops }),
+        3 => place().prop_map(|place| NodeEvent::Unlearn { place }),
+        4 => (2..8_u32, any::<bool>()).prop_map(|(index, up)| NodeEvent::Link { index, up }),
+        2 => any::<bool>().prop_map(NodeEvent::StaticRoute),
+        2 => (place(), any::<bool>()).prop_map(|(place, there)| NodeEvent::ForeignRoute { place, there }),
+        2 => place().prop_map(|place| NodeEvent::Theft { place }),
+        1 => Just(NodeEvent::LostEvents),
         1 => prop_oneof![
             Just(Operation::ChangeRoutes), Just(Operation::Routes), Just(Operation::Links),
             Just(Operation::Addresses), Just(Operation::Resolve)
-        ].prop_map(Step::Fail),
-        1 => place().prop_map(|place| Step::FailRoute { place }),
-        1 => Just(Step::Heal),
-        8 => (0..200_u64).prop_map(|millis| Step::Round { millis }),
+        ].prop_map(NodeEvent::Fail),
+        1 => place().prop_map(|place| NodeEvent::FailRoute { place }),
+        1 => Just(NodeEvent::Heal),
+        8 => (0..200_u64).prop_map(|millis| NodeEvent::Round { millis }),
     ]
 }
 
@@ -110,10 +110,10 @@ fn foreign_route(place: usize) -> Route {
     Route::unreachable(prefix, 4).with_metric(metric::bgp(prefix.family()))
 }
 
-fn take(step: &Step, kernel: &FakeKernel, routes: &mut Routes, said: &mut Said) {
+fn take(step: &NodeEvent, kernel: &FakeKernel, routes: &mut Routes, said: &mut Said) {
     let mut other = kernel.clone();
     match *step {
-        Step::Attach { pod } => {
+        NodeEvent::Attach { pod } => {
             said.pods.insert(pod);
             let mut answer = routes.attach(pod, &pod_address(pod));
             // If the interface could not be read, the attach has failed and the pod is not attached.
@@ -121,44 +121,44 @@ fn take(step: &Step, kernel: &FakeKernel, routes: &mut Routes, said: &mut Said) 
                 said.pods.remove(&pod);
             }
         }
-        Step::Detach { pod } => {
+        NodeEvent::Detach { pod } => {
             said.pods.remove(&pod);
             drop(routes.detach(&pod_address(pod)));
         }
-        Step::OwnBlocks(which) => {
+        NodeEvent::OwnBlocks(which) => {
             let chosen = BLOCKS.iter().enumerate().filter(|(bit, _)| which >> bit & 1 == 1);
             said.blocks = chosen.map(|(_, block)| prefix(block)).collect();
             routes.tell(Command::OwnBlocks(said.blocks.clone()));
         }
-        Step::Learn { place, next_hops } => {
+        NodeEvent::Learn { place, next_hops } => {
             said.learned.insert(place, next_hops);
             routes.tell(Command::Fib(vec![learn(place, next_hops)]));
         }
-        Step::Unlearn { place } => {
+        NodeEvent::Unlearn { place } => {
             said.learned.remove(&place);
             routes.tell(Command::Fib(vec![withdraw(PLACES[place])]));
         }
-        Step::Link { index, up } => kernel.set_link_up(index, up),
+        NodeEvent::Link { index, up } => kernel.set_link_up(index, up),
         // The kernel refuses this route while its gateway's link is down; then there is none.
-        Step::StaticRoute(true) => {
+        NodeEvent::StaticRoute(true) => {
             drop(kernel.put_route(Route::via(prefix("203.0.113.0/24"), 4, [ip("192.0.2.254")])));
         }
-        Step::StaticRoute(false) => kernel.remove_routes(prefix("203.0.113.0/24")),
-        Step::ForeignRoute { place, there: true } => drop(kernel.put_route(foreign_route(place))),
-        Step::ForeignRoute { place, there: false } => {
+        NodeEvent::StaticRoute(false) => kernel.remove_routes(prefix("203.0.113.0/24")),
+        NodeEvent::ForeignRoute { place, there: true } => drop(kernel.put_route(foreign_route(place))),
+        NodeEvent::ForeignRoute { place, there: false } => {
             drop(other.change_routes(&[RouteChange::Delete(foreign_route(place))]));
         }
-        Step::Theft { place } => {
+        NodeEvent::Theft { place } => {
             let route = |protocol, metric| Route::unreachable(prefix(PLACES[place]), protocol).with_metric(metric);
             let bgp = route(ours::ROUTE_PROTOCOL_BGP, metric::bgp(prefix(PLACES[place]).family()));
             let local = route(ours::ROUTE_PROTOCOL_LOCAL, metric::LOCAL);
             drop(other.change_routes(&[RouteChange::Delete(bgp), RouteChange::Delete(local)]));
         }
-        Step::LostEvents => kernel.lose_events(),
-        Step::Fail(operation) => kernel.fail(operation, 1, 105),
-        Step::FailRoute { place } => kernel.fail_route(prefix(PLACES[place]), 12),
-        Step::Heal => kernel.heal(),
-        Step::Round { millis } => {
+        NodeEvent::LostEvents => kernel.lose_events(),
+        NodeEvent::Fail(operation) => kernel.fail(operation, 1, 105),
+        NodeEvent::FailRoute { place } => kernel.fail_route(prefix(PLACES[place]), 12),
+        NodeEvent::Heal => kernel.heal(),
+        NodeEvent::Round { millis } => {
             let before = foreign(kernel);
             routes.after(Duration::from_millis(millis));
             assert_eq!(foreign(kernel), before, "foreign routes are never touched");
@@ -186,7 +186,7 @@ proptest! {
         let mut down = BTreeSet::new();
         for step in &steps {
             take(step, &kernel, &mut routes, &mut said);
-            if let Step::Link { index, up } = step {
+            if let NodeEvent::Link { index, up } = step {
                 if *up { down.remove(index) } else { down.insert(*index) };
             }
         }
