@@ -340,13 +340,13 @@ pub enum WiringError {
     #[error("CNI_IFNAME: {0} exists already in the pod's namespace")]
     InterfaceTaken(InterfaceName),
     /// An earlier ADD of this attachment still stands. Nothing was touched.
-    #[error("{0} is in use: this container's interface was added before and not deleted")]
+    #[error("host interface {0} is in use: this container's interface was added before and not deleted")]
     HostInterfaceTaken(InterfaceName),
     /// The pod's end was deleted or renamed between two steps.
     #[error("in the pod's namespace: {0} has vanished while it was being set up")]
     PodEndVanished(InterfaceName),
     /// The other end was taken down, or the kernel is very busy.
-    #[error("{0} has no carrier after a second")]
+    #[error("interface {0} has no carrier a second after it was set up")]
     NoCarrier(InterfaceName),
     /// The kernel refuses a step on the node.
     #[error("on the node: {0}")]

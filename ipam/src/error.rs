@@ -12,13 +12,13 @@ use crate::{PoolError, RowError};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReserveError {
     /// The attachment has addresses: a runtime may not ADD twice without a DEL (CNI spec section 4, "ADD").
-    #[error("{0} is attached already; DEL comes first")]
+    #[error("endpoint {0} is attached already; the runtime has to call DEL first")]
     AlreadyAttached(EndpointId),
     /// Another ADD of the attachment is under way.
-    #[error("another ADD of {0} is under way")]
+    #[error("another ADD of endpoint {0} is under way")]
     UnderWay(EndpointId),
     /// A DEL of the attachment came while this ADD was waiting.
-    #[error("{0} was released while it was waiting for an address")]
+    #[error("endpoint {0} was released while it was waiting for an address")]
     Released(EndpointId),
     /// No source has named the pools yet: the agent has just started and the datastore does not answer.
     #[error("the pools are not known yet")]
@@ -51,7 +51,7 @@ pub enum ReserveError {
         obstacle: Option<String>,
     },
     /// ipam has ended; only while the process ends.
-    #[error("address management has ended")]
+    #[error("the owner of this node's addresses has ended")]
     Ended,
 }
 
@@ -74,7 +74,7 @@ pub struct PoolCount {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IpamError {
     /// There is no reservation to commit: it was released meanwhile.
-    #[error("{0} holds no reservation")]
+    #[error("endpoint {0} has no address reserved")]
     NotReserved(EndpointId),
     /// The journal cannot be written (the environment), so that the endpoint would be forgotten by a restart. It stays
     /// reserved.
@@ -86,7 +86,7 @@ pub enum IpamError {
         source: Box<JournalError>,
     },
     /// ipam has ended; only while the process ends.
-    #[error("address management has ended")]
+    #[error("the owner of this node's addresses has ended")]
     Ended,
 }
 

@@ -349,7 +349,7 @@ fn log(event: Event) {
         Event::Rebooted(endpoints) => {
             info!(endpoints, "the node has booted since these endpoints were journalled; their addresses are released")
         }
-        Event::Owned(block) => info!(%block, "the block belongs to this node now"),
+        Event::Owned(block) => info!(%block, "a block belongs to this node now"),
         Event::Lost { block, to, endpoints } if endpoints.is_empty() => {
             warn!(%block, to, "the block is not this node's any more")
         }
@@ -357,7 +357,7 @@ fn log(event: Event) {
             let pods = endpoints.join(", ");
             error!(%block, to, pods, "the block is not this node's any more, but these pods have addresses of it");
         }
-        Event::ClaimFailed(block, error) => warn!(%block, %error, "the block could not be claimed"),
+        Event::ClaimFailed(block, error) => warn!(%block, %error, "a block could not be claimed for this node"),
         Event::PublicationFailed(error) if error.is_transient() => {
             debug!(%error, "endpoints could not be published; they are published later")
         }

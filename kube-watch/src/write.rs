@@ -22,7 +22,7 @@ pub struct Writer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
     /// The object is not what it was, or is gone: the watch says, or will say, what it is now.
-    #[error("{object} has changed meanwhile")]
+    #[error("{object} has been changed by somebody else meanwhile")]
     Outdated {
         /// Kind, namespace and name.
         object: String,

@@ -155,7 +155,11 @@ impl DesiredTask {
         }
         self.bgp.configure(identity, sessions, cluster_id).await?;
         self.readiness.ready(Part::Cluster);
-        info!(sessions = desired.sessions.len(), pools = desired.pools.len(), "the cluster's state is in force");
+        info!(
+            sessions = desired.sessions.len(),
+            pools = desired.pools.len(),
+            "the sessions and pools that the cluster's state demands are in force"
+        );
         Ok(())
     }
 

@@ -155,7 +155,7 @@ impl Presence {
             let attempt = async {
                 if session.is_none() {
                     session = Some(self.enter().await?);
-                    info!(node = %self.node, "the node's name is ours");
+                    info!(node = %self.node, "this agent holds the node's name now");
                 }
                 if !is_registered {
                     let current = registration.borrow_and_update().clone();

@@ -140,7 +140,7 @@ impl ReclaimTask {
         match action {
             ReclaimAction::Note(node, gone) => {
                 if gone.waited.is_zero() {
-                    info!(%node, grace = ?self.grace, "a node has gone; what it has stays its own for the grace period");
+                    info!(%node, grace = ?self.grace, "a node has gone; its blocks and keys stay its own for the grace period");
                 }
                 self.write(vec![Write::put(keys::gone(&node), store::encode(&gone))]).await
             }
@@ -159,7 +159,7 @@ impl ReclaimTask {
                     }
                     other => other?,
                 }
-                info!(%node, "what the gone node had is free");
+                info!(%node, "the blocks and keys of a node that has gone are free for others");
                 Ok(())
             }
         }

@@ -183,7 +183,7 @@ enum ConversationError {
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// The binary says the right thing at the wrong time.
-    #[error("the other end spoke out of order")]
+    #[error("the CNI binary has sent a message that may not come at this point of the conversation")]
     OutOfOrder,
     /// The binary is gone while its answer is being made.
     #[error("the binary left before endpoint {0} was attached")]

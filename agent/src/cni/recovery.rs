@@ -47,6 +47,9 @@ pub(crate) async fn recover(
     acl.local_in_sync().await;
     // An earlier life may have ended between a release and this, and a tombstone never came to it.
     acl.forget(ipam.view().await.resting).await;
-    info!(endpoints = endpoints.len(), orphans, "journal and kernel agree");
+    info!(
+        endpoints = endpoints.len(),
+        orphans, "the pods in the journal are taken over, and links that belong to none of them are parked"
+    );
     Ok(())
 }

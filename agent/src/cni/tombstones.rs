@@ -60,7 +60,7 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<(EndpointId, PathBuf)>> {
         match id {
             Ok(id) => found.push((id, path)),
             Err(TombstoneError::Nonsense(error)) => {
-                warn!(path = %path.display(), %error, "a file among the tombstones is none and is removed");
+                warn!(path = %path.display(), %error, "a file in the folder of tombstones is no tombstone and is removed");
                 std::fs::remove_file(&path)?;
             }
             Err(TombstoneError::Io(error)) => {

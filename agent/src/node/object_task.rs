@@ -81,11 +81,11 @@ impl NodeTask {
             if let Some(write) = write {
                 match write.carry_out(&mut writer, &self.node).await {
                     Ok(()) => {
-                        info!(?write, "this is written into the node's Node object");
+                        info!(?write, "a change of the node's Node object is written");
                         backoff.reset();
                     }
                     Err(error) => {
-                        warn!(%error, ?write, "this is not written into the node's Node object yet; trying again")
+                        warn!(%error, ?write, "a change of the node's Node object cannot be written yet; trying again")
                     }
                 }
                 // What the watch says next is what was written, unless somebody else was faster.

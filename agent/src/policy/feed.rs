@@ -37,7 +37,7 @@ pub(crate) fn watched_policy(update: Update<PolicyId, Value>) -> PolicyUpdate {
         |id, spec| {
             let (policy, problems) = network_policy(&id.namespace, &spec);
             for problem in &problems {
-                warn!(policy = %id, %problem, "this part of a policy allows nothing");
+                warn!(policy = %id, %problem, "a part of a policy cannot be read and allows nothing");
             }
             Arc::new(policy)
         },
@@ -48,7 +48,7 @@ pub(crate) fn watched_policy(update: Update<PolicyId, Value>) -> PolicyUpdate {
 fn read_policy(id: &PolicyId, entry: &Entry) -> Policy {
     let resource = decode::<Resource>(entry);
     for problem in resource.iter().flat_map(problems) {
-        warn!(key = %entry.key, %problem, "this part of a policy allows nothing");
+        warn!(key = %entry.key, %problem, "a part of a policy cannot be read and allows nothing");
     }
     let policy = resource.as_ref().and_then(Resource::policy).map(|(_, policy)| policy.clone());
     policy.unwrap_or_else(|| network_policy(&id.namespace, &Value::Null).0)

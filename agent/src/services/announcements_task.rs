@@ -188,7 +188,7 @@ async fn last_announced(cache: &Cache) -> Option<BTreeSet<Prefix>> {
     let entries = cache
         .load(&keys::announced())
         .await
-        .inspect_err(|error| warn!(%error, "what was announced of Services before is not remembered"))
+        .inspect_err(|error| warn!(%error, "the cache does not say what was announced of Services before this start"))
         .ok()?;
     entries.iter().find_map(decode)
 }

@@ -26,7 +26,7 @@ const PER_NODE: usize = 4_000;
 /// The port of the first policy; every policy has a port of its own.
 const FIRST_PORT: usize = 10_000;
 
-/// The distance to a policy's other port, which it has after an odd number of changes.
+/// The first of the other ports: a policy admits to its other port after an odd number of changes.
 const OTHER_PORT: usize = 20_000;
 
 /// The block of the other node with this number.

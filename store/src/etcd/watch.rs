@@ -111,7 +111,7 @@ impl Watch {
             self.take(&answer, &mut skip).await?;
             self.backoff.reset();
             if self.failing.take().is_some() {
-                tracing::info!(prefix = %self.prefix, "the watch in etcd works again");
+                tracing::info!(prefix = %self.prefix, "a watch in etcd works again");
             }
         }
     }
@@ -204,7 +204,7 @@ impl Watch {
     fn note(&mut self, error: &StoreError) {
         let text = error.to_string();
         if self.failing.as_ref() != Some(&text) {
-            tracing::warn!(prefix = %self.prefix, error = %text, "the watch in etcd has failed; it is tried again");
+            tracing::warn!(prefix = %self.prefix, error = %text, "a watch in etcd has failed; it will be tried again");
             self.failing = Some(text);
         }
     }

@@ -8,7 +8,7 @@ use types::{Alive, BlockClaim, NodeName};
 pub(crate) enum KeysError {
     #[error("a live agent on another machine has the name {node}; if it is not alive, its claim ends within 30 s")]
     Elsewhere { node: NodeName },
-    #[error("{key} changes all the time")]
+    #[error("key {key} cannot be deleted: it changes each time before it can be")]
     Contended { key: Key },
     #[error(transparent)]
     Decode(#[from] store::DecodeError),
