@@ -15,7 +15,7 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    /// Whoever asks has asked wrongly.
+    /// The fault of a request that is wrong by itself.
     pub(super) fn theirs(error: &dyn std::error::Error) -> Self {
         Self { status: StatusCode::BAD_REQUEST, error: error.to_string() }
     }
@@ -35,7 +35,7 @@ impl Fault {
         Self { status: StatusCode::SERVICE_UNAVAILABLE, error: "the agent is ending".to_owned() }
     }
 
-    /// What was asked for does not exist.
+    /// The fault of a request for something that does not exist.
     pub(super) fn not_found(error: impl Into<String>) -> Self {
         Self { status: StatusCode::NOT_FOUND, error: error.into() }
     }

@@ -22,12 +22,12 @@ use super::status::Status;
 use crate::policy::drop_log::Denied;
 use crate::policy::relabels;
 
-/// What the handlers ask.
+/// The owners and streams that the handlers ask.
 #[derive(Clone)]
 pub(crate) struct Api {
     /// The node at a glance, and the tables behind it.
     pub(crate) status: Status,
-    /// Denied packets.
+    /// The stream of denied packets.
     pub(crate) denied: Denied,
     /// Whether labels are changed here: not where an API server has them.
     pub(crate) relabels: bool,
@@ -63,7 +63,7 @@ async fn endpoints(State(api): State<Api>) -> Json<Vec<WorkloadEndpoint>> {
     Json(api.status.endpoints().await)
 }
 
-/// Which routes are asked for.
+/// The query for routes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RouteQuery {

@@ -14,14 +14,14 @@ use prometheus_client::registry::Registry;
 use types::api::{NodeStatus, PeerStatus};
 use types::policy::Direction;
 
-/// One moment of a node.
+/// The state of a node at one moment, as a scrape shows it.
 #[derive(Debug)]
 pub(crate) struct Moment {
-    /// The node at a glance.
+    /// The status that operators see.
     pub(crate) status: NodeStatus,
-    /// Its routes.
+    /// The kernel routes, in numbers.
     pub(crate) routes: RoutesView,
-    /// Its policy.
+    /// The filter, in numbers.
     pub(crate) acl: AclView,
     /// Published endpoints that do not count, as their publisher does not own their addresses.
     pub(crate) refused_endpoints: usize,

@@ -10,11 +10,11 @@ use types::config::Config;
 
 /// The Unix sockets are for root alone, the health port is as public as its address.
 pub(crate) struct Sockets {
-    /// For the CNI binary.
+    /// The socket that the CNI binary connects to.
     pub(crate) cni: UnixListener,
-    /// For operators.
+    /// The socket that operators connect to.
     pub(crate) api: UnixListener,
-    /// For probes and scrapers.
+    /// The port that probes and scrapers connect to.
     pub(crate) health: TcpListener,
 }
 

@@ -19,26 +19,26 @@ use crate::cluster::desired_task::Identity;
 use crate::node::readiness::Readiness;
 use crate::services::tasks::ServiceView;
 
-/// What the answers are put together from.
+/// The sources that the answers are put together from.
 #[derive(Clone)]
 pub(crate) struct Status {
-    /// This node.
+    /// This node's name.
     pub(crate) node: NodeName,
     /// The datastore in words.
     pub(crate) datastore: String,
     /// The datastore, to be asked whether it answers.
     pub(crate) store: Arc<dyn Store>,
-    /// Who is asked.
+    /// The owners that are asked.
     pub(crate) owners: Owners,
-    /// Who the speaker is.
+    /// The identity of the BGP speaker.
     pub(crate) identity: watch::Receiver<Identity>,
     /// What keeps the node from being ready.
     pub(crate) readiness: Readiness,
-    /// Published endpoints that do not count.
+    /// How many published endpoints do not count.
     pub(crate) refused_endpoints: watch::Receiver<usize>,
     /// How the watches of the API server fare, where there is one.
     pub(crate) kubernetes: Option<watch::Receiver<kube_watch::Status>>,
-    /// Addresses of Services.
+    /// The addresses of Services that are announced and given out.
     pub(crate) services: ServiceView,
     /// Whether what this node originates is kept from its peers.
     pub(crate) drained: watch::Sender<bool>,
@@ -49,13 +49,13 @@ pub(crate) struct Status {
 /// The owners of this node's state.
 #[derive(Debug, Clone)]
 pub(crate) struct Owners {
-    /// Addresses and endpoints.
+    /// The owner of addresses and endpoints.
     pub(crate) ipam: Ipam,
-    /// Kernel routes.
+    /// The owner of the kernel's routes.
     pub(crate) felix: Routes,
-    /// Policy.
+    /// The owner of the filter.
     pub(crate) acl: Acl,
-    /// Sessions and tables.
+    /// The owner of BGP sessions and tables.
     pub(crate) bgp: Bgp,
 }
 
@@ -119,7 +119,7 @@ impl Status {
         }
     }
 
-    /// All that is measured.
+    /// Everything that a scrape shows, taken together at one moment.
     pub(crate) async fn moment(&self) -> Moment {
         let (status, routes, acl) = tokio::join!(self.node(), self.owners.felix.view(), self.owners.acl.view());
         let refused_endpoints = *self.refused_endpoints.borrow();

@@ -8,18 +8,18 @@ use super::health;
 use super::local::{self, Api};
 use crate::node::fatal::Fatal;
 
-/// What the tasks of this room are made of.
+/// The parts that the tasks of this room are made of.
 pub(crate) struct ApiTasks {
-    /// Where operators come to.
+    /// The socket that operators connect to.
     pub(crate) socket: UnixListener,
-    /// Where probes and scrapers come to.
+    /// The port that probes and scrapers connect to.
     pub(crate) health_port: TcpListener,
-    /// What they ask.
+    /// The owners and streams that requests are answered from.
     pub(crate) api: Api,
 }
 
 impl ApiTasks {
-    /// Starts them.
+    /// Starts the tasks that answer operators, probes and scrapers.
     pub(crate) fn start(self, fatal: &Fatal, tracker: &TaskTracker) {
         let Self { socket, health_port, api } = self;
         let health = axum::serve(health_port, health::router(api.status.clone())).into_future();

@@ -14,7 +14,7 @@ use super::sources::ClusterUpdate;
 /// Everything that sources have said, and who we are.
 #[derive(Debug)]
 pub(crate) struct ClusterState {
-    /// This node.
+    /// This node's name.
     own: NodeName,
     /// Its addresses, which the store hears of later.
     addresses: Vec<IpAddr>,
@@ -37,13 +37,13 @@ pub(crate) struct ClusterState {
 pub(crate) struct LoadBalancerPool {
     /// Its name, by which Services may ask for it.
     pub(crate) name: String,
-    /// Its addresses.
+    /// The pool's range.
     pub(crate) cidr: Prefix,
     /// No new addresses are given out; those given stay.
     pub(crate) is_disabled: bool,
 }
 
-/// What follows for this node.
+/// What the cluster's state demands of this node.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Desired {
     /// The speaker's AS number.
@@ -98,7 +98,7 @@ impl ClusterState {
             ClusterUpdate::Resource(Kind::Node, update) => self.nodes.changes(update),
             ClusterUpdate::Resource(Kind::BgpConfiguration, update) => self.configurations.changes(update),
             ClusterUpdate::Resource(Kind::BgpPeer, update) => self.peers.changes(update),
-            // Those are felix's.
+            // Policies and namespaces go to the filter, not here.
             ClusterUpdate::Resource(Kind::NetworkPolicy | Kind::Namespace, _) => false,
         }
     }

@@ -23,7 +23,7 @@ const UPDATES_PER_ROUND: usize = 1_024;
 
 /// Turns what the cluster says into what this node does.
 pub(crate) struct DesiredTask {
-    /// What the cluster says.
+    /// The state of the cluster, as the sources say it.
     pub(crate) cluster: ClusterState,
     /// Prefixes beside those of pools that peers may announce to this node.
     pub(crate) import_prefixes: Vec<Prefix>,
@@ -33,13 +33,13 @@ pub(crate) struct DesiredTask {
     pub(crate) addresses: watch::Receiver<Vec<IpAddr>>,
     /// Pools of pods' addresses, for ipam.
     pub(crate) pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
-    /// Sessions and import policy.
+    /// The speaker, which gets sessions and import policy.
     pub(crate) bgp: Bgp,
     /// Routes: their source address is this node's.
     pub(crate) felix: Routes,
-    /// Policy: it knows nodes and pools.
+    /// The filter, which has to know nodes and pools.
     pub(crate) acl: Acl,
-    /// What others are told of the cluster.
+    /// The conclusions that other tasks are told.
     pub(crate) conclusions: Conclusions,
     /// What keeps the node from being ready, as far as the cluster is the reason.
     pub(crate) readiness: Readiness,
@@ -47,7 +47,7 @@ pub(crate) struct DesiredTask {
 
 /// What other tasks follow of the state of the cluster that is in force.
 pub(crate) struct Conclusions {
-    /// Who the speaker is.
+    /// The identity of the BGP speaker.
     pub(crate) identity: watch::Sender<Identity>,
     /// Ranges of pools whose blocks are not announced.
     pub(crate) unexported: watch::Sender<BTreeSet<Prefix>>,
@@ -62,16 +62,16 @@ pub(crate) struct Conclusions {
 /// Who the speaker is, as the cluster sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
-    /// Its AS number.
+    /// The speaker's AS number.
     pub(crate) asn: Asn,
-    /// Its identifier.
+    /// The speaker's identifier.
     pub(crate) router_id: RouterId,
-    /// Where it peers from.
+    /// The addresses that the speaker peers from.
     pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl Conclusions {
-    /// Before anything is known of the cluster.
+    /// The identity as it is before anything is known of the cluster.
     pub(crate) fn new(identity: Identity) -> Self {
         Self {
             identity: watch::Sender::new(identity),

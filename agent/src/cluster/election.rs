@@ -35,19 +35,19 @@ const STAND_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Holder {
-    /// The node, for people.
+    /// The name of the elected agent's node, for people.
     node: NodeName,
     /// Its agent's instance: after a restart it is elected still.
     instance: String,
 }
 
-/// A candidate.
+/// An agent as a candidate for the office.
 pub(crate) struct Election {
-    /// Where candidates meet.
+    /// The store in which candidates meet.
     store: Arc<dyn Store>,
-    /// This agent.
+    /// What this agent writes when it is elected.
     holder: Holder,
-    /// Whether it is elected.
+    /// Tells whether this agent is elected.
     elected: watch::Sender<bool>,
     /// How its watches of the API server fare, where there is one.
     watches: Option<watch::Receiver<Status>>,
@@ -100,7 +100,7 @@ impl Election {
                     self.elected.send_replace(false);
                     if resigns {
                         info!("this agent does not reach the API server and gives its office up");
-                        // At once; or else when the lease ends.
+                        // This frees the office at once; if it fails, the end of the lease does.
                         let _ = session.end().await;
                     } else {
                         info!("this agent is not elected any more");
@@ -123,7 +123,7 @@ impl Election {
             Some(watches) => watches.wait_for(|status| is_reached(status) == wanted).await.is_ok(),
         };
         if !known {
-            // The watches end with the agent.
+            // The watches end only with the agent, so there is nothing more to wait for.
             std::future::pending().await
         }
     }
@@ -198,7 +198,7 @@ impl Election {
                     Some(Update::Restart) => is_there = false,
                     Some(Update::InSync) if !is_there => return,
                     Some(Update::InSync) => {}
-                    // The store ends with the agent.
+                    // The store ends only with the agent, so there is nothing more to wait for.
                     None => std::future::pending().await,
                 }
             }

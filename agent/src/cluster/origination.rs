@@ -13,13 +13,13 @@ use crate::node::readiness::{Part, Readiness};
 
 /// What this node originates follows from these.
 pub(crate) struct Origination {
-    /// Own blocks.
+    /// The blocks that this node owns.
     pub(crate) blocks: watch::Receiver<Arc<BTreeSet<Prefix>>>,
     /// Pools whose blocks are not announced.
     pub(crate) unexported: watch::Receiver<BTreeSet<Prefix>>,
     /// Addresses of Services; nothing before they are known.
     pub(crate) services: watch::Receiver<Option<BTreeSet<Prefix>>>,
-    /// Whether all of it is kept from peers.
+    /// Whether everything is kept from peers.
     pub(crate) drained: watch::Receiver<bool>,
 }
 

@@ -30,9 +30,9 @@ pub(crate) enum PresenceError {
          {} s; if this node is new, give it another nodeName", LEASE.as_secs()
     )]
     Taken {
-        /// The name.
+        /// The node's name.
         node: NodeName,
-        /// Who holds it.
+        /// The agent that holds the name.
         other: String,
     },
     /// The store does not answer or refuses.
@@ -44,7 +44,7 @@ pub(crate) enum PresenceError {
     /// The store is laid out in a way that this build does not know.
     #[error(transparent)]
     Schema(SchemaError),
-    /// A pool cannot be called so.
+    /// A pool cannot have this name.
     #[error(transparent)]
     PoolName(#[from] NameError),
 }
@@ -58,10 +58,10 @@ impl From<SchemaError> for PresenceError {
     }
 }
 
-/// Who we are.
+/// What this agent says of its node, and under which name.
 #[derive(Clone)]
 pub(crate) struct Presence {
-    /// Where names are taken.
+    /// The store in which names are taken.
     pub(crate) store: Arc<dyn Store>,
     /// This node's name.
     pub(crate) node: NodeName,
@@ -81,7 +81,7 @@ impl Presence {
         Ok(session)
     }
 
-    /// Takes the name, once.
+    /// Tries once to take the name.
     async fn claim(&self) -> Result<Session, PresenceError> {
         let key = keys::alive(&self.node);
         let session = self.store.session(LEASE).await?;

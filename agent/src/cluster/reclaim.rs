@@ -29,24 +29,24 @@ const RECHECK_ALIVE: Duration = Duration::from_secs(5);
 /// A node that may be gone: registered or noted as gone, and without a Node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Candidate {
-    /// The node.
+    /// The node's name.
     pub(crate) node: NodeName,
-    /// What has been noted of it.
+    /// The note that the node is gone, if there is one.
     pub(crate) gone: Option<Gone>,
     /// How long this agent has known just that of it.
     pub(crate) watched: Duration,
     /// It is registered now: the store has the last word, as reports of what goes together may come one by one.
     pub(crate) is_registered: bool,
-    /// An agent holds its name.
+    /// Whether an agent holds the node's name.
     pub(crate) is_alive: bool,
-    /// This agent has a session with it.
+    /// Whether this agent has a session with the node.
     pub(crate) is_heard: bool,
 }
 
-/// What follows for a node now.
+/// What is to be done about a node now, or when to look again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// This is to be done.
+    /// This action is to be taken.
     Act(ReclaimAction),
     /// Nothing is to be done before this long; then it is to be looked at again.
     Wait(Duration),
@@ -54,14 +54,14 @@ pub(crate) enum Verdict {
     NothingLeft,
 }
 
-/// What is to be done about a node.
+/// An action about a node that may have gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ReclaimAction {
     /// It has gone just now, or has been gone for longer.
     Note(NodeName, Gone),
     /// It is back, or nothing is left of it: no word of it any more.
     Forget(NodeName),
-    /// What it had is free.
+    /// Frees everything that the node had.
     Reclaim(NodeName, Gone),
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn judge(candidate: &Candidate, grace: Duration, now: SystemTime) -> 
     match gone {
         Some(_) if *is_alive || !is_registered => Verdict::Act(ReclaimAction::Forget(node.clone())),
         None if !is_registered => Verdict::NothingLeft,
-        // Nobody tells when a lease ends.
+        // Nothing tells when a lease ends, so it is looked at again.
         None if *is_alive => again(RECHECK_ALIVE),
         None => {
             let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

@@ -24,13 +24,13 @@ const RECLAIM_RETRY_DELAY: Duration = Duration::from_secs(10);
 /// How many updates are taken at most before what follows from them is done.
 const UPDATES_PER_ROUND: usize = 1_024;
 
-/// What the task is made of.
+/// The parts that the task is made of.
 pub(crate) struct ReclaimTask {
-    /// Where nodes' keys are.
+    /// The store that has the nodes' keys.
     pub(crate) store: Arc<dyn Store>,
     /// Sessions: a node that is heard there has not gone.
     pub(crate) bgp: Bgp,
-    /// Where Nodes' names come from.
+    /// The API server, which says which Node objects exist.
     pub(crate) api: ApiServer,
     /// Whether this agent is elected.
     pub(crate) elected: watch::Receiver<bool>,
@@ -56,7 +56,7 @@ impl ReclaimTask {
         }
     }
 
-    /// One term.
+    /// Serves one term of office.
     async fn serve(&mut self) {
         let mut updates: mpsc::Receiver<Update<String, ()>> = self.api.tasks.node_names();
         let mut nodes: Mirror<String, ()> = Mirror::new();
@@ -82,7 +82,7 @@ impl ReclaimTask {
             for update in batch.drain(..) {
                 nodes.apply(update);
             }
-            // Mere absence counts in a whole list only.
+            // A node counts as absent only by a complete listing.
             if nodes.is_known() {
                 let names = nodes.entries().keys().cloned().collect();
                 let pause = self.look(&names, &mut watched).await.unwrap_or_else(|error| {

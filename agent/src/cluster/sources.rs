@@ -14,11 +14,11 @@ use types::{Gone, NodeName, Registration, ResourceName, Update};
 /// A change of what the agent knows of the cluster.
 #[derive(Debug)]
 pub(crate) enum ClusterUpdate {
-    /// Of the nodes' registrations.
+    /// A report about a node's registration.
     Registration(Update<NodeName, Registration>),
-    /// Of nodes that have gone.
+    /// A report about the note that a node is gone.
     Gone(Update<NodeName, Gone>),
-    /// Of the resources of a kind.
+    /// A report about a resource of a kind.
     Resource(Kind, Update<ResourceName, Box<Resource>>),
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn registration(update: Update<Subject, Entry>) -> Option<ClusterUpda
     read(registrations).map(ClusterUpdate::Registration)
 }
 
-/// Nodes that have gone.
+/// Reads a report about nodes that have gone.
 pub(crate) fn gone(update: Update<Subject, Entry>) -> Option<ClusterUpdate> {
     let gone = update.filter_map(|subject| match subject {
         Subject::Gone(node) => Some(node),
@@ -68,7 +68,7 @@ pub(crate) fn gone(update: Update<Subject, Entry>) -> Option<ClusterUpdate> {
     read(gone).map(ClusterUpdate::Gone)
 }
 
-/// Resources of a kind.
+/// Reads reports about the resources of a kind.
 pub(crate) fn resource(kind: Kind) -> impl Fn(Update<Subject, Entry>) -> Option<ClusterUpdate> {
     move |update| {
         let resources = update.filter_map(|subject| match subject {

@@ -28,9 +28,9 @@ use crate::node::fatal::Fatal;
 /// Updates that wait for the task that puts them in force.
 const QUEUED_UPDATES: usize = 1_024;
 
-/// What the tasks of this room are made of.
+/// The parts that the tasks of this room are made of.
 pub(crate) struct ClusterTasks {
-    /// Where the cluster's state comes from.
+    /// The store that has the cluster's state.
     pub(crate) store: Arc<dyn Store>,
     /// Puts that state in force.
     pub(crate) desired: DesiredTask,
@@ -38,7 +38,7 @@ pub(crate) struct ClusterTasks {
     pub(crate) origination: Origination,
     /// What the speaker has to say to the owner of the kernel's routes.
     pub(crate) outputs: Outputs,
-    /// This node's name in the store.
+    /// This agent's hold on its node's name in the store.
     pub(crate) presence: Presence,
     /// Under which the name is held, where it was taken at the start.
     pub(crate) session: Option<Session>,

@@ -17,19 +17,19 @@ use crate::policy::pods::Identities;
 /// What every conversation needs. Clones are of the same node.
 #[derive(Clone)]
 pub(crate) struct Attachments {
-    /// Addresses and endpoints.
+    /// The owner of addresses and endpoints.
     pub(crate) ipam: Ipam,
-    /// Routes.
+    /// The owner of the kernel's routes.
     pub(crate) felix: Routes,
-    /// Policy.
+    /// The owner of the filter.
     pub(crate) acl: Acl,
-    /// Who the pods are.
+    /// Says which Pod object an attachment belongs to.
     pub(crate) identities: Identities,
     /// The MTU for pods' interfaces.
     pub(crate) mtu: watch::Receiver<u32>,
-    /// The group of parked links.
+    /// The link group of parked links.
     pub(crate) parked_group: u32,
-    /// Told when a link was parked.
+    /// Tells the reaper that a link was parked.
     pub(crate) parked: mpsc::Sender<()>,
     /// Where DELs that were not answered leave tombstones.
     pub(crate) released: PathBuf,

@@ -179,7 +179,7 @@ enum ConversationError {
     /// The binary is told why.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The binary is gone, or speaks nonsense.
+    /// The binary has gone, or has sent something that is no message.
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// The binary says the right thing at the wrong time.

@@ -14,18 +14,18 @@ use super::{reaper, tombstones};
 /// How long after a failure the next conversation is accepted.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// What the tasks of this room are made of.
+/// The parts that the tasks of this room are made of.
 pub(crate) struct CniTasks {
-    /// Where the CNI binary comes to.
+    /// The socket that the CNI binary connects to.
     pub(crate) listener: UnixListener,
-    /// What every conversation needs.
+    /// The owners that every conversation needs.
     pub(crate) attachments: Attachments,
     /// Tells when a link was parked.
     pub(crate) parked: mpsc::Receiver<()>,
 }
 
 impl CniTasks {
-    /// Starts them.
+    /// Starts the tasks of this room.
     pub(crate) fn start(self, tracker: &TaskTracker) -> anyhow::Result<()> {
         let Self { listener, attachments, parked } = self;
         let group = attachments.parked_group;

@@ -19,13 +19,13 @@ const SETTLING: Duration = Duration::from_secs(1);
 
 /// This node's addresses, and what they follow from.
 pub(crate) struct OwnAddresses {
-    /// How they are found.
+    /// The configured ways to find the addresses.
     pub(crate) methods: AddressDetection,
     /// Where those are remembered that Kubernetes knows.
     pub(crate) journal: Journal,
-    /// Those that Kubernetes knows.
+    /// The InternalIPs that Kubernetes knows.
     pub(crate) internal: Vec<IpAddr>,
-    /// What was found.
+    /// The addresses that were found.
     pub(crate) found: watch::Sender<Vec<IpAddr>>,
 }
 

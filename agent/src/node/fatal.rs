@@ -2,7 +2,7 @@
 
 use tokio::sync::mpsc;
 
-/// The way to say it.
+/// The way for any task to say that the agent cannot go on.
 #[derive(Debug, Clone)]
 pub(crate) struct Fatal(mpsc::Sender<anyhow::Error>);
 

@@ -41,7 +41,7 @@ pub(crate) fn registration(own: &Registration, node: &Node) -> Registration {
 pub(crate) enum Write {
     /// The condition NetworkUnavailable, with words for people.
     NetworkUnavailable(bool, String),
-    /// The startup taint goes.
+    /// Removes the startup taint.
     RemoveTaint,
 }
 
@@ -65,14 +65,14 @@ pub(crate) fn wanted(node: &Node, network: &Network) -> Option<Write> {
 pub(crate) enum Network {
     /// The agent has started just now: it is left as it was.
     NotYet,
-    /// It is ready, or was until just now.
+    /// The agent is ready, or was until just now.
     Available,
-    /// It has not been ready for long, and why.
+    /// The agent has not been ready for long, for this reason.
     Unavailable(String),
 }
 
 impl Write {
-    /// Writes it.
+    /// Writes the change to the API server.
     pub(crate) async fn carry_out(&self, writer: &mut Writer, node: &NodeName) -> Result<(), kube_watch::WriteError> {
         match self {
             Self::NetworkUnavailable(is, why) => writer.put_network_unavailable(node.as_str(), *is, why).await,

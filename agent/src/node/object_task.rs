@@ -19,7 +19,7 @@ use super::readiness::Readiness;
 /// The shortest and the longest delay between two attempts to write what was not taken.
 const WRITE_DELAYS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
-/// What the task is made of.
+/// The parts that the task is made of.
 pub(crate) struct NodeTask {
     pub(crate) node: NodeName,
     pub(crate) readiness: Readiness,
@@ -29,7 +29,7 @@ pub(crate) struct NodeTask {
     pub(crate) api: Option<ApiServer>,
     /// What the node says of itself, but for its addresses and what Kubernetes knows of it.
     pub(crate) registration: Registration,
-    /// Its addresses.
+    /// The node's addresses.
     pub(crate) addresses: watch::Receiver<Vec<IpAddr>>,
     /// The registration with all that belongs to it; nothing before that is known.
     pub(crate) registered: watch::Sender<Option<Registration>>,
@@ -108,7 +108,7 @@ impl NodeTask {
         let mut backoff = Backoff::new(WRITE_DELAYS.0, WRITE_DELAYS.1, u64::from(std::process::id()));
         loop {
             let into = folder.clone();
-            // A disk may be slow.
+            // A disk may be slow, so another thread waits for it.
             let put = tokio::task::spawn_blocking(move || (put_conflist(&into), first_of_others(&into))).await;
             match put {
                 Ok((Ok(path), None)) => {
