@@ -34,13 +34,13 @@ pub(crate) struct ClusterTasks {
     pub(crate) store: Arc<dyn Store>,
     /// Puts that state in force.
     pub(crate) desired: DesiredTask,
-    /// What this node originates follows from these.
+    /// Carries what follows from the own blocks and Services to the speaker as routes to originate.
     pub(crate) origination: Origination,
     /// What the speaker has to say to the owner of the kernel's routes.
     pub(crate) outputs: Outputs,
     /// This agent's hold on its node's name in the store.
     pub(crate) presence: Presence,
-    /// Under which the name is held, where it was taken at the start.
+    /// The session under which the name is held, where it was taken at the start.
     pub(crate) session: Option<Session>,
     /// What the node says of itself, once that is known.
     pub(crate) registrations: watch::Receiver<Option<Registration>>,
