@@ -14,7 +14,7 @@ use crate::spec::{CniError, Code};
 /// A command with what it needs from the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// Plug a pod in.
+    /// ADD: plug a pod in.
     Add {
         /// The pod's interface.
         attachment: Attachment,
@@ -23,9 +23,9 @@ pub enum Command {
     },
     /// Unplug it. CNI_NETNS is not looked at: the pair goes by its host end, whatever became of the namespace.
     Del(Attachment),
-    /// Would ADD be served?
+    /// STATUS: say whether an ADD would be served.
     Status,
-    /// Which versions are spoken?
+    /// VERSION: say which versions are spoken.
     Version,
     /// A command that CNI knows and this plugin does not serve.
     Unserved(Unserved),
@@ -34,7 +34,7 @@ pub enum Command {
 /// The commands that are refused by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unserved {
-    /// Is an attachment as ADD left it?
+    /// CHECK: say whether an attachment is as ADD left it.
     Check,
     /// Remove all attachments that the runtime does not list.
     Gc,
@@ -52,9 +52,9 @@ impl fmt::Display for Unserved {
 /// One interface of one sandbox, and what CNI_ARGS says of the pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
-    /// CNI_CONTAINERID.
+    /// The value of CNI_CONTAINERID.
     pub container: ContainerId,
-    /// CNI_IFNAME.
+    /// The value of CNI_IFNAME.
     pub interface: InterfaceName,
     /// CNI_ARGS. Keys that this plugin does not know are kept and not minded, with and without `IgnoreUnknown`.
     pub args: BTreeMap<String, String>,
@@ -159,7 +159,7 @@ impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
     }
 }
 
-/// `KEY=VALUE;KEY=VALUE` (CNI_ARGS).
+/// Reads CNI_ARGS: `KEY=VALUE;KEY=VALUE`.
 fn arguments(text: &str) -> Result<BTreeMap<String, String>, CniError> {
     let pairs = text.split(';').filter(|pair| !pair.is_empty());
     let pair = |pair: &str| match pair.split_once('=') {

@@ -36,7 +36,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Connects.
+    /// Connects to the agent.
     pub fn connect(socket: &Path, time_limit: AnswerTimeLimit) -> Result<Self, AgentError> {
         let connect = || {
             let stream = UnixStream::connect(socket)?;
@@ -77,7 +77,7 @@ impl Agent {
         self.ask_for_done(&Request::Parked, "Parked")
     }
 
-    /// Would ADD be served?
+    /// Asks whether an ADD would be served.
     pub fn status(&mut self) -> Result<(), AgentError> {
         self.ask_for_done(&Request::Status { protocol: PROTOCOL }, "Status")
     }
@@ -130,7 +130,7 @@ pub enum AgentError {
     Broken {
         /// The agent's socket.
         socket: PathBuf,
-        /// What happened.
+        /// The error of the exchange.
         error: FrameError,
     },
     /// The agent says the right thing at the wrong time.
@@ -138,9 +138,9 @@ pub enum AgentError {
     OutOfOrder {
         /// The agent's socket.
         socket: PathBuf,
-        /// What it was told.
+        /// The message that the agent got.
         said: &'static str,
-        /// What it answered.
+        /// The answer that the agent gave.
         reply: &'static str,
     },
     /// The agent refuses.

@@ -27,9 +27,9 @@ pub struct NetworkConfig {
     pub run_dir: PathBuf,
     /// The agent's CNI socket.
     pub agent_socket: PathBuf,
-    /// `args.cni.labels`.
+    /// The value of `args.cni.labels`.
     pub labels: BTreeMap<String, String>,
-    /// `args.cni["manx.io/ports"]`.
+    /// The value of `args.cni["manx.io/ports"]`.
     pub ports: Vec<EndpointPort>,
     /// The result of the plugins before this one, with all its keys.
     pub previous: Option<Map<String, Value>>,

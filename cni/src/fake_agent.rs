@@ -9,9 +9,9 @@ use types::cni::{self, Reply, Request};
 
 /// What the agent does once it has heard a request.
 pub(crate) enum Play {
-    /// Answers.
+    /// Sends this answer.
     Say(Reply),
-    /// Does something first, then answers.
+    /// Does something first, then sends this answer.
     After(Box<dyn FnOnce() + Send>, Reply),
     /// Sends octets that are no message.
     Babble(&'static [u8]),
@@ -29,7 +29,7 @@ pub(crate) struct FakeAgent {
 impl FakeAgent {
     /// Listens at once; serves as many connections as there are scripts.
     pub(crate) fn start(socket: &Path, scripts: Vec<Vec<Play>>) -> Self {
-        // The socket of an agent before this one.
+        // An agent before this one may have left its socket.
         let _ = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).unwrap();
         let serve = move || scripts.into_iter().map(|script| converse(listener.accept().unwrap().0, script)).collect();
@@ -61,7 +61,7 @@ fn converse(mut stream: UnixStream, script: Vec<Play>) -> Vec<Request> {
             Play::HangUp => return heard,
         }
     }
-    // Until the other end closes.
+    // Reading goes on until the other end closes.
     while let Ok(request) = cni::read(&mut stream) {
         heard.push(request);
     }

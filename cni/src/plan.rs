@@ -76,24 +76,24 @@ pub enum WiringStep {
     /// Node: 169.254.1.1/32 on `lo`. Proxy ARP alone answers for it only where the node has a default route. The scope is
     /// link, or the address would become a source of the node's own packets.
     GatewayAddress,
-    /// Node: the pair, its host's end up.
+    /// On the node: makes the pair, with the host's end up.
     MakePair,
-    /// Either side: a sysctl.
+    /// On either side: sets a sysctl.
     Sysctl(Sysctl),
     /// Node: the host end's link-local address. The kernel would derive the same from the MAC, but later, and not where
     /// `addr_gen_mode` says otherwise.
     GatewayLinkLocal,
-    /// Pod: `lo` up.
+    /// In the pod: brings `lo` up.
     RaiseLoopback,
     /// Pod: an address as /32 or /128, without duplicate address detection.
     Address(IpAddr),
-    /// Pod: the pod's end up.
+    /// In the pod: brings the pod's end up.
     RaisePod,
     /// Pod: the gateway's MAC, for ever: the first packet waits for no ARP or neighbour discovery.
     GatewayNeighbour(Family),
     /// Pod: the IPv4 gateway is on the link, though no prefix of the pod's covers it.
     GatewayOnLink,
-    /// Pod: the default route.
+    /// In the pod: puts the default route.
     DefaultRoute(Family),
     /// Either side: wait until the end runs. The kernel switches its queue on some time after carrier (in its linkwatch
     /// worker) and drops what is sent before; since Linux 6.7 looking at the link makes it do so at once.
@@ -111,7 +111,7 @@ pub struct Sysctl {
     pub value: &'static str,
     /// What it means if the kernel has no such key.
     pub absent: Absent,
-    /// What becomes of it if a later step fails.
+    /// How the step is undone if a later one fails.
     pub undo: Undo,
 }
 
@@ -127,9 +127,9 @@ pub enum Absent {
 /// How a step is taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Undo {
-    /// It goes with the pair.
+    /// The step's effect goes with the pair.
     WithPair,
-    /// Delete the pair.
+    /// The pair is deleted.
     DeletePair,
     /// It belongs to the sandbox and is put back to what it was.
     Restore,
@@ -138,7 +138,7 @@ pub enum Undo {
 }
 
 impl WiringStep {
-    /// Where it happens.
+    /// The namespace in which the step is taken.
     pub const fn side(&self) -> Side {
         match self {
             Self::GatewayAddress | Self::MakePair | Self::GatewayLinkLocal => Side::Host,

@@ -12,7 +12,7 @@ use crate::spec::{CniError, CniVersion, Code};
 /// A finished attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attached<'a> {
-    /// What was made.
+    /// The interfaces, addresses and routes that were made.
     pub pairing: &'a Pairing,
     /// The MAC address of the pod's end.
     pub pod_mac: [u8; 6],

@@ -12,16 +12,16 @@ use serde_json::json;
 pub enum CniVersion {
     /// 0.3.1: interfaces, addresses with a family, routes.
     V0_3_1,
-    /// 0.4.0: CHECK; prevResult in DEL.
+    /// Version 0.4.0, with CHECK and with prevResult in DEL.
     V0_4_0,
-    /// 1.0.0: addresses without a family.
+    /// Version 1.0.0, whose addresses have no family.
     V1_0_0,
-    /// 1.1.0: GC, STATUS; MTUs in the result.
+    /// Version 1.1.0, with GC and STATUS, and with MTUs in the result.
     V1_1_0,
 }
 
 impl CniVersion {
-    /// Oldest first.
+    /// Every version, the oldest first.
     pub const ALL: [Self; 4] = [Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
     /// What is spoken where the runtime names no version.
     pub const LATEST: Self = Self::V1_1_0;
@@ -67,11 +67,11 @@ pub fn version_report(requested: Option<&str>) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{msg}")]
 pub struct CniError {
-    /// What kind of error.
+    /// The code of the error.
     pub code: Code,
     /// What went wrong, naming the culprit.
     pub msg: String,
-    /// More, for a person; may be empty.
+    /// The details for a person; may be empty.
     pub details: String,
 }
 
@@ -106,17 +106,17 @@ pub enum Code {
     UnsupportedField,
     /// 4: an environment variable is missing or invalid.
     InvalidEnvironment,
-    /// 5: stdin could not be read.
+    /// Code 5: stdin could not be read.
     Io,
-    /// 6: stdin is not the JSON expected.
+    /// Code 6: stdin is not the JSON that was expected.
     Decode,
-    /// 7: the network configuration is invalid.
+    /// Code 7: the network configuration is invalid.
     InvalidConfig,
     /// 8: CNI_NETNS is no namespace, or the plugin's own.
     InvalidNetns,
-    /// 11: transient; try again later.
+    /// Code 11: the failure is transient, and the runtime may try again later.
     TryAgain,
-    /// 50: ADD cannot be served now.
+    /// Code 50: ADD cannot be served now.
     Unavailable,
     /// 101: the agent does not keep to the conversation.
     Protocol,

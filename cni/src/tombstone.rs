@@ -12,7 +12,7 @@ use types::{EndpointId, EndpointIdError, InterfaceName};
 /// A file among the tombstones.
 #[derive(Debug)]
 pub struct Tombstone {
-    /// Where it lies.
+    /// The path of the tombstone.
     pub path: PathBuf,
     /// The attachment that was detached without an agent.
     pub id: Result<EndpointId, TombstoneError>,

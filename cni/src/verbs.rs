@@ -17,7 +17,7 @@ use crate::spec::{self, CniError, CniVersion, Code};
 use crate::tombstone;
 use crate::wiring::{self, PodSide, WiringError};
 
-/// What came of an invocation.
+/// The outcome of an invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// For stdout: the result, the error object, or nothing.
@@ -28,7 +28,7 @@ pub struct Outcome {
     pub success: bool,
 }
 
-/// Where the kernels are.
+/// The kernels of the node and of pods, which tests replace.
 pub trait Machine {
     /// The node's own.
     fn host(&self) -> Result<Box<dyn Kernel>, KernelError>;

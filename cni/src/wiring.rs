@@ -162,7 +162,7 @@ pub struct Wired {
     take_back: Vec<TakeBack>,
 }
 
-/// What undoes a step.
+/// How a step is undone.
 #[derive(Debug)]
 enum TakeBack {
     DeleteLink(u32),
@@ -357,9 +357,9 @@ pub enum WiringError {
     /// A step failed, and then some steps before it could not be taken back.
     #[error("{error} (left behind: {})", list(.left))]
     LeftBehind {
-        /// What failed first.
+        /// The error that came first.
         error: Box<Self>,
-        /// What could not be undone.
+        /// The errors of the steps that could not be undone.
         left: Vec<Self>,
     },
 }

@@ -17,7 +17,7 @@ use types::api::ApiError;
 
 /// The agent of this node.
 pub(crate) struct Agent {
-    /// Its socket.
+    /// The path of the agent's socket.
     socket: PathBuf,
 }
 
@@ -26,7 +26,7 @@ impl Agent {
         Self { socket }
     }
 
-    /// Asks for a value.
+    /// Gets a value.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AgentError> {
         let body = self.request(Method::GET, path, Vec::new()).await?;
         serde_json::from_slice(&body).map_err(|error| AgentError::Answer { path: path.to_owned(), error })
@@ -38,7 +38,7 @@ impl Agent {
         self.request(Method::PUT, path, body).await.map(drop)
     }
 
-    /// Removes a value.
+    /// Deletes a value.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), AgentError> {
         self.request(Method::DELETE, path, Vec::new()).await.map(drop)
     }
@@ -50,7 +50,7 @@ impl Agent {
         serde_json::from_slice(&self.request(Method::POST, path, body).await?).map_err(answer)
     }
 
-    /// Asks for a value, with a query.
+    /// Gets a value, with a query.
     pub(crate) async fn ask<Q: Serialize, T: DeserializeOwned>(&self, path: &str, query: &Q) -> Result<T, AgentError> {
         let query = serde_json::to_value(query).map_err(|error| AgentError::Answer { path: path.to_owned(), error })?;
         self.get(&format!("{path}?{}", encode(&query))).await
@@ -116,9 +116,9 @@ impl Drop for Exchange {
 
 /// An answer that has no end of its own.
 pub(crate) struct Lines {
-    /// What was asked, for errors.
+    /// The path of the request, for errors.
     path: String,
-    /// Whom it was asked, for errors.
+    /// The socket of the agent that was asked, for errors.
     socket: PathBuf,
     body: Incoming,
     /// What has arrived of the next line so far, and maybe of lines behind it.

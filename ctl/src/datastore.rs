@@ -12,7 +12,7 @@ use crate::cli::Place;
 
 /// The datastore in which resources are.
 pub(crate) enum Datastore {
-    /// etcd, asked directly.
+    /// The datastore is etcd, which is asked directly.
     Etcd(Arc<dyn Store>),
     /// The local store, through the agent that has it open.
     Agent(Agent),
@@ -114,7 +114,7 @@ pub(crate) fn etcd_config(place: &Place) -> anyhow::Result<Option<store::EtcdCon
 pub(crate) fn local_agent(place: &Place) -> anyhow::Result<Agent> {
     match &place.socket {
         Some(socket) => Ok(Agent::new(socket.clone())),
-        // The agent is asked, and etcd is not.
+        // Only the agent is asked, so settings of etcd that cannot be used do not matter.
         None => Ok(agent_of(place, &config::read_without_etcd(&place.config, ANY_NODE)?.0)),
     }
 }

@@ -46,9 +46,9 @@ pub(crate) async fn local(agent: &Agent) -> anyhow::Result<Vec<Located>> {
 /// How the operator calls an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EndpointName {
-    /// By its id.
+    /// The endpoint is named by its id.
     Id(EndpointId),
-    /// By its pod.
+    /// The endpoint is named by its pod.
     Pod { namespace: String, name: String },
 }
 

@@ -27,9 +27,9 @@ use crate::rows::{self, Restored};
 pub struct Request {
     /// The pod.
     pub pod: PodRef,
-    /// Its labels.
+    /// The labels of the pod.
     pub labels: BTreeMap<String, String>,
-    /// Its named ports.
+    /// The named ports of the pod.
     pub ports: Vec<EndpointPort>,
 }
 
@@ -42,11 +42,11 @@ pub(crate) struct Allocator {
     cool_down: Duration,
     /// Whether a release counts only once the store shows it.
     acknowledged: bool,
-    /// Own blocks; no two overlap.
+    /// The blocks that this node owns; no two overlap.
     blocks: BTreeMap<Prefix, Block>,
-    /// Endpoints that hold addresses.
+    /// The endpoints that hold addresses.
     endpoints: BTreeMap<EndpointId, Held>,
-    /// Addresses released and not free yet.
+    /// The addresses that were released and are not free yet.
     resting: BTreeSet<IpAddr>,
     /// The addresses of `resting` that the store may still show, by the endpoint that it shows them for. The cool-down of the
     /// other resting addresses is running.
@@ -61,7 +61,7 @@ pub(crate) struct Allocator {
 /// What may change of a pod while it is attached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Description {
-    /// Its labels.
+    /// The labels of the pod.
     pub labels: BTreeMap<String, String>,
     /// Its named ports.
     pub ports: Vec<EndpointPort>,

@@ -11,7 +11,7 @@ use super::addresses_task::OwnAddresses;
 use super::object_task::NodeTask;
 use super::{addresses, host};
 
-/// What the tasks of this room are made of.
+/// The parts that the tasks of this room are made of.
 pub(crate) struct NodeTasks {
     /// Finds the node's addresses again when they may have changed.
     pub(crate) addresses: OwnAddresses,
@@ -20,7 +20,7 @@ pub(crate) struct NodeTasks {
 }
 
 impl NodeTasks {
-    /// Starts them.
+    /// Starts the tasks of this room.
     pub(crate) fn start(self, tracker: &TaskTracker) -> anyhow::Result<()> {
         let Self { addresses: own, object } = self;
         tracker.spawn(host::give_back_memory(object.readiness.clone()));

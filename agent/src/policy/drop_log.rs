@@ -18,7 +18,7 @@ use types::policy::{Direction, End, Flow, Protocol, Reason};
 /// Packets that wait to be explained; more than that at a time are counted and not shown.
 const QUEUED_PACKETS: usize = 256;
 
-/// Somebody wants to look.
+/// The request of a viewer who wants to see denied packets.
 #[derive(Debug)]
 pub(crate) struct Look {
     reply: oneshot::Sender<Result<broadcast::Receiver<DropRecord>, KernelError>>,

@@ -19,7 +19,7 @@ use crate::cluster::sources::decode;
 /// Updates that wait for felix.
 pub(crate) const QUEUED_UPDATES: usize = 1_024;
 
-/// Policies.
+/// Reads reports about policies in the store.
 pub(crate) fn policy(update: Update<Subject, Entry>) -> Option<PolicyUpdate> {
     let policies = update.filter_map(|subject| match subject {
         Subject::NamespacedResource(Kind::NetworkPolicy, namespace, name) => {
@@ -30,7 +30,7 @@ pub(crate) fn policy(update: Update<Subject, Entry>) -> Option<PolicyUpdate> {
     Some(PolicyUpdate::Policy(policies.map(|id| id, |id, entry| Arc::new(read_policy(id, &entry)))))
 }
 
-/// Policies as the API server has them.
+/// Reads reports about policies of the API server.
 pub(crate) fn watched_policy(update: Update<PolicyId, Value>) -> PolicyUpdate {
     PolicyUpdate::Policy(update.map(
         |id| id,
@@ -61,7 +61,7 @@ fn problems(resource: &Resource) -> &[Problem] {
     }
 }
 
-/// Labels of namespaces.
+/// Reads reports about namespaces in the store.
 pub(crate) fn namespace(update: Update<Subject, Entry>) -> Option<PolicyUpdate> {
     let namespaces = update.filter_map(|subject| match subject {
         Subject::Resource(Kind::Namespace, name) => Some(name.to_string()),

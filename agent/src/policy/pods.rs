@@ -23,16 +23,16 @@ pub(crate) const QUEUED_QUESTIONS: usize = 64;
 /// Where an ADD learns labels and ports from.
 #[derive(Debug, Clone)]
 pub(crate) enum Identities {
-    /// From the runtime's configuration (`args.cni`).
+    /// They come from the runtime's configuration (`args.cni`).
     Stated,
-    /// From Pod objects.
+    /// They come from Pod objects.
     Kubernetes(mpsc::Sender<Question>),
 }
 
 /// What attachments ask of the task.
 #[derive(Debug)]
 pub(crate) enum Question {
-    /// Who the pod is, as soon as it is known.
+    /// Asks who the pod is, as soon as that is known.
     Who(Asker),
     /// To describe an endpoint that is complete now as its pod has become while it was not. Needs no answer.
     Attached(EndpointId),

@@ -20,7 +20,7 @@ pub(crate) struct Peers {
     own: NodeName,
     /// Who owns what. Blocks do not overlap where claims are judged right; here each is looked up by itself.
     blocks: BTreeMap<Prefix, NodeName>,
-    /// Where the source of blocks stands.
+    /// How far the listing of blocks has come.
     block_listing: Listing<Prefix>,
     /// Endpoints were in sync before blocks were.
     owes_in_sync: bool,
@@ -28,7 +28,7 @@ pub(crate) struct Peers {
     refused: BTreeMap<RemoteKey, WorkloadEndpoint>,
 }
 
-/// What follows from an update of blocks.
+/// What follows from a report about blocks.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Consequence {
     /// These endpoints count now; or nothing follows.

@@ -17,13 +17,13 @@ use crate::node::latest::tell;
 /// A change of what other nodes publish.
 #[derive(Debug)]
 pub(crate) enum PeerUpdate {
-    /// Of the owners of blocks.
+    /// A report about the owner of a block.
     Block(Update<Prefix, BlockClaim>),
-    /// Of endpoints.
+    /// A report about a published endpoint.
     Endpoint(Update<(NodeName, EndpointId), Box<WorkloadEndpoint>>),
 }
 
-/// Claims of blocks.
+/// Reads reports about claims of blocks.
 pub(crate) fn block(update: Update<Subject, Entry>) -> Option<PeerUpdate> {
     let blocks = update.filter_map(|subject| match subject {
         Subject::Block(block) => Some(block),

@@ -24,21 +24,21 @@ use crate::cluster::sources::{self, ClusterUpdate};
 use crate::node::kubernetes::{ApiServer, follow_node};
 use crate::node::readiness::{Part, Readiness};
 
-/// What the tasks of this room are made of.
+/// The parts that the tasks of this room are made of.
 pub(crate) struct PolicyTasks {
     /// This node.
     pub(crate) node: NodeName,
     /// Where blocks and nodes are, and policies and namespaces without an API server.
     pub(crate) store: Arc<dyn Store>,
-    /// Endpoints of this node.
+    /// The owner of this node's endpoints.
     pub(crate) ipam: Ipam,
-    /// What all of it is for.
+    /// The filter, which everything here is told to.
     pub(crate) acl: Acl,
     /// What the API server says, with the questions of ADDs about their pods; none: there is no API server.
     pub(crate) kubernetes: Option<(Remembered, mpsc::Receiver<Question>)>,
     /// How many published endpoints do not count.
     pub(crate) refused: watch::Sender<usize>,
-    /// Those who look at denied packets.
+    /// The requests of viewers who want to see denied packets.
     pub(crate) looks: mpsc::Receiver<Look>,
     /// The group of the kernel's log that denied packets are said in.
     pub(crate) log_group: u16,
@@ -81,7 +81,7 @@ impl PolicyTasks {
 /// Without an API server no pod is expected before its ADD.
 async fn expect_no_pods(out: mpsc::Sender<PolicyUpdate>) {
     for update in [Update::Restart, Update::InSync] {
-        // felix ends only with the agent.
+        // This fails only once the filter has ended, and that ends with the agent.
         let _ = out.send(PolicyUpdate::Expected(update)).await;
     }
 }
@@ -127,7 +127,7 @@ async fn follow_readiness(acl: Acl, readiness: Readiness) {
     }
 }
 
-/// Policy on threads of its own.
+/// Starts the filter on threads of its own.
 pub(crate) fn acl(config: &Config) -> anyhow::Result<Acl> {
     let policy = &config.policy;
     let acl = AclConfig {

@@ -20,7 +20,7 @@ pub(crate) const EXCLUDED: &str = "node.kubernetes.io/exclude-from-external-load
 pub(crate) struct Announcements {
     /// This node.
     node: NodeName,
-    /// What is to be announced.
+    /// The ranges that are to be announced.
     ranges: ServiceRanges,
     /// Whether this node takes no traffic of load balancers; none before that is known.
     excluded: Option<bool>,
@@ -28,35 +28,35 @@ pub(crate) struct Announcements {
     services: BTreeMap<NamespacedName, Facts>,
     /// Those of them that need to know where their endpoints are.
     in_need: BTreeSet<NamespacedName>,
-    /// Where the watch of Services stands.
+    /// How far the listing of Services has come.
     service_listing: Listing<NamespacedName>,
     /// EndpointSlices with a ready endpoint on this node: whose they are.
     local: BTreeMap<NamespacedName, (NamespacedName, Family)>,
     /// How many of them a Service has.
     local_counts: BTreeMap<(NamespacedName, Family), usize>,
-    /// Where the watch of EndpointSlices stands.
+    /// How far the listing of EndpointSlices has come.
     slice_listing: Listing<NamespacedName>,
     /// The single addresses that are announced of a Service.
     single: BTreeMap<NamespacedName, BTreeSet<Prefix>>,
-    /// By how many Services each is.
+    /// The prefixes that are announced, each with the number of Services that it is announced for.
     counts: BTreeMap<Prefix, usize>,
 }
 
-/// What is kept of a Service.
+/// The part of a Service that announcements follow from.
 #[derive(Debug, PartialEq)]
 struct Facts {
     /// Only nodes that have a ready endpoint of it take its packets (`externalTrafficPolicy: Local`).
     is_local: bool,
-    /// Its cluster addresses, where it is local.
+    /// The Service's cluster addresses; none unless it is local.
     cluster_ips: Vec<IpAddr>,
-    /// Its external addresses.
+    /// The Service's external addresses.
     external_ips: Vec<IpAddr>,
     /// The addresses that its status names.
     ingress: Vec<IpAddr>,
 }
 
 impl Announcements {
-    /// Nothing is known yet.
+    /// Announcements of a node that knows nothing yet.
     pub(crate) fn new(node: NodeName) -> Self {
         Self {
             node,
@@ -73,7 +73,7 @@ impl Announcements {
         }
     }
 
-    /// What is to be announced.
+    /// Sets the ranges that are to be announced.
     pub(crate) fn set_ranges(&mut self, ranges: ServiceRanges) {
         if self.ranges != ranges {
             self.ranges = ranges;
@@ -113,13 +113,13 @@ impl Announcements {
         }
     }
 
-    /// Services are not followed any more.
+    /// Forgets every Service, as Services are not followed any more.
     pub(crate) fn forget_services(&mut self) {
         (self.services, self.service_listing) = Default::default();
         self.look_at_all();
     }
 
-    /// EndpointSlices are not followed any more.
+    /// Forgets every EndpointSlice, as they are not followed any more.
     pub(crate) fn forget_slices(&mut self) {
         (self.local, self.local_counts, self.slice_listing) = Default::default();
         self.look_at_all();
@@ -141,7 +141,7 @@ impl Announcements {
         services && (!self.needs_slices() || self.slice_listing.is_known())
     }
 
-    /// What is announced, as far as known.
+    /// The prefixes that are to be announced, as far as that is known.
     pub(crate) fn announced(&self) -> BTreeSet<Prefix> {
         if self.is_excluded() {
             return BTreeSet::new();

@@ -24,19 +24,19 @@ const API_SERVER_WAIT: Duration = Duration::from_secs(2);
 
 /// What this node announces of Services.
 pub(super) struct AnnouncementTask {
-    /// What is known, and what follows.
+    /// The objects that are known, and the prefixes that follow from them.
     announcements: Announcements,
     /// What is to be announced; nothing before that is known.
     ranges: watch::Receiver<Option<ServiceRanges>>,
     /// The API server, where there is one.
     api: Option<ApiServer>,
-    /// What was announced is remembered here.
+    /// The cache, which remembers what was announced.
     cache: Cache,
     /// What is announced; nothing before that is known.
     announced: watch::Sender<Option<BTreeSet<Prefix>>>,
     /// Policy: what comes in for a range of Services is not sent back.
     acl: Acl,
-    /// Everything has been known once.
+    /// Whether everything has been known once.
     was_known: bool,
     /// The watch of Services, while they are needed.
     services: Option<mpsc::Receiver<Update<NamespacedName, Service>>>,
@@ -168,7 +168,7 @@ async fn changed<T>(of: &mut Option<watch::Receiver<T>>) {
         None => false,
     };
     if !changed {
-        // The source ends with the agent.
+        // The source ends only with the agent.
         std::future::pending().await
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct StatusChange {
     pub(crate) version: String,
     /// The addresses that its status is to name.
     pub(crate) addresses: Vec<IpAddr>,
-    /// None: it is not ours any more.
+    /// The condition to write; none takes ours away, as the Service's addresses are not ours any more.
     pub(crate) condition: Option<AddressCondition>,
 }
 
@@ -99,11 +99,11 @@ struct Claim<'a> {
     name: &'a NamespacedName,
     service: &'a Service,
     pools: &'a [LoadBalancerPool],
-    /// What it has, or may have.
+    /// The addresses that the Service has and may keep.
     present: Vec<IpAddr>,
     /// What it is to have, by family, in the order of its families.
     wants: Vec<Want>,
-    /// What is wrong with what it asks for.
+    /// The reason and the sentence of what is wrong with the Service's request.
     problem: Option<(&'static str, String)>,
 }
 
@@ -155,7 +155,7 @@ impl<'a> Claim<'a> {
         self.pools.iter().filter(move |pool| pool.cidr.family() == family && is_named(pool))
     }
 
-    /// Keeps what it has and may have.
+    /// Lets the Service keep the addresses that it has and may have.
     fn keep(&mut self, taken: &mut BTreeMap<IpAddr, &'a NamespacedName>) {
         let mut wants = std::mem::take(&mut self.wants);
         for want in &mut wants {
@@ -253,7 +253,7 @@ impl Free {
 
 fn nth(range: Prefix, offset: u128) -> IpAddr {
     match range.addr() {
-        // Less than the range has, so it fits.
+        // The offset is smaller than the range, so it fits into the bits of the address.
         IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits() | u32::try_from(offset).unwrap_or(0)).into(),
         IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits() | offset).into(),
     }

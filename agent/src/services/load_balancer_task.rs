@@ -26,13 +26,13 @@ const WRITE_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration
 
 /// Gives Services of type LoadBalancer their addresses while this agent is elected.
 pub(super) struct LoadBalancerTask {
-    /// Where Services are.
+    /// The API server that has the Services.
     pub(super) api: ApiServer,
-    /// Where addresses are given out from.
+    /// The pools that addresses are given out from.
     pub(super) pools: watch::Receiver<Vec<LoadBalancerPool>>,
     /// Whether this agent is elected.
     pub(super) elected: watch::Receiver<bool>,
-    /// What is wrong with which Services.
+    /// The sentences that say what is wrong with which Service.
     pub(super) problems: watch::Sender<BTreeSet<String>>,
 }
 
@@ -92,13 +92,13 @@ impl LoadBalancerTask {
     }
 }
 
-/// What is known while this agent is elected.
+/// The state of one term of this agent in office.
 struct Term {
     /// Writes Services' status.
     writer: Writer,
     /// Services that have to do with load balancing.
     services: BTreeMap<NamespacedName, Service>,
-    /// Where the watch of Services stands.
+    /// How far the listing of Services has come.
     listing: Listing<NamespacedName>,
     /// What may have been written though the API server did not say so.
     held: BTreeMap<NamespacedName, Vec<IpAddr>>,
@@ -160,7 +160,7 @@ impl Term {
                         (known.version, known.ingress, known.said) = (version, addresses, condition);
                     }
                 }
-                // The watch says what it is now.
+                // The watch will tell what the object is now.
                 Err(WriteError::Outdated { .. }) => {}
                 Err(WriteError::Failed(error)) => {
                     warn!(%service, %error, "the addresses of a Service are not written into its status yet; trying again");

@@ -14,19 +14,19 @@ use super::load_balancer_task::LoadBalancerTask;
 use crate::cluster::desired::LoadBalancerPool;
 use crate::node::kubernetes::ApiServer;
 
-/// What the tasks of this room are made of.
+/// The parts that the tasks of this room are made of.
 pub(crate) struct ServiceTasks {
-    /// Says what this node announces.
+    /// The task that says what this node announces.
     announcements: AnnouncementTask,
     /// The API server, where there is one.
     api: Option<ApiServer>,
-    /// Where addresses are given out from.
+    /// The pools that addresses are given out from.
     pools: watch::Receiver<Vec<LoadBalancerPool>>,
-    /// What is wrong with which Services.
+    /// The sentences that say what is wrong with which Service.
     problems: watch::Sender<BTreeSet<String>>,
 }
 
-/// What is to be seen of Services.
+/// What operators see of the addresses of Services.
 #[derive(Debug, Clone)]
 pub(crate) struct ServiceView {
     /// What is announced of them; nothing before that is known.
@@ -54,7 +54,7 @@ impl ServiceTasks {
         ServiceView { announced: self.announcements.announced(), problems: self.problems.subscribe() }
     }
 
-    /// Starts them.
+    /// Starts the tasks of this room.
     pub(crate) fn start(self, elected: watch::Receiver<bool>, tracker: &TaskTracker) {
         let Self { announcements, api, pools, problems } = self;
         if let Some(api) = api {

@@ -14,7 +14,7 @@ const AUTHORITY: &str = "Manx etcd CA";
 /// How far a node's clock may be behind the clock of the machine that signs.
 const CLOCKS_DIFFER: Duration = Duration::from_secs(24 * 3_600);
 
-/// For how long certificates are valid.
+/// The time in which certificates are valid.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Validity {
     pub(crate) now: SystemTime,
@@ -28,7 +28,7 @@ pub(crate) struct Certificate {
     pub(crate) key: String,
 }
 
-/// Who a certificate is for.
+/// The holder of a certificate.
 #[derive(Debug, Clone)]
 pub(crate) enum Subject {
     /// etcd itself, at these names and addresses.

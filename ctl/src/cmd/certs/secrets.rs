@@ -25,7 +25,7 @@ const NODES: &str = "/api/v1/nodes";
 
 /// Fills the Secrets, unless they are filled, and marks the node, unless one is marked.
 pub(crate) async fn fill(args: &CertsSecrets) -> anyhow::Result<()> {
-    // As the service account of this Job's pod.
+    // This Job's pod asks as its service account.
     let mut server = Objects::new(WatchConfig::new(None, args.node.clone())).await?;
     let of_server = secret(&mut server, &args.namespace, SERVER_SECRET).await?;
     let of_client = secret(&mut server, &args.namespace, CLIENT_SECRET).await?;

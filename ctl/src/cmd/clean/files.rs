@@ -26,7 +26,7 @@ const STATE: [&str; 4] = ["journal.db", "cache.db", "local.db", "lock"];
 
 /// The files of a node.
 pub(crate) struct HostFiles<'a> {
-    /// Its root folder.
+    /// The root folder of the node's files.
     pub(crate) root: &'a Path,
     /// The configuration of the agent that was on it.
     pub(crate) config: &'a Config,
@@ -67,7 +67,7 @@ impl HostFiles<'_> {
         found.files.extend(files.filter(|path| path.symlink_metadata().is_ok()));
     }
 
-    /// What an agent has written while it ran.
+    /// Looks for what an agent has written while it ran.
     fn look_at_state(&self, found: &mut Found, report: &mut Report) {
         let run = self.below(&self.config.run_dir);
         let released = run.join(types::cni::RELEASED);

@@ -20,7 +20,7 @@ const SET_RELEASE_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct HostKernel {
     pub(crate) kernel: Box<dyn Kernel>,
     pub(crate) sets: Box<dyn Sets>,
-    /// One for each variant of iptables.
+    /// The tables of each variant of iptables.
     pub(crate) tables: Vec<Box<dyn Tables>>,
     /// The route protocols that are ours.
     pub(crate) marks: KernelMarks,
@@ -48,7 +48,7 @@ impl HostKernel {
             for tables in &mut self.tables {
                 match Remains::of_family(tables.as_mut(), family) {
                     Ok(remains) => found.rules.extend(remains),
-                    // A variant that is not installed.
+                    // This variant of iptables is not installed.
                     Err(KernelError::Gone(_)) => {}
                     Err(error) => failed.push(error),
                 }
@@ -61,7 +61,7 @@ impl HostKernel {
         failed
     }
 
-    /// Removes one thing.
+    /// Removes one object from the kernel.
     pub(crate) fn carry_out(&mut self, step: &KernelRemoval) -> Result<(), KernelError> {
         match step {
             KernelRemoval::Link { index, .. } => self.kernel.delete_link(*index),

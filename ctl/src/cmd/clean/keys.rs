@@ -1,4 +1,4 @@
-//! What a node has in etcd.
+//! Finds and deletes the keys of a node in etcd.
 
 use store::{Check, Key, MAX_TRANSACTION, Outcome, Store, StoreError, Write, keys};
 use types::{Alive, BlockClaim, NodeName};

@@ -23,14 +23,14 @@ pub(crate) struct Found {
     pub(crate) trees: Vec<PathBuf>,
 }
 
-/// One thing to be removed.
+/// One object that is to be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RemovalStep {
     Files(FileRemoval),
     Kernel(KernelRemoval),
 }
 
-/// Something in the host's file system.
+/// An object in the host's file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FileRemoval {
     File(PathBuf),
@@ -40,7 +40,7 @@ pub(crate) enum FileRemoval {
     Tree(PathBuf),
 }
 
-/// Something in the host's kernel.
+/// An object in the host's kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum KernelRemoval {
     Link { index: u32, name: String },

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use crate::render;
 
-/// What has become of all that was found.
+/// Says what has become of everything that was found.
 #[derive(Default)]
 pub(crate) struct Report {
     removed: usize,

@@ -99,7 +99,7 @@ fn carry_out(kernel: &mut Linux, args: &NodeInstall, step: &InstallStep) -> anyh
             Ok(())
         }
         InstallStep::Sysctl { key, value } => match kernel.write_sysctl(key, value) {
-            // The interface has gone meanwhile.
+            // The interface has gone meanwhile, so it needs no sysctl.
             Err(KernelError::Gone(_)) => Ok(()),
             written => Ok(written?),
         },

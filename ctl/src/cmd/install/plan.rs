@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use kernel::SysctlKey;
 use types::InterfaceName;
 
-/// Where runtimes look for CNI binaries.
+/// The folder where runtimes look for CNI binaries.
 pub(crate) const CNI_BIN: &str = "opt/cni/bin";
 
 /// systemd's configuration; a host without this folder has no systemd.
@@ -42,19 +42,19 @@ const MODULES: [&str; 10] = [
 /// The binary that other networks bring along, too: one that is there already stays.
 const SHARED: &str = "portmap";
 
-/// What the node has.
+/// The state that the node is in.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Seen {
     /// `net/ipv4/ip_forward`; none where the kernel has no such key.
     pub(crate) ipv4_forwarding: Option<String>,
-    /// `net/ipv6/conf/all/forwarding`.
+    /// The value of `net/ipv6/conf/all/forwarding`.
     pub(crate) ipv6_forwarding: Option<String>,
     pub(crate) interfaces: Vec<InterfaceSeen>,
     /// Whether the legacy iptables are in use.
     pub(crate) legacy_iptables: bool,
     /// Whether the host has systemd.
     pub(crate) systemd: bool,
-    /// What is in [`NETWORKD`].
+    /// The contents of [`NETWORKD`].
     pub(crate) networkd: Option<String>,
     /// Our CNI binaries, and what is in their places.
     pub(crate) binaries: Vec<BinarySeen>,
@@ -75,7 +75,7 @@ pub(crate) struct BinarySeen {
     pub(crate) there: There,
 }
 
-/// What is in a file's place.
+/// What is found where a file is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum There {
     Nothing,
@@ -83,7 +83,7 @@ pub(crate) enum There {
     Other,
 }
 
-/// One thing to be done.
+/// One change to the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum InstallStep {
     /// Load a kernel module, if there is one of that name.
