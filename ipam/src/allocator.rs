@@ -22,7 +22,7 @@ use crate::Pool;
 use crate::block::{Block, TooLarge};
 use crate::rows::{self, Restored};
 
-/// What an attachment is for.
+/// The pod that an attachment is for, as its ADD names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// The pod.
@@ -63,7 +63,7 @@ pub(crate) struct Allocator {
 pub struct Description {
     /// The labels of the pod.
     pub labels: BTreeMap<String, String>,
-    /// Its named ports.
+    /// The named ports of the pod.
     pub ports: Vec<EndpointPort>,
     /// It has ended: its address is nobody's peer.
     pub finished: bool,
@@ -78,7 +78,7 @@ struct Held {
 /// How far an attachment has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// ADD is under way; a restart forgets it.
+    /// The ADD is under way; a restart forgets the endpoint.
     Reserved,
     /// The endpoint is journalled, or about to be.
     Committed,
@@ -293,12 +293,12 @@ impl Allocator {
         self.releasing.keys()
     }
 
-    /// Addresses released and not free yet.
+    /// The addresses that were released and are not free yet.
     pub(crate) const fn resting(&self) -> &BTreeSet<IpAddr> {
         &self.resting
     }
 
-    /// Own blocks.
+    /// The blocks that this node owns.
     pub(crate) const fn blocks(&self) -> &BTreeMap<Prefix, Block> {
         &self.blocks
     }

@@ -35,12 +35,12 @@ pub enum ReserveError {
          given out again when it has (a confirmation counts for {}, half of reclaimGrace)", in_words(*.limit)
     )]
     Unconfirmed {
-        /// Since when.
+        /// Since when the store has not confirmed the blocks.
         why: Unconfirmed,
-        /// For how long a confirmation counts.
+        /// How long a confirmation counts.
         limit: Duration,
     },
-    /// No address is free.
+    /// No block and no pool of this node has a free address.
     #[error("no free {family} address: {}{}", pools_text(.pools), obstacle_text(.obstacle))]
     Exhausted {
         /// The family.
@@ -55,7 +55,7 @@ pub enum ReserveError {
     Ended,
 }
 
-/// What a node has of a pool.
+/// How much a node has of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolCount {
     /// The pool.
@@ -82,7 +82,7 @@ pub enum IpamError {
     Journal {
         /// The endpoint.
         id: EndpointId,
-        /// Why.
+        /// The error of the journal.
         source: Box<JournalError>,
     },
     /// ipam has ended; only while the process ends.
@@ -90,7 +90,7 @@ pub enum IpamError {
     Ended,
 }
 
-/// ipam cannot start.
+/// The task that owns the addresses cannot be started.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StartError {
     /// The journal cannot be read (the environment).

@@ -21,7 +21,7 @@ pub struct Fencing {
     pub clocks: fn() -> Option<Reading>,
 }
 
-/// What the clocks say.
+/// The readings of the clocks that fencing looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reading {
     /// The time since the machine started, including that in which it slept.
@@ -36,7 +36,7 @@ pub struct Reading {
 pub(crate) struct Confirmation {
     /// The boot in which it was.
     pub(crate) boot_id: String,
-    /// When the store was asked.
+    /// The readings of the clocks when the store was asked.
     pub(crate) at: Reading,
 }
 

@@ -12,9 +12,9 @@ use crate::{Description, IpamError, Request, ReserveError, Standing, View};
 /// A handle on ipam; clones share it. ipam ends with its last handle, or when it is cancelled.
 #[derive(Debug, Clone)]
 pub struct Ipam {
-    /// To the owner task.
+    /// The way to the owner task.
     commands: Mailbox<Command>,
-    /// Own blocks, as the owner task sets them.
+    /// The blocks that this node owns, as the owner task sets them.
     blocks: watch::Receiver<Arc<BTreeSet<Prefix>>>,
 }
 

@@ -28,7 +28,7 @@ impl JournalQueue {
         self.writes.insert(row, write);
     }
 
-    /// Adds writes.
+    /// Appends writes to the queue.
     pub(crate) fn extend(&mut self, writes: impl IntoIterator<Item = JournalWrite>) {
         writes.into_iter().for_each(|write| self.push(write));
     }

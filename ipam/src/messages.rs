@@ -11,7 +11,7 @@ use crate::plan::claims::ClaimOutcome;
 use crate::plan::confirmations::Shown;
 use crate::plan::publications::Ask;
 
-/// What the store is to be asked.
+/// A request to the store.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Job {
     /// Claim a block, and tell whose it is if it is taken.
@@ -20,26 +20,26 @@ pub(crate) enum Job {
     Withdraw(Prefix, Version),
     /// Tell whose these blocks are, and whether this node is noted as gone.
     Confirm(Vec<Prefix>),
-    /// About the published copy.
+    /// A request about the published copy of this node's endpoints.
     Publication(Ask),
 }
 
-/// What the store has answered.
+/// An answer of the store.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// To [`Job::Claim`].
+    /// The answer to [`Job::Claim`].
     Claim(Prefix, Result<ClaimOutcome, StoreError>),
-    /// To [`Job::Withdraw`].
+    /// The answer to [`Job::Withdraw`].
     Withdraw(Prefix, Result<(), StoreError>),
-    /// To [`Job::Confirm`].
+    /// The answer to [`Job::Confirm`].
     Confirmed(Result<Shown, StoreError>),
-    /// To [`Ask::List`].
+    /// The answer to [`Ask::List`].
     Listed(Result<Listing, StoreError>),
-    /// To [`Ask::Write`].
+    /// The answer to [`Ask::Write`].
     Written(Result<Outcome, StoreError>),
 }
 
-/// What an operator should read in the log.
+/// An event that an operator should read of in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The endpoints in the journal are of another boot.

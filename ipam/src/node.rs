@@ -27,7 +27,7 @@ use crate::{IpamConfig, IpamError, Pool, PoolCount, ReserveError};
 /// The node's state.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// Its name.
+    /// The node's name.
     name: NodeName,
     /// Whether a store is shared with other nodes.
     shared: bool,
@@ -39,9 +39,9 @@ pub(crate) struct Node {
     unjudged: BTreeSet<Prefix>,
     /// Own claims that older ones overlap, and when they were made.
     overlapped: BTreeMap<Prefix, Version>,
-    /// Own blocks and endpoints.
+    /// The blocks that this node owns, and the endpoints in them.
     allocator: Allocator,
-    /// Claims under way.
+    /// The claims that are under way.
     claims: Claims,
     /// Whether the store agrees on own blocks.
     confirmations: Confirmations,
@@ -49,9 +49,9 @@ pub(crate) struct Node {
     is_fenced: bool,
     /// The published copy.
     publications: Publications,
-    /// Rows to be journalled.
+    /// The rows that are to be journalled.
     journal: JournalQueue,
-    /// What to say in the log.
+    /// The events that are to be logged.
     events: Vec<Event>,
 }
 
@@ -167,7 +167,7 @@ impl Node {
         self.journal.retract_endpoint(id);
     }
 
-    /// What is known of an attachment's pod.
+    /// Takes in what is known now of an attachment's pod.
     pub(crate) fn describe(&mut self, id: &EndpointId, facts: Description) -> Option<WorkloadEndpoint> {
         let (endpoint, row) = self.allocator.describe(id, facts)?;
         if let Some(row) = row {
@@ -203,7 +203,7 @@ impl Node {
         self.allocator.all_committed().cloned().collect()
     }
 
-    /// Own blocks.
+    /// The blocks that this node owns.
     pub(crate) fn blocks(&self) -> BTreeSet<Prefix> {
         self.allocator.blocks().keys().copied().collect()
     }
@@ -328,7 +328,7 @@ impl Node {
         store.into_iter().filter(|_| self.shared).chain([self.allocator.deadline()]).flatten().min()
     }
 
-    /// Rows to be journalled.
+    /// The rows that are to be journalled.
     pub(crate) const fn journal(&mut self) -> &mut JournalQueue {
         &mut self.journal
     }

@@ -25,12 +25,12 @@ pub struct Pool {
 /// Why a pool cannot be used (the configuration).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError {
-    /// Outside of what the family allows.
+    /// The size is outside of what the family allows.
     #[error("pool {pool}: blockSize {block_size} of {cidr} is not within {least} to {most}")]
     BlockSize {
         /// The pool.
         pool: ResourceName,
-        /// Its range.
+        /// The pool's range.
         cidr: Prefix,
         /// The size asked for.
         block_size: u8,
@@ -44,7 +44,7 @@ pub enum PoolError {
     Fit {
         /// The pool.
         pool: ResourceName,
-        /// Its range.
+        /// The pool's range.
         cidr: Prefix,
         /// The size asked for.
         block_size: u8,

@@ -21,7 +21,7 @@ use crate::fence::Confirmation;
 const BOOT_ID: &str = "boot_id";
 const CONFIRMED: &str = "confirmed";
 
-/// What the journal says.
+/// The contents of the journal, in types.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Restored {
     /// The boot that the endpoints belong to; none: a new journal.
@@ -32,24 +32,24 @@ pub(crate) struct Restored {
     pub(crate) resting: BTreeMap<IpAddr, EndpointId>,
     /// The own blocks.
     pub(crate) blocks: BTreeSet<Prefix>,
-    /// When the store last confirmed them.
+    /// When the store last confirmed the blocks.
     pub(crate) confirmed: Option<Confirmation>,
 }
 
 /// A row of the journal is not as this build writes it. Going on without it could give an address to two pods.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
-    /// Its key says nothing.
+    /// The key of a row cannot be read.
     #[error("journal: {kind} {key:?}: {what}")]
     Key {
         /// The kind of the row.
         kind: &'static str,
         /// The key.
         key: String,
-        /// What is wrong with it.
+        /// What is wrong with the key.
         what: String,
     },
-    /// Its value cannot be read.
+    /// The value of a row cannot be read.
     #[error("journal: {0}")]
     Value(#[from] DecodeError),
 }
@@ -64,7 +64,7 @@ pub(crate) fn restore(rows: Vec<Row>, node: &NodeName) -> Result<Restored, RowEr
     let mut restored = Restored::default();
     for row in rows {
         match row.kind {
-            // Other keys of this kind are not ours.
+            // A row of this kind with another key was not written by this crate.
             RowKind::Meta if row.key == BOOT_ID => {
                 restored.boot_id = Some(String::from_utf8_lossy(&row.value).into_owned());
             }

@@ -24,21 +24,21 @@ use crate::{IpamConfig, IpamError, Pool, Request, ReserveError};
 /// So many commands, or updates, share one turn and one commit of the journal.
 const MESSAGES_PER_TURN: usize = 64;
 
-/// Where the owner task stands.
+/// The state of the owner task.
 pub(crate) struct Owner {
-    /// What is known and decided.
+    /// The decisions and what they rest on.
     node: Node,
     /// How long an ADD waits for a claim.
     claim_wait: Duration,
-    /// Has the clocks.
+    /// The clocks and limits of fencing; none where the node does not fence.
     fencing: Option<Fencing>,
     /// Takes the node's rows.
     journal: Journal,
-    /// After the journal has failed.
+    /// The pause after the journal has failed.
     journal_retry: Retry,
     /// Asks the store; none: there is no shared store.
     jobs: Option<Jobs>,
-    /// Tells who wants to know.
+    /// Tells the blocks that this node owns.
     blocks: watch::Sender<Arc<BTreeSet<Prefix>>>,
     /// ADDs that wait for an address, first come, first served.
     waiting: VecDeque<Waiting>,
@@ -182,7 +182,7 @@ impl Owner {
         }
     }
 
-    /// Does what has become due or possible.
+    /// Does everything that has become due or possible.
     async fn turn(&mut self) {
         self.start_jobs();
         while self.serve_waiting() {
@@ -324,7 +324,7 @@ pub(crate) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Who asked may have stopped waiting.
+/// Answers a caller, who may have stopped waiting.
 fn answer<T>(reply: oneshot::Sender<T>, value: T) {
     let _ = reply.send(value);
 }

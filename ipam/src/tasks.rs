@@ -71,7 +71,7 @@ pub(crate) struct Jobs {
     store: Arc<dyn Store>,
     /// This node.
     node: NodeName,
-    /// To the owner.
+    /// The way to the owner for the answers.
     answers: mpsc::Sender<Answer>,
     tracker: TaskTracker,
     cancel: CancellationToken,

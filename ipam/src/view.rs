@@ -22,7 +22,7 @@ pub struct View {
     pub addresses: BTreeSet<IpAddr>,
     /// Addresses that this node released and does not give out yet.
     pub resting: BTreeSet<IpAddr>,
-    /// What this node has of each pool.
+    /// How much this node has of each pool.
     pub own: Vec<OwnPool>,
     /// This node's endpoints.
     pub endpoints: BTreeMap<EndpointId, Vec<IpAddr>>,
@@ -54,7 +54,7 @@ pub struct OwnBlock {
     pub in_use: u64,
     /// Those that were released and may not be given out yet.
     pub resting: u64,
-    /// Those that may be given out.
+    /// How many addresses may be given out.
     pub free: u64,
 }
 
@@ -74,7 +74,7 @@ pub struct Standing {
 pub struct Stray {
     /// The pod.
     pub pod: PodRef,
-    /// Its address.
+    /// The address itself.
     pub address: IpAddr,
     /// Whose the block is; none: nobody's, as far as is known.
     pub owner: Option<NodeName>,

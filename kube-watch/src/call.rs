@@ -20,14 +20,14 @@ use crate::{WatchConfig, WatchError};
 /// So long an answer may take, the opening of a watch too: the API server waits up to 3 s for itself to become fresh enough.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
-/// Requests of one watch.
+/// Makes the requests of one watch.
 #[derive(Clone)]
 pub(crate) struct Calls {
     /// The settings.
     pub(crate) config: Arc<WatchConfig>,
     /// The API server's URL, for messages.
     server: String,
-    /// None: to be made anew from the files.
+    /// The client; none while it has to be made anew from the files.
     client: Option<Client>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) enum CallError {
     /// The history, or the listing, that was to be continued is not kept any more (410 Gone); or what was to be changed is
     /// not what it was.
     Gone,
-    /// Anything else.
+    /// The request has failed for any other reason.
     Failed(WatchError),
 }
 
@@ -45,9 +45,9 @@ pub(crate) enum CallError {
 #[derive(Deserialize)]
 #[serde(bound = "I: Deserialize<'de>")]
 pub(crate) struct Page<I> {
-    /// About the whole listing.
+    /// The metadata of the listing as a whole.
     pub(crate) metadata: PageMetadata,
-    /// Objects.
+    /// The objects of the page.
     items: Option<Vec<I>>,
 }
 
@@ -57,7 +57,7 @@ struct Patched {
     metadata: PageMetadata,
 }
 
-/// What a page says of its listing.
+/// The part of a page's metadata that a listing needs.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct PageMetadata {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use types::NodeName;
 
-/// Settings of the watches.
+/// The settings of the watches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchConfig {
     /// The kubeconfig to use, with its current context. None: the files that the variable `KUBECONFIG` names; where it

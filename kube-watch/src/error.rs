@@ -17,19 +17,19 @@ pub enum WatchError {
     /// The API server was not reached, or cannot answer just now (the environment).
     #[error("{server} unavailable: {what}")]
     Unavailable {
-        /// Its URL.
+        /// The URL of the API server.
         server: String,
-        /// Why.
+        /// The reason why it cannot be reached.
         what: String,
-        /// It asked not to be asked again sooner.
+        /// The time for which the API server has asked not to be asked again.
         retry_after: Option<Duration>,
     },
     /// The API server does not know us (401), or does not let us read this (403, RBAC).
     #[error("{server} refuses: {what}")]
     Refused {
-        /// Its URL.
+        /// The URL of the API server.
         server: String,
-        /// What it said.
+        /// What the API server has answered.
         what: String,
         /// It does not know who asks: the credentials are wrong or have expired.
         unknown: bool,
@@ -37,9 +37,9 @@ pub enum WatchError {
     /// The answer is not what the Kubernetes API says it is (the API server, or what stands before it).
     #[error("{server}: malformed answer: {what}")]
     Malformed {
-        /// Its URL.
+        /// The URL of the API server.
         server: String,
-        /// What is wrong.
+        /// What is wrong with the answer.
         what: String,
     },
 }

@@ -23,7 +23,7 @@ use crate::history::{History, Judgement};
 use crate::object::{Content, Kind, Object};
 use crate::status::Report;
 
-/// Delays between attempts.
+/// The delays between attempts begin with this one and grow to the next.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
@@ -65,22 +65,22 @@ pub(crate) async fn follow<K: Kind>(
 
 struct Watch<K: Kind> {
     calls: Calls,
-    /// To the owner of the watch.
+    /// The way to the owner of the watch.
     to: mpsc::Sender<Update<K::Key, K::Value>>,
-    /// Where it says how it fares.
+    /// The place where the watch says how it fares.
     report: Report,
     /// The version up to which everything was reported; none: it has to list.
     position: Option<String>,
     /// The server that is reached next may be another one, or one whose history went back.
     in_doubt: bool,
-    /// What is known of the server's history.
+    /// How far the server's history has been seen.
     history: History,
     /// The UIDs of the objects that were reported and not taken back, for kinds whose names are used again: of this node's
     /// Pods, a few hundred.
     bearers: Mirror<K::Key, String>,
-    /// When the stream of events began.
+    /// The instant at which the stream of events began.
     opened: Option<Instant>,
-    /// Delays between attempts.
+    /// The delays between attempts.
     backoff: Backoff,
     /// How long each stream is to last.
     durations: Backoff,
@@ -95,7 +95,7 @@ enum Interruption {
     Gone,
     /// The API server ended the watch, as it was asked to.
     Ended,
-    /// Nothing was heard on it for too long.
+    /// Nothing has been heard on the stream for too long.
     Silent,
     /// The API server no longer has what happened in between: everything is listed again.
     HistoryLost,

@@ -11,16 +11,16 @@ const REFUSALS: u32 = 3;
 pub(crate) struct History {
     /// The newest version that was seen; none before the first list.
     newest: Option<u64>,
-    /// So many older lists were refused since.
+    /// How many older lists have been refused since.
     refused: u32,
 }
 
-/// What to make of a list.
+/// What a list means for what was seen before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Judgement {
-    /// It continues what was seen.
+    /// The list continues what was seen.
     Newer,
-    /// It is older; ask again.
+    /// The list is older than what was seen, so the server is asked again.
     Older,
     /// It is older and stays so: the history went back.
     WentBack,

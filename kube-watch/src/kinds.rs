@@ -12,7 +12,7 @@ use types::{EndpointPort, NamespacedName, Pod, PodRef};
 use crate::object::Kind;
 use crate::{Node, Resource};
 
-/// NetworkPolicies of all namespaces.
+/// The NetworkPolicies of all namespaces.
 #[derive(Debug, Clone)]
 pub(crate) enum NetworkPolicies {}
 

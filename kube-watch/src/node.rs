@@ -15,10 +15,10 @@ use crate::call::{CallError, Calls};
 use crate::kinds::path_of;
 use crate::{WatchConfig, WatchError, WriteError, Writer};
 
-/// What Manx needs of a Node object.
+/// The part of a Node object that Manx needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Node {
-    /// Its labels.
+    /// The labels of the node.
     pub labels: Labels,
     /// Those of its annotations that are Manx's or that Manx understands.
     pub annotations: BTreeMap<String, String>,
@@ -64,7 +64,7 @@ struct Status {
 struct Address {
     #[serde(rename = "type")]
     kind: String,
-    /// Of other types it is a name.
+    /// The address; a name where the type is another.
     address: String,
 }
 
@@ -100,7 +100,7 @@ impl Node {
     }
 }
 
-/// Others' change often and may be large.
+/// Whether Manx reads this annotation: others change often and may be large.
 fn is_understood(annotation: &str) -> bool {
     ["manx.io/", "projectcalico.org/"].iter().any(|prefix| annotation.starts_with(prefix))
 }

@@ -21,22 +21,22 @@ use crate::pool::seed;
 pub(crate) struct Claim {
     /// The owner; none: written by a newer Manx, and unreadable here.
     pub(crate) owner: Option<NodeName>,
-    /// When the block was claimed.
+    /// The version of the store at which the block was claimed.
     pub(crate) created: Version,
 }
 
-/// Whose a block is.
+/// The owner of a block, as far as claims tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// This node's.
     Ours,
-    /// Another node's.
+    /// The block is another node's.
     Theirs(NodeName),
     /// Claimed by this node, but an older claim overlaps it.
     Overlapped(Prefix),
-    /// Nobody's.
+    /// The block is nobody's.
     Unclaimed,
-    /// It cannot be told.
+    /// The claim cannot be read, so nobody can tell whose the block is.
     Unreadable,
 }
 
@@ -52,11 +52,11 @@ pub(crate) enum ClaimStep {
 /// How a claim went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ClaimOutcome {
-    /// It was written.
+    /// The claim was written.
     Claimed,
-    /// There was one already.
+    /// There was a claim already, and this is it.
     Taken(Claim),
-    /// There was one, but it is gone.
+    /// There was a claim, but it has gone since.
     Vanished,
 }
 
@@ -65,9 +65,9 @@ pub(crate) enum ClaimOutcome {
 pub(crate) struct Claims {
     /// This node.
     node: NodeName,
-    /// What is being done.
+    /// The request that is under way.
     under_way: Option<UnderWay>,
-    /// After a failure.
+    /// The pause after a failure.
     retry: Retry,
     /// What the last failure was, until something succeeds.
     failure: Option<String>,
@@ -83,7 +83,7 @@ enum UnderWay {
     Unseen(Prefix),
 }
 
-/// What claims are planned from.
+/// The state that claims are planned from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Situation<'a> {
     /// The pools that this node may use, by name.
@@ -94,7 +94,7 @@ pub(crate) struct Situation<'a> {
     pub(crate) missing: &'a BTreeSet<Prefix>,
     /// Own claims that older ones overlap, and when they were made.
     pub(crate) overlapped: &'a BTreeMap<Prefix, Version>,
-    /// Own blocks and what is free in them.
+    /// The blocks that this node owns, and what is free in them.
     pub(crate) allocator: &'a Allocator,
 }
 
@@ -216,7 +216,7 @@ fn is_short(open: &[&Pool], allocator: &Allocator, family: Family) -> bool {
     allocator.free(open, family) < (block / 4).max(block.min(8))
 }
 
-/// Whose `block` is, by all claims known.
+/// The owner of `block`, by all claims that are known.
 pub(crate) fn verdict(node: &NodeName, known: &BTreeMap<Prefix, Claim>, block: &Prefix) -> Verdict {
     let Some(claim) = known.get(block) else { return Verdict::Unclaimed };
     match &claim.owner {

@@ -21,7 +21,7 @@ use crate::rows;
 const SHARE: u32 = 20;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
-/// What the store says of this node.
+/// What the store says of this node's blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shown {
     /// The claims of the blocks that were asked about.
@@ -30,7 +30,7 @@ pub(crate) struct Shown {
     pub(crate) is_gone: bool,
 }
 
-/// What is known of the store's agreement.
+/// How far the store agrees with what this node believes.
 #[derive(Debug)]
 pub(crate) struct Confirmations {
     /// For how long a confirmation counts; none: for ever.
@@ -41,13 +41,13 @@ pub(crate) struct Confirmations {
     last: Option<Confirmation>,
     /// When the confirmation was that the journal has.
     journalled: Option<Reading>,
-    /// What the clocks say now.
+    /// The readings of the clocks now.
     clocks: Option<Reading>,
     /// What they said when the store was asked that has not answered yet.
     asked: Option<Option<Reading>>,
     /// When it is to be asked again; none: when there is reason to.
     next: Option<Instant>,
-    /// After a failure.
+    /// The pause after a failure.
     retry: Retry,
     /// The last question was not answered, or not as it should be.
     has_failed: bool,
@@ -81,7 +81,7 @@ impl Confirmations {
         }
     }
 
-    /// What the clocks say now.
+    /// Sets the readings of the clocks now.
     pub(crate) const fn clocks(&mut self, reading: Option<Reading>) {
         self.clocks = reading;
     }
@@ -113,7 +113,7 @@ impl Confirmations {
         begins
     }
 
-    /// When there is something to ask.
+    /// The instant at which there is something to ask the store.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         // While the store is being asked, its answer decides when it is asked again.
         self.next
@@ -121,7 +121,7 @@ impl Confirmations {
             .map(|next| self.retry.deadline().map_or(next, |retry| retry.max(next)))
     }
 
-    /// Something gives reason to ask at once.
+    /// Takes note that there is a reason to ask at once.
     pub(crate) fn hurry(&mut self, now: Instant) {
         self.retry.hurry();
         self.next = Some(now);
@@ -181,7 +181,7 @@ impl Confirmations {
         self.missing.remove(block);
     }
 
-    /// Blocks on which the store may not agree.
+    /// The blocks on which the store may not agree with this node.
     pub(crate) const fn doubted(&self) -> &BTreeSet<Prefix> {
         &self.doubted
     }

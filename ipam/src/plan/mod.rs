@@ -12,7 +12,7 @@ use types::backoff::Backoff;
 /// The first pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// No pause is longer.
+/// The longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// When something that failed may be tried again.
@@ -49,7 +49,7 @@ impl Retry {
         self.at.is_none()
     }
 
-    /// When the pause ends.
+    /// The instant at which the pause ends.
     pub(crate) const fn deadline(&self) -> Option<Instant> {
         self.at
     }

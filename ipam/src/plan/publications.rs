@@ -28,9 +28,9 @@ pub(crate) struct Publications {
     changed: BTreeSet<EndpointId>,
     /// What the store holds has to be read (again).
     unlisted: bool,
-    /// What the store has been asked.
+    /// The request to the store that is under way.
     in_flight: Option<InFlight>,
-    /// After a failure.
+    /// The pause after a failure.
     retry: Retry,
 }
 
@@ -50,7 +50,7 @@ struct Batch {
     claims: BTreeMap<Prefix, Version>,
 }
 
-/// What to ask of the store.
+/// A request to the store about the published copy.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
     /// List what lies under the prefix.
@@ -60,7 +60,7 @@ pub(crate) enum Ask {
 }
 
 impl Publications {
-    /// Nothing is known of what the store shows.
+    /// Publications of a node that does not know yet what the store shows.
     pub(crate) fn new(node: NodeName) -> Self {
         let retry = Retry::new(seed(&node));
         Self { node, changed: BTreeSet::new(), unlisted: true, in_flight: None, retry }
