@@ -40,7 +40,7 @@ pub fn queue<C>(bound: usize) -> (Mailbox<C>, Inbox<C>) {
 }
 
 impl<C> Mailbox<C> {
-    /// To an owner that waits on the channel.
+    /// A mailbox of an owner that waits on the channel.
     pub const fn new(commands: mpsc::Sender<C>) -> Self {
         Self { commands: Commands::Channel(commands), waker: None }
     }
@@ -84,9 +84,9 @@ impl<C> fmt::Debug for Mailbox<C> {
 
 /// The way to the owner.
 enum Commands<C> {
-    /// To a task.
+    /// The owner is a task.
     Channel(mpsc::Sender<C>),
-    /// To a thread.
+    /// The owner is a thread.
     Queue(Queue<C>),
 }
 

@@ -9,11 +9,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Ended;
 
-/// The sending end.
+/// The sending end of the queue.
 pub(crate) struct Queue<C> {
-    /// Unbounded by itself; `room` bounds it.
+    /// The commands. The channel is unbounded by itself; `room` bounds it.
     commands: mpsc::Sender<Queued<C>>,
-    /// Free places.
+    /// The places that are free.
     room: Arc<Semaphore>,
 }
 

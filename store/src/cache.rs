@@ -33,11 +33,11 @@ const QUESTIONS: usize = 64;
 pub struct Cache {
     /// What is not written yet; shared with the thread.
     pending: Arc<Mutex<Pending>>,
-    /// What the thread is asked; rings the bell.
+    /// The way to the thread for questions; each rings the bell.
     questions: Mailbox<Question>,
     /// Wakes the thread. Holds one ring: more would say nothing new.
     bell: SyncSender<()>,
-    /// The file, for errors.
+    /// The path of the file, for errors.
     path: PathBuf,
 }
 
@@ -48,7 +48,7 @@ struct Pending {
     listing: BTreeMap<Key, Repeated<Key>>,
     /// Prefixes that were listed anew: keys that were not seen go. To be done before `changes`.
     listed: BTreeMap<Key, BTreeSet<Key>>,
-    /// The latest state of keys; none: deleted.
+    /// The latest state of each key; none if it was deleted.
     changes: BTreeMap<Key, Option<Entry>>,
 }
 
@@ -164,7 +164,7 @@ impl Pending {
     }
 }
 
-/// What one transaction writes.
+/// The changes that one transaction writes.
 struct Batch {
     listed: BTreeMap<Key, BTreeSet<Key>>,
     changes: BTreeMap<Key, Option<Entry>>,

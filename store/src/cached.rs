@@ -16,13 +16,13 @@ use crate::{Cache, Check, Entry, Key, Listing, Outcome, Session, Store, StoreErr
 /// its own `Restart` replaces them. All other calls go to the store alone and fail while it is away.
 #[derive(Debug)]
 pub struct Cached<S> {
-    /// The store.
+    /// The store that the cache stands before.
     store: S,
-    /// What was last seen of it.
+    /// The cache, which remembers what was last seen of the store.
     cache: Cache,
     /// So long a watch waits for the store before it turns to the cache.
     store_wait: Duration,
-    /// The watches.
+    /// The tasks of the watches.
     tasks: Tasks,
 }
 

@@ -12,7 +12,7 @@ use crate::{Entry, Incarnation, Key};
 /// A state that can be waited on. The lock is held for the length of a look-up, never across an await.
 #[derive(Debug)]
 pub(crate) struct History {
-    /// The state.
+    /// The entries and changes, with the life of the store that they are of.
     state: Mutex<State>,
     /// Says that the state may have changed.
     changed: watch::Sender<()>,
@@ -20,7 +20,7 @@ pub(crate) struct History {
 
 #[derive(Debug)]
 struct State {
-    /// Entries and changes.
+    /// The entries, and the changes that led to them.
     revisions: Revisions,
     /// While false, watches hear nothing, as if the way to the store were cut.
     reachable: bool,
@@ -28,7 +28,7 @@ struct State {
 
 /// How far a watch has got.
 struct Position {
-    /// In which life of the store.
+    /// The life of the store that the entries are of.
     incarnation: Incarnation,
     /// All changes up to this revision have been reported.
     revision: u64,

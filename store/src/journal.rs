@@ -23,19 +23,19 @@ const TABLES: &str = "CREATE TABLE row (kind TEXT NOT NULL, key TEXT NOT NULL, v
 /// So many commits wait at most; the next waits for a place.
 const WAITING_REQUESTS: usize = 1024;
 
-/// So many commits share a transaction at most.
+/// The most commits that share one transaction.
 const COMMITS_PER_TRANSACTION: usize = 64;
 
 /// A handle on the journal; clones share it. A thread of its own owns the file.
 #[derive(Debug, Clone)]
 pub struct Journal {
-    /// To the thread.
+    /// The way to the thread.
     requests: Mailbox<Request>,
-    /// The file, for errors.
+    /// The path of the file, for errors.
     path: PathBuf,
 }
 
-/// What a row is about.
+/// The kind of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RowKind {
     /// Single facts: boot id, instance id, last confirmation.
@@ -44,7 +44,7 @@ pub enum RowKind {
     Endpoint,
     /// Released addresses that may not be given out yet.
     CoolDown,
-    /// Own blocks.
+    /// Blocks that this node owns.
     Block,
 }
 
@@ -64,7 +64,7 @@ impl RowKind {
 /// A row of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Row {
-    /// What it is about.
+    /// The kind of the row.
     pub kind: RowKind,
     /// The key, unique among the rows of its kind.
     pub key: String,
@@ -79,7 +79,7 @@ pub enum JournalWrite {
     Put(Row),
     /// Removes a row; an absent one is no error.
     Delete {
-        /// What the row is about.
+        /// The kind of the row.
         kind: RowKind,
         /// The key.
         key: String,

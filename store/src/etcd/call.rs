@@ -11,22 +11,22 @@ const PAGE_BYTES: usize = 1 << 20;
 /// The first page holds so many entries; the next are as large as the entries seen allow.
 const FIRST_PAGE: i64 = 256;
 
-/// No page holds more.
+/// The most entries that one page may hold.
 const LARGEST_PAGE: i64 = 4096;
 
-/// Requests on one prefix of a cluster.
+/// Makes requests about the keys below one prefix.
 #[derive(Debug)]
 pub(super) struct Calls {
-    /// Whom to ask.
+    /// The members to ask.
     pub(super) endpoints: Endpoints,
-    /// Before every key; ends in `/`.
+    /// The text before every key; it ends in `/`.
     prefix: String,
 }
 
-/// Where the cluster is.
+/// How far the cluster has come, as an answer says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClusterState {
-    /// Its id.
+    /// The id of the cluster.
     pub(super) cluster: u64,
     /// The revision of its last transaction.
     pub(super) revision: i64,
@@ -42,7 +42,7 @@ impl ClusterState {
 
 /// One page of a listing.
 pub(super) struct Page {
-    /// Its entries.
+    /// The entries of the page.
     pub(super) entries: Vec<Entry>,
     /// Where the next page begins; none: this was the last.
     pub(super) next: Option<PageStart>,
@@ -50,11 +50,11 @@ pub(super) struct Page {
     pub(super) state: ClusterState,
 }
 
-/// Where a page begins.
+/// The place where a page begins.
 pub(super) struct PageStart {
     /// The first key, in full.
     from: Vec<u8>,
-    /// So many entries at most.
+    /// The most entries that the page may have.
     limit: i64,
     /// The state of the first page, to which the others must belong.
     state: ClusterState,

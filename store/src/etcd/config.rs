@@ -17,7 +17,7 @@ const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::fro
 /// How to reach etcd.
 #[derive(Debug, Clone)]
 pub struct EtcdConfig {
-    /// Where etcd is and who we are to it.
+    /// The endpoints of etcd, and who we are to it.
     pub settings: EtcdSettings,
     /// A member that has not answered a request for so long is given up for it. By default 2.5 seconds.
     pub timeout: Duration,
@@ -35,7 +35,7 @@ impl EtcdConfig {
         self.settings.endpoints().iter().map(|endpoint| without_brackets(endpoint)).collect()
     }
 
-    /// Name and password.
+    /// The user's name and password, if there is a user.
     pub(super) fn user(&self) -> Option<(String, String)> {
         self.settings.user.as_ref().map(|user| (user.username.clone(), user.password.reveal().to_owned()))
     }

@@ -24,15 +24,15 @@ mod code {
 
 /// The members. One answers until it fails; then the next is asked.
 pub(super) struct Endpoints {
-    /// In the order of the configuration.
+    /// The members, in the order of the configuration.
     members: Vec<Member>,
-    /// Index of the member that answered last.
+    /// The index of the member that answered last.
     current: AtomicUsize,
-    /// The last request to `current` was answered.
+    /// Whether the last request to `current` was answered.
     healthy: AtomicBool,
     /// Name and password, where authentication is on.
     user: Option<(String, String)>,
-    /// Limit of one request to one member.
+    /// How long one request to one member may take.
     timeout: Duration,
 }
 
@@ -47,11 +47,11 @@ struct Member {
 /// A request failed, seen from the caller's side.
 #[derive(Debug)]
 pub(super) enum CallError {
-    /// The store's errors say it all.
+    /// The request failed in a way that the store's error describes.
     Store(StoreError),
     /// What was asked for by its id is not there (a lease).
     NotFound,
-    /// The revision asked for is compacted.
+    /// The revision that was asked for has been compacted.
     Compacted,
     /// The answer is larger than a message may be.
     TooLarge(StoreError),

@@ -15,7 +15,7 @@ use super::endpoints::CallError;
 use super::position::Position;
 use crate::{Entry, Key, StoreError};
 
-/// Delays between attempts.
+/// The delays between attempts begin with this one and grow to the next.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(5);
 
@@ -46,11 +46,11 @@ pub(super) fn new_backoff() -> Backoff {
 struct Watch {
     calls: Arc<Calls>,
     prefix: Key,
-    /// To the owner of the watch.
+    /// The way to the owner of the watch.
     to: mpsc::Sender<Update<Key, Entry>>,
     /// How far it has got; none: it has to list.
     position: Option<Position>,
-    /// Delays between attempts.
+    /// The delays between attempts.
     backoff: Backoff,
     /// Why it cannot follow at present, as it was logged.
     failing: Option<String>,
