@@ -12,7 +12,7 @@ use crate::{Entry, Incarnation, Key};
 /// A state that can be waited on. The lock is held for the length of a look-up, never across an await.
 #[derive(Debug)]
 pub(crate) struct History {
-    /// The entries and changes, with the life of the store that they are of.
+    /// The entries and changes, and whether the watches hear of them.
     state: Mutex<State>,
     /// Says that the state may have changed.
     changed: watch::Sender<()>,
@@ -28,7 +28,7 @@ struct State {
 
 /// How far a watch has got.
 struct Position {
-    /// The life of the store that the entries are of.
+    /// The life of the store that the revision is of.
     incarnation: Incarnation,
     /// All changes up to this revision have been reported.
     revision: u64,
