@@ -30,7 +30,7 @@ pub(crate) struct World {
     pub(crate) kernel: FakeKernel,
     pub(crate) filter: FakeAcl,
     pub(crate) ipam: Ipam,
-    pub(crate) felix: Routes,
+    pub(crate) routes: Routes,
     pub(crate) acl: Acl,
     /// With the journal.
     _folder: tempfile::TempDir,
@@ -53,8 +53,8 @@ impl World {
 
         let (kernel, filter) = (FakeKernel::new(), FakeAcl::new());
         let events = kernel.events().unwrap();
-        let felix = felix::routes::start(RoutesConfig::default(), Box::new(kernel.clone()), Box::new(events)).unwrap();
-        felix.local_in_sync().await;
+        let routes = felix::routes::start(RoutesConfig::default(), Box::new(kernel.clone()), Box::new(events)).unwrap();
+        routes.local_in_sync().await;
         let backend = AclBackend {
             sets: Box::new(filter.sets()),
             tables: Box::new(filter.tables(IptablesVariant::Nft)),
@@ -66,7 +66,7 @@ impl World {
         acl.local_in_sync().await;
         acl.update(in_sync()).await;
         acl.readiness().wait_for(Vec::is_empty).await.unwrap();
-        Self { kernel, filter, ipam, felix, acl, _folder: folder }
+        Self { kernel, filter, ipam, routes, acl, _folder: folder }
     }
 
     /// Nothing that needs other rules comes into force from now on.
@@ -81,7 +81,7 @@ impl World {
 
     /// Whether nothing is left of an attachment.
     pub(crate) async fn is_gone(&self, id: &EndpointId) -> bool {
-        let routes = self.felix.view().await.unwrap().local;
+        let routes = self.routes.view().await.unwrap().local;
         let held = self.ipam.endpoint(id.clone()).await;
         held.is_none() && self.acl.show(id.clone()).await.is_none() && routes == 0
     }

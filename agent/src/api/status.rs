@@ -52,7 +52,7 @@ pub(crate) struct Owners {
     /// The owner of addresses and endpoints.
     pub(crate) ipam: Ipam,
     /// The owner of the kernel's routes.
-    pub(crate) felix: Routes,
+    pub(crate) routes: Routes,
     /// The owner of the filter.
     pub(crate) acl: Acl,
     /// The owner of BGP sessions and tables.
@@ -72,7 +72,7 @@ impl Status {
         let identity = self.identity.borrow().clone();
         let key = keys::schema_version();
         let probe = tokio::time::timeout(DATASTORE_WAIT, self.store.get(&key));
-        let (connected, routes, peers) = tokio::join!(probe, self.owners.felix.view(), self.owners.bgp.peers());
+        let (connected, routes, peers) = tokio::join!(probe, self.owners.routes.view(), self.owners.bgp.peers());
         let datastore_connected = matches!(connected, Ok(Ok(_)));
         let peers = peers.unwrap_or_default();
         let unready = self.unready();
@@ -121,7 +121,7 @@ impl Status {
 
     /// Everything that a scrape shows, taken together at one moment.
     pub(crate) async fn moment(&self) -> Moment {
-        let (status, routes, acl) = tokio::join!(self.node(), self.owners.felix.view(), self.owners.acl.view());
+        let (status, routes, acl) = tokio::join!(self.node(), self.owners.routes.view(), self.owners.acl.view());
         let refused_endpoints = *self.refused_endpoints.borrow();
         let announced_services = self.services.announced.borrow().as_ref().map_or(0, BTreeSet::len);
         let (routes, acl) = (routes.unwrap_or_default(), acl.unwrap_or_default());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp::PeerConfig;
-use bgp::sessions::{DeclaredPeering as Declared, sessions};
+use bgp::sessions::{DeclaredPeering, sessions};
 use types::resource::{BgpConfigurationSpec, BgpPeerSpec, IpPoolSpec, Kind, Metadata, NodeSpec, Resource, Spec};
 use types::update::Mirror;
 use types::{Asn, ClusterNode, Gone, NodeName, Prefix, Registration, ResourceName, ServiceRanges};
@@ -120,7 +120,7 @@ impl ClusterState {
         let node = nodes.iter().find(|node| node.name == self.own).cloned();
         let configuration = self.configuration();
         let peers = self.bgp_peers();
-        let declared = Declared { nodes: &nodes, peers: &peers, configuration: &configuration };
+        let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration };
         let labels = node.as_ref().map(|node| node.labels.clone()).unwrap_or_default();
         let pools: Vec<_> = self
             .pools

@@ -36,7 +36,7 @@ pub(crate) struct DesiredTask {
     /// The speaker, which gets sessions and import policy.
     pub(crate) bgp: Bgp,
     /// Routes: their source address is this node's.
-    pub(crate) felix: Routes,
+    pub(crate) routes: Routes,
     /// The filter, which has to know nodes and pools.
     pub(crate) acl: Acl,
     /// The conclusions that other tasks are told.
@@ -171,7 +171,7 @@ impl DesiredTask {
         };
         let speaks_as = addresses::identity(&addresses, self.drawn_router_id);
         if self.conclusions.identity.borrow().addresses != addresses {
-            self.felix.node_addresses(addresses.clone()).await;
+            self.routes.node_addresses(addresses.clone()).await;
             self.acl.node_addresses(addresses.clone()).await;
         }
         self.conclusions.identity.send_replace(Identity {
@@ -180,11 +180,11 @@ impl DesiredTask {
             addresses,
         });
         if desired.contested.is_empty() {
-            self.readiness.ready(Part::Address);
+            self.readiness.ready(Part::OwnAddress);
         } else {
             let problem = contested(&desired.contested);
             error!("{problem}");
-            self.readiness.unready(Part::Address, problem);
+            self.readiness.unready(Part::OwnAddress, problem);
         }
         speaks_as
     }

@@ -8,22 +8,22 @@ use tokio::sync::mpsc;
 const STATES_PER_ROUND: usize = 1_024;
 
 /// Carries the routes that BGP has chosen to the kernel's, batch by batch.
-pub(crate) async fn carry_routes(mut batches: mpsc::Receiver<Vec<types::FibUpdate>>, felix: Routes) {
+pub(crate) async fn carry_routes(mut batches: mpsc::Receiver<Vec<types::FibUpdate>>, routes: Routes) {
     while let Some(batch) = batches.recv().await {
-        felix.fib(batch).await;
+        routes.fib(batch).await;
     }
 }
 
 /// Carries the next hops that BGP wants to be followed, to whoever follows them.
-pub(crate) async fn carry_watches(mut batches: mpsc::Receiver<Vec<types::NextHopWatch>>, felix: Routes) {
+pub(crate) async fn carry_watches(mut batches: mpsc::Receiver<Vec<types::NextHopWatch>>, routes: Routes) {
     while let Some(batch) = batches.recv().await {
-        felix.watch(batch).await;
+        routes.watch(batch).await;
     }
 }
 
 /// Carries the states of followed next hops to BGP.
-pub(crate) async fn carry_next_hops(felix: Routes, bgp: Bgp) {
-    let Some(mut states) = felix.next_hops() else { return };
+pub(crate) async fn carry_next_hops(routes: Routes, bgp: Bgp) {
+    let Some(mut states) = routes.next_hops() else { return };
     let mut batch = Vec::new();
     while states.recv_many(&mut batch, STATES_PER_ROUND).await > 0 {
         if bgp.next_hops(std::mem::take(&mut batch)).await.is_err() {

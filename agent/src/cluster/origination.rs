@@ -25,14 +25,14 @@ pub(crate) struct Origination {
 
 impl Origination {
     /// Own blocks: unreachable routes and originated prefixes. Services: originated prefixes.
-    pub(crate) async fn follow(mut self, felix: Routes, bgp: Bgp, readiness: Readiness) {
+    pub(crate) async fn follow(mut self, routes: Routes, bgp: Bgp, readiness: Readiness) {
         loop {
             let own = self.blocks.borrow_and_update().as_ref().clone();
             let hidden = self.unexported.borrow_and_update().clone();
             let services = self.services.borrow_and_update().clone();
             let drained = *self.drained.borrow_and_update();
             // The unreachable route first: no peer sends what this node would send back.
-            felix.own_blocks(own.clone()).await;
+            routes.own_blocks(own.clone()).await;
             // With the first word of what is originated peers may take what they are not told for gone (RFC 4724).
             if let Some(services) = services {
                 let blocks = own.iter().filter(|block| !hidden.iter().any(|pool| pool.covers(block))).copied();
@@ -42,9 +42,9 @@ impl Origination {
                 }
             }
             if own.is_empty() {
-                readiness.unready(Part::Addresses, "no address block is claimed yet".to_owned());
+                readiness.unready(Part::PodAddresses, "no address block is claimed yet".to_owned());
             } else {
-                readiness.ready(Part::Addresses);
+                readiness.ready(Part::PodAddresses);
             }
             let changed = tokio::select! {
                 changed = self.blocks.changed() => changed,

@@ -66,13 +66,13 @@ impl ClusterTasks {
         }
         tracker.spawn(sources::follow(self.store.watch(keys::all_gone()), sources::gone, updates.clone()));
 
-        let (felix, bgp) = (self.desired.felix.clone(), self.desired.bgp.clone());
+        let (routes, bgp) = (self.desired.routes.clone(), self.desired.bgp.clone());
         let readiness = self.desired.readiness.clone();
         tracker.spawn(fatal.clone().unless_ok(self.desired.run(reports)));
-        tracker.spawn(self.origination.follow(felix.clone(), bgp.clone(), readiness));
-        tracker.spawn(forwarding::carry_routes(self.outputs.fib, felix.clone()));
-        tracker.spawn(forwarding::carry_watches(self.outputs.watches, felix.clone()));
-        tracker.spawn(forwarding::carry_next_hops(felix, bgp));
+        tracker.spawn(self.origination.follow(routes.clone(), bgp.clone(), readiness));
+        tracker.spawn(forwarding::carry_routes(self.outputs.fib, routes.clone()));
+        tracker.spawn(forwarding::carry_watches(self.outputs.watches, routes.clone()));
+        tracker.spawn(forwarding::carry_next_hops(routes, bgp));
 
         if let Some(reclaim) = self.reclaim {
             tracker.spawn(reclaim.run());
@@ -86,7 +86,7 @@ impl ClusterTasks {
 
 /// The owner of the kernel's routes on a thread of its own, with a netlink socket and a subscription of its own.
 pub(crate) fn routes(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<Routes> {
-    let felix = felix::routes::RoutesConfig {
+    let routes = felix::routes::RoutesConfig {
         local_protocol: config.kernel.local_protocol,
         bgp_protocol: config.kernel.bgp_protocol,
         node_addresses: addresses.to_vec(),
@@ -94,5 +94,5 @@ pub(crate) fn routes(config: &Config, addresses: &[IpAddr]) -> anyhow::Result<Ro
     };
     let mut kernel = Linux::open()?;
     let events = Events::subscribe()?.except(kernel.port()?);
-    Ok(felix::routes::start(felix, Box::new(kernel), Box::new(events))?)
+    Ok(felix::routes::start(routes, Box::new(kernel), Box::new(events))?)
 }

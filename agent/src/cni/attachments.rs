@@ -20,7 +20,7 @@ pub(crate) struct Attachments {
     /// The owner of addresses and endpoints.
     pub(crate) ipam: Ipam,
     /// The owner of the kernel's routes.
-    pub(crate) felix: Routes,
+    pub(crate) routes: Routes,
     /// The owner of the filter.
     pub(crate) acl: Acl,
     /// Says which Pod object an attachment belongs to.
@@ -40,7 +40,7 @@ pub(crate) struct Attachments {
 impl Attachments {
     /// Takes back whatever an attachment has, in the order in which a DEL does; what cannot be taken back is said.
     pub(super) async fn undo(&self, endpoint: &WorkloadEndpoint) {
-        if let Err(error) = self.felix.detach(endpoint.addresses.clone()).await {
+        if let Err(error) = self.routes.detach(endpoint.addresses.clone()).await {
             warn!(endpoint = %endpoint.id, %error, "routes of an abandoned attachment stay until the next resync");
         }
         // Before the release: from then on another ADD of the same attachment may make a link of the same name.

@@ -101,7 +101,7 @@ impl Attachments {
             };
             policed.map_err(|error| refuse(code::TRY_AGAIN, &error))?;
             let (interface, addresses) = (endpoint.host_interface.clone(), endpoint.addresses.clone());
-            self.felix.attach(interface, addresses).await.map_err(|error| refuse(code::AGENT, &error))?;
+            self.routes.attach(interface, addresses).await.map_err(|error| refuse(code::AGENT, &error))?;
             self.ipam.commit(endpoint.id.clone()).await.map_err(|error| refuse(code::TRY_AGAIN, &error))
         };
         tokio::select! {
@@ -127,14 +127,14 @@ impl Attachments {
         let id = detach.id;
         let endpoint = self.ipam.endpoint(id.clone()).await;
         if let Some(endpoint) = &endpoint {
-            let detached = self.felix.detach(endpoint.addresses.clone()).await;
+            let detached = self.routes.detach(endpoint.addresses.clone()).await;
             detached.map_err(|error| refuse(code::AGENT, &error))?;
         }
         let outcome = self.park(stream, &id).await;
         match (&outcome, endpoint) {
             // The link is still up: the pod keeps what it has until the runtime asks again.
             (Err(_), Some(endpoint)) => {
-                let restored = self.felix.attach(endpoint.host_interface.clone(), endpoint.addresses.clone()).await;
+                let restored = self.routes.attach(endpoint.host_interface.clone(), endpoint.addresses.clone()).await;
                 if let Err(error) = restored {
                     debug!(endpoint = %id, %error, "routes of an abandoned detachment are not restored");
                 }

@@ -19,7 +19,7 @@ pub(crate) async fn recover(
     config: &Config,
     kernel: &mut dyn Kernel,
     ipam: &Ipam,
-    felix: &Routes,
+    routes: &Routes,
     acl: &Acl,
 ) -> anyhow::Result<()> {
     let group = config.kernel.link_group;
@@ -32,13 +32,13 @@ pub(crate) async fn recover(
     let interfaces = endpoints.iter().map(|endpoint| endpoint.host_interface.clone()).collect();
     let orphans = links::park_orphans(kernel, &interfaces, group)?;
     for endpoint in &endpoints {
-        let attached = felix.attach(endpoint.host_interface.clone(), endpoint.addresses.clone()).await;
+        let attached = routes.attach(endpoint.host_interface.clone(), endpoint.addresses.clone()).await;
         if let Err(error) = attached {
             warn!(endpoint = %endpoint.id, %error, "the routes of a pod of this node are not in the kernel yet");
         }
     }
-    felix.own_blocks(ipam.blocks().borrow().as_ref().clone()).await;
-    felix.local_in_sync().await;
+    routes.own_blocks(ipam.blocks().borrow().as_ref().clone()).await;
+    routes.local_in_sync().await;
     for endpoint in &endpoints {
         if let Err(error) = acl.attach(endpoint.id.clone(), facts::of_endpoint(endpoint.clone())).await {
             warn!(endpoint = %endpoint.id, %error, "the policies of a pod of this node are not in force yet");

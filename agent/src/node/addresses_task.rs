@@ -10,8 +10,8 @@ use tracing::{info, warn};
 
 use types::config::AddressDetection;
 
-use super::kubernetes::{ApiServer, next};
-use super::latest::tell;
+use super::kubernetes::ApiServer;
+use super::latest::{changed, tell};
 use super::{addresses, internal_addresses};
 
 /// How long the look at the interfaces waits after a change: changes come in steps, and the last one counts.
@@ -40,7 +40,7 @@ impl OwnAddresses {
                     while interfaces.try_recv().is_ok() {}
                     true
                 }
-                Ok(()) = next(&mut node) => false,
+                Ok(()) = changed(&mut node) => false,
                 else => return,
             };
             let known = node.as_mut().and_then(|node| node.borrow_and_update().as_ref().map(|it| it.addresses.clone()));

@@ -16,7 +16,7 @@ use types::config::{Config, DetectionMethod};
 const INTERNAL_ADDRESSES: &str = "internal-addresses";
 
 /// How long the API server may take to say them at the start, where they are remembered; where not, it is waited for.
-const API_SERVER_WAIT: Duration = Duration::from_secs(5);
+const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// The shortest and the longest delay between two attempts to ask.
 const ASK_DELAYS: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
@@ -33,7 +33,7 @@ pub(crate) async fn find(config: &Config, journal: &Journal) -> anyhow::Result<V
     let remembered: Option<Vec<IpAddr>> = row.and_then(|row| serde_json::from_slice(&row).ok());
     let asked = match remembered {
         None => Some(ask(access).await?),
-        Some(_) => tokio::time::timeout(API_SERVER_WAIT, ask(access)).await.ok().transpose()?,
+        Some(_) => tokio::time::timeout(ANSWER_WAIT, ask(access)).await.ok().transpose()?,
     };
     let Some(addresses) = asked else {
         warn!("the API server does not answer; this node's address is taken to be what it was");

@@ -1,6 +1,7 @@
 //! The API server, as the rooms share it: how it is reached, who follows watches of their own, and this node's Node object.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube_watch::{Node, WatchConfig};
 use tokio::sync::{mpsc, watch};
@@ -8,6 +9,9 @@ use tokio::sync::{mpsc, watch};
 use types::Update;
 use types::config::{Config, KubernetesAccess};
 use types::update::Mirror;
+
+/// How long the API server may be silent at the start before what is remembered of it counts.
+pub(crate) const API_SERVER_WAIT: Duration = Duration::from_secs(2);
 
 /// The API server, for what is asked of it beside the watches that always run.
 #[derive(Debug, Clone)]
@@ -36,13 +40,5 @@ pub(crate) async fn follow_node(mut updates: mpsc::Receiver<Update<String, Node>
         if !known.is_listing() {
             to.send_replace(Some(known.entries().values().next().cloned().unwrap_or_default()));
         }
-    }
-}
-
-/// The next change of the Node object, where there is one: it never comes without Kubernetes.
-pub(crate) async fn next(node: &mut Option<watch::Receiver<Option<Node>>>) -> Result<(), watch::error::RecvError> {
-    match node {
-        Some(node) => node.changed().await,
-        None => std::future::pending().await,
     }
 }

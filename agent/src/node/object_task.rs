@@ -11,8 +11,8 @@ use types::backoff::Backoff;
 use types::{NodeName, Registration};
 
 use super::cni_configuration::{first_of_others, put_conflist};
-use super::kubernetes::{ApiServer, next};
-use super::latest::tell;
+use super::kubernetes::ApiServer;
+use super::latest::{self, tell};
 use super::object::{Network, UNREADY_GRACE, registration, wanted};
 use super::readiness::Readiness;
 
@@ -60,7 +60,7 @@ impl NodeTask {
             }
             let changed = tokio::select! {
                 changed = addresses.changed() => changed,
-                changed = next(&mut node) => changed,
+                changed = latest::changed(&mut node) => changed,
             };
             if changed.is_err() {
                 return;

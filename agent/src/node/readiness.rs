@@ -10,13 +10,13 @@ pub(crate) enum Part {
     /// Nothing is known of the cluster yet.
     Cluster,
     /// There are no addresses to give out.
-    Addresses,
+    PodAddresses,
     /// Local routes are not in the kernel yet.
     Routes,
     /// The speaker does not listen.
     Speaker,
     /// Another node has this one's address.
-    Address,
+    OwnAddress,
     /// Policy is not in force as it should be.
     Policy,
 }
@@ -32,7 +32,7 @@ impl Readiness {
     pub(crate) fn new() -> Self {
         let reasons = BTreeMap::from([
             (Part::Cluster, "the cluster's state is not known yet".to_owned()),
-            (Part::Addresses, "no address block is claimed yet".to_owned()),
+            (Part::PodAddresses, "no address block is claimed yet".to_owned()),
             (Part::Routes, "the kernel's routes are not reconciled yet".to_owned()),
             (Part::Speaker, "BGP is not started yet".to_owned()),
             (Part::Policy, "policies are not known yet".to_owned()),

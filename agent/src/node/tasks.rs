@@ -38,13 +38,13 @@ impl NodeTasks {
 /// smallest of the interfaces that are up.
 pub(crate) fn mtu(
     config: &Config,
-    felix: &Routes,
+    routes: &Routes,
     kernel: &mut dyn Kernel,
     tracker: &TaskTracker,
 ) -> watch::Receiver<u32> {
     let (to, mtu) = watch::channel(host::mtu(config, kernel));
     if config.mtu.is_none() {
-        tracker.spawn(host::follow_mtu(felix.mtu(), to));
+        tracker.spawn(host::follow_mtu(routes.mtu(), to));
     }
     mtu
 }

@@ -1,8 +1,6 @@
 //! What the API server says, and how it is remembered for the time when the API server is away. Objects travel as the watch
 //! gives them; only what comes from the cache is decoded.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use store::keys::{self, Subject};
 use store::{CacheForm, Entry, Key, Version};
@@ -15,9 +13,6 @@ use types::{NamespacedName, Pod, ResourceName, Update};
 
 use crate::cluster::sources::decode;
 use crate::node::kubernetes::ApiServer;
-
-/// How long the API server may be silent at the start before what is remembered counts.
-pub(crate) const API_SERVER_WAIT: Duration = Duration::from_secs(2);
 
 /// Updates that wait for whoever takes them.
 pub(crate) const QUEUED_UPDATES: usize = 256;

@@ -1,4 +1,5 @@
-//! Which published endpoints count (pure; the tasks around it are in `remote_task`): those whose addresses lie in blocks of the node that publishes them.
+//! Which published endpoints count: those whose addresses lie in blocks of the node that publishes them (pure; the tasks around
+//! it are in `remote_task`).
 //!
 //! A node that could publish any address would give itself another pod's rights. What is refused for want of a block is
 //! kept, for the block's claim may be heard later; what was accepted is not kept, so when a block is lost, endpoints are

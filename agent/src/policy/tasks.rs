@@ -17,11 +17,11 @@ use types::{NodeName, Update};
 
 use super::drop_log::{self, Look};
 use super::pods::{self, Question};
-use super::remembered::{API_SERVER_WAIT, Namespaces, Pods, Policies, QUEUED_UPDATES, Remembered};
+use super::remembered::{Namespaces, Pods, Policies, QUEUED_UPDATES, Remembered};
 use super::remote::Peers;
 use super::{feed, remote_task};
 use crate::cluster::sources::{self, ClusterUpdate};
-use crate::node::kubernetes::{ApiServer, follow_node};
+use crate::node::kubernetes::{API_SERVER_WAIT, ApiServer, follow_node};
 use crate::node::readiness::{Part, Readiness};
 
 /// The parts that the tasks of this room are made of.

@@ -1,7 +1,6 @@
 //! The task that says which addresses of Services this node announces.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use felix::acl::Acl;
 use kube_watch::Node;
@@ -13,14 +12,11 @@ use types::{EndpointSlice, NamespacedName, NodeName, Prefix, Service, ServiceRan
 
 use super::announcements::{Announcements, EXCLUDED, remembered};
 use crate::cluster::sources::decode;
-use crate::node::kubernetes::ApiServer;
-use crate::node::latest::tell;
+use crate::node::kubernetes::{API_SERVER_WAIT, ApiServer};
+use crate::node::latest::{self, tell};
 
 /// How many updates are taken at most before what follows from them is told.
 const UPDATES_PER_ROUND: usize = 1_024;
-
-/// How long the API server may be silent at the start before what was announced before counts.
-const API_SERVER_WAIT: Duration = Duration::from_secs(2);
 
 /// What this node announces of Services.
 pub(super) struct AnnouncementTask {
@@ -95,7 +91,7 @@ impl AnnouncementTask {
                     let ranges = self.ranges.borrow_and_update().clone().unwrap_or_default();
                     self.take_ranges(ranges).await;
                 }
-                () = changed(&mut node) => self.take_node(node.as_mut()),
+                Ok(()) = latest::changed(&mut node) => self.take_node(node.as_mut()),
                 () = receive(&mut self.services, &mut services) => {
                     services.drain(..).for_each(|update| self.announcements.service(update));
                 }
@@ -158,18 +154,6 @@ impl AnnouncementTask {
         if tell(&self.announced, Some(self.announcements.announced())) {
             remember(&self.cache, self.announced.borrow().as_ref());
         }
-    }
-}
-
-/// A change of what may not be there; never, where it is not.
-async fn changed<T>(of: &mut Option<watch::Receiver<T>>) {
-    let changed = match of {
-        Some(of) => of.changed().await.is_ok(),
-        None => false,
-    };
-    if !changed {
-        // The source ends only with the agent.
-        std::future::pending().await
     }
 }
 

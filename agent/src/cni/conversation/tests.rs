@@ -16,7 +16,7 @@ fn attachments(world: &World, identities: Identities) -> Attachments {
     let (parked, _) = mpsc::channel(1);
     Attachments {
         ipam: world.ipam.clone(),
-        felix: world.felix.clone(),
+        routes: world.routes.clone(),
         acl: world.acl.clone(),
         identities,
         mtu,
@@ -67,7 +67,7 @@ async fn an_attachment_is_there_from_its_answer_to_its_del() {
     };
     soon(async { tokio::join!(conversation, script) }).await;
     assert_eq!(world.ipam.endpoints().await.len(), 1);
-    assert_eq!(world.felix.view().await.unwrap().local, 1);
+    assert_eq!(world.routes.view().await.unwrap().local, 1);
     assert_eq!(world.acl.show(id.clone()).await.unwrap().labels, tier("db"));
     delete(&attachments, &id).await;
     assert!(world.is_gone(&id).await);

@@ -3,12 +3,12 @@ use super::*;
 #[test]
 fn ready_is_when_no_part_has_a_reason_not_to_be() {
     let readiness = Readiness::new();
-    for part in [Part::Cluster, Part::Addresses, Part::Routes, Part::Policy] {
+    for part in [Part::Cluster, Part::PodAddresses, Part::Routes, Part::Policy] {
         readiness.ready(part);
     }
     assert_eq!(readiness.reasons(), ["BGP is not started yet"]);
     readiness.ready(Part::Speaker);
     assert!(readiness.reasons().is_empty());
-    readiness.unready(Part::Addresses, "pool a is full".to_owned());
+    readiness.unready(Part::PodAddresses, "pool a is full".to_owned());
     assert_eq!(readiness.reasons(), ["pool a is full"]);
 }
