@@ -10,7 +10,7 @@
 //!                       ├─► verbs ─► client ◄── unix socket ──► agent
 //!  stdin ───► config ───┘     │
 //!                             ├─► plan (pure) ─► wiring ─► kernel, host side and pod side
-//!                             └─► tombstone (DEL without an agent)
+//!                             └─► parked_group, tombstone (DEL without an agent)
 //!  stdout ◄── result or error (spec, result)
 //! ```
 //!
@@ -20,7 +20,7 @@
 //!
 //! | key | default | meaning |
 //! |---|---|---|
-//! | `runDir` | `/run/manx` | the agent's run folder: the socket, and the tombstones of DELs that met no agent |
+//! | `runDir` | `/run/manx` | the agent's run folder: the socket, the group of parked links, and the tombstones of DELs that met no agent |
 //! | `agentSocket` | `cni.sock` in `runDir` | the agent's CNI socket |
 //!
 //! `args.cni.labels` and `args.cni["manx.io/ports"]` describe the pod where there is no Kubernetes. A request for a
@@ -30,6 +30,7 @@
 pub mod args;
 pub mod client;
 pub mod config;
+pub mod parked_group;
 pub mod plan;
 pub mod result;
 pub mod spec;

@@ -4,13 +4,14 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::path::Path;
 
-use kernel::{Kernel, KernelError, Linux, ours};
+use kernel::{Kernel, KernelError, Linux};
 use types::cni::{Attach, PROTOCOL, Wire};
 use types::{EndpointId, Family};
 
 use crate::args::{Attachment, Command, Unserved};
 use crate::client::{Agent, AgentError, AnswerTimeLimit};
 use crate::config::{self, NetworkConfig};
+use crate::parked_group;
 use crate::plan::{Pairing, Sandbox};
 use crate::result::Attached;
 use crate::spec::{self, CniError, CniVersion, Code};
@@ -139,7 +140,8 @@ fn del(config: &NetworkConfig, attachment: &Attachment, machine: &dyn Machine) -
         }
         Err(DetachError::Wiring(error)) => Err(error.into_cni()),
         Err(DetachError::Agent(error)) => {
-            wiring::park(host.as_mut(), &id.host_interface(), ours::LINK_GROUP).map_err(WiringError::into_cni)?;
+            let group = parked_group::read(&config.run_dir);
+            wiring::park(host.as_mut(), &id.host_interface(), group).map_err(WiringError::into_cni)?;
             let mut notes = vec![format!("{error}; {} is left for the agent to reap", id.host_interface())];
             notes.extend(bury(config, &id, &error, host.as_mut()));
             Ok(Outcome { notes, ..Outcome::success(String::new()) })

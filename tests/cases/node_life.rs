@@ -51,7 +51,7 @@ fn del_works_without_the_agent_and_the_agent_makes_it_good_when_it_is_back() -> 
     if !can_run_labs() {
         return Ok(());
     }
-    let lab = up("noagent", &format!("{ETCD}{POOLS}"))?;
+    let lab = up("noagent", &format!("{ETCD}{POOLS}kernel: {{linkGroup: 99}}\n"))?;
     let node = lab.node("node1");
     let (runtime, gone, stays) = (node.runtime()?, container(node, "gone")?, container(node, "stays")?);
     let (address, kept) = (first_address(&runtime.add(&gone)?), first_address(&runtime.add(&stays)?));
@@ -61,6 +61,11 @@ fn del_works_without_the_agent_and_the_agent_makes_it_good_when_it_is_back() -> 
     assert!(refused.to_string().contains("cni.sock"), "{refused}");
     runtime.del(&gone)?;
     runtime.del(&gone)?;
+    assert_eq!(
+        node.exec(&["ip", "-o", "link", "show", "group", "99"])?.lines().count(),
+        1,
+        "parked where the agent looks"
+    );
     assert!(!pod_routes(node).iter().any(|route| address.starts_with(route.split(' ').next().unwrap_or(" "))));
     node.agent().start()?;
     node.agent().wait_ready(CONVERGENCE)?;

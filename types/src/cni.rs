@@ -38,6 +38,10 @@ pub const CONFLIST: &str = "10-manx.conflist";
 /// The file's name is the host interface's, its content the [`EndpointId`] as text.
 pub const RELEASED: &str = "released";
 
+/// The file under the run folder that has the number of the group of parked links (`kernel.linkGroup`), for DELs that no agent
+/// answers.
+pub const PARKED_GROUP: &str = "parked-group";
+
 /// The next hop that pods have on IPv4: answered by proxy ARP on every host interface.
 pub const GATEWAY_IPV4: std::net::Ipv4Addr = std::net::Ipv4Addr::new(169, 254, 1, 1);
 

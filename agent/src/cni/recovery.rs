@@ -1,7 +1,7 @@
 //! What an earlier life of the agent left, at the start: DELs that ran without an agent, links without an endpoint, pods that
 //! go on being served.
 
-use ::cni::tombstone;
+use ::cni::{parked_group, tombstone};
 use anyhow::Context as _;
 use felix::acl::Acl;
 use felix::routes::Routes;
@@ -23,6 +23,10 @@ pub(crate) async fn recover(
     acl: &Acl,
 ) -> anyhow::Result<()> {
     let group = config.kernel.link_group;
+    if let Err(error) = parked_group::write(&config.run_dir, group) {
+        let folder = config.run_dir.display();
+        warn!(%folder, %error, "the group of parked links cannot be left in the run folder; DELs without an agent use the one that is there");
+    }
     for (id, path) in tombstones::list(&config.run_dir.join(types::cni::RELEASED)).context("tombstones")? {
         ipam.release(id).await?;
         tombstone::remove_file(&path).with_context(|| path.display().to_string())?;

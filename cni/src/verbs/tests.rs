@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use kernel::fake::{FakeKernel, Operation};
-use kernel::{InterfaceAddress, Link, Netns, Route, SysctlKey};
+use kernel::{InterfaceAddress, Link, Netns, Route, SysctlKey, ours};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use types::cni::{Park, Refused, Reply, Request};
@@ -403,6 +403,18 @@ fn del_without_an_agent_parks_the_link_and_leaves_a_tombstone() {
     let link = bed.host_link().unwrap();
     assert_eq!((link.up, link.group), (false, ours::LINK_GROUP));
     assert_eq!(bed.tombstone().as_deref(), Some("net/c1/eth0"));
+}
+
+#[test]
+fn del_without_an_agent_parks_the_link_in_the_group_that_the_agent_was_configured_with() {
+    let bed = Bed::new();
+    let agent = bed.agent(vec![accepts_add()]);
+    succeeded(&bed.add());
+    drop(agent.heard());
+    std::fs::write(bed.run_dir.path().join("parked-group"), GROUP.to_string()).unwrap();
+    succeeded(&bed.del());
+    let link = bed.host_link().unwrap();
+    assert_eq!((link.up, link.group), (false, GROUP));
 }
 
 #[test]

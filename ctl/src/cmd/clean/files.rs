@@ -72,8 +72,8 @@ impl HostFiles<'_> {
         let run = self.below(&self.config.run_dir);
         let released = run.join(types::cni::RELEASED);
         found.files.extend(list(&released, |_| true, report));
-        let sockets = [types::api::SOCKET, types::cni::SOCKET];
-        found.files.extend(list(&run, |name| sockets.contains(&name), report));
+        let ours = [types::api::SOCKET, types::cni::SOCKET, types::cni::PARKED_GROUP];
+        found.files.extend(list(&run, |name| ours.contains(&name), report));
         let state = self.below(&self.config.state_dir);
         // The lock is the last of them in the order of names.
         found.files.extend(list(&state, is_state, report));
