@@ -1,22 +1,7 @@
 //! Tests that need several nodes, an outside peer or the whole workspace, in a lab (crate [`tests`]). They need root; where
 //! something that they need is missing, they say `SKIPPED` and why.
 //!
-//! # Where does a test go?
-//!
-//! | what is tested | where | example |
-//! |---|---|---|
-//! | one module, without a socket, a kernel or a clock | `foo/tests.rs` beside it, as `#[cfg(test)] mod tests;` at the end of `foo.rs` or `foo/mod.rs` | `ctl/src/cmd/resources/tests.rs` |
-//! | one crate from outside, with a server, a kernel or generated input | `tests/it/` of the crate; `main.rs` names the files | `kube-watch/tests/it/following.rs` |
-//! | what is compiled and rendered, against what the specification means | `tests/oracle/tests/` | `tests/oracle/tests/comparison/rendered.rs` |
-//! | one node's agent, with an etcd and a second node on the same wire ([`pair`]) | `tests/cases/`, in the file of the subject below | `tests/cases/full_disk.rs` |
-//! | routes and sessions between several nodes and a router ([`tests::mesh`]) | `tests/cases/`, likewise | `tests/cases/network.rs` |
-//! | what policies let pass between pods | `tests/cases/policy/`, on its `world` | `tests/cases/policy/table.rs` |
-//! | Kubernetes with all its components | `tests/cases/kubernetes/`, on its `shared` cluster | `tests/cases/kubernetes/rights.rs` |
-//! | the lab itself | `tests/cases/lab_itself.rs` | |
-//! | a figure that is compared with another program's | `bench/`: it is no test | `bench/src/cni.rs` |
-//!
-//! What cases of several subjects need goes into `tests/src/`. What all cases of one folder play on (`policy/world`,
-//! `kubernetes/shared`) stays in that folder.
+//! `CONTRIBUTING.md` says which test goes where ("Where does a test go?"); the names below say what each file is about.
 
 #![cfg(test)]
 
@@ -52,6 +37,8 @@ mod node_life;
 mod policy;
 // Nodes that leave the cluster, and come back.
 mod reclaim;
+// Which clause of which RFC is proved by which test.
+mod rfc_coverage;
 // Addresses of Services as the router has them.
 mod services_bgp;
 // An etcd that speaks TLS.

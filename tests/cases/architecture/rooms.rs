@@ -1,8 +1,8 @@
 //! The rooms of the agent: who may name whom. Read from what its files import.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
+
+use tests::sources::{self, Source};
 
 /// The agent's rooms and what each may name of the others. A room that is not listed must be added here, on purpose.
 const ROOMS: [(&str, &[&str]); 6] = [
@@ -26,26 +26,16 @@ struct Modules(BTreeMap<Vec<String>, String>);
 
 impl Modules {
     fn of_agent() -> Result<Self, Box<dyn std::error::Error>> {
-        let mut modules = Self(BTreeMap::new());
-        modules.read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../agent/src")), &[])?;
-        Ok(modules)
-    }
-
-    fn read(&mut self, folder: &Path, way: &[String]) -> Result<(), Box<dyn std::error::Error>> {
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            let name = path.file_stem().and_then(|name| name.to_str()).ok_or("a name that is no text")?;
-            let mut way = way.to_vec();
-            if name != "mod" {
-                way.push(name.to_owned());
-            }
-            if path.is_dir() {
-                self.read(&path, &way)?;
-            } else {
-                self.0.insert(way, fs::read_to_string(&path)?);
-            }
+        let mut modules = BTreeMap::new();
+        for Source { path, text } in sources::of_workspace()? {
+            let Ok(file) = path.strip_prefix("agent/src") else { continue };
+            let way: Option<Vec<_>> =
+                file.with_extension("").iter().map(|name| name.to_str().map(str::to_owned)).collect();
+            let mut way = way.ok_or("a name that is no text")?;
+            way.pop_if(|name| name == "mod");
+            modules.insert(way, text);
         }
-        Ok(())
+        Ok(Self(modules))
     }
 
     /// The paths in this crate that a module names, from the top.

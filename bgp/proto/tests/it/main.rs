@@ -1,8 +1,7 @@
-//! bgp-proto from outside: octets, whole networks of speakers, and which clauses of which RFCs its tests prove.
+//! bgp-proto from outside: octets, and whole networks of speakers.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failure here is a failed test")]
 
 mod mesh;
-mod rfc_coverage;
 mod simnet;
 mod wire;

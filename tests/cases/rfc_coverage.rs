@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::iter::Peekable;
-use std::path::{Path, PathBuf};
+
+use tests::sources::{self, Source};
 
 /// The RFCs that tests may name, with their titles.
 const TITLES: [(u32, &str); 17] = [
@@ -46,17 +47,16 @@ whether it is implemented. `cargo test -p CRATE NAME` runs a test by its name, w
 `tests/cases` need the lab (`./run test NAME`).
 
 The page is made of the tests' names and is not edited by hand. A test that proves a clause is named after it,
-`rfc4271_6_2_...` for section 6.2 of RFC 4271; `bgp/proto/tests/it/rfc_coverage.rs` has the rules of such names, compares the
+`rfc4271_6_2_...` for section 6.2 of RFC 4271; `tests/cases/rfc_coverage.rs` has the rules of such names, compares the
 page with them whenever the tests run, and writes it anew with
 
-    MANX_BLESS=1 cargo test -p bgp-proto --test it rfc_coverage
+    MANX_BLESS=1 ./run test --unit rfc_coverage
 ";
 
 #[test]
 fn the_page_says_what_the_tests_names_say() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
-    let page = root.join("docs/rfc-coverage.md");
-    let expected = render(&proofs_below(root));
+    let page = sources::root().join("docs/rfc-coverage.md");
+    let expected = render(&proofs());
     if std::env::var_os(BLESS).is_some() {
         fs::write(&page, &expected).unwrap();
     }
@@ -136,34 +136,19 @@ fn render(proofs: &BTreeSet<Proof>) -> String {
     page
 }
 
-/// What the names of all tests below a folder claim.
-fn proofs_below(root: &Path) -> BTreeSet<Proof> {
+/// What the names of the workspace's tests claim.
+fn proofs() -> BTreeSet<Proof> {
     let mut proofs = BTreeSet::new();
-    for path in sources_below(root) {
-        let file = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
-        for test in tests_in(&fs::read_to_string(&path).unwrap()) {
+    for Source { path, text } in sources::of_workspace().unwrap() {
+        let file = path.to_str().unwrap();
+        for test in tests_in(&text) {
             let clauses = clauses_of(test).unwrap_or_else(|fault| panic!("{file}: {test}: {fault}"));
             for (rfc, clause) in clauses {
-                proofs.insert(Proof { rfc, clause, test: test.to_owned(), file: file.clone() });
+                proofs.insert(Proof { rfc, clause, test: test.to_owned(), file: file.to_owned() });
             }
         }
     }
     proofs
-}
-
-/// The Rust sources below a folder, without what builds leave there.
-fn sources_below(folder: &Path) -> Vec<PathBuf> {
-    let mut sources = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        if path.is_dir() && name != "target" && !name.starts_with('.') {
-            sources.extend(sources_below(&path));
-        } else if name.ends_with(".rs") {
-            sources.push(path);
-        }
-    }
-    sources
 }
 
 /// The names of the functions that have a test attribute.
