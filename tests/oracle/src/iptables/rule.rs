@@ -39,6 +39,8 @@ pub enum Match {
     DestinationPorts(Vec<(u16, u16)>),
     /// `--sport`, `--sports`
     SourcePorts(Vec<(u16, u16)>),
+    /// `--ports`: either of the two.
+    AnyPorts(Vec<(u16, u16)>),
     /// `--tcp-flags MASK FLAGS`, `--syn`
     TcpFlags {
         /// The bits looked at.
