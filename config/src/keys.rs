@@ -28,6 +28,8 @@ pub const KEYS: &[&str] = &[
     "kubernetes",
     "cniConfDir",
     "policy.endpointToHost",
+    "policy.allowVXLANPacketsFromWorkloads",
+    "policy.allowIPIPPacketsFromWorkloads",
     "policy.cutConnections",
     "policy.iptables",
     "policy.logGroup",
@@ -41,15 +43,20 @@ pub(crate) fn is_group(name: &str) -> bool {
 /// The environment variable of a key.
 pub fn variable(key: &str) -> String {
     let mut name = String::from("MANX_");
-    for c in key.chars() {
-        match c {
-            '.' => name.push('_'),
-            c if c.is_ascii_uppercase() => {
-                name.push('_');
-                name.push(c);
-            }
-            c => name.push(c.to_ascii_uppercase()),
+    let mut before = None;
+    let mut letters = key.chars().peekable();
+    while let Some(letter) = letters.next() {
+        // A word begins with the only capital of its own, or with the last of several: `allowVXLANPackets` has three.
+        let begins = letter.is_ascii_uppercase()
+            && (before.is_none_or(|before: char| !before.is_ascii_uppercase())
+                || letters.peek().is_some_and(char::is_ascii_lowercase));
+        if letter == '.' || begins {
+            name.push('_');
         }
+        if letter != '.' {
+            name.push(letter.to_ascii_uppercase());
+        }
+        before = Some(letter);
     }
     name
 }

@@ -75,6 +75,10 @@ struct Kernel {
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Policy {
     endpoint_to_host: Option<Parsed<EndpointToHost>>,
+    #[serde(rename = "allowVXLANPacketsFromWorkloads")]
+    allow_vxlan: Option<Parsed<bool>>,
+    #[serde(rename = "allowIPIPPacketsFromWorkloads")]
+    allow_tunnels: Option<Parsed<bool>>,
     cut_connections: Option<Parsed<bool>>,
     iptables: Option<Parsed<IptablesChoice>>,
     log_group: Option<Parsed<u16>>,
@@ -224,6 +228,8 @@ impl Policy {
         let default = PolicySettings::default();
         PolicySettings {
             endpoint_to_host: or(self.endpoint_to_host, default.endpoint_to_host),
+            allow_vxlan: or(self.allow_vxlan, default.allow_vxlan),
+            allow_tunnels: or(self.allow_tunnels, default.allow_tunnels),
             cut_connections: or(self.cut_connections, default.cut_connections),
             iptables: or(self.iptables, IptablesChoice(default.iptables)).0,
             log_group: or(self.log_group, default.log_group),

@@ -26,6 +26,8 @@ fn an_empty_configuration_is_one_node_alone_with_the_documented_defaults() {
 fn every_key_has_a_variable_which_wins_over_the_file() {
     assert_eq!(variable("etcd.endpoints"), "MANX_ETCD_ENDPOINTS");
     assert_eq!(variable("bgp.listenPort"), "MANX_BGP_LISTEN_PORT");
+    let vxlan = "MANX_POLICY_ALLOW_VXLAN_PACKETS_FROM_WORKLOADS";
+    assert_eq!(variable("policy.allowVXLANPacketsFromWorkloads"), vxlan);
     let file = json!({"etcd": {"endpoints": ["http://192.0.2.1:2379"]}, "mtu": 1500, "initialPools": [{"cidr": "10.65.0.0/16", "blockSize": 28}]});
     let environment = [
         ("MANX_ETCD_ENDPOINTS", "http://192.0.2.2:2379, http://192.0.2.3:2379"),

@@ -33,6 +33,8 @@ mod network;
 mod newer;
 // One node's agent: configuration, CNI conversations, restarts.
 mod node_life;
+// What a hostile pod can do to nodes and routers.
+mod pods;
 // NetworkPolicy as the kernel enforces it.
 mod policy;
 // Nodes that leave the cluster, and come back.

@@ -122,6 +122,11 @@ impl Moment {
             acl.unknown_drops,
         )?;
         out.counter(
+            "policy_refused_drops",
+            "Packets of pods to what is closed to them whatever policies say",
+            acl.refused_drops,
+        )?;
+        out.counter(
             "policy_spoofed_drops",
             "Packets with a source that is not behind their interface",
             acl.spoofed_drops,

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use bgp::PeerConfig;
-use bgp::sessions::{DeclaredPeering, sessions};
+use bgp::sessions::{DeclaredPeering, PORT, sessions};
+use felix::policy::Infrastructure;
 use types::resource::{BgpConfigurationSpec, BgpPeerSpec, IpPoolSpec, Kind, Metadata, NodeSpec, Resource, Spec};
 use types::update::Mirror;
 use types::{Asn, ClusterNode, Gone, NodeName, Prefix, Registration, ResourceName, ServiceRanges};
@@ -58,6 +59,8 @@ pub(crate) struct Desired {
     pub(crate) contested: Vec<(IpAddr, NodeName)>,
     /// Every node with its addresses.
     pub(crate) nodes: BTreeMap<NodeName, Vec<IpAddr>>,
+    /// Who routes for the pods: what is closed to them.
+    pub(crate) infrastructure: Infrastructure,
     /// Where addresses come from, with whether this node may claim blocks there.
     pub(crate) pools: Vec<(ResourceName, IpPoolSpec, bool)>,
     /// Ranges of pools: what is accepted from peers.
@@ -144,12 +147,13 @@ impl ClusterState {
         });
         Some(Desired {
             asn: node.as_ref().map_or(Asn::DEFAULT, |node| declared.asn(node)),
-            port: node.as_ref().map_or(bgp::sessions::PORT, |node| declared.port(node)),
+            port: node.as_ref().map_or(PORT, |node| declared.port(node)),
             sessions: sessions(&self.own, &declared),
             ranges: pools.iter().map(|(_, pool, _)| pool.cidr).collect(),
             unexported: pools.iter().filter(|(_, pool, _)| pool.disable_bgp_export).map(|(_, p, _)| p.cidr).collect(),
             load_balancers: load_balancers.collect(),
             services: configuration.service_ranges(),
+            infrastructure: infrastructure(&declared, node.as_ref()),
             nodes: nodes.iter().map(|node| (node.name.clone(), node.addresses())).collect(),
             contested: node.iter().flat_map(|node| self.contested(node, &nodes)).collect(),
             node,
@@ -205,6 +209,21 @@ impl ClusterState {
             _ => None,
         };
         self.peers.entries().iter().map(|(name, resource)| (name, &resource.spec)).filter_map(spec).collect()
+    }
+}
+
+/// Every node and every router that a BGPPeer names, of this node or of others.
+fn infrastructure(declared: &Declared<'_>, own: Option<&ClusterNode>) -> Infrastructure {
+    let nodes = declared.nodes.iter().flat_map(|node| {
+        let port = declared.port(node);
+        node.addresses().into_iter().map(move |address| (address, port))
+    });
+    let routers = declared.peers.iter().filter_map(|(_, peer)| peer.peer_ip);
+    let routers = routers.map(|peer| (peer.address, peer.port.unwrap_or(PORT)));
+    Infrastructure {
+        speakers: nodes.chain(routers).collect(),
+        own_port: own.map_or(PORT, |node| declared.port(node)),
+        routers: Vec::new(),
     }
 }
 

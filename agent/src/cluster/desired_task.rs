@@ -142,6 +142,7 @@ impl DesiredTask {
         let nat = desired.pools.iter().map(|(_, pool, _)| NatPool { cidr: pool.cidr, outgoing: pool.nat_outgoing });
         self.acl.nat_pools(nat.collect()).await;
         self.acl.nodes(desired.nodes.clone()).await;
+        self.acl.infrastructure(desired.infrastructure.clone()).await;
         self.conclusions.unexported.send_replace(desired.unexported.clone());
         tell(&self.conclusions.service_ranges, Some(desired.services.clone()));
         tell(&self.conclusions.load_balancer_pools, desired.load_balancers.clone());

@@ -157,6 +157,8 @@ fn isolating(end: End) -> Vec<types::policy::PolicyId> {
     match end.reason {
         Reason::Isolated { policies } => policies,
         Reason::Rule(decision) => vec![decision.policy],
-        Reason::NotAnEndpoint | Reason::NotGoverned | Reason::Itself | Reason::OwnNode => Vec::new(),
+        Reason::NotAnEndpoint | Reason::NotGoverned | Reason::Itself | Reason::OwnNode | Reason::Infrastructure => {
+            Vec::new()
+        }
     }
 }

@@ -133,6 +133,8 @@ pub(crate) fn acl(config: &Config) -> anyhow::Result<Acl> {
     let acl = AclConfig {
         mark_mask: config.kernel.mark_mask,
         endpoint_to_host: policy.endpoint_to_host,
+        allow_vxlan: policy.allow_vxlan,
+        allow_tunnels: policy.allow_tunnels,
         cut_connections: policy.cut_connections,
         log_group: policy.log_group,
         ..AclConfig::default()

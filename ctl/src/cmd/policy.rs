@@ -116,6 +116,7 @@ fn end_text(end: &End, direction: Direction) -> String {
         Reason::NotGoverned => format!("no policy governs its {direction}"),
         Reason::Itself => "nothing keeps a pod from itself".to_owned(),
         Reason::OwnNode => "a node always reaches its own pods".to_owned(),
+        Reason::Infrastructure => "this port of a node or router is closed to pods, whatever policies say".to_owned(),
         Reason::Rule(decision) => {
             let mut text = format!("{}, {direction}[{}]", decision.policy, decision.rule);
             let field = match direction {

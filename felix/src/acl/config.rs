@@ -17,6 +17,10 @@ pub struct AclConfig {
     pub families: BTreeSet<Family>,
     /// What becomes of connections from a pod to its own node.
     pub endpoint_to_host: EndpointToHost,
+    /// Whether pods may send VXLAN.
+    pub allow_vxlan: bool,
+    /// Whether pods may send what else carries packets of its own: IPIP, SIT, GRE, IPsec.
+    pub allow_tunnels: bool,
     /// Whether a tightened policy also ends the connections that it forbids now.
     pub cut_connections: bool,
     /// Whether packets that a class drops are logged by NFLOG. May be changed later ([`crate::acl::Acl::log`]).
@@ -39,6 +43,8 @@ impl Default for AclConfig {
             interface_prefix: "mx".to_owned(),
             families: BTreeSet::from(Family::ALL),
             endpoint_to_host: policy.endpoint_to_host,
+            allow_vxlan: policy.allow_vxlan,
+            allow_tunnels: policy.allow_tunnels,
             cut_connections: policy.cut_connections,
             log_denied: false,
             log_group: policy.log_group,

@@ -5,18 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use kernel::acl::{ElementChange, LinkName, SetElement};
-use types::policy::Direction;
+use types::policy::{Direction, Protocol};
 use types::{Family, Prefix};
 
 use super::config::NatPool;
 use super::names::SetRef;
 use super::sets::{SetStep, SetWork, fixed_spec};
+use crate::policy::Infrastructure;
 
 /// What they hold and what they should.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FixedSets {
     /// What the sets of pools should hold; none before the agent has said so.
     pools: Option<BTreeMap<SetRef, BTreeSet<SetElement>>>,
+    /// What those of closed ports should hold; none before the agent has said so.
+    speakers: Option<BTreeMap<SetRef, BTreeSet<SetElement>>>,
     /// What those of local addresses should hold.
     locals: BTreeMap<SetRef, BTreeSet<SetElement>>,
     /// What they hold; a set that is not listed is not there.
@@ -57,6 +60,29 @@ impl FixedSets {
         self.pools = Some(wanted);
     }
 
+    /// This is closed to pods.
+    pub(crate) fn want_speakers(&mut self, infrastructure: &Infrastructure, families: &BTreeSet<Family>) {
+        let of = |family: &Family| (SetRef::Speakers(*family), infrastructure.closed(*family).map(port).collect());
+        let wanted: BTreeMap<_, _> = families.iter().map(of).collect();
+        self.dirty.extend(wanted.keys());
+        self.speakers = Some(wanted);
+    }
+
+    /// Whether the agent has not told what is closed to pods yet.
+    pub(crate) const fn are_speakers_unknown(&self) -> bool {
+        self.speakers.is_none()
+    }
+
+    /// This node peers with the local endpoint that has this address, or does not.
+    pub(crate) fn route_by(&mut self, address: IpAddr, is_router: bool) {
+        let set = SetRef::Routers(Family::of(address));
+        let addresses = self.locals.entry(set).or_default();
+        let element = SetElement::Address(address);
+        if if is_router { addresses.insert(element) } else { addresses.remove(&element) } {
+            self.dirty.insert(set);
+        }
+    }
+
     /// An address of a local endpoint, and the interface that it is behind.
     pub(crate) fn local_arrived(&mut self, address: IpAddr, home: LinkName) {
         for (set, element) in of_local(address, home) {
@@ -82,18 +108,23 @@ impl FixedSets {
         let mut steps = Vec::new();
         let none = BTreeSet::new();
         for set in std::mem::take(&mut self.dirty) {
-            let is_of_pools = matches!(set, SetRef::Pools(_) | SetRef::Masquerade(_));
-            let wanted = match &self.pools {
-                Some(pools) if is_of_pools => pools.get(&set).unwrap_or(&none),
-                None if is_of_pools => continue,
-                _ => self.locals.get(&set).unwrap_or(&none),
+            // What the agent tells as a whole, if this is of that.
+            let told = match set {
+                SetRef::Pools(_) | SetRef::Masquerade(_) => Some(&self.pools),
+                SetRef::Speakers(_) => Some(&self.speakers),
+                _ => None,
+            };
+            let wanted = match told {
+                Some(Some(told)) => told.get(&set).unwrap_or(&none),
+                Some(None) => continue,
+                None => self.locals.get(&set).unwrap_or(&none),
             };
             let found = self.kernel.get(&set);
             if found.is_none() {
                 steps.push(SetStep { set, work: SetWork::Create(fixed_spec(set, wanted.len())) });
             }
             let found = found.unwrap_or(&none);
-            let takes_away = is_of_pools || began;
+            let takes_away = told.is_some() || began;
             let add = wanted.difference(found).map(|element| ElementChange::Put(*element));
             let remove = found.difference(wanted).filter(|_| takes_away).map(|element| ElementChange::Delete(*element));
             let changes: Vec<_> = add.chain(remove).collect();
@@ -129,7 +160,11 @@ fn of_local(address: IpAddr, home: LinkName) -> [(SetRef, SetElement); 3] {
 }
 
 fn is_about(element: &SetElement, address: IpAddr) -> bool {
-    matches!(element, SetElement::Home(of, _) | SetElement::Counted(of) if *of == address)
+    matches!(element, SetElement::Home(of, _) | SetElement::Counted(of) | SetElement::Address(of) if *of == address)
+}
+
+fn port((address, protocol, port): (IpAddr, Protocol, u16)) -> SetElement {
+    SetElement::Port(address, protocol, port)
 }
 
 /// A prefix as a set takes it: not of length zero.

@@ -11,6 +11,7 @@ use types::{EndpointId, NodeName, Prefix};
 
 use super::config::NatPool;
 use super::view::AclView;
+use crate::policy::Infrastructure;
 use crate::policy::{CompileError, EndpointFacts, PolicyUpdate};
 
 /// The filter, as its callers see it. Clones speak to the same owner.
@@ -58,6 +59,7 @@ pub(crate) enum Command {
     NatPools(Vec<NatPool>),
     ServiceRanges(BTreeSet<Prefix>),
     NodeAddresses(Vec<IpAddr>),
+    Infrastructure(Infrastructure),
     Log(bool),
     Nodes(BTreeMap<NodeName, Vec<IpAddr>>),
     Explain(Flow, oneshot::Sender<Explanation>),
@@ -118,6 +120,12 @@ impl Acl {
     /// Service has taken it, is dropped: whoever sent it here would only send it back.
     pub async fn service_ranges(&self, ranges: BTreeSet<Prefix>) {
         self.tell(Command::ServiceRanges(ranges)).await;
+    }
+
+    /// Who routes for the pods: what is closed to pods, whatever policies say. Until this is told, what an earlier life of the
+    /// agent closed is closed, and port 179 of this node.
+    pub async fn infrastructure(&self, infrastructure: Infrastructure) {
+        self.tell(Command::Infrastructure(infrastructure)).await;
     }
 
     /// The addresses from which this node speaks to its pods: what [`Acl::explain`] says of them.

@@ -19,6 +19,12 @@ pub(crate) const INPUT: &str = "manx-input";
 pub(crate) const FROM: &str = "manx-from";
 /// What goes to pods.
 pub(crate) const TO: &str = "manx-to";
+/// What comes from pods and goes on: what is closed to them whatever policies say.
+pub(crate) const GUARD: &str = "manx-guard";
+/// The same of what comes from pods to their own node.
+pub(crate) const GUARD_INPUT: &str = "manx-guard-in";
+/// The end of what is closed to pods whatever policies say.
+pub(crate) const REFUSE: &str = "manx-refuse";
 /// From the hook of raw PREROUTING.
 pub(crate) const RAW: &str = "manx-raw";
 /// The end of what a class does not let pass: counted, and dropped.
@@ -89,6 +95,10 @@ pub(crate) enum SetRef {
     Homes(Family),
     /// Local addresses, with how many packets to or from each a policy dropped.
     Drops(Direction, Family),
+    /// Ports that are closed to pods, each at its address: those of nodes and of configured peers.
+    Speakers(Family),
+    /// Local addresses of the pods that this node peers with.
+    Routers(Family),
     /// All pools.
     Pools(Family),
     /// Pools from which masquerade leads out.
@@ -99,10 +109,12 @@ pub(crate) enum SetRef {
 
 impl SetRef {
     /// Those that the first rules speak of.
-    pub(crate) const fn base(family: Family) -> [Self; 4] {
+    pub(crate) const fn base(family: Family) -> [Self; 6] {
         [
             Self::Marks(family),
             Self::Homes(family),
+            Self::Speakers(family),
+            Self::Routers(family),
             Self::Drops(Direction::Ingress, family),
             Self::Drops(Direction::Egress, family),
         ]
@@ -114,6 +126,8 @@ impl SetRef {
             Self::Marks(family)
             | Self::Homes(family)
             | Self::Drops(_, family)
+            | Self::Speakers(family)
+            | Self::Routers(family)
             | Self::Pools(family)
             | Self::Masquerade(family)
             | Self::Program(_, family) => family,
@@ -167,6 +181,8 @@ impl fmt::Display for SetRef {
             Self::Homes(_) => write!(f, "{PREFIX}homes{digit}"),
             Self::Drops(Direction::Ingress, _) => write!(f, "{PREFIX}drops-in{digit}"),
             Self::Drops(Direction::Egress, _) => write!(f, "{PREFIX}drops-out{digit}"),
+            Self::Speakers(_) => write!(f, "{PREFIX}speakers{digit}"),
+            Self::Routers(_) => write!(f, "{PREFIX}routers{digit}"),
             Self::Pools(_) => write!(f, "{PREFIX}pools{digit}"),
             Self::Masquerade(_) => write!(f, "{PREFIX}masq{digit}"),
             Self::Program(set, _) => write!(f, "{PREFIX}{digit}{set}"),

@@ -31,6 +31,7 @@ use kernel::acl::{Connections, IptablesVariant, LinkName, RuleEvents, Sets, Tabl
 use kernel::events::Wait;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
+use types::policy::Labels;
 use types::{EndpointId, Family};
 
 use self::cutting::Cutting;
@@ -46,6 +47,7 @@ use super::handle::{AclError, Command};
 use super::render::TableName;
 use super::state::State;
 use super::tables::{TablesAnswer, TablesTask};
+use crate::policy::Infrastructure;
 use crate::policy::{Compiler, CompilerConfig, EndpointFacts};
 
 /// Commands that one round takes before it carries out what follows. More than their channel holds: what was sent before
@@ -100,6 +102,8 @@ pub(crate) struct Owner {
     locals: BTreeMap<EndpointId, Local>,
     /// Whether every local endpoint has been told.
     locals_known: bool,
+    /// What is closed to pods.
+    infrastructure: Infrastructure,
     /// What is due when.
     timers: TimerTable,
     /// Which rules are to be read.
@@ -120,6 +124,7 @@ pub(crate) struct Owner {
 struct Local {
     namespace: String,
     pod: String,
+    labels: Labels,
     addresses: Vec<IpAddr>,
 }
 
@@ -139,6 +144,7 @@ impl Owner {
             ends,
             locals: BTreeMap::new(),
             locals_known: false,
+            infrastructure: Infrastructure::default(),
             timers,
             reading,
             iptables: Iptables::new(seed),
@@ -246,6 +252,7 @@ impl Owner {
             Command::LocalInSync => self.locals_known = true,
             Command::NatPools(pools) => self.state.set_pools(&pools),
             Command::ServiceRanges(ranges) => self.state.set_services(ranges),
+            Command::Infrastructure(infrastructure) => self.set_infrastructure(infrastructure),
             Command::NodeAddresses(addresses) => self.compiler.set_node_addresses(addresses),
             Command::Nodes(nodes) => self.compiler.set_nodes(nodes),
             Command::Log(denied) => self.state.set_log(denied.then_some(self.config.log_group)),
@@ -267,14 +274,18 @@ impl Owner {
         let addresses = facts.addresses.clone();
         // The endpoint is known also where it has no class: it gets one when a number is free, or is detached.
         let home = LinkName::from(&id.host_interface());
-        let (namespace, pod) = (facts.namespace.clone(), facts.name.clone());
-        let before = self.locals.insert(id.clone(), Local { namespace, pod, addresses: addresses.clone() });
+        let (namespace, pod, labels) = (facts.namespace.clone(), facts.name.clone(), facts.labels.clone());
+        let is_router = self.infrastructure.is_router(&labels);
+        let before = self.locals.insert(id.clone(), Local { namespace, pod, labels, addresses: addresses.clone() });
         before
             .iter()
             .flat_map(|local| &local.addresses)
             .filter(|was| !addresses.contains(was))
             .for_each(|was| self.state.local_left(*was));
-        addresses.iter().for_each(|address| self.state.local_arrived(*address, home));
+        for address in &addresses {
+            self.state.local_arrived(*address, home);
+            self.state.route_by(*address, is_router);
+        }
         match self.compiler.set_local(id, facts) {
             Ok(_) => {
                 if self.locals_known {
@@ -285,6 +296,16 @@ impl Owner {
             }
             Err(error) => drop(reply.send(Err(error.into()))),
         }
+    }
+
+    fn set_infrastructure(&mut self, infrastructure: Infrastructure) {
+        self.state.set_infrastructure(&infrastructure);
+        for local in self.locals.values() {
+            let is_router = infrastructure.is_router(&local.labels);
+            local.addresses.iter().for_each(|address| self.state.route_by(*address, is_router));
+        }
+        self.compiler.set_infrastructure(infrastructure.clone());
+        self.infrastructure = infrastructure;
     }
 
     /// Makes the kernel what is wanted as far as it can be now, and answers who waits.

@@ -355,6 +355,8 @@ pub(crate) fn fixed_spec(set: SetRef, known: usize) -> SetSpec {
         SetRef::Marks(_) => SetKind::Marks,
         SetRef::Homes(_) => SetKind::Homes,
         SetRef::Drops(..) => SetKind::Counted,
+        SetRef::Speakers(_) => SetKind::Ports,
+        SetRef::Routers(_) => SetKind::Addresses,
         SetRef::Pools(_) | SetRef::Masquerade(_) | SetRef::Program(..) => SetKind::Nets,
     };
     sized(kind, set.family(), known, ROOM_OF_OTHER_SETS)

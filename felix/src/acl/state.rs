@@ -24,9 +24,10 @@ use super::address_marks::AddressMarks;
 use super::class_versions::ClassVersions;
 use super::config::{AclConfig, MarkSpace};
 use super::fixed::FixedSets;
-use super::render::Layout;
+use super::render::{Guard, Layout};
 use super::rule_tables::RuleTables;
 use super::sets::ProgramSets;
+use crate::policy::Infrastructure;
 use crate::policy::program::{Class, ClassId, SetId};
 
 pub(crate) use progress::Tightened;
@@ -89,6 +90,12 @@ impl State {
             interfaces: format!("{}+", config.interface_prefix),
             to_host: config.endpoint_to_host,
             log: config.log_denied.then_some(config.log_group),
+            guard: Guard {
+                ports: Infrastructure::default().speaker_ports(),
+                own_port: Infrastructure::default().own_port,
+                vxlan: config.allow_vxlan,
+                tunnels: config.allow_tunnels,
+            },
             masquerade: false,
             services: BTreeSet::new(),
         };

@@ -89,6 +89,8 @@ pub struct AclView {
     pub drops: Vec<DropCount>,
     /// Packets dropped because one end was a pod's interface and had no class: unknown addresses.
     pub unknown_drops: u64,
+    /// Packets from pods dropped because what they were for is closed to pods: speakers, the gateway, encapsulations.
+    pub refused_drops: u64,
     /// Packets dropped because their source is not behind the interface that they came from.
     pub spoofed_drops: u64,
 }
@@ -123,6 +125,7 @@ pub(crate) struct Drops {
 pub(crate) enum Reason {
     Unknown,
     Spoofed,
+    Refused,
 }
 
 impl Drops {
@@ -131,6 +134,7 @@ impl Drops {
         for (name, chain) in &table.chains {
             let counting = match name.as_str() {
                 names::RAW => Some((Reason::Spoofed, chain.rules.len().saturating_sub(1))),
+                names::REFUSE => Some((Reason::Refused, chain.rules.len().saturating_sub(1))),
                 _ => chain.rules.iter().position(|hash| *hash == Some(unknown)).map(|at| (Reason::Unknown, at)),
             };
             if let Some((reason, at)) = counting

@@ -10,6 +10,7 @@ use types::{EndpointId, EndpointPort, NamespacedName, NodeName, Update};
 
 use super::blocks::Blocks;
 use super::classes::Classes;
+use super::infrastructure::Infrastructure;
 use super::policies::Policies;
 use super::program::{Change, Class, ClassId, ClassKey};
 use super::selectors::{Population, Selectors};
@@ -116,6 +117,8 @@ pub struct Compiler {
     pub(super) node_addresses: BTreeSet<IpAddr>,
     /// The nodes of the cluster, with at most one address per family.
     pub(super) nodes: BTreeMap<NodeName, Vec<IpAddr>>,
+    /// What is closed to pods whatever policies say: what [`Self::explain`] says of it.
+    pub(super) infrastructure: Infrastructure,
     pub(super) sources: Sources,
     /// The work that updates since the last flush have left to do.
     pub(super) pending: Pending,
@@ -213,6 +216,7 @@ impl Compiler {
             governed: HashMap::new(),
             node_addresses: BTreeSet::new(),
             nodes: BTreeMap::new(),
+            infrastructure: Infrastructure::default(),
             sources: Sources::default(),
             pending: Pending::default(),
             memberships: BTreeMap::new(),
@@ -235,6 +239,11 @@ impl Compiler {
     /// Replaces the nodes of the cluster, which [`Self::explain_entries`] speaks of.
     pub fn set_nodes(&mut self, nodes: BTreeMap<NodeName, Vec<IpAddr>>) {
         self.nodes = nodes;
+    }
+
+    /// What is closed to pods whatever policies say: what [`Self::explain`] says of it.
+    pub fn set_infrastructure(&mut self, infrastructure: Infrastructure) {
+        self.infrastructure = infrastructure;
     }
 
     /// Whether every source has completed its first listing.

@@ -162,12 +162,20 @@ impl Compiler {
             Direction::ALL.into_iter().filter(|direction| !self.governing(&seen, *direction).is_empty()).collect();
         let reason = if self.world.owners(other).any(|owner| owner == seen.number) {
             Reason::Itself
+        } else if direction == Direction::Egress && self.is_refused(&seen, flow) {
+            Reason::Infrastructure
         } else if direction == Direction::Ingress && self.is_home(&seen, other) {
             Reason::OwnNode
         } else {
             self.reason(&seen, &self.governing(&seen, direction), other, flow, direction)
         };
         End { party, governed, reason }
+    }
+
+    /// Whether what a flow from an endpoint goes to is closed to pods whatever policies say.
+    fn is_refused(&self, seen: &Seen<'_>, flow: &Flow) -> bool {
+        let is_own_router = self.infrastructure.is_router(&seen.labels) && self.is_home(seen, flow.destination);
+        self.infrastructure.is_closed(flow) && !is_own_router
     }
 
     fn reason(

@@ -25,6 +25,7 @@ mod explain;
 mod flush;
 mod hash;
 mod id_set;
+mod infrastructure;
 mod labels;
 mod namespaces;
 mod ordered;
@@ -40,3 +41,6 @@ mod world;
 
 pub use compiler::{CompileError, Compiler, CompilerConfig, CompilerStats, EndpointFacts, PolicyUpdate, RemoteKey};
 pub use desired::Desired;
+pub use infrastructure::Infrastructure;
+
+pub(crate) use infrastructure::closed_udp_ports;

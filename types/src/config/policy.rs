@@ -7,6 +7,11 @@ use std::str::FromStr;
 pub struct PolicySettings {
     /// `policy.endpointToHost`: what becomes of a pod's traffic to its own node. By default `accept`.
     pub endpoint_to_host: EndpointToHost,
+    /// `policy.allowVXLANPacketsFromWorkloads`: whether pods may send VXLAN (UDP to port 4789 or 8472). By default `false`.
+    pub allow_vxlan: bool,
+    /// `policy.allowIPIPPacketsFromWorkloads`: whether pods may send what else carries packets of its own: IPIP, SIT, GRE and
+    /// IPsec. By default `false`.
+    pub allow_tunnels: bool,
     /// `policy.cutConnections`: whether a tightened policy also ends the connections that it forbids. By default `true`.
     pub cut_connections: bool,
     /// `policy.iptables`: the variant to use. By default (`auto`) the one that the host's other programs use.
@@ -17,7 +22,14 @@ pub struct PolicySettings {
 
 impl Default for PolicySettings {
     fn default() -> Self {
-        Self { endpoint_to_host: EndpointToHost::Accept, cut_connections: true, iptables: None, log_group: 77 }
+        Self {
+            endpoint_to_host: EndpointToHost::Accept,
+            allow_vxlan: false,
+            allow_tunnels: false,
+            cut_connections: true,
+            iptables: None,
+            log_group: 77,
+        }
     }
 }
 

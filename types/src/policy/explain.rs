@@ -173,6 +173,9 @@ pub enum Reason {
     Itself,
     /// The node that the endpoint is on always reaches it.
     OwnNode,
+    /// The flow goes to a port of a node or of a router that is closed to pods whatever policies say: of BGP, of BFD, of
+    /// DHCP's clients.
+    Infrastructure,
     /// A rule has decided.
     Rule(Decision),
     /// Policies govern the endpoint in this direction and no rule of theirs allows the flow.
@@ -189,9 +192,9 @@ impl Reason {
         match self {
             Self::NotAnEndpoint | Self::NotGoverned | Self::Itself | Self::OwnNode => Judgement::Allowed,
             Self::Rule(Decision { action: Action::Allow, .. }) => Judgement::Allowed,
-            Self::Rule(Decision { action: Action::Deny | Action::Pass, .. }) | Self::Isolated { .. } => {
-                Judgement::Denied
-            }
+            Self::Rule(Decision { action: Action::Deny | Action::Pass, .. })
+            | Self::Isolated { .. }
+            | Self::Infrastructure => Judgement::Denied,
         }
     }
 }

@@ -81,6 +81,7 @@ impl Owner {
         }
         view.drops = self.policy_drops();
         view.unknown_drops = self.reports.drops.total(Reason::Unknown);
+        view.refused_drops = self.reports.drops.total(Reason::Refused);
         view.spoofed_drops = self.reports.drops.total(Reason::Spoofed);
         for reply in std::mem::take(&mut self.reports.asked) {
             // Whoever asked may have stopped waiting.

@@ -4,11 +4,13 @@
 //!   mangle FORWARD ─► manx-forward ─┬─ -i mx+ ─► manx-from ─► manx-from-BRANCH ─► manx-e-NUMBER   (source's egress)
 //!                                   └─ -o mx+ ─► manx-to ───► manx-to-BRANCH ───► manx-i-NUMBER   (destination's ingress)
 //!   mangle INPUT ──── -i mx+ ─► manx-input        pod to its own node
-//!   raw PREROUTING ── -i mx+ ─► manx-raw          sources that are not behind their interface
+//!   raw PREROUTING ── -i mx+ ─► manx-raw          sources that are not behind their interface, and 127.0.0.0/8
 //!   mangle POSTROUTING ─► manx-services           forwarded to an announced range of Services, past every Service
 //!   nat POSTROUTING ─► manx-nat (appended)        masquerade out of pools
 //!   filter FORWARD ── ACCEPT (appended)           only where its policy is DROP
 //! ```
+//!
+//! What is closed to pods whatever policies and connection tracking say is in `guard`.
 //!
 //! What a class does not let pass ends in `manx-drop-in` or `manx-drop-out`, which count it by endpoint. A packet that a pod
 //! sends to itself, by way of a Service of its own, passes ahead of all classes.
@@ -18,6 +20,7 @@
 //! with a pod's interface on either side are ever dropped.
 
 mod class;
+mod guard;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +33,7 @@ use super::names::{self, ClassChain, SetRef};
 use super::rule::{Rule, Rules};
 
 pub(crate) use class::{VersionRules, class_rules, for_number};
+pub(crate) use guard::Guard;
 
 /// The tables that we have something in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +105,8 @@ pub(crate) struct Layout {
     pub(crate) to_host: EndpointToHost,
     /// The NFLOG group for what is dropped, where it is logged.
     pub(crate) log: Option<u16>,
+    /// What is closed to pods whatever policies say.
+    pub(crate) guard: Guard,
     /// Whether any pool has masquerade.
     pub(crate) masquerade: bool,
     /// Ranges of Services' addresses that are announced to the network.
@@ -145,6 +151,9 @@ fn mangle(
     let mut chains: BTreeMap<_, _> = class_chains.into_iter().collect();
     chains.insert(names::FORWARD.to_owned(), forward(layout, family));
     chains.insert(names::INPUT.to_owned(), input(layout, family));
+    chains.insert(names::GUARD.to_owned(), guard::forward(layout, family));
+    chains.insert(names::GUARD_INPUT.to_owned(), guard::input(layout, family));
+    chains.insert(names::REFUSE.to_owned(), guard::refused(layout));
     for direction in Direction::ALL {
         dispatch(layout, family, direction, numbers, &mut chains);
         chains.insert(names::drop_chain(direction).to_owned(), counted_drop(family, direction));
@@ -175,6 +184,7 @@ fn forward(layout: &Layout, family: Family) -> Rules {
     // The address that it goes to is behind the interface that it comes from.
     let to_itself = format!("{from} -m set --match-set {} dst,src", SetRef::Homes(family));
     [
+        Rule::new(&from, &jump(names::GUARD)),
         Rule::new(ESTABLISHED, RETURN),
         Rule::new(&to_itself, RETURN),
         Rule::new(&from, &jump(names::FROM)),
@@ -187,7 +197,7 @@ fn forward(layout: &Layout, family: Family) -> Rules {
 }
 
 fn input(layout: &Layout, family: Family) -> Rules {
-    let mut rules = vec![Rule::new(ESTABLISHED, RETURN)];
+    let mut rules = vec![Rule::new("", &jump(names::GUARD_INPUT)), Rule::new(ESTABLISHED, RETURN)];
     if family == Family::Ipv6 {
         let discovery = |kind| Rule::new(&format!("-p ipv6-icmp -m icmp6 --icmpv6-type {kind}"), RETURN);
         rules.extend(NEIGHBOUR_DISCOVERY.map(discovery));
@@ -292,6 +302,11 @@ fn drop_unknown(layout: &Layout, direction: Direction) -> Vec<Rule> {
 
 fn raw(layout: &Layout, family: Family) -> WantedTable {
     let mut rules = Vec::new();
+    if family == Family::Ipv4 {
+        // Portmap has the kernel take them (route_localnet); answers to what the node itself sent from there have another
+        // destination here. In IPv6 the kernel takes none.
+        rules.push(Rule::new("-d 127.0.0.0/8", DROP));
+    }
     if family == Family::Ipv6 {
         // Neighbour discovery; a packet with such a source is not forwarded (RFC 4291 section 2.5.6).
         rules.push(Rule::new("-s fe80::/10", RETURN));

@@ -14,6 +14,7 @@ fn layout() -> Layout {
         interfaces: "mx+".to_owned(),
         to_host: EndpointToHost::Accept,
         log: None,
+        guard: Guard { ports: BTreeSet::from([179, 1790]), own_port: 1790, vxlan: false, tunnels: false },
         masquerade: true,
         services: BTreeSet::new(),
     }
@@ -48,6 +49,7 @@ fn the_forward_hook_is_first_and_touches_only_pods_interfaces() {
     assert_eq!(
         shown(&table.chains["manx-forward"]),
         [
+            "-i mx+ -j manx-guard",
             "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
             "-i mx+ -m set --match-set manx-homes4 dst,src -j RETURN",
             "-i mx+ -j manx-from",
@@ -76,6 +78,44 @@ fn the_forward_hook_is_first_and_touches_only_pods_interfaces() {
 }
 
 #[test]
+fn what_is_closed_to_pods_comes_ahead_of_connection_tracking_and_most_packets_leave_by_one_rule() {
+    let chain =
+        |layout: &Layout, family, name: &str| shown(&table(layout, family, TableName::Mangle, &[], []).chains[name]);
+    assert_eq!(
+        chain(&layout(), Family::Ipv4, "manx-guard"),
+        [
+            "-p tcp -m multiport ! --ports 179,1790 -j RETURN",
+            "-p udp -m multiport ! --ports 68,3784,3785,4784,4789,8472 -j RETURN",
+            "-p icmp -j RETURN",
+            "-p udp -m multiport --dports 4789,8472 -g manx-refuse",
+            "-p 4 -g manx-refuse",
+            "-p 41 -g manx-refuse",
+            "-p 47 -g manx-refuse",
+            "-p 50 -g manx-refuse",
+            "-p 51 -g manx-refuse",
+            "-m set --match-set manx-speakers4 dst,dst -g manx-refuse",
+            "-m set --match-set manx-speakers4 dst,src -g manx-refuse",
+        ]
+    );
+    let input = chain(&layout(), Family::Ipv6, "manx-guard-in");
+    assert_eq!(input[0], "-d fe80::/10 ! -p ipv6-icmp -g manx-refuse");
+    assert_eq!(input[2], "-p udp -m multiport ! --ports 546,3784,3785,4784,4789,8472 -j RETURN");
+    assert_eq!(
+        input[9..],
+        [
+            "-m set --match-set manx-routers6 src -j RETURN",
+            "-p tcp -m tcp --dport 1790 -g manx-refuse",
+            "-p udp -m multiport --dports 3784,3785,4784,546 -g manx-refuse",
+            "-m set --match-set manx-speakers6 dst,src -g manx-refuse",
+        ]
+    );
+    assert_eq!(chain(&layout(), Family::Ipv4, "manx-guard-in")[0], "-d 169.254.1.1/32 ! -p icmp -g manx-refuse");
+    let guard = Guard { ports: (1..=16).collect(), vxlan: true, tunnels: true, ..layout().guard };
+    let allowed = chain(&Layout { guard, ..layout() }, Family::Ipv4, "manx-guard");
+    assert_eq!(allowed.len(), 4, "too many ports for one rule, so that each packet is looked up: {allowed:?}");
+}
+
+#[test]
 fn neighbour_discovery_passes_to_the_host_whatever_the_policy() {
     for to_host in [EndpointToHost::Accept, EndpointToHost::Policed, EndpointToHost::Drop] {
         let layout = Layout { to_host, ..layout() };
@@ -84,7 +124,8 @@ fn neighbour_discovery_passes_to_the_host_whatever_the_policy() {
             let rule = format!("-p ipv6-icmp -m icmp6 --icmpv6-type {kind} -j RETURN");
             assert!(rules.iter().position(|line| *line == rule).unwrap() < rules.len() - 1);
         }
-        let end: Vec<_> = rules.iter().skip(9).map(String::as_str).collect();
+        assert_eq!(rules.first().map(String::as_str), Some("-j manx-guard-in"));
+        let end: Vec<_> = rules.iter().skip(10).map(String::as_str).collect();
         match to_host {
             EndpointToHost::Accept => assert_eq!(end[2], "-m mark --mark 0x0/0xff0000 -j DROP"),
             EndpointToHost::Policed => assert_eq!(end[0], "-j manx-from"),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use kernel::acl::{ElementChange, SetElement};
 use types::Family;
+use types::policy::Protocol;
 
 use super::State;
 use crate::acl::names::SetRef;
@@ -30,7 +31,13 @@ impl State {
         match set {
             SetRef::Marks(family) => self.address_marks.found(family, elements),
             SetRef::Program(..) => {}
-            _ => self.fixed.found(set, elements),
+            _ => {
+                // What an earlier life closed stays closed.
+                if self.fixed.are_speakers_unknown() && matches!(set, SetRef::Speakers(_)) {
+                    self.layout.guard.ports.extend(elements.iter().filter_map(tcp_port));
+                }
+                self.fixed.found(set, elements);
+            }
         }
     }
 
@@ -121,5 +128,13 @@ impl State {
     /// How many addresses of a family the kernel should map.
     pub(crate) fn mapped_count(&self, family: Family) -> usize {
         self.address_marks.count_of(family)
+    }
+}
+
+/// The port of a member, where it is one of TCP.
+fn tcp_port(member: &SetElement) -> Option<u16> {
+    match member {
+        SetElement::Port(_, Protocol::Tcp, port) => Some(*port),
+        _ => None,
     }
 }

@@ -11,6 +11,7 @@ use types::policy::Direction;
 use super::{Phase, Program, State};
 use crate::acl::config::NatPool;
 use crate::acl::render;
+use crate::policy::Infrastructure;
 use crate::policy::program::{Change, Class, ClassId, SetId};
 
 /// How long versions of no use are left before they are cleared away, so that many go at the price of one RCU wait.
@@ -102,6 +103,21 @@ impl State {
         self.fixed.want_pools(pools, &self.families);
         self.layout.masquerade = pools.iter().any(|pool| pool.outgoing);
         self.tables.touch(self.families.iter().copied());
+    }
+
+    /// This is closed to pods.
+    pub(crate) fn set_infrastructure(&mut self, infrastructure: &Infrastructure) {
+        self.fixed.want_speakers(infrastructure, &self.families);
+        let (ports, own_port) = (infrastructure.speaker_ports(), infrastructure.own_port);
+        if (&self.layout.guard.ports, self.layout.guard.own_port) != (&ports, own_port) {
+            (self.layout.guard.ports, self.layout.guard.own_port) = (ports, own_port);
+            self.tables.touch(self.families.iter().copied());
+        }
+    }
+
+    /// This node peers with the local endpoint that has this address, or does not.
+    pub(crate) fn route_by(&mut self, address: IpAddr, is_router: bool) {
+        self.fixed.route_by(address, is_router);
     }
 
     /// A local endpoint has this address, behind this interface.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use felix::acl::{Acl, AclConfig, NatPool};
-use felix::policy::PolicyUpdate;
+use felix::policy::{Infrastructure, PolicyUpdate};
 use kernel::acl::IptablesVariant;
 use types::Update;
 use types::config::EndpointToHost;
@@ -280,4 +280,91 @@ fn a_server_that_pushes_does_not_get_its_connection_back_after_a_cut() {
     }
     assert!(client.read(&mut buffer).is_err());
     assert_eq!(block_on(acl.view()).unwrap().connections_cut, 1);
+}
+
+#[test]
+fn speakers_are_closed_to_pods_also_to_connections_of_before_and_open_to_pods_that_the_node_peers_with() {
+    for variant in VARIANTS {
+        let Some((node, acl)) = started(variant) else { return };
+        let speakers = [ip("192.0.2.9"), ip("2001:db8:1::9"), ip("192.0.2.1"), ip("2001:db8:1::1")];
+        for netns in [&node.netns, &node.outside] {
+            [179, 1790, 80].into_iter().for_each(|port| serve(netns, port));
+        }
+        block_on(async {
+            acl.local_in_sync().await;
+            acl.update(sources(vec![])).await;
+            attach_all(&acl).await;
+        });
+        // Before anything is told, the node's own port of BGP is closed, at every address of the node.
+        for address in [ip("192.0.2.9"), ip("2001:db8:1::9"), ip("169.254.1.1")] {
+            assert!(connect(node.pod(1), address, 179).is_none(), "{address}");
+        }
+        let mut of_before: Vec<_> =
+            speakers.iter().map(|address| connect(node.pod(1), *address, 1790).unwrap()).collect();
+        let tell = |routers: &str| {
+            let routers = if routers.is_empty() { Vec::new() } else { vec![routers.parse().unwrap()] };
+            let infrastructure =
+                Infrastructure { speakers: speakers.map(|address| (address, 1790)).into(), own_port: 1790, routers };
+            block_on(acl.infrastructure(infrastructure));
+            crate::wait_until("what was told being in force", || block_on(acl.view()).unwrap().is_settled);
+        };
+        tell("");
+        for (address, stream) in speakers.iter().zip(&mut of_before) {
+            assert!(!echoes(stream), "{address}: a connection of before goes on");
+            assert!(connect(node.pod(1), *address, 1790).is_none(), "{address}: a new connection");
+            assert!(connect(node.pod(1), *address, 80).is_some(), "{address}: another port");
+            assert!(connect(&node.netns, *address, 1790).is_some(), "{address}: from the node itself");
+        }
+        tell("app == 'client'");
+        for (address, own) in speakers.iter().zip([true, true, false, false]) {
+            assert_eq!(connect(node.pod(1), *address, 1790).is_some(), own, "{address}: a pod that is a router");
+            assert!(connect(node.pod(2), *address, 1790).is_none(), "{address}: another pod");
+        }
+        assert!(block_on(acl.view()).unwrap().refused_drops >= 8);
+    }
+}
+
+#[test]
+fn neither_a_translated_destination_nor_the_nodes_loopback_leads_past_what_is_closed() {
+    for variant in VARIANTS {
+        let Some((node, acl)) = started(variant) else { return };
+        let speakers = [ip("192.0.2.1"), ip("2001:db8:1::1")];
+        [179, 80].into_iter().for_each(|port| serve(&node.outside, port));
+        // As portmap does.
+        node.sh("sysctl -qw net.ipv4.conf.mxpod1.route_localnet=1");
+        serve(&node.netns, 8080);
+        block_on(async {
+            acl.local_in_sync().await;
+            acl.update(sources(vec![])).await;
+            attach_all(&acl).await;
+            acl.infrastructure(Infrastructure {
+                speakers: speakers.map(|address| (address, 179)).into(),
+                ..Infrastructure::default()
+            })
+            .await;
+            acl.nat_pools(vec![
+                NatPool { cidr: prefix("10.65.0.0/16"), outgoing: true },
+                NatPool { cidr: prefix("fd65::/48"), outgoing: true },
+            ])
+            .await;
+        });
+        crate::wait_until("what was told being in force", || block_on(acl.view()).unwrap().is_settled);
+        for (service, port) in [(8179, 179), (8080, 80)] {
+            let program = if variant == IptablesVariant::Nft { "nft" } else { "legacy" };
+            node.sh(&format!(
+                "iptables-{program} -t nat -A PREROUTING -p tcp -d 203.0.113.1 --dport {service} -j DNAT --to 192.0.2.1:{port}
+                 ip6tables-{program} -t nat -A PREROUTING -p tcp -d 2001:db8:cb::1 --dport {service} -j DNAT --to [2001:db8:1::1]:{port}"
+            ));
+            for address in [ip("203.0.113.1"), ip("2001:db8:cb::1")] {
+                assert_eq!(connect(node.pod(1), address, service).is_some(), port == 80, "{address}:{service}");
+            }
+        }
+        assert!(connect(node.pod(1), ip("192.0.2.9"), 8080).is_some());
+        sh(
+            node.pod(1),
+            "ip addr del 127.0.0.1/8 dev lo; ip route add 127.0.0.0/8 via 169.254.1.1 dev eth0 src 10.65.0.1
+                         sysctl -qw net.ipv4.conf.eth0.route_localnet=1",
+        );
+        assert!(connect(node.pod(1), ip("127.0.0.1"), 8080).is_none(), "the node's loopback");
+    }
 }

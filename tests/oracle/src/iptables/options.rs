@@ -75,6 +75,7 @@ impl Reader<'_> {
             "--sport" | "--source-port" if self.has_ports() => Match::SourcePorts(self.ports(1)?),
             "--dports" | "--destination-ports" if self.loaded("multiport") => Match::DestinationPorts(self.ports(15)?),
             "--sports" | "--source-ports" if self.loaded("multiport") => Match::SourcePorts(self.ports(15)?),
+            "--ports" if self.loaded("multiport") => Match::AnyPorts(self.ports(15)?),
             "--tcp-flags" if self.protocol == Some(TCP) => {
                 let (mask, set) = (flags(&self.word()?)?, flags(&self.word()?)?);
                 Match::TcpFlags { mask, set }

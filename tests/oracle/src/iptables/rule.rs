@@ -39,6 +39,8 @@ pub enum Match {
     DestinationPorts(Vec<(u16, u16)>),
     /// `--sport`, `--sports`: the source port is in one of these ranges.
     SourcePorts(Vec<(u16, u16)>),
+    /// `--ports`: the source or the destination port is in one of these ranges.
+    AnyPorts(Vec<(u16, u16)>),
     /// `--tcp-flags MASK FLAGS`, `--syn`: of these TCP flags exactly those are set.
     TcpFlags {
         /// The flags that are looked at.

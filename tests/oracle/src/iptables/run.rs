@@ -265,6 +265,7 @@ impl Walk<'_> {
             Match::Protocol(number) => *number == packet.protocol,
             Match::DestinationPorts(ranges) => within(ranges, packet.destination_port),
             Match::SourcePorts(ranges) => within(ranges, packet.source_port),
+            Match::AnyPorts(ranges) => within(ranges, packet.source_port) || within(ranges, packet.destination_port),
             Match::TcpFlags { mask, set } => packet.flags.0 & mask == *set,
             Match::IcmpType(number) => u16::from(*number) == packet.source_port,
             Match::State(states) => states.0 & packet.state.bit() != 0,

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::thread::JoinHandle;
 
 use felix::acl::{Acl, AclBackend, AclConfig};
+use felix::policy::Infrastructure;
 use kernel::acl::{ElementChange, IptablesVariant, SetElement, SetKind};
 use kernel::fake::acl::{AclCall, FakeAcl};
 use oracle::generate::{self, Order};
@@ -259,6 +260,7 @@ impl Host {
         };
         let config = AclConfig { narrow_limit, ..AclConfig::default() };
         let acl = felix::acl::start(config, backend).map_err(|error| error.to_string())?;
+        block_on(acl.infrastructure(infrastructure()));
         Ok(Self { node, acl, fake, attaching: Vec::new(), kernel })
     }
 
@@ -377,6 +379,15 @@ impl Kernel {
     }
 }
 
+/// Every node's speaker; on one of them it has a port of its own.
+fn infrastructure() -> Infrastructure {
+    let world = oracle::cases::world();
+    let ports = [179, 1790].into_iter().cycle();
+    let speakers =
+        world.nodes.values().zip(ports).flat_map(|(addresses, port)| addresses.iter().map(move |a| (*a, port)));
+    Infrastructure { speakers: speakers.collect(), ..Infrastructure::default() }
+}
+
 fn change_element(set: &mut IpSet, change: &ElementChange) -> Option<()> {
     let (element, put) = match change {
         ElementChange::Put(element) => (*element, true),
@@ -479,5 +490,53 @@ fn answers_pass_and_strays_do_not() {
         foreign.mark = 0x0055_4000;
         let outcome = hosts.0[0].kernel.run(Path::Forward, &foreign).unwrap();
         assert!(outcome.passed && outcome.mark == 0x0055_4000);
+    }
+}
+
+#[test]
+fn speakers_and_encapsulations_are_closed_to_pods_in_every_state_of_a_connection_and_to_nobody_else() {
+    let world = small_world();
+    let hosts = Hosts::of(&world, 100_000, false).unwrap();
+    let pod = &world.pods[&oracle::PodName::new("y", "a")].addresses;
+    let speakers = infrastructure().speakers;
+    assert!(speakers.iter().any(|(_, port)| *port == 1790));
+    let states = [State::New, State::Established, State::Related, State::Invalid, State::Untracked];
+    for (speaker, port) in speakers {
+        let source = pod.iter().copied().find(|own| own.is_ipv4() == speaker.is_ipv4()).unwrap();
+        let packet = Packet { source, destination: speaker, protocol: Protocol::Tcp, port: 80 };
+        let passes = |input: &str, path, state, change: &dyn Fn(&mut Arrival)| {
+            let mut arrival = Arrival::new(&packet, input, "eth1");
+            arrival.state = state;
+            change(&mut arrival);
+            hosts.0[0].kernel.run(path, &arrival).unwrap().passed
+        };
+        for (state, path) in states.into_iter().flat_map(|state| [(state, Path::Forward), (state, Path::Input)]) {
+            let to = |protocol, source_port, destination_port| {
+                move |arrival: &mut Arrival| {
+                    arrival.protocol = protocol;
+                    (arrival.source_port, arrival.destination_port) = (source_port, destination_port);
+                }
+            };
+            let dhcp = if speaker.is_ipv4() { 68 } else { 546 };
+            let closed =
+                [(6, 40_000, port), (6, port, 40_000), (17, 40_000, 3784), (17, 40_000, 3785), (17, 4784, 40_000)]
+                    .into_iter()
+                    .chain([(17, 67, dhcp), (17, 40_000, 4789), (17, 40_000, 8472)])
+                    .chain([4, 41, 47, 50].map(|protocol| (protocol, 0, 0)));
+            for (protocol, from, port) in closed {
+                let what = format!("{speaker}: protocol {protocol} from {from} to {port}, {state:?}, {path:?}");
+                assert!(!passes("mxya", path, state, &to(protocol, from, port)), "{what}");
+                assert!(passes("eth0", path, state, &to(protocol, from, port)), "{what}, from no pod");
+            }
+        }
+        assert!(passes("mxya", Path::Forward, State::New, &|_| {}), "{speaker}: an ordinary port");
+        let other = if port == 179 { 1790 } else { 179 };
+        let elsewhere = |arrival: &mut Arrival| arrival.destination_port = other;
+        assert!(passes("mxya", Path::Forward, State::New, &elsewhere), "{speaker}: another speaker's port");
+        let to_pod = |arrival: &mut Arrival| {
+            arrival.destination = pod.iter().copied().find(|own| own.is_ipv4() == speaker.is_ipv4()).unwrap();
+            arrival.destination_port = port;
+        };
+        assert!(passes("mxya", Path::Forward, State::New, &to_pod), "a pod's own port {port}");
     }
 }
