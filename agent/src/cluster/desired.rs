@@ -213,7 +213,7 @@ impl ClusterState {
 }
 
 /// Every node and every router that a BGPPeer names, of this node or of others.
-fn infrastructure(declared: &Declared<'_>, own: Option<&ClusterNode>) -> Infrastructure {
+fn infrastructure(declared: &DeclaredPeering<'_>, own: Option<&ClusterNode>) -> Infrastructure {
     let nodes = declared.nodes.iter().flat_map(|node| {
         let port = declared.port(node);
         node.addresses().into_iter().map(move |address| (address, port))
