@@ -152,6 +152,29 @@ fn a_change_that_is_taken_back_within_a_round_is_told_to_nobody() {
 }
 
 #[test]
+fn a_slow_peer_that_changes_groups_is_told_what_was_withdrawn_before_it_read_that() {
+    let mut rib = rib();
+    rib.originate((0..4).map(prefix).collect());
+    rib.settle(|_| {});
+    let internal = ExportPolicy { audience: Audience::Internal { reflector: None, clients: false }, ..to_clients() };
+    let group = rib.join(READER, internal, true);
+    let mut told = Told::default();
+    told.read_all(&mut rib, group);
+    assert_eq!(told.routes.len(), 4);
+    rib.originate([prefix(0)].into());
+    rib.settle(|_| {});
+    // It has read nothing of this when we become a reflector.
+    let untold = rib.untold(READER, group);
+    assert_eq!(untold, (1..4).map(prefix).collect::<Vec<_>>());
+    rib.leave(READER, group);
+    let group = rib.join(READER, to_clients(), true);
+    rib.miss(READER, group, untold);
+    told.read_all(&mut rib, group);
+    assert!((1..4).all(|number| !told.routes.contains_key(&prefix(number))), "{:?}", told.routes.keys());
+    assert!(told.routes.contains_key(&prefix(0)));
+}
+
+#[test]
 fn equal_routes_share_the_load_and_the_kernel_is_told_all_next_hops_in_order() {
     let mut rib = rib();
     for number in [3, 1, 2] {
