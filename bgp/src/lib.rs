@@ -7,8 +7,12 @@
 //! When the agent ends, the speaker sends no NOTIFICATION: peers keep this node's routes while it restarts (RFC 4724).
 
 mod connection;
+mod door;
+mod outbox;
+mod probes;
 mod run;
 mod socket;
+mod sparingly;
 mod tasks;
 mod view;
 

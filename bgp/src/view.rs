@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use bgp_proto::wire::Families;
 use bgp_proto::{PeerEvent, PeerStatus, Source};
+use types::Family;
 use types::api::{self, PathView, RouteView};
-use types::{Family, Prefix};
 
 /// A peer as the local API shows it.
 pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
@@ -26,6 +26,7 @@ pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
         accepted: received.saturating_sub(refused),
         refused,
         stale: count(|routes| routes.stale),
+        refused_connections: status.counters.refused_connections,
         last_error: status.counters.last_down.as_ref().map(ToString::to_string),
     }
 }
@@ -33,11 +34,6 @@ pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
 /// A destination as the local API shows it.
 pub(crate) fn route(route: &bgp_proto::RouteView<'_>) -> RouteView {
     RouteView { prefix: route.prefix, own: route.own, paths: route.paths.iter().map(path).collect() }
-}
-
-/// Whether a route is asked for: who asks for a prefix means that one alone, who asks for none means all.
-pub(crate) fn is_asked_for(asked: Option<Prefix>, prefix: Prefix) -> bool {
-    asked.is_none_or(|asked| asked == prefix)
 }
 
 fn path(path: &bgp_proto::PathView<'_>) -> PathView {
@@ -80,6 +76,13 @@ pub(crate) fn event(event: &PeerEvent) -> (String, bool) {
             true,
         ),
         PeerEvent::Fault(fault) => (format!("the peer sent a malformed UPDATE: {fault}"), true),
+        PeerEvent::SecondRefused(count) => (
+            format!(
+                "the session is alive, so {count} further connections from its peer's address are closed: somebody else \
+                 opens them, or a second speaker runs there"
+            ),
+            true,
+        ),
         PeerEvent::Rejected => ("a connection from an address that is no configured peer is closed".to_owned(), false),
         PeerEvent::TooManyPeers => {
             ("the speaker has as many peers as it can have; this one is ignored".to_owned(), true)

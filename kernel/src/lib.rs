@@ -20,8 +20,10 @@ mod inbox;
 mod link;
 mod linux;
 mod neighbour;
+mod open_files;
 mod route;
 mod sysctl;
+mod unacknowledged;
 
 pub mod acl;
 pub mod events;
@@ -41,10 +43,12 @@ pub use link::{Link, LinkChange, VethSpec};
 pub use linux::{Linux, PortId};
 pub use neighbour::Neighbour;
 pub use netns::Netns;
+pub use open_files::raise_open_files;
 pub use route::{
     MAIN_TABLE, Resolution, Route, RouteChange, RouteFailure, RouteFilter, RouteKind, RouteNextHop, Scope,
 };
 pub use sysctl::SysctlKey;
+pub use unacknowledged::unacknowledged;
 
 /// What Manx asks of a network namespace's kernel state.
 ///

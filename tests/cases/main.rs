@@ -41,6 +41,8 @@ mod policy;
 mod reclaim;
 // Which clause of which RFC is proved by which test.
 mod rfc_coverage;
+// Connections from a peer's address beside its session.
+mod second_connections;
 // Addresses of Services as the router has them.
 mod services_bgp;
 // An etcd that speaks TLS.

@@ -102,6 +102,9 @@ pub struct PeerStatus {
     pub refused: u64,
     /// How many of those routes are kept only because the peer is restarting (RFC 4724).
     pub stale: u64,
+    /// Connections from its address that were closed: because its session is alive, or because too many waited for one.
+    #[serde(default)]
+    pub refused_connections: u64,
     /// What ended the session last, or keeps it from coming up.
     pub last_error: Option<String>,
 }

@@ -125,7 +125,8 @@ impl Status {
         let refused_endpoints = *self.refused_endpoints.borrow();
         let announced_services = self.services.announced.borrow().as_ref().map_or(0, BTreeSet::len);
         let (routes, acl) = (routes.unwrap_or_default(), acl.unwrap_or_default());
-        Moment { status, routes, acl, refused_endpoints, announced_services }
+        let turned_away = self.owners.bgp.turned_away();
+        Moment { status, routes, acl, refused_endpoints, announced_services, turned_away }
     }
 
     pub(crate) async fn ipam(&self) -> IpamView {
@@ -137,8 +138,14 @@ impl Status {
         self.owners.ipam.endpoints().await
     }
 
-    pub(crate) async fn routes(&self, family: Option<Family>, prefix: Option<Prefix>) -> Vec<RouteView> {
-        self.owners.bgp.routes(family, prefix).await.unwrap_or_default()
+    /// One destination.
+    pub(crate) async fn route(&self, prefix: Prefix) -> Option<RouteView> {
+        self.owners.bgp.route(prefix).await.ok().flatten()
+    }
+
+    /// The destinations of a family behind one, or from the first on: the next few of them; none at the end.
+    pub(crate) async fn routes(&self, family: Family, after: Option<Prefix>) -> Vec<RouteView> {
+        self.owners.bgp.routes(family, after).await.unwrap_or_default()
     }
 }
 

@@ -384,3 +384,39 @@ fn apply(kernel: &mut BTreeMap<Prefix, Vec<IpAddr>>, update: FibUpdate) {
         FibUpdate::InSync { .. } => {}
     }
 }
+
+#[test]
+fn a_listing_that_is_begun_behind_any_prefix_is_the_rest_of_the_whole_one() {
+    let mut rib = rib();
+    let texts = [
+        "0.0.0.0/0",
+        "10.0.0.0/8",
+        "10.65.0.0/16",
+        "10.65.0.0/26",
+        "10.65.0.1/32",
+        "10.65.0.63/32",
+        "10.65.1.0/24",
+        "128.0.0.0/1",
+        "192.0.2.0/24",
+        "255.255.255.255/32",
+        "::/0",
+        "fd00::/8",
+        "fd00:65::/122",
+        "fd00:65::1/128",
+        "ffff::/16",
+    ];
+    let prefixes: Vec<Prefix> = texts.map(|text| text.parse().unwrap()).to_vec();
+    rib.announce(PeerIndex(1), Source::External, route(1, 100), prefixes);
+    rib.settle(|_| {});
+    for family in Family::ALL {
+        let all: Vec<Prefix> = rib.routes(family, None).map(|route| route.prefix).collect();
+        for (place, prefix) in all.iter().enumerate() {
+            let rest: Vec<Prefix> = rib.routes_after(family, Some(*prefix)).map(|route| route.prefix).collect();
+            assert_eq!(rest, all[place + 1..], "behind {prefix}");
+        }
+        let absent: Prefix = if family == Family::Ipv4 { "10.65.0.2/32" } else { "fd00:65::2/128" }.parse().unwrap();
+        let rest: Vec<Prefix> = rib.routes_after(family, Some(absent)).map(|route| route.prefix).collect();
+        let expected = all.iter().position(|prefix| *prefix > absent && !prefix.covers(&absent)).unwrap_or(all.len());
+        assert_eq!(rest, all[expected..], "behind what is not there");
+    }
+}

@@ -140,6 +140,7 @@ impl Speaker {
                 self.connection_input(conn, session::Input::Closed(conn));
                 self.connections.remove(&conn);
             }
+            Input::Acknowledged { conn } => self.connection_input(conn, session::Input::Acknowledged(conn)),
             Input::NextHop(state) => self.rib.set_next_hop(state),
             Input::Tick => self.tick(),
         }

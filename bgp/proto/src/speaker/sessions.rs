@@ -48,6 +48,8 @@ impl Speaker {
                 }
                 self.wake(conn);
             }
+            Output::Probe(conn) => self.actions.push_back(Action::Probe { conn }),
+            Output::Refused(count) => self.event(index, PeerEvent::SecondRefused(count)),
             Output::Established(conn, negotiated) => self.established(index, conn, &negotiated),
             Output::Down(reason) => self.down(index, reason),
             Output::AttemptFailed(reason) => self.event(index, PeerEvent::AttemptFailed(reason)),

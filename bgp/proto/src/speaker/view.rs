@@ -5,7 +5,7 @@ use types::{Family, Prefix, SessionState};
 use super::Speaker;
 use super::config::PeerConfig;
 use crate::rib::{ByFamily, RouteCounts, RouteView};
-use crate::session::{Counters, Negotiated};
+use crate::session::{ConnId, Counters, Negotiated};
 use crate::wire::Families;
 
 /// One peer at a glance.
@@ -17,6 +17,8 @@ pub struct PeerStatus<'a> {
     pub state: SessionState,
     /// What was agreed on, while established.
     pub negotiated: Option<&'a Negotiated>,
+    /// The connection that routes flow over, while established.
+    pub connection: Option<ConnId>,
     /// Messages, and what ended the session last.
     pub counters: &'a Counters,
     /// Its routes.
@@ -50,6 +52,7 @@ impl Speaker {
                 config: &peer.config,
                 state: peer.session.state(),
                 negotiated: peer.session.negotiated(),
+                connection: peer.session.connection(),
                 counters: peer.session.counters(),
                 routes: ByFamily {
                     ipv4: self.rib.counts(*index, Family::Ipv4),
@@ -66,6 +69,11 @@ impl Speaker {
     /// and what the decision process made of them.
     pub fn routes(&self, family: Family, within: Option<Prefix>) -> impl Iterator<Item = RouteView<'_>> {
         self.rib.routes(family, within)
+    }
+
+    /// The destinations of a family behind `after` in ascending order, or all: the same again, begun anywhere.
+    pub fn routes_after(&self, family: Family, after: Option<Prefix>) -> impl Iterator<Item = RouteView<'_>> {
+        self.rib.routes_after(family, after)
     }
 
     /// How much is in the tables.
