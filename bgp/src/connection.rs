@@ -65,9 +65,12 @@ impl Connection {
         self.written
     }
 
-    /// How many of them the peer's TCP has acknowledged.
+    /// How many of them the peer's TCP has acknowledged. An error where the connection has ended.
     pub(crate) fn acknowledged(&self) -> io::Result<u64> {
-        Ok(self.written.saturating_sub(kernel::unacknowledged(&*self.stream)?))
+        let unacknowledged = kernel::unacknowledged(&*self.stream)?;
+        // After a reset the kernel owes nothing to anybody, which is no acknowledgement: there is no peer any more.
+        self.stream.peer_addr()?;
+        Ok(self.written.saturating_sub(unacknowledged))
     }
 
     /// Writes as much as the socket takes, many messages at a time. A full socket is no error: the reader task reports

@@ -23,5 +23,8 @@ pub use decode::decode;
 pub use session::session;
 pub use speaker::speaker;
 
+/// What is given any octets, and panics where something does not hold.
+pub type Target = fn(&[u8]);
+
 /// The targets by name, as `fuzz/fuzz_targets` has them.
-pub const TARGETS: [(&str, fn(&[u8])); 3] = [("decode", decode), ("session", session), ("speaker", speaker)];
+pub const TARGETS: [(&str, Target); 3] = [("decode", decode), ("session", session), ("speaker", speaker)];
