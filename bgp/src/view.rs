@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use bgp_proto::wire::Families;
-use bgp_proto::{PeerEvent, PeerStatus, Source};
+use bgp_proto::{PeerConfig, PeerEvent, PeerStatus, Source};
 use types::api::{self, PathView, RouteView};
-use types::{Family, Prefix};
+use types::{Family, Hops, Prefix, SessionState};
 
 /// A peer as the local API shows it.
 pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
@@ -27,6 +27,30 @@ pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
         refused,
         stale: count(|routes| routes.stale),
         last_error: status.counters.last_down.as_ref().map(ToString::to_string),
+        has_password: false,
+        least_ttl: None,
+        obstacle: None,
+    }
+}
+
+/// A peer that has no session, for this reason, as the local API shows it.
+pub(crate) fn withheld(config: &PeerConfig, why: &str) -> api::PeerStatus {
+    api::PeerStatus {
+        address: config.address,
+        port: config.port,
+        origin: config.description.clone(),
+        asn: config.asn,
+        state: SessionState::Idle,
+        since_secs: None,
+        families: config.families.iter().collect(),
+        received: 0,
+        accepted: 0,
+        refused: 0,
+        stale: 0,
+        last_error: Some(why.to_owned()),
+        has_password: config.security.password.is_some(),
+        least_ttl: config.security.ttl_security.map(Hops::least_ttl),
+        obstacle: None,
     }
 }
 

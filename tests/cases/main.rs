@@ -41,6 +41,8 @@ mod policy;
 mod reclaim;
 // Which clause of which RFC is proved by which test.
 mod rfc_coverage;
+// Passwords and TTL security of BGP sessions.
+mod session_security;
 // Addresses of Services as the router has them.
 mod services_bgp;
 // An etcd that speaks TLS.
