@@ -50,6 +50,11 @@ impl Connection {
         Self { stream, queue: std::collections::VecDeque::new(), want_write, written: 0, _reader: AbortOnDrop(reader) }
     }
 
+    /// The socket.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        &self.stream
+    }
+
     /// Messages to send next, behind those that wait.
     pub(crate) fn enqueue(&mut self, messages: impl IntoIterator<Item = Bytes>) {
         self.queue.extend(messages);

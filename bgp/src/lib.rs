@@ -1,6 +1,6 @@
 //! The BGP speaker of a node: sockets and a clock around `bgp-proto`.
 //!
-//! One task owns the speaker and with it every session and table; what others want of it goes through [`Bgp`]. Learned
+//! One task owns the speaker and with it every session and table, and what protects their connections; what others want of it goes through [`Bgp`]. Learned
 //! routes and next hops to be watched come out as [`Outputs`]. Nothing here decides anything about routes or sessions:
 //! that is `bgp-proto`'s, and which sessions there should be is [`sessions`]'s.
 //!
@@ -11,6 +11,7 @@ mod door;
 mod outbox;
 mod probes;
 mod run;
+mod security;
 mod socket;
 mod sparingly;
 mod tasks;

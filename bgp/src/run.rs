@@ -5,22 +5,25 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bgp_proto::{Action, ConnId, Identity, ImportPolicy, Input, PeerConfig, Speaker, SpeakerConfig};
+use bgp_proto::{Action, ConnId, Identity, ImportPolicy, Input, PeerConfig, PeerEvent, Speaker, SpeakerConfig};
+use kernel::netstat::TcpDrops;
+use kernel::sockopt;
 use mailbox::{Ended, Mailbox};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
 use types::api::{PeerStatus, RouteView};
-use types::{ClusterId, Family, FibUpdate, NextHopState, NextHopWatch, Prefix};
+use types::{ClusterId, Family, FibUpdate, NextHopState, NextHopWatch, Passwords, Prefix};
 
 use crate::connection::Connection;
 use crate::door::Turned;
 use crate::outbox::Outbox;
 use crate::probes::Probes;
+use crate::security::Security;
 use crate::socket;
 use crate::sparingly::Sparingly;
-use crate::tasks::{SocketEvent, Spawner};
+use crate::tasks::{Listener, SocketEvent, Spawner};
 use crate::view;
 
 /// The handle to the speaker. Clones speak to the same one.
@@ -65,7 +68,7 @@ impl From<Ended> for BgpError {
 
 #[derive(Debug)]
 pub(crate) enum Command {
-    Configure(Identity, Vec<PeerConfig>, Option<ClusterId>),
+    Configure(Identity, Vec<PeerConfig>, Option<ClusterId>, Passwords),
     Import(ImportPolicy),
     Originate(BTreeSet<Prefix>),
     NextHops(Vec<NextHopState>),
@@ -93,14 +96,15 @@ impl Bgp {
 
     /// The sessions that there should be: new ones are started, others end with a Cease, changed ones begin again, and
     /// those that stay the same are not disturbed. With them, who this node is, and the cluster that it reflects routes
-    /// for, if it does.
+    /// for, if it does. A session whose password is not among those that are known is not opened, and ends if it is up.
     pub async fn configure(
         &self,
         identity: Identity,
         peers: Vec<PeerConfig>,
         cluster_id: Option<ClusterId>,
+        passwords: Passwords,
     ) -> Result<(), BgpError> {
-        Ok(self.mailbox.tell(Command::Configure(identity, peers, cluster_id)).await?)
+        Ok(self.mailbox.tell(Command::Configure(identity, peers, cluster_id, passwords)).await?)
     }
 
     /// What import policy accepts.
@@ -171,10 +175,12 @@ pub(crate) struct Owner {
     commands: mpsc::Receiver<Command>,
     /// The sockets, by the id that the speaker knows them under.
     connections: HashMap<ConnId, Connection>,
-    /// The dials that are under way; aborting one gives it up.
-    dials: HashMap<ConnId, AbortHandle>,
-    /// The port that is listened at, and its listeners; aborting them ends the listening.
-    listening: Option<(u16, Vec<AbortHandle>)>,
+    /// The dials that are under way.
+    dials: HashMap<ConnId, Dial>,
+    /// The port that is listened at, and its listeners.
+    listening: Option<(u16, Vec<Listener>)>,
+    /// What protects the peers' connections.
+    security: Security,
     /// Tells the listeners who the peers are.
     peers: watch::Sender<HashSet<IpAddr>>,
     /// Questions whether the other end of a connection is there.
@@ -208,6 +214,7 @@ impl Owner {
             connections: HashMap::new(),
             dials: HashMap::new(),
             listening: None,
+            security: Security::default(),
             peers,
             probes: Probes::default(),
             unwritten: VecDeque::new(),
@@ -275,7 +282,8 @@ impl Owner {
         let now = Instant::now();
         // A reply fails only when whoever asked has stopped waiting for it, which is no loss.
         match command {
-            Command::Configure(identity, peers, cluster_id) => {
+            Command::Configure(identity, peers, cluster_id, passwords) => {
+                let peers = self.protect(peers, &passwords);
                 self.peers.send_replace(peers.iter().map(|peer| peer.address).collect());
                 raise_open_files(peers.len());
                 self.speaker.handle(Input::Configure { identity, peers, cluster_id }, now);
@@ -289,7 +297,7 @@ impl Owner {
                 let _ = reply.send(self.listen(port));
             }
             Command::Peers(reply) => {
-                let _ = reply.send(self.speaker.peers().map(|status| view::peer(&status, now)).collect());
+                let _ = reply.send(self.peers(now));
             }
             Command::Routes(family, after, reply) => {
                 let routes = self.speaker.routes_after(family, after).take(ROUTES_PER_ANSWER);
@@ -307,12 +315,70 @@ impl Owner {
         if self.listening.as_ref().is_some_and(|(present, _)| *present == port) {
             return Ok(());
         }
-        let listeners = self.spawner.listen(port).map_err(|error| BgpError::Listen { port, error })?;
+        let listeners = self.spawner.listen(port, &self.security).map_err(|error| BgpError::Listen { port, error })?;
         info!(port, "listening for BGP");
         if let Some((_, former)) = self.listening.replace((port, listeners)) {
-            former.iter().for_each(AbortHandle::abort);
+            former.iter().for_each(|listener| listener.task.abort());
         }
         Ok(())
+    }
+
+    /// Protects connections, those that are there and those to come, as these peers ask for; gives those peers that may have
+    /// a session.
+    fn protect(&mut self, peers: Vec<PeerConfig>, passwords: &Passwords) -> Vec<PeerConfig> {
+        let listeners = self.listening.as_ref().map(|(_, listeners)| listeners.as_slice()).unwrap_or_default();
+        let set_key = |peer: IpAddr, key: Option<&[u8]>| {
+            let of_family = |listener: &&Listener| {
+                listener.socket.local_addr().is_ok_and(|address| address.is_ipv4() == peer.is_ipv4())
+            };
+            listeners.iter().filter(of_family).try_for_each(|each| sockopt::set_md5_key(&each.socket, peer, key))
+        };
+        let adopted = self.security.adopt(peers, passwords, set_key);
+        for (peer, terms) in adopted.changed {
+            let begun: Vec<ConnId> =
+                self.dials.iter().filter(|(_, dial)| dial.remote == peer).map(|(conn, _)| *conn).collect();
+            for conn in begun {
+                if let Some(dial) = self.dials.remove(&conn) {
+                    dial.task.abort();
+                }
+                let error = "its password or TTL security has changed meanwhile".to_owned();
+                self.speaker.handle(Input::ConnectFailed { conn, error }, Instant::now());
+            }
+            // Those of a peer that is gone have to tell it so yet, on their former terms.
+            if !adopted.peers.iter().any(|adopted| adopted.address == peer) {
+                continue;
+            }
+            let is_of_peer = |connection: &Connection| connection.socket().peer_addr().is_ok_and(|at| at.ip() == peer);
+            let of_peer = self.connections.iter().filter(|(_, connection)| is_of_peer(connection));
+            let failed = of_peer.filter_map(|(conn, connection)| {
+                terms.put_on(connection.socket(), peer).err().map(|error| (*conn, error))
+            });
+            for (conn, error) in failed.collect::<Vec<_>>() {
+                warn!(%peer, %error, "the kernel does not protect a connection that is up as is asked for now; it is closed");
+                self.lost(conn, Some(error));
+            }
+        }
+        adopted.peers
+    }
+
+    /// All peers as the local API shows them, in the order of their addresses.
+    fn peers(&self, now: Instant) -> Vec<PeerStatus> {
+        let peers = self.speaker.peers().map(|status| self.security.describe(view::peer(&status, now)));
+        let withheld = self.security.withheld().map(|(config, why)| view::withheld(config, why));
+        let mut all: Vec<_> = peers.chain(withheld).collect();
+        all.sort_by_key(|peer| peer.address);
+        all
+    }
+
+    /// Nobody has answered a dial.
+    fn unanswered(&mut self, dial: &Dial) {
+        if dial.begun.elapsed() < UNANSWERED_AFTER {
+            return;
+        }
+        let drops = TcpDrops::now().unwrap_or_default().since(dial.drops);
+        if let Some(obstacle) = self.security.unanswered(dial.remote, drops) {
+            warn!(peer = %dial.remote, "{obstacle}");
+        }
     }
 
     fn socket_event(&mut self, event: SocketEvent) {
@@ -322,6 +388,12 @@ impl Owner {
                 let prepared = socket::prepare(&stream).and_then(|()| ends(&stream));
                 match prepared {
                     Ok((local, remote)) => {
+                        if let Err(why) = self.security.admit(&stream, remote.ip()) {
+                            if self.security.refused(remote.ip(), why.clone()) {
+                                warn!(peer = %remote.ip(), "a connection from the peer's address is closed: {why}");
+                            }
+                            return;
+                        }
                         let conn = self.speaker.conn_id();
                         self.connections.insert(conn, self.spawner.read(conn, stream));
                         self.speaker.handle(Input::Accepted { conn, local, remote }, now);
@@ -330,15 +402,18 @@ impl Owner {
                 }
             }
             SocketEvent::Dialled(conn, dialled) => {
-                if self.dials.remove(&conn).is_none() {
-                    return;
-                }
+                let Some(dial) = self.dials.remove(&conn) else { return };
                 match dialled.and_then(|stream| Ok((stream.local_addr()?, stream))) {
                     Ok((local, stream)) => {
                         self.connections.insert(conn, self.spawner.read(conn, stream));
                         self.speaker.handle(Input::Connected { conn, local }, now);
                     }
                     Err(error) => {
+                        if error.kind() == io::ErrorKind::TimedOut {
+                            self.unanswered(&dial);
+                        } else {
+                            self.security.answered(dial.remote);
+                        }
                         let error = error.to_string();
                         self.speaker.handle(Input::ConnectFailed { conn, error }, now);
                     }
@@ -397,12 +472,15 @@ impl Owner {
     fn act(&mut self, action: Action) {
         match action {
             Action::Connect { conn, remote, local } => {
-                let dial = self.spawner.dial(conn, remote, local);
-                self.dials.insert(conn, dial);
+                let terms = self.security.terms(remote.ip());
+                let task = self.spawner.dial(conn, remote, local, terms);
+                let drops = TcpDrops::now().unwrap_or_default();
+                self.dials.insert(conn, Dial { task, remote: remote.ip(), begun: Instant::now(), drops });
             }
             Action::Close { conn, last_words } => {
                 if let Some(dial) = self.dials.remove(&conn) {
-                    dial.abort();
+                    dial.task.abort();
+                    self.unanswered(&dial);
                 }
                 if let Some(mut connection) = self.connections.remove(&conn) {
                     connection.enqueue(last_words);
@@ -414,6 +492,9 @@ impl Owner {
             Action::Watch(watch) => self.watches.push(watch),
             Action::Probe { conn } => self.probes.begin(conn, Instant::now()),
             Action::Event { peer, event } => {
+                if matches!(event, PeerEvent::Established(_)) {
+                    self.security.established(peer);
+                }
                 if let Some(event) = self.sparingly.says(peer, event, Instant::now()) {
                     let (what, is_warning) = view::event(&event);
                     say(peer, &what, is_warning);
@@ -490,6 +571,20 @@ fn raise_open_files(peers: usize) {
         Err(error) => warn!(%error, "the limit of open files cannot be raised for {peers} BGP peers"),
     }
 }
+/// A dial that is under way.
+struct Dial {
+    /// Aborting it gives the dial up.
+    task: AbortHandle,
+    /// Whom it is for.
+    remote: IpAddr,
+    /// When it began.
+    begun: Instant,
+    /// What the kernel had dropped then.
+    drops: TcpDrops,
+}
+
+/// A dial that is given up earlier is not needed any more: the peer was faster.
+const UNANSWERED_AFTER: Duration = Duration::from_secs(3);
 
 fn ends(stream: &tokio::net::TcpStream) -> io::Result<(SocketAddr, SocketAddr)> {
     Ok((stream.local_addr()?, stream.peer_addr()?))

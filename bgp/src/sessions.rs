@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bgp_proto::PeerConfig;
-use types::resource::{BgpConfigurationSpec, BgpPeerSpec, PeerTarget};
-use types::{Asn, ClusterNode, Family, NodeName, ResourceName};
+use types::resource::{BgpConfigurationSpec, BgpPeerSpec, MeshTtlSecurity, PeerTarget};
+use types::{Asn, ClusterNode, Family, Hops, NodeName, ResourceName, SessionSecurity};
 
 /// The port of BGP (RFC 4271 section 8.2.1).
 pub const PORT: u16 = 179;
@@ -49,8 +49,7 @@ pub fn sessions(own: &NodeName, declared: &DeclaredPeering<'_>) -> Vec<PeerConfi
     let mesh = declared.configuration.node_to_node_mesh_enabled.unwrap_or(true);
     if mesh && own.cluster_id.is_none() {
         for node in declared.nodes.iter().filter(|node| node.cluster_id.is_none()) {
-            let restart_time = declared.configuration.mesh_restart_time();
-            found.node("mesh", node, SessionTerms { restart_time, ..SessionTerms::default() });
+            found.mesh(node);
         }
     }
     found.by_address.into_values().collect()
@@ -73,13 +72,14 @@ impl SessionList<'_> {
             (None, Some(selector)) => selector.matches(&node.labels),
             (None, None) => true,
         };
+        let terms = SessionTerms {
+            reflector_client: self.own.cluster_id.is_some(),
+            restart_time: peer.restart_time(),
+            export_all: peer.export_other_nodes,
+            security: SessionSecurity { password: peer.password_source(), ttl_security: peer.ttl_security },
+        };
         match peer.target() {
             Some(PeerTarget::Router(address, asn)) if has_session(self.own) => {
-                let terms = SessionTerms {
-                    reflector_client: self.own.cluster_id.is_some(),
-                    restart_time: peer.restart_time(),
-                    export_all: peer.export_other_nodes,
-                };
                 self.add(name, address.address, address.port.unwrap_or(PORT), asn, terms);
             }
             Some(PeerTarget::Nodes(selector)) => {
@@ -89,12 +89,9 @@ impl SessionList<'_> {
                     let ours = has_session(self.own) && selected(node);
                     let theirs = has_session(node) && selected(self.own);
                     if ours || theirs {
-                        let export_all = peer.export_other_nodes;
-                        self.node(
-                            name,
-                            node,
-                            SessionTerms { restart_time: peer.restart_time(), export_all, ..SessionTerms::default() },
-                        );
+                        for family in Family::ALL {
+                            self.node(name, node, family, terms.clone());
+                        }
                     }
                 }
             }
@@ -102,17 +99,29 @@ impl SessionList<'_> {
         }
     }
 
-    fn node(&mut self, origin: &str, node: &ClusterNode, terms: SessionTerms) {
+    fn mesh(&mut self, node: &ClusterNode) {
+        let configuration = self.declared.configuration;
+        let shows = configuration.node_mesh_ttl_security != Some(MeshTtlSecurity::Disabled);
+        for family in Family::ALL {
+            let is_neighbour = shows && self.own.shows_to_neighbour(node, family);
+            let security = SessionSecurity {
+                password: configuration.mesh_password_source(),
+                ttl_security: is_neighbour.then_some(Hops::NEIGHBOUR),
+            };
+            let restart_time = configuration.mesh_restart_time();
+            self.node("mesh", node, family, SessionTerms { restart_time, security, ..SessionTerms::default() });
+        }
+    }
+
+    fn node(&mut self, origin: &str, node: &ClusterNode, family: Family, terms: SessionTerms) {
         if node.name == self.own.name {
             return;
         }
         // Reflectors of one cluster are no clients of each other (RFC 4456 section 7).
         let reflector_client = self.own.cluster_id.is_some() && node.cluster_id != self.own.cluster_id;
-        for family in Family::ALL {
-            if let Some(address) = node.address(family) {
-                let (port, asn) = (self.declared.port(node), self.declared.asn(node));
-                self.add(origin, address, port, asn, SessionTerms { reflector_client, ..terms });
-            }
+        if let Some(address) = node.address(family) {
+            let (port, asn) = (self.declared.port(node), self.declared.asn(node));
+            self.add(origin, address, port, asn, SessionTerms { reflector_client, ..terms });
         }
     }
 
@@ -126,6 +135,7 @@ impl SessionList<'_> {
             route_reflector_client: terms.reflector_client && asn == local_asn,
             export_all: terms.export_all && asn != local_asn,
             graceful_restart: terms.restart_time,
+            security: terms.security,
             description: origin.to_owned(),
             ..PeerConfig::new(address, asn, local_asn)
         });
@@ -133,7 +143,7 @@ impl SessionList<'_> {
 }
 
 /// What is agreed with the peer of a session, apart from who the two are.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct SessionTerms {
     /// The peer is our client, if it is of our AS.
     reflector_client: bool,
@@ -141,6 +151,8 @@ struct SessionTerms {
     restart_time: Option<Duration>,
     /// It is told of other nodes' blocks, if it is of another AS.
     export_all: bool,
+    /// What is asked of the transport.
+    security: SessionSecurity,
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::connection::{self, Connection, Received};
 use crate::door::{Door, Turned};
 use crate::run::{Bgp, Outputs, Owner};
+use crate::security::{Security, Terms};
 use crate::socket;
 
 /// What sockets report to the owner.
@@ -77,6 +78,15 @@ pub fn start(config: SpeakerConfig, tracker: &TaskTracker, cancel: CancellationT
     (Bgp::new(commands, turned), Outputs { fib: fib_updates, watches: next_hop_watches })
 }
 
+/// A listening socket, shared by the task that accepts its connections and the owner, which puts keys on it.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    /// The socket.
+    pub(crate) socket: Arc<TcpListener>,
+    /// The task; aborting it ends the listening once the socket is dropped here as well.
+    pub(crate) task: AbortHandle,
+}
+
 /// Starts the owner's listeners, dials and readers.
 #[derive(Debug)]
 pub(crate) struct Spawner {
@@ -90,20 +100,21 @@ pub(crate) struct Spawner {
 
 impl Spawner {
     /// Listeners on all addresses at a port.
-    pub(crate) fn listen(&self, port: u16) -> io::Result<Vec<AbortHandle>> {
-        let listeners = socket::listeners(port)?;
-        Ok(listeners
-            .into_iter()
-            .map(|listener| self.spawn(accept(listener, self.door.clone(), self.events.clone())))
-            .collect())
+    pub(crate) fn listen(&self, port: u16, security: &Security) -> io::Result<Vec<Listener>> {
+        let start = |socket| {
+            let socket = Arc::new(socket);
+            let task = self.spawn(accept(Arc::clone(&socket), self.door.clone(), self.events.clone()));
+            Listener { socket, task }
+        };
+        Ok(socket::listeners(port, security)?.into_iter().map(start).collect())
     }
 
-    /// Dials `remote` from `local`, or from an address that the kernel chooses.
-    pub(crate) fn dial(&self, id: ConnId, remote: SocketAddr, local: Option<IpAddr>) -> AbortHandle {
+    /// Dials `remote` from `local`, or from an address that the kernel chooses, on these terms.
+    pub(crate) fn dial(&self, id: ConnId, remote: SocketAddr, local: Option<IpAddr>, terms: Terms) -> AbortHandle {
         let events = self.events.clone();
         self.spawn(async move {
             let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "no answer");
-            let dialled = tokio::time::timeout(DIAL_LIMIT, socket::dial(remote, local)).await;
+            let dialled = tokio::time::timeout(DIAL_LIMIT, socket::dial(remote, local, &terms)).await;
             let dialled = dialled.unwrap_or_else(|_| Err(timed_out()));
             // The owner is gone only when the agent is ending.
             let _ = events.send(SocketEvent::Dialled(id, dialled)).await;
@@ -123,7 +134,7 @@ impl Spawner {
 }
 
 /// The listener task: hands the connections of peers to the owner, until the owner is gone.
-async fn accept(listener: TcpListener, mut door: Door, events: mpsc::Sender<SocketEvent>) {
+async fn accept(listener: Arc<TcpListener>, mut door: Door, events: mpsc::Sender<SocketEvent>) {
     loop {
         let event = match listener.accept().await {
             Ok((_, remote)) if !door.admits(remote.ip(), Instant::now()) => continue,

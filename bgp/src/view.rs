@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use bgp_proto::wire::Families;
-use bgp_proto::{PeerEvent, PeerStatus, Source};
-use types::Family;
+use bgp_proto::{PeerConfig, PeerEvent, PeerStatus, Source};
 use types::api::{self, PathView, RouteView};
+use types::{Family, Hops, SessionState};
 
 /// A peer as the local API shows it.
 pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
@@ -28,6 +28,31 @@ pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
         stale: count(|routes| routes.stale),
         refused_connections: status.counters.refused_connections,
         last_error: status.counters.last_down.as_ref().map(ToString::to_string),
+        has_password: false,
+        least_ttl: None,
+        obstacle: None,
+    }
+}
+
+/// A peer that has no session, for this reason, as the local API shows it.
+pub(crate) fn withheld(config: &PeerConfig, why: &str) -> api::PeerStatus {
+    api::PeerStatus {
+        address: config.address,
+        port: config.port,
+        origin: config.description.clone(),
+        asn: config.asn,
+        state: SessionState::Idle,
+        since_secs: None,
+        families: config.families.iter().collect(),
+        received: 0,
+        accepted: 0,
+        refused: 0,
+        stale: 0,
+        refused_connections: 0,
+        last_error: Some(why.to_owned()),
+        has_password: config.security.password.is_some(),
+        least_ttl: config.security.ttl_security.map(Hops::least_ttl),
+        obstacle: None,
     }
 }
 

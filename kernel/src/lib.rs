@@ -1,6 +1,7 @@
 //! The kernel seam: links, addresses, routes, neighbours, sysctls and namespaces of Linux, and ([`acl`]) what filters.
 //!
-//! The only crate that speaks netlink, runs iptables, enters namespaces and writes below `/proc/sys`. It is blocking and
+//! The only crate that speaks netlink, runs iptables, enters namespaces, writes below `/proc/sys` and sets options of sockets
+//! that libraries do not have ([`sockopt`]). It is blocking and
 //! single threaded by itself: whoever owns a [`Kernel`] calls it from one thread. It holds no state of its own beyond a socket,
 //! makes no decision and never retries a change; what is ours and what should be there is the callers' business
 //! ([`ours`] only names the marks).
@@ -31,7 +32,9 @@ pub mod events;
 pub mod fake;
 pub mod memory;
 pub mod netns;
+pub mod netstat;
 pub mod ours;
+pub mod sockopt;
 
 use std::net::IpAddr;
 

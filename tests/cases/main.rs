@@ -43,6 +43,8 @@ mod reclaim;
 mod rfc_coverage;
 // Connections from a peer's address beside its session.
 mod second_connections;
+// Passwords and TTL security of BGP sessions.
+mod session_security;
 // Addresses of Services as the router has them.
 mod services_bgp;
 // An etcd that speaks TLS.

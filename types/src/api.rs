@@ -107,6 +107,15 @@ pub struct PeerStatus {
     pub refused_connections: u64,
     /// What ended the session last, or keeps it from coming up.
     pub last_error: Option<String>,
+    /// Whether it has a password (TCP MD5).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_password: bool,
+    /// The least TTL that the peer's packets may arrive with (RFC 5082), where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least_ttl: Option<u8>,
+    /// Why connections with the peer do not come about now, as far as that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
 }
 
 /// How many kernel routes are ours.

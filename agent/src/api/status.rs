@@ -12,10 +12,11 @@ use store::{Store, keys};
 use tokio::sync::watch;
 
 use types::api::{IpamView, NodeStatus, RouteCounts, RouteView};
-use types::{Family, NodeName, Prefix, WorkloadEndpoint};
+use types::{Family, NodeName, Passwords, Prefix, WorkloadEndpoint};
 
 use super::metrics::Moment;
 use crate::cluster::desired_task::Identity;
+use crate::cluster::passwords;
 use crate::node::readiness::Readiness;
 use crate::services::tasks::ServiceView;
 
@@ -40,6 +41,8 @@ pub(crate) struct Status {
     pub(crate) kubernetes: Option<watch::Receiver<kube_watch::Status>>,
     /// The addresses of Services that are announced and given out.
     pub(crate) services: ServiceView,
+    /// What is known of the passwords of sessions.
+    pub(crate) passwords: watch::Receiver<Passwords>,
     /// Whether what this node originates is kept from its peers.
     pub(crate) drained: watch::Sender<bool>,
     /// What is wrong with the host's settings, in words.
@@ -92,6 +95,7 @@ impl Status {
             problems.extend(watches.borrow().troubles());
         }
         problems.extend(self.services.problems.borrow().iter().cloned());
+        problems.extend(passwords::problems(&self.passwords.borrow()));
         let mut counts = RouteCounts::default();
         if let Some(routes) = routes {
             counts = RouteCounts {

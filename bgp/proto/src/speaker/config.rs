@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use types::{Asn, Family, Prefix, RouterId};
+use types::{Asn, Family, Prefix, RouterId, SessionSecurity};
 
 use crate::policy::ImportPolicy;
 use crate::rib::ByFamily;
@@ -67,6 +67,8 @@ pub struct PeerConfig {
     pub max_prefixes: Option<u32>,
     /// A restart time for this peer in place of the speaker's ([`SpeakerConfig::restart_time`]).
     pub graceful_restart: Option<Duration>,
+    /// What is asked of the transport. Whoever makes connections sees to it; the speaker only carries it.
+    pub security: SessionSecurity,
     /// Where the peer comes from, for people: `mesh`, or the name of a resource.
     pub description: String,
 }
@@ -93,6 +95,7 @@ impl PeerConfig {
             shared_subnet: None,
             max_prefixes: None,
             graceful_restart: None,
+            security: SessionSecurity { password: None, ttl_security: None },
             description: String::new(),
         }
     }
@@ -113,6 +116,7 @@ impl PeerConfig {
             description: self.description.clone(),
             max_prefixes: self.max_prefixes,
             graceful_restart: self.graceful_restart,
+            security: self.security.clone(),
             ..old.clone()
         };
         *self != alike
