@@ -12,7 +12,9 @@ use ipam::Description;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use types::api::{Drain, DropRecord, ExplainQuery, IpamView, NodeStatus, RelabelRequest, RouteView, ShowQuery};
+use types::api::{
+    Drain, DropRecord, ExplainQuery, IpamView, NodeStatus, RejectedRoute, RelabelRequest, RouteView, ShowQuery,
+};
 use types::policy::{EffectivePolicy, Explanation};
 use types::{Family, Prefix, WorkloadEndpoint};
 
@@ -41,6 +43,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/ipam", get(ipam))
         .route("/v1/endpoints", get(endpoints))
         .route("/v1/routes", get(routes))
+        .route("/v1/routes/rejected", get(rejected_routes))
         .route("/v1/endpoints/labels", post(label))
         .route("/v1/drain", post(drain))
         .route("/v1/policy/explain", get(explain))
@@ -73,6 +76,10 @@ struct RouteQuery {
 
 async fn routes(State(api): State<Api>, query: Query<RouteQuery>) -> Json<Vec<RouteView>> {
     Json(api.status.routes(query.family, query.prefix).await)
+}
+
+async fn rejected_routes(State(api): State<Api>) -> Json<Vec<RejectedRoute>> {
+    Json(api.status.rejected_routes().await)
 }
 
 /// Other labels for an endpoint, where no API server says what they are.

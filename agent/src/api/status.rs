@@ -11,7 +11,7 @@ use ipam::{Ipam, Stray};
 use store::{Store, keys};
 use tokio::sync::watch;
 
-use types::api::{IpamView, NodeStatus, RouteCounts, RouteView};
+use types::api::{IpamView, NodeStatus, RejectedRoute, RouteCounts, RouteView};
 use types::{Family, NodeName, Prefix, WorkloadEndpoint};
 
 use super::metrics::Moment;
@@ -92,6 +92,9 @@ impl Status {
             problems.extend(watches.borrow().troubles());
         }
         problems.extend(self.services.problems.borrow().iter().cloned());
+        let rejected = peers.iter().filter_map(|peer| Some((peer.address, peer.rejected.as_ref()?)));
+        problems
+            .extend(rejected.map(|(peer, route)| format!("BGP peer {peer} announces what is not its own: {route}")));
         let mut counts = RouteCounts::default();
         if let Some(routes) = routes {
             counts = RouteCounts {
@@ -135,6 +138,10 @@ impl Status {
 
     pub(crate) async fn endpoints(&self) -> Vec<WorkloadEndpoint> {
         self.owners.ipam.endpoints().await
+    }
+
+    pub(crate) async fn rejected_routes(&self) -> Vec<RejectedRoute> {
+        self.owners.bgp.rejected().await.unwrap_or_default()
     }
 
     pub(crate) async fn routes(&self, family: Option<Family>, prefix: Option<Prefix>) -> Vec<RouteView> {

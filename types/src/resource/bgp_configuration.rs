@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::bgp_import::OriginValidation;
 use crate::{Asn, Prefix, ServiceRanges};
 
 /// What holds for every node's speaker.
@@ -34,6 +35,9 @@ pub struct BgpConfigurationSpec {
     /// Whether ranges of `serviceLoadBalancerIPs` are announced as such (default), or only addresses that Services have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_load_balancer_aggregation: Option<Aggregation>,
+    /// What follows from a learned route in a pool that does not come from who owns the block (default `enforce`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin_validation: Option<OriginValidation>,
 }
 
 /// A range of Services' addresses.

@@ -42,6 +42,7 @@ const BGP_CONFIGURATION: &[(&str, Field)] = &[
     ("serviceExternalIPs", Any),
     ("serviceLoadBalancerIPs", Any),
     ("serviceLoadBalancerAggregation", Any),
+    ("originValidation", Any),
 ];
 
 const BGP_PEER: &[(&str, Field)] = &[
@@ -52,6 +53,10 @@ const BGP_PEER: &[(&str, Field)] = &[
     ("asNumber", Any),
     ("maxRestartTime", Any),
     ("exportOtherNodes", Any),
+    ("originValidation", Any),
+    ("acceptAggregates", Any),
+    ("maxPrefixes", Any),
+    ("maxPrefixesAction", Any),
 ];
 
 /// The field of a Namespace's `spec` that an API server adds.
