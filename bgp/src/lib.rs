@@ -20,6 +20,8 @@ mod view;
 pub mod sessions;
 
 pub use bgp_proto::wire::Families;
-pub use bgp_proto::{ByFamily, Identity, ImportPolicy, PeerConfig, SpeakerConfig};
+pub use bgp_proto::{
+    ByFamily, Freshness, Holder, Identity, ImportPolicy, OriginChange, OriginNode, PeerConfig, Range, SpeakerConfig,
+};
 pub use run::{Bgp, BgpError, Outputs};
 pub use tasks::start;

@@ -5,7 +5,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bgp_proto::{Action, ConnId, Identity, ImportPolicy, Input, PeerConfig, PeerEvent, Speaker, SpeakerConfig};
+use bgp_proto::{
+    Action, ConnId, Identity, ImportPolicy, Input, OriginChange, PeerConfig, PeerEvent, Speaker, SpeakerConfig,
+};
 use kernel::netstat::TcpDrops;
 use kernel::sockopt;
 use mailbox::{Ended, Mailbox};
@@ -13,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
-use types::api::{PeerStatus, RouteView};
+use types::api::{PeerStatus, RejectedRoute, RouteView};
 use types::{ClusterId, Family, FibUpdate, NextHopState, NextHopWatch, Passwords, Prefix};
 
 use crate::connection::Connection;
@@ -70,12 +72,14 @@ impl From<Ended> for BgpError {
 pub(crate) enum Command {
     Configure(Identity, Vec<PeerConfig>, Option<ClusterId>, Passwords),
     Import(ImportPolicy),
+    Origins(Vec<OriginChange>),
     Originate(BTreeSet<Prefix>),
     NextHops(Vec<NextHopState>),
     Listen(u16, oneshot::Sender<Result<(), BgpError>>),
     Peers(oneshot::Sender<Vec<PeerStatus>>),
     Routes(Family, Option<Prefix>, oneshot::Sender<Vec<RouteView>>),
     Route(Prefix, oneshot::Sender<Option<RouteView>>),
+    Rejected(oneshot::Sender<Vec<RejectedRoute>>),
 }
 
 impl Bgp {
@@ -110,6 +114,16 @@ impl Bgp {
     /// What import policy accepts.
     pub async fn import(&self, accepted: ImportPolicy) -> Result<(), BgpError> {
         Ok(self.mailbox.tell(Command::Import(accepted)).await?)
+    }
+
+    /// What has changed of who may announce what.
+    pub async fn origins(&self, changes: Vec<OriginChange>) -> Result<(), BgpError> {
+        Ok(self.mailbox.tell(Command::Origins(changes)).await?)
+    }
+
+    /// Routes that are refused: those that are kept, and samples of the others.
+    pub async fn rejected(&self) -> Result<Vec<RejectedRoute>, BgpError> {
+        Ok(self.mailbox.ask(Command::Rejected).await?)
     }
 
     /// The prefixes that this node originates, all of them.
@@ -289,6 +303,10 @@ impl Owner {
                 self.speaker.handle(Input::Configure { identity, peers, cluster_id }, now);
             }
             Command::Import(accepted) => self.speaker.handle(Input::Import(accepted), now),
+            Command::Origins(changes) => self.speaker.handle(Input::Origins(changes), now),
+            Command::Rejected(reply) => {
+                let _ = reply.send(self.speaker.rejected().iter().map(view::rejected).collect());
+            }
             Command::Originate(prefixes) => self.speaker.handle(Input::Originate(prefixes), now),
             Command::NextHops(states) => {
                 states.into_iter().for_each(|state| self.speaker.handle(Input::NextHop(state), now));

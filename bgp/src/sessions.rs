@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bgp_proto::PeerConfig;
-use types::resource::{BgpConfigurationSpec, BgpPeerSpec, MeshTtlSecurity, PeerTarget};
-use types::{Asn, ClusterNode, Family, Hops, NodeName, ResourceName, SessionSecurity};
+use bgp_proto::{PeerConfig, PeerImport, PeerRole};
+use types::resource::{BgpConfigurationSpec, BgpPeerSpec, LimitAction, MeshTtlSecurity, OriginValidation, PeerTarget};
+use types::{Asn, ClusterNode, Family, Hops, NodeName, Prefix, ResourceName, SessionSecurity};
 
 /// The port of BGP (RFC 4271 section 8.2.1).
 pub const PORT: u16 = 179;
@@ -26,6 +26,11 @@ impl DeclaredPeering<'_> {
     /// The AS number of a node: its own, else the configuration's, else 64512.
     pub fn asn(&self, node: &ClusterNode) -> Asn {
         node.asn.or(self.configuration.as_number).unwrap_or(Asn::DEFAULT)
+    }
+
+    /// What follows from a route whose origin does not check: what the peer's resource says, else the configuration.
+    fn validation(&self, of_peer: Option<OriginValidation>) -> OriginValidation {
+        of_peer.or(self.configuration.origin_validation).unwrap_or_default()
     }
 
     /// The port that a node's speaker listens on.
@@ -77,6 +82,13 @@ impl SessionList<'_> {
             restart_time: peer.restart_time(),
             export_all: peer.export_other_nodes,
             security: SessionSecurity { password: peer.password_source(), ttl_security: peer.ttl_security },
+            import: ImportTerms {
+                validation: self.declared.validation(peer.origin_validation),
+                aggregates: &peer.accept_aggregates,
+                max_prefixes: peer.max_prefixes,
+                max_prefixes_action: peer.max_prefixes_action.unwrap_or_default(),
+            },
+            ..SessionTerms::default()
         };
         match peer.target() {
             Some(PeerTarget::Router(address, asn)) if has_session(self.own) => {
@@ -108,12 +120,17 @@ impl SessionList<'_> {
                 password: configuration.mesh_password_source(),
                 ttl_security: is_neighbour.then_some(Hops::NEIGHBOUR),
             };
-            let restart_time = configuration.mesh_restart_time();
-            self.node("mesh", node, family, SessionTerms { restart_time, security, ..SessionTerms::default() });
+            let terms = SessionTerms {
+                restart_time: configuration.mesh_restart_time(),
+                security,
+                import: ImportTerms { validation: self.declared.validation(None), ..ImportTerms::default() },
+                ..SessionTerms::default()
+            };
+            self.node("mesh", node, family, terms);
         }
     }
 
-    fn node(&mut self, origin: &str, node: &ClusterNode, family: Family, terms: SessionTerms) {
+    fn node(&mut self, origin: &str, node: &ClusterNode, family: Family, terms: SessionTerms<'_>) {
         if node.name == self.own.name {
             return;
         }
@@ -121,11 +138,17 @@ impl SessionList<'_> {
         let reflector_client = self.own.cluster_id.is_some() && node.cluster_id != self.own.cluster_id;
         if let Some(address) = node.address(family) {
             let (port, asn) = (self.declared.port(node), self.declared.asn(node));
-            self.add(origin, address, port, asn, SessionTerms { reflector_client, ..terms });
+            self.add(
+                origin,
+                address,
+                port,
+                asn,
+                SessionTerms { reflector_client, is_node: Some(node.cluster_id.is_some()), ..terms },
+            );
         }
     }
 
-    fn add(&mut self, origin: &str, address: IpAddr, port: u16, asn: Asn, terms: SessionTerms) {
+    fn add(&mut self, origin: &str, address: IpAddr, port: u16, asn: Asn, terms: SessionTerms<'_>) {
         let family = Family::of(address);
         let Some(local_address) = self.own.address(family) else { return };
         let local_asn = self.declared.asn(self.own);
@@ -136,6 +159,13 @@ impl SessionList<'_> {
             export_all: terms.export_all && asn != local_asn,
             graceful_restart: terms.restart_time,
             security: terms.security,
+            import: PeerImport {
+                role: terms.role(asn == local_asn),
+                validation: terms.import.validation,
+                aggregates: terms.import.aggregates.to_vec(),
+            },
+            max_prefixes: terms.import.max_prefixes,
+            max_prefixes_action: terms.import.max_prefixes_action,
             description: origin.to_owned(),
             ..PeerConfig::new(address, asn, local_asn)
         });
@@ -144,7 +174,7 @@ impl SessionList<'_> {
 
 /// What is agreed with the peer of a session, apart from who the two are.
 #[derive(Debug, Clone, Default)]
-struct SessionTerms {
+struct SessionTerms<'a> {
     /// The peer is our client, if it is of our AS.
     reflector_client: bool,
     /// How long its routes stay while it restarts.
@@ -153,6 +183,37 @@ struct SessionTerms {
     export_all: bool,
     /// What is asked of the transport.
     security: SessionSecurity,
+    /// The peer is a node of the cluster; whether it reflects others' routes.
+    is_node: Option<bool>,
+    /// What is taken in of its routes.
+    import: ImportTerms<'a>,
+}
+
+/// What is taken in of a peer's routes.
+#[derive(Debug, Clone, Copy, Default)]
+struct ImportTerms<'a> {
+    /// What follows from a route whose origin does not check.
+    validation: OriginValidation,
+    /// Aggregates of whole blocks that it may announce.
+    aggregates: &'a [Prefix],
+    /// How many prefixes of a family may be in use.
+    max_prefixes: Option<u32>,
+    /// What becomes of more.
+    max_prefixes_action: LimitAction,
+}
+
+impl SessionTerms<'_> {
+    /// What the peer is to the cluster. Between nodes of two ASes, one that is told to export other nodes' blocks passes them
+    /// on, in either direction: both know the same resource.
+    const fn role(&self, is_internal: bool) -> PeerRole {
+        match (self.is_node, is_internal) {
+            (Some(false), true) => PeerRole::Node,
+            (Some(false), false) if !self.export_all => PeerRole::Node,
+            (Some(_), false) => PeerRole::Relay,
+            (Some(true) | None, true) => PeerRole::Reflector,
+            (None, false) => PeerRole::Fabric,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bgp_proto::wire::Families;
 use bgp_proto::{PeerConfig, PeerEvent, PeerStatus, Source};
-use types::api::{self, PathView, RouteView};
+use types::api::{self, PathView, RejectedRoute, RouteView};
 use types::{Family, Hops, SessionState};
 
 /// A peer as the local API shows it.
@@ -12,7 +12,9 @@ pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
     let count = |of: fn(&bgp_proto::RouteCounts) -> u32| -> u64 {
         Family::ALL.iter().map(|family| u64::from(of(status.routes.of(*family)))).sum()
     };
-    let (received, refused) = (count(|routes| routes.received), count(|routes| routes.refused));
+    let not_kept: u64 = Family::ALL.iter().map(|family| *status.not_kept.of(*family)).sum();
+    // A refused route is one that was offered, kept or not.
+    let (received, refused) = (count(|routes| routes.received) + not_kept, count(|routes| routes.refused) + not_kept);
     let families = status.negotiated.map_or(status.config.families, |terms| terms.families);
     api::PeerStatus {
         address: status.config.address,
@@ -27,6 +29,9 @@ pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
         refused,
         stale: count(|routes| routes.stale),
         refused_connections: status.counters.refused_connections,
+        refusals: status.refusals.iter().map(|(refusal, count)| (refusal.as_str().to_owned(), *count)).collect(),
+        rejected: status.refused_example.as_ref().map(|(prefix, reason)| format!("{prefix}: {reason}")),
+        max_prefixes: Some(status.limit),
         last_error: status.counters.last_down.as_ref().map(ToString::to_string),
         has_password: false,
         least_ttl: None,
@@ -47,6 +52,9 @@ pub(crate) fn withheld(config: &PeerConfig, why: &str) -> api::PeerStatus {
         received: 0,
         accepted: 0,
         refused: 0,
+        refusals: Default::default(),
+        rejected: None,
+        max_prefixes: None,
         stale: 0,
         refused_connections: 0,
         last_error: Some(why.to_owned()),
@@ -59,6 +67,18 @@ pub(crate) fn withheld(config: &PeerConfig, why: &str) -> api::PeerStatus {
 /// A destination as the local API shows it.
 pub(crate) fn route(route: &bgp_proto::RouteView<'_>) -> RouteView {
     RouteView { prefix: route.prefix, own: route.own, paths: route.paths.iter().map(path).collect() }
+}
+
+/// A refused route as the local API shows it.
+pub(crate) fn rejected(route: &bgp_proto::RejectedView) -> RejectedRoute {
+    RejectedRoute {
+        prefix: route.prefix,
+        peer: route.peer,
+        next_hop: route.next_hop,
+        used: route.used,
+        kind: route.refusal.as_str().to_owned(),
+        reason: route.reason.clone(),
+    }
 }
 
 fn path(path: &bgp_proto::PathView<'_>) -> PathView {
@@ -105,6 +125,21 @@ pub(crate) fn event(event: &PeerEvent) -> (String, bool) {
             format!(
                 "the session is alive, so {count} further connections from its peer's address are closed: somebody else \
                  opens them, or a second speaker runs there"
+            ),
+            true,
+        ),
+        PeerEvent::Refused { count, prefix, reason } => (
+            format!("the peer announced routes that are not its to announce ({count} in all); {prefix}: {reason}"),
+            true,
+        ),
+        PeerEvent::NearLimit { family, accepted, limit } => (
+            format!("the peer has {accepted} {family} prefixes in use, of {limit} that it may have (maxPrefixes)"),
+            true,
+        ),
+        PeerEvent::CannotAskAgain(family) => (
+            format!(
+                "{family} routes that were refused may be good now, and the peer does not send routes again when it is \
+                 asked to; a new session would bring them"
             ),
             true,
         ),

@@ -33,6 +33,8 @@ mod network;
 mod newer;
 // One node's agent: configuration, CNI conversations, restarts.
 mod node_life;
+// Routes that are not whose they say.
+mod origins;
 // What a hostile pod can do to nodes and routers.
 mod pods;
 // NetworkPolicy as the kernel enforces it.

@@ -21,6 +21,7 @@ pub mod backoff;
 pub mod cni;
 pub mod config;
 pub mod duration;
+pub mod ownership;
 pub mod policy;
 pub mod resource;
 pub mod selector;

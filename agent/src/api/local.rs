@@ -13,7 +13,7 @@ use ipam::Description;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use types::api::{Drain, DropRecord, ExplainQuery, IpamView, NodeStatus, RelabelRequest, ShowQuery};
+use types::api::{Drain, DropRecord, ExplainQuery, IpamView, NodeStatus, RejectedRoute, RelabelRequest, ShowQuery};
 use types::policy::{EffectivePolicy, Explanation};
 use types::{Family, Prefix, WorkloadEndpoint};
 
@@ -42,6 +42,7 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/v1/ipam", get(ipam))
         .route("/v1/endpoints", get(endpoints))
         .route("/v1/routes", get(routes))
+        .route("/v1/routes/rejected", get(rejected_routes))
         .route("/v1/endpoints/labels", post(label))
         .route("/v1/drain", post(drain))
         .route("/v1/policy/explain", get(explain))
@@ -104,6 +105,10 @@ async fn routes(State(api): State<Api>, query: Query<RouteQuery>) -> Response {
     let bracket = |text: &str| futures::stream::iter([Ok(text.to_owned())]);
     let body = bracket("[").chain(items).chain(bracket("]"));
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+}
+
+async fn rejected_routes(State(api): State<Api>) -> Json<Vec<RejectedRoute>> {
+    Json(api.status.rejected_routes().await)
 }
 
 /// Other labels for an endpoint, where no API server says what they are.

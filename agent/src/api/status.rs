@@ -11,7 +11,7 @@ use ipam::{Ipam, Stray};
 use store::{Store, keys};
 use tokio::sync::watch;
 
-use types::api::{IpamView, NodeStatus, RouteCounts, RouteView};
+use types::api::{IpamView, NodeStatus, RejectedRoute, RouteCounts, RouteView};
 use types::{Family, NodeName, Passwords, Prefix, WorkloadEndpoint};
 
 use super::metrics::Moment;
@@ -96,6 +96,9 @@ impl Status {
         }
         problems.extend(self.services.problems.borrow().iter().cloned());
         problems.extend(passwords::problems(&self.passwords.borrow()));
+        let rejected = peers.iter().filter_map(|peer| Some((peer.address, peer.rejected.as_ref()?)));
+        problems
+            .extend(rejected.map(|(peer, route)| format!("BGP peer {peer} announces what is not its own: {route}")));
         let mut counts = RouteCounts::default();
         if let Some(routes) = routes {
             counts = RouteCounts {
@@ -140,6 +143,10 @@ impl Status {
 
     pub(crate) async fn endpoints(&self) -> Vec<WorkloadEndpoint> {
         self.owners.ipam.endpoints().await
+    }
+
+    pub(crate) async fn rejected_routes(&self) -> Vec<RejectedRoute> {
+        self.owners.bgp.rejected().await.unwrap_or_default()
     }
 
     /// One destination.

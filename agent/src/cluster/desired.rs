@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use bgp::PeerConfig;
 use bgp::sessions::{DeclaredPeering, PORT, sessions};
+use bgp::{OriginNode, PeerConfig};
 use felix::policy::Infrastructure;
 use types::resource::{BgpConfigurationSpec, BgpPeerSpec, IpPoolSpec, Kind, Metadata, NodeSpec, Resource, Spec};
 use types::update::Mirror;
@@ -57,6 +57,8 @@ pub(crate) struct Desired {
     pub(crate) node: Option<ClusterNode>,
     /// Other nodes that say that an address of this one is theirs.
     pub(crate) contested: Vec<(IpAddr, NodeName)>,
+    /// Every node, as its routes are judged.
+    pub(crate) origins: Vec<OriginNode>,
     /// Every node with its addresses.
     pub(crate) nodes: BTreeMap<NodeName, Vec<IpAddr>>,
     /// Who routes for the pods: what is closed to them.
@@ -108,6 +110,8 @@ impl ClusterState {
             ClusterUpdate::Resource(Kind::Node, update) => self.nodes.changes(update),
             ClusterUpdate::Resource(Kind::BgpConfiguration, update) => self.configurations.changes(update),
             ClusterUpdate::Resource(Kind::BgpPeer, update) => self.peers.changes(update),
+            // Those are judged apart, one by one: there are more of them than of everything else here.
+            ClusterUpdate::Block(_) | ClusterUpdate::OwnBlocks(_) | ClusterUpdate::Freshness(_) => false,
             // Policies and namespaces go to the filter, not here.
             ClusterUpdate::Resource(Kind::NetworkPolicy | Kind::Namespace, _) => false,
         }
@@ -161,6 +165,14 @@ impl ClusterState {
             load_balancers: load_balancers.collect(),
             services: configuration.service_ranges(),
             infrastructure: infrastructure(&declared, node.as_ref()),
+            origins: nodes
+                .iter()
+                .map(|node| OriginNode {
+                    name: node.name.clone(),
+                    addresses: node.addresses(),
+                    asn: declared.asn(node),
+                })
+                .collect(),
             nodes: nodes.iter().map(|node| (node.name.clone(), node.addresses())).collect(),
             contested: node.iter().flat_map(|node| self.contested(node, &nodes)).collect(),
             node,

@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use types::{Asn, Gone, NodeName, PasswordSource, Passwords, Prefix, ResourceName, RouterId, ServiceRanges, Update};
 
 use super::desired::{ClusterState, Desired, LoadBalancerPool};
+use super::origins::Origins;
 use super::sources::ClusterUpdate;
 use crate::node::addresses;
 use crate::node::latest::tell;
@@ -31,6 +32,8 @@ const PASSWORD_WAIT: Duration = Duration::from_secs(5);
 pub(crate) struct DesiredTask {
     /// The state of the cluster, as the sources say it.
     pub(crate) cluster: ClusterState,
+    /// Who may announce which route.
+    pub(crate) origins: Origins,
     /// Prefixes beside those of pools that peers may announce to this node.
     pub(crate) import_prefixes: Vec<Prefix>,
     /// The identifier of a speaker without an IPv4 address.
@@ -99,6 +102,7 @@ impl DesiredTask {
     pub(crate) async fn run(mut self, mut reports: mpsc::Receiver<ClusterUpdate>) -> anyhow::Result<()> {
         let mut batch = Vec::new();
         let mut in_force: Option<Desired> = None;
+        let mut waits = false;
         loop {
             let readdressed = tokio::select! {
                 received = reports.recv_many(&mut batch, UPDATES_PER_ROUND) => match received {
@@ -116,18 +120,41 @@ impl DesiredTask {
                     continue;
                 }
             };
-            let changed = batch.drain(..).fold(readdressed, |changed, update| self.cluster.apply(update) | changed);
+            let mut changed = readdressed;
+            for update in batch.drain(..) {
+                match update {
+                    ClusterUpdate::Block(update) => self.origins.claim(update),
+                    ClusterUpdate::OwnBlocks(blocks) => self.origins.own_blocks(&blocks),
+                    ClusterUpdate::Freshness(freshness) => self.origins.known_as_of(freshness),
+                    update => changed |= self.cluster.apply(update),
+                }
+            }
             if changed {
                 tell(&self.conclusions.registered, self.cluster.registered());
             }
-            let Some(desired) = changed.then(|| self.cluster.desired()).flatten() else { continue };
-            if in_force.as_ref() == Some(&desired) {
+            // Without claims no route can be judged: sessions wait for them, and the kernel keeps the routes that it has.
+            waits |= changed;
+            if !self.origins.is_known() {
                 continue;
             }
+            let desired = std::mem::take(&mut waits).then(|| self.cluster.desired()).flatten();
+            let Some(desired) = desired.filter(|desired| in_force.as_ref() != Some(desired)) else {
+                self.tell_origins().await?;
+                continue;
+            };
             // The first listener failing is the environment's fault, a part that has ended is ours: both end the agent.
             self.put_in_force(&desired, in_force.as_ref()).await?;
             in_force = Some(desired);
         }
+    }
+
+    /// Tells the speaker what has changed of who may announce what.
+    async fn tell_origins(&mut self) -> anyhow::Result<()> {
+        let changes = self.origins.take_changes();
+        if !changes.is_empty() {
+            self.bgp.origins(changes).await?;
+        }
+        Ok(())
     }
 
     async fn put_in_force(&mut self, desired: &Desired, former: Option<&Desired>) -> anyhow::Result<()> {
@@ -167,6 +194,8 @@ impl DesiredTask {
         tell(&self.conclusions.load_balancer_pools, desired.load_balancers.clone());
         let pools = desired.ranges.iter().copied().collect();
         self.bgp.import(ImportPolicy { pools, prefixes: self.import_prefixes.clone() }).await?;
+        self.origins.declared(&desired.pools, &desired.origins);
+        self.tell_origins().await?;
         self.configure_sessions(desired).await?;
         self.readiness.ready(Part::Cluster);
         info!(

@@ -19,6 +19,7 @@ use crate::cluster::desired::ClusterState;
 use crate::cluster::desired_task::{Conclusions, DesiredTask, Identity};
 use crate::cluster::election::Election;
 use crate::cluster::origination::Origination;
+use crate::cluster::origins::Origins;
 use crate::cluster::passwords_task::PasswordsTask;
 use crate::cluster::reclaim_task::ReclaimTask;
 use crate::cluster::remembered_passwords::RememberedPasswords;
@@ -101,6 +102,8 @@ impl Prepared {
                 session,
                 registrations,
                 election,
+                ipam: owners.ipam.clone(),
+                grace: config.reclaim_grace,
                 reclaim,
             },
             policy: PolicyTasks {
@@ -259,6 +262,7 @@ impl Prepared {
         let Owners { bgp, routes, acl, .. } = self.owners.clone();
         DesiredTask {
             cluster: ClusterState::new(self.config.node_name.clone(), self.host.addresses.clone()),
+            origins: Origins::new(self.config.node_name.clone(), self.config.etcd.is_some()),
             import_prefixes: self.config.import_prefixes.clone(),
             drawn_router_id: self.host.drawn_router_id,
             addresses,

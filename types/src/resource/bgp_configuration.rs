@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::bgp_import::OriginValidation;
 use super::session_password::{self, BgpPassword};
 use crate::{Asn, PasswordSource, Prefix, ServiceRanges};
 
@@ -45,6 +46,9 @@ pub struct BgpConfigurationSpec {
     /// Whether nodes of the mesh that share a subnet drop what comes from farther away (RFC 5082; not in Calico's).
     #[serde(default, rename = "nodeMeshTTLSecurity", skip_serializing_if = "Option::is_none")]
     pub node_mesh_ttl_security: Option<MeshTtlSecurity>,
+    /// What follows from a learned route in a pool that does not come from who owns the block (default `enforce`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin_validation: Option<OriginValidation>,
 }
 
 /// Whether nodes of the mesh that share a subnet drop what comes from farther away.

@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::bgp_configuration::{bad_restart_time, duration};
+use super::bgp_import::{LimitAction, OriginValidation};
 use super::session_password::{self, BgpPassword};
 use crate::selector::Selector;
-use crate::{Asn, Hops, NodeName, PasswordSource};
+use crate::{Asn, Hops, NodeName, PasswordSource, Prefix};
 
 /// Sessions between some nodes and some peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +55,20 @@ pub struct BgpPeerSpec {
     /// The peer is at most so many hops away, 1 being a neighbour: what comes from farther away is dropped (RFC 5082).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_security: Option<Hops>,
+    /// What follows from a route in a pool that does not come from who owns the block (default: BGPConfiguration's).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin_validation: Option<OriginValidation>,
+    /// Aggregates of whole blocks that the peer may announce, each exactly as it stands here. For a router that sums up the
+    /// blocks of a rack; without them it may announce claimed blocks alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accept_aggregates: Vec<Prefix>,
+    /// How many prefixes of each family the peer may have in use (default: what follows from what it is and from how many
+    /// blocks there are).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_prefixes: Option<u32>,
+    /// What becomes of more (default `refuse`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_prefixes_action: Option<LimitAction>,
 }
 
 /// The peers that a BGPPeer speaks of.
@@ -96,6 +111,16 @@ impl BgpPeerSpec {
         }
         if let Some(text) = self.max_restart_time.as_ref().filter(|text| duration(text).is_none()) {
             return Some(bad_restart_time("maxRestartTime", text));
+        }
+        if self.max_prefixes == Some(0) {
+            return Some(
+                "maxPrefixes 0 would refuse every route; delete the BGPPeer, or leave maxPrefixes out".to_owned(),
+            );
+        }
+        if let Some(aggregate) =
+            self.accept_aggregates.iter().find(|aggregate| aggregate.len() == 0 || aggregate.is_host())
+        {
+            return Some(format!("acceptAggregates: {aggregate} is no aggregate of blocks such as 10.42.64.0/18"));
         }
         match (self.peer_ip, self.as_number, &self.peer_selector) {
             (None, _, None) => Some("needs peerIP or peerSelector".to_owned()),

@@ -45,6 +45,7 @@ const BGP_CONFIGURATION: &[(&str, Field)] = &[
     ("nodeMeshPassword", Nested(PASSWORD)),
     ("nodeMeshPasswordFile", Any),
     ("nodeMeshTTLSecurity", Any),
+    ("originValidation", Any),
 ];
 
 const BGP_PEER: &[(&str, Field)] = &[
@@ -58,6 +59,10 @@ const BGP_PEER: &[(&str, Field)] = &[
     ("password", Nested(PASSWORD)),
     ("passwordFile", Any),
     ("ttlSecurity", Any),
+    ("originValidation", Any),
+    ("acceptAggregates", Any),
+    ("maxPrefixes", Any),
+    ("maxPrefixesAction", Any),
 ];
 
 const PASSWORD: &[(&str, Field)] = &[(

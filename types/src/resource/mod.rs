@@ -6,6 +6,7 @@
 //! and only then gives a typed value. What is accepted is in force; nothing is silently ignored.
 
 mod bgp_configuration;
+mod bgp_import;
 mod bgp_peer;
 mod fields;
 mod ip_pool;
@@ -28,6 +29,7 @@ use crate::ResourceName;
 use crate::policy::{Policy, PolicyId, PolicyKind};
 
 pub use bgp_configuration::{Aggregation, BgpConfigurationSpec, MeshTtlSecurity, ServiceBlock};
+pub use bgp_import::{LimitAction, OriginValidation};
 pub use bgp_peer::{BgpPeerSpec, PeerAddress, PeerAddressError, PeerTarget};
 pub use ip_pool::{AllowedUse, BlockSize, BlockSizeError, IpPoolSpec};
 pub use namespace::NAME_LABEL;

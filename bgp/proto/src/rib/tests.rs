@@ -236,7 +236,7 @@ fn refused_routes_are_counted_shown_and_used_once_policy_accepts_them() {
         "refused by import policy"
     );
 
-    let import = ImportPolicy { prefixes: vec![outside], ..rib.import.clone() };
+    let import = ImportPolicy { prefixes: vec![outside], ..rib.rules.import.clone() };
     rib.set_import(import.clone());
     rib.settle(|update| fib.push(update));
     assert_eq!((fib.len(), rib.counts(peer, Family::Ipv4).refused), (1, 0));

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use types::{ClusterId, Family, FibUpdate, NextHopState, NextHopWatch, Prefix};
 
 use super::config::{Identity, PeerConfig};
+use crate::origin::OriginChange;
 use crate::policy::ImportPolicy;
 use crate::session::{ConnId, DownReason};
 use crate::wire::{AttributeFault, Families};
@@ -29,6 +30,8 @@ pub enum Input {
     Originate(BTreeSet<Prefix>),
     /// Learned prefixes are judged by this policy from now on, those that are here already among them.
     Import(ImportPolicy),
+    /// This has changed of who may announce what; routes that are here already are judged by it too.
+    Origins(Vec<OriginChange>),
     /// A connection that [`Action::Connect`] asked for is there.
     Connected {
         /// The connection.
@@ -135,6 +138,27 @@ pub enum PeerEvent {
     Fault(AttributeFault),
     /// Connections that came from the peer's address while its session is alive are closed: so many.
     SecondRefused(usize),
+    /// Routes of the peer were refused as their origin does not check, or as it has more than it may.
+    Refused {
+        /// How many since people were last told.
+        count: u64,
+        /// One of them.
+        prefix: Prefix,
+        /// Why that one was refused.
+        reason: String,
+    },
+    /// The peer has four fifths of the prefixes that it may have, or more.
+    NearLimit {
+        /// Of which family.
+        family: Family,
+        /// How many are in use.
+        accepted: u32,
+        /// How many may be.
+        limit: u32,
+    },
+    /// Routes of the family that were refused may be good now, and the peer does not send routes again when it is asked to
+    /// (RFC 2918): a new session would bring them.
+    CannotAskAgain(Family),
     /// Somebody dialled who is not a peer; the connection is closed (Cease, Connection Rejected).
     Rejected,
     /// There are more peers than a speaker can have (65,535); this one is ignored.
