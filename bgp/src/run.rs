@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bgp_proto::{
     Action, ConnId, Identity, ImportPolicy, Input, OriginChange, PeerConfig, PeerEvent, Speaker, SpeakerConfig,
 };
+use kernel::netstat::TcpDrops;
 use kernel::sockopt;
 use mailbox::{Ended, Mailbox};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -380,7 +381,13 @@ impl Owner {
 
     /// All peers as the local API shows them, in the order of their addresses.
     fn peers(&self, now: Instant) -> Vec<PeerStatus> {
-        let peers = self.speaker.peers().map(|status| self.security.describe(view::peer(&status, now)));
+        let dials = self.dials.values().filter_map(|dial| Some((dial.remote, dial.dropped_in_vain()?)));
+        let dials: HashMap<IpAddr, TcpDrops> = dials.collect();
+        let shown = |status: bgp_proto::PeerStatus<'_>| {
+            let dropped = dials.get(&status.config.address).copied();
+            self.security.describe(view::peer(&status, now), dropped)
+        };
+        let peers = self.speaker.peers().map(shown);
         let withheld = self.security.withheld().map(|(config, why)| view::withheld(config, why));
         let mut all: Vec<_> = peers.chain(withheld).collect();
         all.sort_by_key(|peer| peer.address);
