@@ -158,7 +158,6 @@ impl SessionList<'_> {
             route_reflector_client: terms.reflector_client && asn == local_asn,
             export_all: terms.export_all && asn != local_asn,
             graceful_restart: terms.restart_time,
-            security: terms.security,
             import: PeerImport {
                 role: terms.role(asn == local_asn),
                 validation: terms.import.validation,
@@ -166,6 +165,7 @@ impl SessionList<'_> {
             },
             max_prefixes: terms.import.max_prefixes,
             max_prefixes_action: terms.import.max_prefixes_action,
+            security: terms.security,
             description: origin.to_owned(),
             ..PeerConfig::new(address, asn, local_asn)
         });
