@@ -7,6 +7,7 @@
 //! When the agent ends, the speaker sends no NOTIFICATION: peers keep this node's routes while it restarts (RFC 4724).
 
 mod connection;
+mod dial;
 mod door;
 mod outbox;
 mod probes;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use bgp_proto::{
@@ -12,13 +12,13 @@ use kernel::netstat::TcpDrops;
 use kernel::sockopt;
 use mailbox::{Ended, Mailbox};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
 use types::api::{PeerStatus, RejectedRoute, RouteView};
 use types::{ClusterId, Family, FibUpdate, NextHopState, NextHopWatch, Passwords, Prefix};
 
 use crate::connection::Connection;
+use crate::dial::Dial;
 use crate::door::Turned;
 use crate::outbox::Outbox;
 use crate::probes::Probes;
@@ -381,7 +381,13 @@ impl Owner {
 
     /// All peers as the local API shows them, in the order of their addresses.
     fn peers(&self, now: Instant) -> Vec<PeerStatus> {
-        let peers = self.speaker.peers().map(|status| self.security.describe(view::peer(&status, now)));
+        let dials = self.dials.values().filter_map(|dial| Some((dial.remote, dial.dropped_in_vain()?)));
+        let dials: HashMap<IpAddr, TcpDrops> = dials.collect();
+        let shown = |status: bgp_proto::PeerStatus<'_>| {
+            let dropped = dials.get(&status.config.address).copied();
+            self.security.describe(view::peer(&status, now), dropped)
+        };
+        let peers = self.speaker.peers().map(shown);
         let withheld = self.security.withheld().map(|(config, why)| view::withheld(config, why));
         let mut all: Vec<_> = peers.chain(withheld).collect();
         all.sort_by_key(|peer| peer.address);
@@ -390,11 +396,9 @@ impl Owner {
 
     /// Nobody has answered a dial.
     fn unanswered(&mut self, dial: &Dial) {
-        if dial.begun.elapsed() < UNANSWERED_AFTER {
-            return;
-        }
-        let drops = TcpDrops::now().unwrap_or_default().since(dial.drops);
-        if let Some(obstacle) = self.security.unanswered(dial.remote, drops) {
+        if let Some(drops) = dial.dropped_in_vain()
+            && let Some(obstacle) = self.security.unanswered(dial.remote, drops)
+        {
             warn!(peer = %dial.remote, "{obstacle}");
         }
     }
@@ -403,7 +407,7 @@ impl Owner {
         let now = Instant::now();
         match event {
             SocketEvent::Accepted(stream) => {
-                let prepared = socket::prepare(&stream).and_then(|()| ends(&stream));
+                let prepared = socket::prepare(&stream).and_then(|()| socket::ends(&stream));
                 match prepared {
                     Ok((local, remote)) => {
                         if let Err(why) = self.security.admit(&stream, remote.ip()) {
@@ -492,8 +496,7 @@ impl Owner {
             Action::Connect { conn, remote, local } => {
                 let terms = self.security.terms(remote.ip());
                 let task = self.spawner.dial(conn, remote, local, terms);
-                let drops = TcpDrops::now().unwrap_or_default();
-                self.dials.insert(conn, Dial { task, remote: remote.ip(), begun: Instant::now(), drops });
+                self.dials.insert(conn, Dial::begun(remote.ip(), task));
             }
             Action::Close { conn, last_words } => {
                 if let Some(dial) = self.dials.remove(&conn) {
@@ -588,22 +591,4 @@ fn raise_open_files(peers: usize) {
         Ok(_) => {}
         Err(error) => warn!(%error, "the limit of open files cannot be raised for {peers} BGP peers"),
     }
-}
-/// A dial that is under way.
-struct Dial {
-    /// Aborting it gives the dial up.
-    task: AbortHandle,
-    /// Whom it is for.
-    remote: IpAddr,
-    /// When it began.
-    begun: Instant,
-    /// What the kernel had dropped then.
-    drops: TcpDrops,
-}
-
-/// A dial that is given up earlier is not needed any more: the peer was faster.
-const UNANSWERED_AFTER: Duration = Duration::from_secs(3);
-
-fn ends(stream: &tokio::net::TcpStream) -> io::Result<(SocketAddr, SocketAddr)> {
-    Ok((stream.local_addr()?, stream.peer_addr()?))
 }

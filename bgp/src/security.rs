@@ -193,13 +193,19 @@ impl Security {
         self.refused.remove(&peer);
     }
 
-    /// Adds what is known here to what is told of a peer.
-    pub(crate) fn describe(&self, mut status: PeerStatus) -> PeerStatus {
+    /// Adds what is known here to what is told of a peer, of whom a dial is under way that nobody has answered while so much
+    /// was dropped.
+    pub(crate) fn describe(&self, mut status: PeerStatus, dropped: Option<TcpDrops>) -> PeerStatus {
         let terms = self.terms.get(&status.address);
         status.has_password = terms.is_some_and(|terms| terms.password.is_some());
         status.least_ttl = terms.and_then(|terms| terms.ttl_security).map(Hops::least_ttl);
         if status.state != SessionState::Established {
-            let obstacles = [&self.refused, &self.unanswered].map(|obstacles| obstacles.get(&status.address).cloned());
+            let now = terms.zip(dropped).map(|(terms, drops)| (obstacle(terms, drops), drops != TcpDrops::default()));
+            let unanswered = match (now, self.unanswered.get(&status.address)) {
+                (Some((now, true)), _) | (Some((now, false)), None) => Some(now),
+                (_, before) => before.cloned(),
+            };
+            let obstacles = [self.refused.get(&status.address).cloned(), unanswered];
             status.obstacle = obstacles.into_iter().flatten().reduce(|first, second| format!("{first}; {second}"));
         }
         status

@@ -58,6 +58,11 @@ pub(crate) async fn dial(remote: SocketAddr, local: Option<IpAddr>, terms: &Term
     Ok(stream)
 }
 
+/// Our end of a connection, and the other.
+pub(crate) fn ends(stream: &TcpStream) -> io::Result<(SocketAddr, SocketAddr)> {
+    Ok((stream.local_addr()?, stream.peer_addr()?))
+}
+
 /// Sets the options that every connection has, dialled or accepted.
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     // A round is written as a whole, so waiting for more octets (Nagle) would only delay it.

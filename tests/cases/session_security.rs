@@ -20,7 +20,7 @@ const SESSIONS: [(&str, &str); 2] = [("node1-tor-v4", "172.31.1.2"), ("node1-tor
 const OWN: [&str; 2] = ["172.31.1.3", "fd00:31:1::3"];
 
 /// Long enough for a dial that is not answered to be given up, and for the router's to come meanwhile.
-const UNANSWERED: Duration = Duration::from_secs(90);
+const UNANSWERED: Duration = Duration::from_secs(150);
 
 /// Has node1 hold its sessions with the router anew, with this in their specs.
 fn hold(node: &Node, more: &str) -> TestResult {

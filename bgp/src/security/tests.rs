@@ -129,3 +129,25 @@ fn an_obstacle_is_news_once_and_is_forgotten_when_the_session_is_up() {
     assert!(security.refused(ip(1), "TTL 8".to_owned()));
     assert!(security.unanswered(ip(9), TcpDrops::default()).is_none(), "that is no peer");
 }
+
+#[test]
+fn a_peer_shows_what_protects_it_and_the_newest_that_is_known_of_what_is_in_its_way() {
+    let mut security = Security::default();
+    let one = || peer(1, Some(source()), Some(Hops::NEIGHBOUR));
+    adopt(&mut security, vec![one()], &known(Some("one"), None));
+    let shown = |security: &Security, dropped| security.describe(crate::view::withheld(&one(), ""), dropped);
+    let quiet = shown(&security, None);
+    assert_eq!((quiet.has_password, quiet.least_ttl, quiet.obstacle), (true, Some(255), None));
+    let tells = |security: &Security, dropped, part: &str| {
+        let obstacle = shown(security, dropped).obstacle.unwrap_or_default();
+        assert!(obstacle.contains(part), "{part} in {obstacle}");
+    };
+    tells(&security, Some(TcpDrops::default()), "another password or none");
+    security.unanswered(ip(1), TcpDrops { unsigned: 1, ..TcpDrops::default() });
+    tells(&security, Some(TcpDrops::default()), "TCPMD5NotFound");
+    tells(&security, Some(TcpDrops { wrongly_signed: 1, ..TcpDrops::default() }), "TCPMD5Failure");
+    security.refused(ip(1), "TTL 9".to_owned());
+    tells(&security, None, "TTL 9; the peer does not answer");
+    let up = PeerStatus { state: SessionState::Established, ..crate::view::withheld(&one(), "") };
+    assert_eq!(security.describe(up, None).obstacle, None);
+}
