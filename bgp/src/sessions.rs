@@ -75,7 +75,9 @@ impl SessionList<'_> {
         };
         match peer.target() {
             Some(PeerTarget::Router(address, asn)) if has_session(self.own) => {
+                let is_node = |node: &ClusterNode| node.addresses().contains(&address.address);
                 let terms = SessionTerms {
+                    dials_local_address: self.declared.nodes.iter().any(is_node),
                     reflector_client: self.own.cluster_id.is_some(),
                     restart_time: peer.restart_time(),
                     export_all: peer.export_other_nodes,
@@ -111,7 +113,8 @@ impl SessionList<'_> {
         for family in Family::ALL {
             if let Some(address) = node.address(family) {
                 let (port, asn) = (self.declared.port(node), self.declared.asn(node));
-                self.add(origin, address, port, asn, SessionTerms { reflector_client, ..terms });
+                let terms = SessionTerms { reflector_client, dials_local_address: true, ..terms };
+                self.add(origin, address, port, asn, terms);
             }
         }
     }
@@ -123,6 +126,7 @@ impl SessionList<'_> {
         self.by_address.entry(address).or_insert_with(|| PeerConfig {
             port,
             local_address: Some(local_address),
+            dials_local_address: terms.dials_local_address,
             route_reflector_client: terms.reflector_client && asn == local_asn,
             export_all: terms.export_all && asn != local_asn,
             graceful_restart: terms.restart_time,
@@ -135,6 +139,8 @@ impl SessionList<'_> {
 /// What is agreed with the peer of a session, apart from who the two are.
 #[derive(Debug, Clone, Copy, Default)]
 struct SessionTerms {
+    /// The peer dials our own address alone.
+    dials_local_address: bool,
     /// The peer is our client, if it is of our AS.
     reflector_client: bool,
     /// How long its routes stay while it restarts.
