@@ -8,6 +8,7 @@
 //!   ipam ──own blocks──► origination (1) ──originate──► bgp,  ──unreachable routes──► felix
 //!   bgp ──FibUpdate──► carry_routes (1) ──► felix        bgp ──NextHopWatch──► carry_watches (1) ──► felix
 //!   felix ──NextHopState──► carry_next_hops (1) ──► bgp
+//!   desired ──which passwords──► passwords (1) ◄── Secrets, files   ──passwords──► desired
 //!   presence (1): the lease on the node's name, and its registration
 //!   election (1): the lease on `elected/holder` ──► reclaim, load_balancer
 //!   election, Nodes' names, registrations ──► reclaim (1) ──► store: what gone nodes had is free

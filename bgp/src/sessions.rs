@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bgp_proto::PeerConfig;
-use types::resource::{BgpConfigurationSpec, BgpPeerSpec, PeerTarget};
-use types::{Asn, ClusterNode, Family, NodeName, ResourceName};
+use bgp_proto::{PeerConfig, PeerImport, PeerRole};
+use types::resource::{BgpConfigurationSpec, BgpPeerSpec, LimitAction, MeshTtlSecurity, OriginValidation, PeerTarget};
+use types::{Asn, ClusterNode, Family, Hops, NodeName, Prefix, ResourceName, SessionSecurity};
 
 /// The port of BGP (RFC 4271 section 8.2.1).
 pub const PORT: u16 = 179;
@@ -26,6 +26,11 @@ impl DeclaredPeering<'_> {
     /// The AS number of a node: its own, else the configuration's, else 64512.
     pub fn asn(&self, node: &ClusterNode) -> Asn {
         node.asn.or(self.configuration.as_number).unwrap_or(Asn::DEFAULT)
+    }
+
+    /// What follows from a route whose origin does not check: what the peer's resource says, else the configuration.
+    fn validation(&self, of_peer: Option<OriginValidation>) -> OriginValidation {
+        of_peer.or(self.configuration.origin_validation).unwrap_or_default()
     }
 
     /// The port that a node's speaker listens on.
@@ -49,8 +54,7 @@ pub fn sessions(own: &NodeName, declared: &DeclaredPeering<'_>) -> Vec<PeerConfi
     let mesh = declared.configuration.node_to_node_mesh_enabled.unwrap_or(true);
     if mesh && own.cluster_id.is_none() {
         for node in declared.nodes.iter().filter(|node| node.cluster_id.is_none()) {
-            let restart_time = declared.configuration.mesh_restart_time();
-            found.node("mesh", node, SessionTerms { restart_time, ..SessionTerms::default() });
+            found.mesh(node);
         }
     }
     found.by_address.into_values().collect()
@@ -73,15 +77,23 @@ impl SessionList<'_> {
             (None, Some(selector)) => selector.matches(&node.labels),
             (None, None) => true,
         };
+        let terms = SessionTerms {
+            reflector_client: self.own.cluster_id.is_some(),
+            restart_time: peer.restart_time(),
+            export_all: peer.export_other_nodes,
+            security: SessionSecurity { password: peer.password_source(), ttl_security: peer.ttl_security },
+            import: ImportTerms {
+                validation: self.declared.validation(peer.origin_validation),
+                aggregates: &peer.accept_aggregates,
+                max_prefixes: peer.max_prefixes,
+                max_prefixes_action: peer.max_prefixes_action.unwrap_or_default(),
+            },
+            ..SessionTerms::default()
+        };
         match peer.target() {
             Some(PeerTarget::Router(address, asn)) if has_session(self.own) => {
                 let is_node = |node: &ClusterNode| node.addresses().contains(&address.address);
-                let terms = SessionTerms {
-                    dials_local_address: self.declared.nodes.iter().any(is_node),
-                    reflector_client: self.own.cluster_id.is_some(),
-                    restart_time: peer.restart_time(),
-                    export_all: peer.export_other_nodes,
-                };
+                let terms = SessionTerms { dials_local_address: self.declared.nodes.iter().any(is_node), ..terms };
                 self.add(name, address.address, address.port.unwrap_or(PORT), asn, terms);
             }
             Some(PeerTarget::Nodes(selector)) => {
@@ -91,12 +103,9 @@ impl SessionList<'_> {
                     let ours = has_session(self.own) && selected(node);
                     let theirs = has_session(node) && selected(self.own);
                     if ours || theirs {
-                        let export_all = peer.export_other_nodes;
-                        self.node(
-                            name,
-                            node,
-                            SessionTerms { restart_time: peer.restart_time(), export_all, ..SessionTerms::default() },
-                        );
+                        for family in Family::ALL {
+                            self.node(name, node, family, terms.clone());
+                        }
                     }
                 }
             }
@@ -104,22 +113,49 @@ impl SessionList<'_> {
         }
     }
 
-    fn node(&mut self, origin: &str, node: &ClusterNode, terms: SessionTerms) {
+    fn mesh(&mut self, node: &ClusterNode) {
+        let configuration = self.declared.configuration;
+        let shows = configuration.node_mesh_ttl_security != Some(MeshTtlSecurity::Disabled);
+        for family in Family::ALL {
+            let is_neighbour = shows && self.own.shows_to_neighbour(node, family);
+            let security = SessionSecurity {
+                password: configuration.mesh_password_source(),
+                ttl_security: is_neighbour.then_some(Hops::NEIGHBOUR),
+            };
+            let terms = SessionTerms {
+                restart_time: configuration.mesh_restart_time(),
+                security,
+                import: ImportTerms { validation: self.declared.validation(None), ..ImportTerms::default() },
+                ..SessionTerms::default()
+            };
+            self.node("mesh", node, family, terms);
+        }
+    }
+
+    fn node(&mut self, origin: &str, node: &ClusterNode, family: Family, terms: SessionTerms<'_>) {
         if node.name == self.own.name {
             return;
         }
         // Reflectors of one cluster are no clients of each other (RFC 4456 section 7).
         let reflector_client = self.own.cluster_id.is_some() && node.cluster_id != self.own.cluster_id;
-        for family in Family::ALL {
-            if let Some(address) = node.address(family) {
-                let (port, asn) = (self.declared.port(node), self.declared.asn(node));
-                let terms = SessionTerms { reflector_client, dials_local_address: true, ..terms };
-                self.add(origin, address, port, asn, terms);
-            }
+        if let Some(address) = node.address(family) {
+            let (port, asn) = (self.declared.port(node), self.declared.asn(node));
+            self.add(
+                origin,
+                address,
+                port,
+                asn,
+                SessionTerms {
+                    reflector_client,
+                    dials_local_address: true,
+                    is_node: Some(node.cluster_id.is_some()),
+                    ..terms
+                },
+            );
         }
     }
 
-    fn add(&mut self, origin: &str, address: IpAddr, port: u16, asn: Asn, terms: SessionTerms) {
+    fn add(&mut self, origin: &str, address: IpAddr, port: u16, asn: Asn, terms: SessionTerms<'_>) {
         let family = Family::of(address);
         let Some(local_address) = self.own.address(family) else { return };
         let local_asn = self.declared.asn(self.own);
@@ -130,6 +166,14 @@ impl SessionList<'_> {
             route_reflector_client: terms.reflector_client && asn == local_asn,
             export_all: terms.export_all && asn != local_asn,
             graceful_restart: terms.restart_time,
+            security: terms.security,
+            import: PeerImport {
+                role: terms.role(asn == local_asn),
+                validation: terms.import.validation,
+                aggregates: terms.import.aggregates.to_vec(),
+            },
+            max_prefixes: terms.import.max_prefixes,
+            max_prefixes_action: terms.import.max_prefixes_action,
             description: origin.to_owned(),
             ..PeerConfig::new(address, asn, local_asn)
         });
@@ -137,8 +181,8 @@ impl SessionList<'_> {
 }
 
 /// What is agreed with the peer of a session, apart from who the two are.
-#[derive(Debug, Clone, Copy, Default)]
-struct SessionTerms {
+#[derive(Debug, Clone, Default)]
+struct SessionTerms<'a> {
     /// The peer dials our own address alone.
     dials_local_address: bool,
     /// The peer is our client, if it is of our AS.
@@ -147,6 +191,39 @@ struct SessionTerms {
     restart_time: Option<Duration>,
     /// It is told of other nodes' blocks, if it is of another AS.
     export_all: bool,
+    /// What is asked of the transport.
+    security: SessionSecurity,
+    /// The peer is a node of the cluster; whether it reflects others' routes.
+    is_node: Option<bool>,
+    /// What is taken in of its routes.
+    import: ImportTerms<'a>,
+}
+
+/// What is taken in of a peer's routes.
+#[derive(Debug, Clone, Copy, Default)]
+struct ImportTerms<'a> {
+    /// What follows from a route whose origin does not check.
+    validation: OriginValidation,
+    /// Aggregates of whole blocks that it may announce.
+    aggregates: &'a [Prefix],
+    /// How many prefixes of a family may be in use.
+    max_prefixes: Option<u32>,
+    /// What becomes of more.
+    max_prefixes_action: LimitAction,
+}
+
+impl SessionTerms<'_> {
+    /// What the peer is to the cluster. Between nodes of two ASes, one that is told to export other nodes' blocks passes them
+    /// on, in either direction: both know the same resource.
+    const fn role(&self, is_internal: bool) -> PeerRole {
+        match (self.is_node, is_internal) {
+            (Some(false), true) => PeerRole::Node,
+            (Some(false), false) if !self.export_all => PeerRole::Node,
+            (Some(_), false) => PeerRole::Relay,
+            (Some(true) | None, true) => PeerRole::Reflector,
+            (None, false) => PeerRole::Fabric,
+        }
+    }
 }
 
 #[cfg(test)]

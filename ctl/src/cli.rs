@@ -298,6 +298,10 @@ pub(crate) struct BgpRoutes {
     /// Show only this address family: ipv4 or ipv6.
     #[arg(long, value_parser = family)]
     pub(crate) family: Option<Family>,
+    /// Show the routes that are refused, with the reason, instead of the others. Of those that no claim can make good there
+    /// are samples.
+    #[arg(long, conflicts_with_all = ["prefix", "family"])]
+    pub(crate) rejected: bool,
     #[command(flatten)]
     pub(crate) output: OutputArg,
 }

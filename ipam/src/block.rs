@@ -3,9 +3,8 @@
 //! A block knows ordinals only. Why an address is taken (a pod has it, an ADD is in flight, it rests) is the
 //! [allocator](crate::allocator)'s matter.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::Bound;
 
 use types::Prefix;
 
@@ -163,33 +162,6 @@ impl Block {
 /// The word and the bit of an ordinal.
 const fn place(ordinal: u32) -> (usize, u64) {
     ((ordinal / u64::BITS) as usize, 1 << (ordinal % u64::BITS))
-}
-
-/// The last address of a range.
-pub(crate) fn last_address(range: &Prefix) -> IpAddr {
-    match range.addr() {
-        IpAddr::V4(first) => {
-            let hosts = u32::MAX.checked_shr(u32::from(range.len())).unwrap_or(0);
-            Ipv4Addr::from_bits(first.to_bits() | hosts).into()
-        }
-        IpAddr::V6(first) => {
-            let hosts = u128::MAX.checked_shr(u32::from(range.len())).unwrap_or(0);
-            Ipv6Addr::from_bits(first.to_bits() | hosts).into()
-        }
-    }
-}
-
-/// The ranges in `ranges` that have an address in common with `range`, itself included. Costs a look-up per bit of
-/// its length, and one per range found.
-pub(crate) fn overlapping<'a, V>(
-    ranges: &'a BTreeMap<Prefix, V>,
-    range: &Prefix,
-) -> impl Iterator<Item = (&'a Prefix, &'a V)> + use<'a, V> {
-    // Ranges are ordered by address, then by length: those within follow the range itself, up to its last address.
-    let within = (Bound::Included(*range), Bound::Included(Prefix::host(last_address(range))));
-    let first = range.addr();
-    let around = (0..range.len()).filter_map(move |len| ranges.get_key_value(&Prefix::new(first, len).ok()?));
-    around.chain(ranges.range(within))
 }
 
 #[cfg(test)]

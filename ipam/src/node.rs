@@ -13,7 +13,6 @@ use types::update::Mirror;
 use types::{EndpointId, Family, InterfaceName, NodeName, Prefix, ResourceName, Update, WorkloadEndpoint};
 
 use crate::allocator::{Allocator, Description, Phase, Request};
-use crate::block::overlapping;
 use crate::journal_queue::JournalQueue;
 use crate::messages::{Answer, Event, Job};
 use crate::plan::claims::{self, Claim, ClaimOutcome, ClaimStep, Claims, Situation, Verdict};
@@ -23,6 +22,7 @@ use crate::pool::seed;
 use crate::rows::{self, Restored};
 use crate::view::{OwnBlock, OwnPool, View};
 use crate::{IpamConfig, IpamError, Pool, PoolCount, ReserveError};
+use types::ownership::overlapping;
 
 /// The node's state.
 #[derive(Debug)]

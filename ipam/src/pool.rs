@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use types::{Family, NodeName, Prefix, ResourceName};
 
-use crate::block::overlapping;
+use types::ownership::overlapping;
 
 /// A range of addresses, as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

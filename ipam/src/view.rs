@@ -63,6 +63,8 @@ pub struct OwnBlock {
 pub struct Standing {
     /// How long ago the store last confirmed this node's blocks; none: never, it cannot be told, or no store is shared.
     pub confirmed: Option<Duration>,
+    /// The last question to the store was answered as it should be.
+    pub answers: bool,
     /// Why no addresses are given out, if so.
     pub fenced: Option<String>,
     /// Addresses of pods that are in no block of this node.

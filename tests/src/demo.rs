@@ -3,6 +3,7 @@
 //! Every step checks what it shows. A step that fails says so, and the lab is taken down as it is at the end.
 
 pub(crate) mod kubernetes;
+mod origins;
 mod policy;
 
 use std::collections::BTreeMap;
@@ -59,6 +60,7 @@ fn show(lab: &Lab) -> anyhow::Result<()> {
     reachability(lab, &pods)?;
     wire(lab).context("capturing a packet")?;
     killed(lab).context("killing an agent")?;
+    origins::show(lab).context("the act of made-up routes")?;
     policy::show(lab, &pods).context("the policy act")?;
     Ok(())
 }

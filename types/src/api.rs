@@ -5,6 +5,7 @@
 //! | `GET /v1/status` | [`NodeStatus`] |
 //! | `GET /v1/ipam` | [`IpamView`] |
 //! | `GET /v1/routes?family=ipv4&prefix=10.65.0.0/26` | a list of [`RouteView`] |
+//! | `GET /v1/routes/rejected` | a list of [`RejectedRoute`] |
 //! | `GET /v1/endpoints` | a list of [`crate::WorkloadEndpoint`] |
 //! | `POST /v1/endpoints/labels` with a [`RelabelRequest`] | the [`crate::WorkloadEndpoint`] as it is now |
 //! | `POST /v1/drain` with a [`Drain`] | the [`Drain`] |
@@ -94,16 +95,56 @@ pub struct PeerStatus {
     pub since_secs: Option<u64>,
     /// The address families that both ends have agreed on.
     pub families: Vec<Family>,
-    /// How many routes the peer has announced (its Adj-RIB-In).
+    /// How many routes the peer offers. Those that are refused and not kept count as often as they were announced.
     pub received: u64,
-    /// How many of those routes import policy accepts.
+    /// How many of those routes may be used.
     pub accepted: u64,
-    /// How many of those routes import policy refuses.
+    /// How many of those routes are refused.
     pub refused: u64,
     /// How many of those routes are kept only because the peer is restarting (RFC 4724).
     pub stale: u64,
+    /// Connections from its address that were closed: because its session is alive, or because too many waited for one.
+    #[serde(default)]
+    pub refused_connections: u64,
+    /// How often routes were refused since the session was configured, by the kind of reason; also those that validation only
+    /// warns of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refusals: BTreeMap<String, u64>,
+    /// One route that is not the peer's to announce, and why, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<String>,
+    /// How many prefixes of each family it may have in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_prefixes: Option<u32>,
     /// What ended the session last, or keeps it from coming up.
     pub last_error: Option<String>,
+    /// Whether it has a password (TCP MD5).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_password: bool,
+    /// The least TTL that the peer's packets may arrive with (RFC 5082), where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least_ttl: Option<u8>,
+    /// Why connections with the peer do not come about now, as far as that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
+}
+
+/// A route that a peer offers and that is refused. Not every one is kept: of some there are samples.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RejectedRoute {
+    /// The destination.
+    pub prefix: Prefix,
+    /// Who offers it.
+    pub peer: IpAddr,
+    /// Where packets would go.
+    pub next_hop: Option<IpAddr>,
+    /// It is used all the same: `originValidation` of the peer is `warn`.
+    pub used: bool,
+    /// The kind of reason, as it is counted.
+    pub kind: String,
+    /// The reason in words, which name who owns the block.
+    pub reason: String,
 }
 
 /// How many kernel routes are ours.

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use bgp::PeerConfig;
 use bgp::sessions::{DeclaredPeering, PORT, sessions};
+use bgp::{OriginNode, PeerConfig};
 use felix::policy::Infrastructure;
 use types::resource::{BgpConfigurationSpec, BgpPeerSpec, IpPoolSpec, Kind, Metadata, NodeSpec, Resource, Spec};
 use types::update::Mirror;
-use types::{Asn, ClusterNode, Gone, NodeName, Prefix, Registration, ResourceName, ServiceRanges};
+use types::{Asn, ClusterNode, Gone, NodeName, PasswordSource, Prefix, Registration, ResourceName, ServiceRanges};
 
 use super::sources::ClusterUpdate;
 
@@ -57,6 +57,8 @@ pub(crate) struct Desired {
     pub(crate) node: Option<ClusterNode>,
     /// Other nodes that say that an address of this one is theirs.
     pub(crate) contested: Vec<(IpAddr, NodeName)>,
+    /// Every node, as its routes are judged.
+    pub(crate) origins: Vec<OriginNode>,
     /// Every node with its addresses.
     pub(crate) nodes: BTreeMap<NodeName, Vec<IpAddr>>,
     /// Who routes for the pods: what is closed to them.
@@ -71,6 +73,13 @@ pub(crate) struct Desired {
     pub(crate) load_balancers: Vec<LoadBalancerPool>,
     /// Ranges of Services' addresses that are announced.
     pub(crate) services: ServiceRanges,
+}
+
+impl Desired {
+    /// Where the passwords are that the sessions need.
+    pub(crate) fn password_sources(&self) -> BTreeSet<PasswordSource> {
+        self.sessions.iter().filter_map(|session| session.security.password.clone()).collect()
+    }
 }
 
 impl ClusterState {
@@ -101,6 +110,8 @@ impl ClusterState {
             ClusterUpdate::Resource(Kind::Node, update) => self.nodes.changes(update),
             ClusterUpdate::Resource(Kind::BgpConfiguration, update) => self.configurations.changes(update),
             ClusterUpdate::Resource(Kind::BgpPeer, update) => self.peers.changes(update),
+            // Those are judged apart, one by one: there are more of them than of everything else here.
+            ClusterUpdate::Block(_) | ClusterUpdate::OwnBlocks(_) | ClusterUpdate::Freshness(_) => false,
             // Policies and namespaces go to the filter, not here.
             ClusterUpdate::Resource(Kind::NetworkPolicy | Kind::Namespace, _) => false,
         }
@@ -154,6 +165,14 @@ impl ClusterState {
             load_balancers: load_balancers.collect(),
             services: configuration.service_ranges(),
             infrastructure: infrastructure(&declared, node.as_ref()),
+            origins: nodes
+                .iter()
+                .map(|node| OriginNode {
+                    name: node.name.clone(),
+                    addresses: node.addresses(),
+                    asn: declared.asn(node),
+                })
+                .collect(),
             nodes: nodes.iter().map(|node| (node.name.clone(), node.addresses())).collect(),
             contested: node.iter().flat_map(|node| self.contested(node, &nodes)).collect(),
             node,

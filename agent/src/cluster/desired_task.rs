@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bgp::{Bgp, ImportPolicy, PeerConfig};
 use felix::acl::{Acl, NatPool};
@@ -10,9 +11,10 @@ use kernel::{Kernel as _, Linux};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use types::{Asn, Gone, NodeName, Prefix, ResourceName, RouterId, ServiceRanges, Update};
+use types::{Asn, Gone, NodeName, PasswordSource, Passwords, Prefix, ResourceName, RouterId, ServiceRanges, Update};
 
 use super::desired::{ClusterState, Desired, LoadBalancerPool};
+use super::origins::Origins;
 use super::sources::ClusterUpdate;
 use crate::node::addresses;
 use crate::node::latest::tell;
@@ -21,16 +23,25 @@ use crate::node::readiness::{Part, Readiness};
 /// How many updates are taken at most before what follows from them is put in force.
 const UPDATES_PER_ROUND: usize = 1_024;
 
+/// How long sessions are left as they are for a password that was not needed before: one of a Secret comes from the API server.
+/// A session that is up would end otherwise, and at the start a restart would be over before its peers are told of it (RFC
+/// 4724 section 4.1).
+const PASSWORD_WAIT: Duration = Duration::from_secs(5);
+
 /// Turns what the cluster says into what this node does.
 pub(crate) struct DesiredTask {
     /// The state of the cluster, as the sources say it.
     pub(crate) cluster: ClusterState,
+    /// Who may announce which route.
+    pub(crate) origins: Origins,
     /// Prefixes beside those of pools that peers may announce to this node.
     pub(crate) import_prefixes: Vec<Prefix>,
     /// The identifier of a speaker without an IPv4 address.
     pub(crate) drawn_router_id: RouterId,
     /// This node's addresses as they are found.
     pub(crate) addresses: watch::Receiver<Vec<IpAddr>>,
+    /// What is known of the passwords of sessions.
+    pub(crate) passwords: watch::Receiver<Passwords>,
     /// Pools of pods' addresses, for ipam.
     pub(crate) pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
     /// The speaker, which gets sessions and import policy.
@@ -57,6 +68,8 @@ pub(crate) struct Conclusions {
     pub(crate) load_balancer_pools: watch::Sender<Vec<LoadBalancerPool>>,
     /// Nodes that are registered, with what is noted of those that have gone.
     pub(crate) registered: watch::Sender<BTreeMap<NodeName, Option<Gone>>>,
+    /// Where the passwords are that sessions need; nothing before that is known.
+    pub(crate) password_sources: watch::Sender<Option<BTreeSet<PasswordSource>>>,
 }
 
 /// Who the speaker is, as the cluster sees it.
@@ -79,6 +92,7 @@ impl Conclusions {
             service_ranges: watch::Sender::default(),
             load_balancer_pools: watch::Sender::default(),
             registered: watch::Sender::default(),
+            password_sources: watch::Sender::default(),
         }
     }
 }
@@ -87,7 +101,8 @@ impl DesiredTask {
     /// Puts what sources report in force for as long as the agent runs; ends with an error that ends the agent.
     pub(crate) async fn run(mut self, mut reports: mpsc::Receiver<ClusterUpdate>) -> anyhow::Result<()> {
         let mut batch = Vec::new();
-        let mut in_force = None;
+        let mut in_force: Option<Desired> = None;
+        let mut waits = false;
         loop {
             let readdressed = tokio::select! {
                 received = reports.recv_many(&mut batch, UPDATES_PER_ROUND) => match received {
@@ -98,25 +113,56 @@ impl DesiredTask {
                     self.cluster.readdress(self.addresses.borrow_and_update().clone());
                     true
                 }
+                Ok(()) = self.passwords.changed() => {
+                    if let Some(desired) = &in_force {
+                        self.configure_sessions(desired).await?;
+                    }
+                    continue;
+                }
             };
-            let changed = batch.drain(..).fold(readdressed, |changed, update| self.cluster.apply(update) | changed);
+            let mut changed = readdressed;
+            for update in batch.drain(..) {
+                match update {
+                    ClusterUpdate::Block(update) => self.origins.claim(update),
+                    ClusterUpdate::OwnBlocks(blocks) => self.origins.own_blocks(&blocks),
+                    ClusterUpdate::Freshness(freshness) => self.origins.known_as_of(freshness),
+                    update => changed |= self.cluster.apply(update),
+                }
+            }
             if changed {
                 tell(&self.conclusions.registered, self.cluster.registered());
             }
-            let Some(desired) = changed.then(|| self.cluster.desired()).flatten() else { continue };
-            if in_force.as_ref() == Some(&desired) {
+            // Without claims no route can be judged: sessions wait for them, and the kernel keeps the routes that it has.
+            waits |= changed;
+            if !self.origins.is_known() {
                 continue;
             }
+            let desired = std::mem::take(&mut waits).then(|| self.cluster.desired()).flatten();
+            let Some(desired) = desired.filter(|desired| in_force.as_ref() != Some(desired)) else {
+                self.tell_origins().await?;
+                continue;
+            };
             // The first listener failing is the environment's fault, a part that has ended is ours: both end the agent.
-            self.put_in_force(&desired, in_force.is_none()).await?;
+            self.put_in_force(&desired, in_force.as_ref()).await?;
             in_force = Some(desired);
         }
     }
 
-    async fn put_in_force(&mut self, desired: &Desired, first: bool) -> anyhow::Result<()> {
+    /// Tells the speaker what has changed of who may announce what.
+    async fn tell_origins(&mut self) -> anyhow::Result<()> {
+        let changes = self.origins.take_changes();
+        if !changes.is_empty() {
+            self.bgp.origins(changes).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_in_force(&mut self, desired: &Desired, former: Option<&Desired>) -> anyhow::Result<()> {
+        // Before somebody is listened to: a peer that is not configured yet would be turned away.
+        self.await_passwords(desired, former).await;
         match self.bgp.listen(desired.port).await {
             Ok(()) => self.readiness.ready(Part::Speaker),
-            Err(error) if first => return Err(error.into()),
+            Err(error) if former.is_none() => return Err(error.into()),
             Err(error) => {
                 warn!(%error, "the speaker cannot listen on the configured port; it goes on listening on the former one");
                 self.readiness.unready(Part::Speaker, error.to_string());
@@ -150,13 +196,9 @@ impl DesiredTask {
         tell(&self.conclusions.load_balancer_pools, desired.load_balancers.clone());
         let pools = desired.ranges.iter().copied().collect();
         self.bgp.import(ImportPolicy { pools, prefixes: self.import_prefixes.clone() }).await?;
-        let identity = self.identify(desired).await;
-        let cluster_id = desired.node.as_ref().and_then(|node| node.cluster_id);
-        let mut sessions = desired.sessions.clone();
-        if sessions.iter().any(|session| session.export_all) {
-            share_subnets(&mut sessions).await;
-        }
-        self.bgp.configure(identity, sessions, cluster_id).await?;
+        self.origins.declared(&desired.pools, &desired.origins);
+        self.tell_origins().await?;
+        self.configure_sessions(desired).await?;
         self.readiness.ready(Part::Cluster);
         info!(
             sessions = desired.sessions.len(),
@@ -164,6 +206,28 @@ impl DesiredTask {
             "the sessions and pools that the cluster's state demands are in force"
         );
         Ok(())
+    }
+
+    /// Waits for the passwords that are needed newly. Sessions whose password does not come wait for it alone.
+    async fn await_passwords(&mut self, desired: &Desired, former: Option<&Desired>) {
+        let mut sources = desired.password_sources();
+        tell(&self.conclusions.password_sources, Some(sources.clone()));
+        let former = former.map(Desired::password_sources).unwrap_or_default();
+        sources.retain(|source| !former.contains(source));
+        let known = self.passwords.wait_for(|known| sources.iter().all(|source| known.contains_key(source)));
+        let _ = tokio::time::timeout(PASSWORD_WAIT, known).await;
+    }
+
+    /// Has the speaker hold the sessions that there should be, with the passwords that are known now.
+    async fn configure_sessions(&mut self, desired: &Desired) -> anyhow::Result<()> {
+        let identity = self.identify(desired).await;
+        let cluster_id = desired.node.as_ref().and_then(|node| node.cluster_id);
+        let mut sessions = desired.sessions.clone();
+        if sessions.iter().any(|session| session.export_all) {
+            share_subnets(&mut sessions).await;
+        }
+        let passwords = self.passwords.borrow_and_update().clone();
+        Ok(self.bgp.configure(identity, sessions, cluster_id, passwords).await?)
     }
 
     /// Who this node is: told to all who name its addresses. An address that another node claims as well is an error on both.

@@ -2,24 +2,45 @@
 //!
 //! An entry that cannot be read is left out and said in the log, by key; it does not keep the others from being used.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bgp::Freshness;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
 use store::keys::{self, Subject};
 use store::{Entry, Key};
+use types::ownership::Claim;
 use types::resource::{Kind, Resource};
-use types::{Gone, NodeName, Registration, ResourceName, Update};
+use types::{BlockClaim, Gone, NodeName, Prefix, Registration, ResourceName, Update};
 
 /// A change of what the agent knows of the cluster.
 #[derive(Debug)]
 pub(crate) enum ClusterUpdate {
     /// A report about a node's registration.
     Registration(Update<NodeName, Registration>),
+    /// A report about the claim of a block.
+    Block(Update<Prefix, Claim>),
+    /// This node's blocks, all of them.
+    OwnBlocks(Arc<BTreeSet<Prefix>>),
+    /// How well claims are known.
+    Freshness(Freshness),
     /// A report about the note that a node is gone.
     Gone(Update<NodeName, Gone>),
     /// A report about a resource of a kind.
     Resource(Kind, Update<ResourceName, Box<Resource>>),
+}
+
+/// Passes this node's blocks on, for as long as somebody listens.
+pub(crate) async fn own_blocks(mut blocks: watch::Receiver<Arc<BTreeSet<Prefix>>>, out: mpsc::Sender<ClusterUpdate>) {
+    loop {
+        let own = Arc::clone(&blocks.borrow_and_update());
+        if out.send(ClusterUpdate::OwnBlocks(own)).await.is_err() || blocks.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Types what a watch of the store says and passes it on, for as long as somebody listens.
@@ -66,6 +87,19 @@ pub(crate) fn gone(update: Update<Subject, Entry>) -> Option<ClusterUpdate> {
         _ => None,
     })?;
     read(gone).map(ClusterUpdate::Gone)
+}
+
+/// Claims of blocks. One that cannot be read is somebody's all the same.
+pub(crate) fn claim(update: Update<Subject, Entry>) -> Option<Update<Prefix, Claim>> {
+    let blocks = update.filter_map(|subject| match subject {
+        Subject::Block(block) => Some(block),
+        _ => None,
+    })?;
+    let claim = |_: &Prefix, entry: Entry| {
+        let owner = decode::<BlockClaim>(&entry).map(|claim| claim.owner);
+        Claim { owner, created: entry.created.count() }
+    };
+    Some(blocks.map(|block| block, claim))
 }
 
 /// Reads reports about the resources of a kind.

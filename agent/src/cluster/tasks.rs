@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bgp::Outputs;
 use felix::routes::Routes;
+use ipam::Ipam;
 use kernel::Linux;
 use kernel::events::Events;
 use store::{Session, Store, keys};
@@ -19,7 +21,9 @@ use types::resource::Kind;
 use super::desired_task::DesiredTask;
 use super::election::Election;
 use super::forwarding;
+use super::freshness;
 use super::origination::Origination;
+use super::passwords_task::PasswordsTask;
 use super::presence::Presence;
 use super::reclaim_task::ReclaimTask;
 use super::sources::{self, ClusterUpdate};
@@ -34,6 +38,8 @@ pub(crate) struct ClusterTasks {
     pub(crate) store: Arc<dyn Store>,
     /// Puts that state in force.
     pub(crate) desired: DesiredTask,
+    /// Reads the passwords of sessions.
+    pub(crate) passwords: PasswordsTask,
     /// Carries what follows from the own blocks and Services to the speaker as routes to originate.
     pub(crate) origination: Origination,
     /// What the speaker has to say to the owner of the kernel's routes.
@@ -46,6 +52,10 @@ pub(crate) struct ClusterTasks {
     pub(crate) registrations: watch::Receiver<Option<Registration>>,
     /// This agent as a candidate.
     pub(crate) election: Election,
+    /// How the store stands to this node's blocks.
+    pub(crate) ipam: Ipam,
+    /// How long the blocks of a node that is gone stay its own.
+    pub(crate) grace: Duration,
     /// Takes back what gone nodes had, where there is Kubernetes to say that they are gone.
     pub(crate) reclaim: Option<ReclaimTask>,
 }
@@ -66,9 +76,15 @@ impl ClusterTasks {
         }
         tracker.spawn(sources::follow(self.store.watch(keys::all_gone()), sources::gone, updates.clone()));
 
+        if self.desired.origins.is_shared() {
+            tracker.spawn(freshness::follow(self.ipam, self.grace, updates.clone()));
+        } else {
+            tracker.spawn(sources::own_blocks(self.ipam.blocks(), updates.clone()));
+        }
         let (routes, bgp) = (self.desired.routes.clone(), self.desired.bgp.clone());
         let readiness = self.desired.readiness.clone();
         tracker.spawn(fatal.clone().unless_ok(self.desired.run(reports)));
+        tracker.spawn(self.passwords.run());
         tracker.spawn(self.origination.follow(routes.clone(), bgp.clone(), readiness));
         tracker.spawn(forwarding::carry_routes(self.outputs.fib, routes.clone()));
         tracker.spawn(forwarding::carry_watches(self.outputs.watches, routes.clone()));

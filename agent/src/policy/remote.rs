@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use felix::policy::{EndpointFacts, RemoteKey};
+use types::ownership::{Claim, Claims, Owner, View, overlapping};
 use types::update::{Change, Listing};
-use types::{BlockClaim, EndpointId, NodeName, Prefix, Update, WorkloadEndpoint};
+use types::{EndpointId, NodeName, Prefix, Update, WorkloadEndpoint};
 
 use super::facts;
 
@@ -19,8 +20,8 @@ use super::facts;
 pub(crate) struct Peers {
     /// This node: its own endpoints are known first hand.
     own: NodeName,
-    /// Who owns what. Blocks do not overlap where claims are judged right; here each is looked up by itself.
-    blocks: BTreeMap<Prefix, NodeName>,
+    /// Who has claimed what.
+    claims: Claims,
     /// How far the listing of blocks has come.
     block_listing: Listing<Prefix>,
     /// Endpoints were in sync before blocks were.
@@ -42,7 +43,7 @@ impl Peers {
     pub(crate) fn new(own: NodeName) -> Self {
         Self {
             own,
-            blocks: BTreeMap::new(),
+            claims: Claims::new(),
             block_listing: Listing::new(),
             owes_in_sync: false,
             refused: BTreeMap::new(),
@@ -50,19 +51,25 @@ impl Peers {
     }
 
     /// The claims of blocks, as their source reports them.
-    pub(crate) fn block(&mut self, update: Update<Prefix, BlockClaim>) -> Consequence {
+    pub(crate) fn block(&mut self, update: Update<Prefix, Claim>) -> Consequence {
         let is_in_sync = matches!(update, Update::InSync);
         let mut lost = false;
         let mut accepted = Vec::new();
-        match self.block_listing.follow(update, || self.blocks.keys().copied()) {
-            Change::Set(block, BlockClaim { owner }) => {
-                let before = self.blocks.insert(block, owner.clone());
-                lost = before.is_some_and(|before| before != owner);
-                accepted = self.accept(&owner);
+        let claims = &self.claims;
+        match self.block_listing.follow(update, || claims.by_block().keys().copied().collect::<Vec<_>>()) {
+            // Of a claim that cannot be read what was known of its owner stays.
+            Change::Set(block, Claim { owner: None, .. }) if self.claims.by_block().contains_key(&block) => {}
+            Change::Set(block, claim) => {
+                let owner = claim.owner.clone();
+                let before = self.claims.set(block, claim);
+                // Endpoints in a block that an older claim overlaps may have counted until now.
+                lost = before.is_some_and(|before| before.owner != owner)
+                    || self.takes_from_others(&block, owner.as_ref());
+                accepted = owner.map(|owner| self.accept(&owner)).unwrap_or_default();
             }
             Change::Gone(blocks) => {
                 for block in blocks {
-                    lost |= self.blocks.remove(&block).is_some();
+                    lost |= self.claims.remove(&block).is_some();
                 }
             }
         }
@@ -127,13 +134,15 @@ impl Peers {
         accepted.collect()
     }
 
+    /// Whether claims of others overlap this one of `owner`.
+    fn takes_from_others(&self, block: &Prefix, owner: Option<&NodeName>) -> bool {
+        overlapping(self.claims.by_block(), block).any(|(_, other)| other.owner.as_ref() != owner)
+    }
+
     fn is_owned(&self, node: &NodeName, addresses: &[IpAddr]) -> bool {
-        addresses.iter().all(|address| {
-            // The last block that begins at or before the address is the only one that can hold it.
-            let host = Prefix::host(*address);
-            let before = self.blocks.range(..=host).next_back();
-            before.is_some_and(|(block, owner)| block.contains(*address) && owner == node)
-        })
+        let (claims, borrowed) = (Some(&self.claims), &BTreeMap::new());
+        let view = View { ranges: &[], claims, borrowed };
+        addresses.iter().all(|address| view.owner(*address) == Owner::Node(node))
     }
 }
 

@@ -4,32 +4,24 @@ use std::sync::Arc;
 
 use felix::policy::PolicyUpdate;
 use store::keys::Subject;
-use store::{Entry, Store, keys};
+use store::{Entry, Key, Store, keys};
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
-use types::{BlockClaim, EndpointId, NodeName, Prefix, Update, WorkloadEndpoint};
+use types::ownership::Claim;
+use types::{EndpointId, NodeName, Prefix, Update, WorkloadEndpoint};
 
 use super::remote::{Consequence, Peers};
-use crate::cluster::sources::{self, ClusterUpdate, decode, read, subjects};
+use crate::cluster::sources::{self, ClusterUpdate, decode, subjects};
 use crate::node::latest::tell;
 
 /// A change of what other nodes publish.
 #[derive(Debug)]
 pub(crate) enum PeerUpdate {
-    /// A report about the owner of a block.
-    Block(Update<Prefix, BlockClaim>),
+    /// A report about the claim of a block.
+    Block(Update<Prefix, Claim>),
     /// A report about a published endpoint.
     Endpoint(Update<(NodeName, EndpointId), Box<WorkloadEndpoint>>),
-}
-
-/// Reads reports about claims of blocks.
-pub(crate) fn block(update: Update<Subject, Entry>) -> Option<PeerUpdate> {
-    let blocks = update.filter_map(|subject| match subject {
-        Subject::Block(block) => Some(block),
-        _ => None,
-    })?;
-    read(blocks).map(PeerUpdate::Block)
 }
 
 fn endpoint(update: Update<Subject, Entry>) -> Option<PeerUpdate> {
@@ -40,6 +32,23 @@ fn endpoint(update: Update<Subject, Entry>) -> Option<PeerUpdate> {
     // What cannot be read gives its address no rights.
     let read = endpoints.try_map(|_, entry| decode(&entry).ok_or(()));
     Some(PeerUpdate::Endpoint(read.unwrap_or_else(|(key, ())| Update::Delete(key))))
+}
+
+/// Follows the claims of blocks, for those who judge other nodes' routes and for those who judge their endpoints.
+pub(crate) async fn follow_blocks(
+    mut updates: mpsc::Receiver<Update<Key, Entry>>,
+    cluster: mpsc::Sender<ClusterUpdate>,
+    peers: mpsc::Sender<PeerUpdate>,
+) {
+    while let Some(update) = updates.recv().await {
+        let Some(claim) = subjects(update).and_then(sources::claim) else { continue };
+        // Routes first: they are what packets wait for.
+        if cluster.send(ClusterUpdate::Block(claim.clone())).await.is_err()
+            || peers.send(PeerUpdate::Block(claim)).await.is_err()
+        {
+            return;
+        }
+    }
 }
 
 /// Follows all that nodes say, for those who route to nodes and for those who police their pods, and begins anew when

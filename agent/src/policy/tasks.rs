@@ -69,7 +69,8 @@ impl PolicyTasks {
 
         let (peers, published) = mpsc::channel(feed::QUEUED_UPDATES);
         let (relist, relisted) = mpsc::channel(1);
-        tracker.spawn(sources::follow(store.watch(keys::blocks()), remote_task::block, peers.clone()));
+        let blocks = store.watch(keys::blocks());
+        tracker.spawn(remote_task::follow_blocks(blocks, cluster.clone(), peers.clone()));
         tracker.spawn(remote_task::follow_nodes(store, cluster, peers, relisted));
         tracker.spawn(remote_task::judge_peers(Peers::new(node), published, updates, relist, refused));
         tracker.spawn(feed::carry(carried, acl.clone()));

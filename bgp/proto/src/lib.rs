@@ -10,6 +10,7 @@
 //! ```
 
 mod graceful;
+mod origin;
 mod policy;
 mod rib;
 mod speaker;
@@ -18,7 +19,13 @@ pub mod session;
 pub mod wire;
 
 pub use graceful::UNMARKED_RIB_TIME;
+pub use origin::{Freshness, Holder, OriginChange, OriginNode, OriginValidation, PeerImport, PeerRole, Range, Refusal};
 pub use policy::{DEFAULT_LOCAL_PREF, ImportPolicy};
-pub use rib::{ByFamily, DecisionStep, Excluded, MAXIMUM_PATHS, PathView, RouteCounts, RouteView, Source, Verdict};
+pub use rib::{
+    ByFamily, DecisionStep, Excluded, LimitAction, MAXIMUM_PATHS, PathView, RefusedSample, RouteCounts, RouteView,
+    Source, Verdict,
+};
 pub use session::ConnId;
-pub use speaker::{Action, Identity, Input, PeerConfig, PeerEvent, PeerStatus, Speaker, SpeakerConfig, TableSizes};
+pub use speaker::{
+    Action, Identity, Input, PeerConfig, PeerEvent, PeerStatus, RejectedView, Speaker, SpeakerConfig, TableSizes,
+};

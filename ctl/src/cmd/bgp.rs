@@ -1,6 +1,6 @@
 //! `manxctl bgp`.
 
-use types::api::{PathView, RouteView};
+use types::api::{PathView, RejectedRoute, RouteView};
 
 use crate::cli::{Bgp, BgpCommand, Place};
 use crate::datastore::local_agent;
@@ -8,6 +8,10 @@ use crate::render;
 
 pub(crate) async fn run(place: &Place, args: Bgp) -> anyhow::Result<()> {
     let BgpCommand::Routes(args) = args.command;
+    if args.rejected {
+        let routes: Vec<RejectedRoute> = local_agent(place)?.get("/v1/routes/rejected").await?;
+        return render::print(args.output.output, &routes, |routes| rejected(routes));
+    }
     let mut query = Vec::new();
     query.extend(args.family.map(|family| format!("family={family}")));
     query.extend(args.prefix.map(|prefix| format!("prefix={prefix}")));
@@ -26,6 +30,22 @@ fn table(routes: &[RouteView]) -> String {
         own.into_iter().chain(route.paths.iter().map(|path| row(route, path)))
     });
     render::table(&header, rows)
+}
+
+fn rejected(routes: &[RejectedRoute]) -> String {
+    if routes.is_empty() {
+        return "No refused routes.".to_owned();
+    }
+    let rows = routes.iter().map(|route| {
+        let next_hop = route.next_hop.map_or_else(|| "-".to_owned(), |next_hop| next_hop.to_string());
+        let why = if route.used {
+            format!("{} (used: originValidation is warn)", route.reason)
+        } else {
+            route.reason.clone()
+        };
+        vec![route.prefix.to_string(), next_hop, route.peer.to_string(), why]
+    });
+    render::table(&["PREFIX", "NEXT HOP", "FROM", "WHY"], rows)
 }
 
 fn row(route: &RouteView, path: &PathView) -> Vec<String> {

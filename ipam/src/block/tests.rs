@@ -93,16 +93,4 @@ proptest! {
             prop_assert_eq!(block.free() as usize, queue.len());
         }
     }
-
-    #[test]
-    fn ranges_that_overlap_are_found_and_no_others(
-        ranges in prop::collection::btree_set((0_u32..64, 26_u8..=32), 0..12), addr in 0_u32..64, len in 24_u8..=32,
-    ) {
-        let prefix = |(addr, len)| Prefix::new(Ipv4Addr::from_bits(addr).into(), len).unwrap();
-        let ranges: BTreeMap<Prefix, ()> = ranges.into_iter().map(|range| (prefix(range), ())).collect();
-        let range = prefix((addr, len));
-        let found: BTreeSet<&Prefix> = overlapping(&ranges, &range).map(|(found, ())| found).collect();
-        let expected: BTreeSet<&Prefix> = ranges.keys().filter(|other| other.overlaps(&range)).collect();
-        prop_assert_eq!(found, expected);
-    }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use types::Prefix;
+use types::ownership::{Standing, overlapping, standing};
 
 use super::Node;
 use crate::ReserveError;
@@ -12,7 +13,7 @@ use crate::fence::{Reading, Unconfirmed};
 use crate::messages::{Event, Job};
 use crate::plan::claims::Claim;
 use crate::plan::confirmations::Shown;
-use crate::view::{Standing, Stray};
+use crate::view::{self, Stray};
 
 impl Node {
     /// What the clocks say. To be told before anything is asked that they matter for.
@@ -27,19 +28,25 @@ impl Node {
     }
 
     /// How far the store and this node agree.
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> view::Standing {
         let own = self.allocator.blocks();
         let owner = |address: &IpAddr| {
-            let claimed = self.known.entries().iter().find(|(block, _)| block.contains(*address));
-            claimed.and_then(|(_, claim)| claim.owner.clone()).filter(|owner| *owner != self.name)
+            let known = self.known.entries();
+            let owner =
+                overlapping(known, &Prefix::host(*address)).find_map(|(block, _)| match standing(known, block) {
+                    Standing::Owned(owner) => Some(owner.clone()),
+                    Standing::Absent | Standing::Unreadable | Standing::Overlapped { .. } => None,
+                });
+            owner.filter(|owner| *owner != self.name)
         };
         let strays = self.allocator.all_committed().flat_map(|endpoint| {
             let outside =
                 endpoint.addresses.iter().filter(|address| !own.keys().any(|block| block.contains(**address)));
             outside.map(|address| Stray { pod: endpoint.pod.clone(), address: *address, owner: owner(address) })
         });
-        Standing {
+        view::Standing {
             confirmed: self.confirmations.age(),
+            answers: !self.confirmations.has_failed(),
             fenced: self.fenced().map(|(why, limit)| ReserveError::Unconfirmed { why, limit }.to_string()),
             strays: strays.collect(),
         }

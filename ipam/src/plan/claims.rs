@@ -8,22 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use store::{Check, DecodeError, Entry, Key, Version, Write, keys};
+use types::ownership::{Standing, standing};
 use types::{BlockClaim, Family, NodeName, Prefix, Update};
 
 use crate::Pool;
 use crate::allocator::{Allocator, families};
-use crate::block::overlapping;
 use crate::plan::Retry;
 use crate::pool::seed;
 
 /// A claim as the store shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Claim {
-    /// The owner; none: written by a newer Manx, and unreadable here.
-    pub(crate) owner: Option<NodeName>,
-    /// The version of the store at which the block was claimed.
-    pub(crate) created: Version,
-}
+pub(crate) type Claim = types::ownership::Claim<Version>;
 
 /// The owner of a block, as far as claims tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,14 +212,14 @@ fn is_short(open: &[&Pool], allocator: &Allocator, family: Family) -> bool {
 
 /// The owner of `block`, by all claims that are known.
 pub(crate) fn verdict(node: &NodeName, known: &BTreeMap<Prefix, Claim>, block: &Prefix) -> Verdict {
-    let Some(claim) = known.get(block) else { return Verdict::Unclaimed };
-    match &claim.owner {
-        None => Verdict::Unreadable,
-        Some(owner) if owner != node => Verdict::Theirs(owner.clone()),
-        Some(_) => {
-            let older = overlapping(known, block).find(|(_, other)| other.created < claim.created);
-            older.map_or(Verdict::Ours, |(other, _)| Verdict::Overlapped(*other))
+    match standing(known, block) {
+        Standing::Absent => Verdict::Unclaimed,
+        Standing::Unreadable | Standing::Overlapped { owner: None, .. } => Verdict::Unreadable,
+        Standing::Owned(owner) | Standing::Overlapped { owner: Some(owner), .. } if owner != node => {
+            Verdict::Theirs(owner.clone())
         }
+        Standing::Owned(_) => Verdict::Ours,
+        Standing::Overlapped { by, .. } => Verdict::Overlapped(*by),
     }
 }
 

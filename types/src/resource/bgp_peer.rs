@@ -2,14 +2,17 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::bgp_configuration::{bad_restart_time, duration};
+use super::bgp_import::{LimitAction, OriginValidation};
+use super::session_password::{self, BgpPassword};
 use crate::selector::Selector;
-use crate::{Asn, NodeName};
+use crate::{Asn, Hops, NodeName, PasswordSource, Prefix};
 
 /// Sessions between some nodes and some peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +46,29 @@ pub struct BgpPeerSpec {
     /// traffic of every pod through every peering node, and a BGPFilter that rejects `source: RemotePeers` keeps it back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub export_other_nodes: bool,
+    /// Where the password of these sessions is (TCP MD5, RFC 2385). Without the password there is no session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<BgpPassword>,
+    /// The password is in this file of the node, for installations without Kubernetes (not in Calico's BGPPeer).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// The peer is at most so many hops away, 1 being a neighbour: what comes from farther away is dropped (RFC 5082).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_security: Option<Hops>,
+    /// What follows from a route in a pool that does not come from who owns the block (default: BGPConfiguration's).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin_validation: Option<OriginValidation>,
+    /// Aggregates of whole blocks that the peer may announce, each exactly as it stands here. For a router that sums up the
+    /// blocks of a rack; without them it may announce claimed blocks alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accept_aggregates: Vec<Prefix>,
+    /// How many prefixes of each family the peer may have in use (default: what follows from what it is and from how many
+    /// blocks there are).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_prefixes: Option<u32>,
+    /// What becomes of more (default `refuse`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_prefixes_action: Option<LimitAction>,
 }
 
 /// The peers that a BGPPeer speaks of.
@@ -70,12 +96,31 @@ impl BgpPeerSpec {
         self.max_restart_time.as_deref().and_then(duration)
     }
 
+    /// Where the password of these sessions is, where they have one.
+    pub fn password_source(&self) -> Option<PasswordSource> {
+        session_password::source(self.password.as_ref(), self.password_file.as_deref())
+    }
+
     pub(super) fn problem(&self) -> Option<String> {
+        let (password, file) = (self.password.as_ref(), self.password_file.as_ref());
+        if let Some(problem) = session_password::problem(("password", password), ("passwordFile", file)) {
+            return Some(problem);
+        }
         if self.node.is_some() && self.node_selector.is_some() {
             return Some("node and nodeSelector exclude each other".to_owned());
         }
         if let Some(text) = self.max_restart_time.as_ref().filter(|text| duration(text).is_none()) {
             return Some(bad_restart_time("maxRestartTime", text));
+        }
+        if self.max_prefixes == Some(0) {
+            return Some(
+                "maxPrefixes 0 would refuse every route; delete the BGPPeer, or leave maxPrefixes out".to_owned(),
+            );
+        }
+        if let Some(aggregate) =
+            self.accept_aggregates.iter().find(|aggregate| aggregate.len() == 0 || aggregate.is_host())
+        {
+            return Some(format!("acceptAggregates: {aggregate} is no aggregate of blocks such as 10.42.64.0/18"));
         }
         match (self.peer_ip, self.as_number, &self.peer_selector) {
             (None, _, None) => Some("needs peerIP or peerSelector".to_owned()),

@@ -4,8 +4,8 @@ fn node(name: &str) -> NodeName {
     name.parse().unwrap()
 }
 
-fn claim(block: &str, owner: &str) -> Update<Prefix, BlockClaim> {
-    Update::Set(block.parse().unwrap(), BlockClaim { owner: node(owner) })
+fn claim(block: &str, owner: &str) -> Update<Prefix, Claim> {
+    Update::Set(block.parse().unwrap(), Claim { owner: Some(node(owner)), created: 1 })
 }
 
 fn published(at: &str, container: &str, address: &str) -> Update<(NodeName, EndpointId), Box<WorkloadEndpoint>> {

@@ -7,6 +7,7 @@
 
 use super::attrs::AttrId;
 use super::decision::Source;
+use crate::origin::Refusal;
 
 /// A peer's place in the speaker's tables; reused once no path bears it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,14 +38,35 @@ pub(crate) struct Path {
     pub(crate) peer: PeerIndex,
     /// What kind of peer that is.
     pub(crate) source: Source,
-    /// [`REFUSED`] and [`GENERATION`].
+    /// [`GENERATION`], [`DOUBTED`], and above them the number of a [`Refusal`].
     marks: u8,
 }
 
-/// Import policy refuses the path.
-const REFUSED: u8 = 1;
 /// The generation of the session that the path came over.
-const GENERATION: u8 = 2;
+const GENERATION: u8 = 1;
+/// The origin is in doubt.
+const DOUBTED: u8 = 2;
+/// Where the number of the refusal begins.
+const REFUSAL_SHIFT: u8 = 2;
+
+/// Whether a path may be used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Admission {
+    /// Why it is not.
+    pub(crate) refusal: Option<Refusal>,
+    /// It is used only where there is nothing better.
+    pub(crate) doubted: bool,
+}
+
+impl Admission {
+    const fn marks(self) -> u8 {
+        let refusal = match self.refusal {
+            Some(refusal) => (refusal as u8) << REFUSAL_SHIFT,
+            None => 0,
+        };
+        if self.doubted { refusal | DOUBTED } else { refusal }
+    }
+}
 
 impl Path {
     pub(crate) const fn new(
@@ -52,24 +74,19 @@ impl Path {
         source: Source,
         attrs: AttrId,
         generation: Generation,
-        refused: bool,
+        admission: Admission,
     ) -> Self {
         let generation = if generation.0 { GENERATION } else { 0 };
-        let refused = if refused { REFUSED } else { 0 };
-        Self { attrs, peer, source, marks: generation | refused }
+        Self { attrs, peer, source, marks: generation | admission.marks() }
     }
 
-    /// Whether import policy keeps it from being used.
-    pub(crate) const fn is_refused(&self) -> bool {
-        self.marks & REFUSED != 0
+    /// Whether it may be used.
+    pub(crate) fn admission(&self) -> Admission {
+        Admission { refusal: Refusal::from_number(self.marks >> REFUSAL_SHIFT), doubted: self.marks & DOUBTED != 0 }
     }
 
-    pub(crate) const fn set_refused(&mut self, refused: bool) {
-        if refused {
-            self.marks |= REFUSED;
-        } else {
-            self.marks &= !REFUSED;
-        }
+    pub(crate) const fn set_admission(&mut self, admission: Admission) {
+        self.marks = self.marks & GENERATION | admission.marks();
     }
 
     pub(crate) const fn generation(&self) -> Generation {

@@ -10,6 +10,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::origin::Refusal;
+
 /// The most next hops that one prefix is spread over.
 pub const MAXIMUM_PATHS: usize = 64;
 
@@ -33,6 +35,8 @@ pub(crate) struct Candidate {
     pub(crate) source: Source,
     /// Why it takes no part at all, or nothing.
     pub(crate) excluded: Option<Excluded>,
+    /// It cannot be told whether its origin may announce it.
+    pub(crate) doubted: bool,
     /// LOCAL_PREF; 100 where it is absent.
     pub(crate) local_pref: u32,
     /// The length of AS_PATH, an AS_SET counting as one (RFC 4271 section 9.1.2.2 a).
@@ -56,8 +60,8 @@ pub(crate) struct Candidate {
 /// Why a route takes no part in the decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Excluded {
-    /// Import policy refuses the prefix.
-    Refused,
+    /// Import does not let it in.
+    Refused(Refusal),
     /// The next hop has not been resolved yet, or cannot be (RFC 4271 section 9.1.2.1).
     NextHopUnreachable,
 }
@@ -67,6 +71,8 @@ pub enum Excluded {
 pub enum DecisionStep {
     /// A prefix that this speaker originates is never replaced by a learned one.
     LocalOrigin,
+    /// One whose origin is known to be good before one of which that cannot be told.
+    OriginKnown,
     /// RFC 4271 section 9.1.1: the higher LOCAL_PREF.
     LocalPref,
     /// RFC 4271 section 9.1.2.2 a: the shorter AS_PATH.
@@ -122,6 +128,7 @@ impl fmt::Display for DecisionStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::LocalOrigin => "originated here",
+            Self::OriginKnown => "an origin that is in doubt",
             Self::LocalPref => "local preference",
             Self::AsPathLength => "AS path length",
             Self::Origin => "origin",
@@ -141,7 +148,7 @@ impl fmt::Display for Verdict {
             Self::Best => f.write_str("best"),
             Self::Multipath(step) => write!(f, "equal cost (best by {step})"),
             Self::Lost(step) => write!(f, "lost by {step}"),
-            Self::Excluded(Excluded::Refused) => f.write_str("refused by import policy"),
+            Self::Excluded(Excluded::Refused(refusal)) => refusal.fmt(f),
             Self::Excluded(Excluded::NextHopUnreachable) => f.write_str("next hop unreachable"),
         }
     }
@@ -168,6 +175,7 @@ pub(crate) fn decide(candidates: &[Candidate]) -> Vec<Verdict> {
 /// The steps that decide what packets use.
 const BEFORE_MULTIPATH: &[DecisionStep] = &[
     DecisionStep::LocalOrigin,
+    DecisionStep::OriginKnown,
     DecisionStep::LocalPref,
     DecisionStep::AsPathLength,
     DecisionStep::Origin,
@@ -197,6 +205,7 @@ impl Contest {
     fn run(&mut self, step: DecisionStep) {
         match step {
             DecisionStep::LocalOrigin => self.keep_lowest(step, |route| route.source != Source::Local),
+            DecisionStep::OriginKnown => self.keep_lowest(step, |route| route.doubted),
             DecisionStep::LocalPref => self.keep_lowest(step, |route| u32::MAX - route.local_pref),
             DecisionStep::AsPathLength => self.keep_lowest(step, |route| route.as_path_length),
             DecisionStep::Origin => self.keep_lowest(step, |route| route.origin),

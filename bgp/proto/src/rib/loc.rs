@@ -15,7 +15,7 @@ use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use prefix_trie::PrefixMap;
 use types::Prefix;
 
-use super::adj_in::{Path, Paths, PeerIndex};
+use super::adj_in::{Admission, Path, Paths, PeerIndex};
 use super::attrs::{AttrId, AttributeSets};
 use super::decision::{self, Candidate, Source};
 use super::next_hop::NextHopId;
@@ -160,28 +160,42 @@ impl<N: Network> PrefixTable<N> {
         }
     }
 
-    /// Judges every path anew by import policy; `refuses` is not asked about our own. `changed` is told each path whose
-    /// judgement is another now.
+    /// Judges the paths of a slot anew. `changed` is told each path whose admission is another now, with the former one.
     pub(crate) fn revise(
         &mut self,
+        id: u32,
         attributes: &mut AttributeSets,
-        refuses: impl Fn(Prefix) -> bool,
-        mut changed: impl FnMut(&Path),
+        judge: impl Fn(&Prefix, &Path, &AttributeSets) -> Admission,
+        mut changed: impl FnMut(Prefix, &Path, Admission),
     ) {
-        for id in self.ids() {
-            let Some(prefix) = self.slots.get(id as usize).map(|slot| slot.prefix) else { continue };
-            let refused = refuses(prefix.prefix());
-            let differs = |path: &Path| path.source != Source::Local && path.is_refused() != refused;
-            if !self.paths(id).iter().any(differs) {
-                continue;
-            }
-            self.touch(id, attributes);
-            let Some(slot) = self.slots.get_mut(id as usize) else { continue };
-            for path in slot.paths.as_mut_slice().iter_mut().filter(|path| differs(path)) {
-                path.set_refused(refused);
-                changed(path);
+        let Some(slot) = self.slots.get(id as usize) else { return };
+        let prefix = slot.prefix.prefix();
+        let judged: Vec<Admission> =
+            slot.paths.as_slice().iter().map(|path| judge(&prefix, path, attributes)).collect();
+        if slot.paths.as_slice().iter().zip(&judged).all(|(path, admission)| path.admission() == *admission) {
+            return;
+        }
+        self.touch(id, attributes);
+        let Some(slot) = self.slots.get_mut(id as usize) else { return };
+        for (path, admission) in slot.paths.as_mut_slice().iter_mut().zip(judged) {
+            let before = path.admission();
+            if before != admission {
+                path.set_admission(admission);
+                changed(prefix, path, before);
             }
         }
+    }
+
+    /// The slots of a prefix and of those within it.
+    pub(crate) fn ids_within(&self, prefix: Prefix) -> Vec<u32> {
+        let Some(within) = N::of(prefix) else { return Vec::new() };
+        self.by_prefix.children(&within).map(|(_, id)| *id).collect()
+    }
+
+    /// Whether this peer's route to the prefix may be used; none where it has none.
+    pub(crate) fn admission(&self, prefix: Prefix, peer: PeerIndex) -> Option<Admission> {
+        let id = *self.by_prefix.get(&N::of(prefix)?)?;
+        self.paths(id).iter().find(|path| path.peer == peer).map(Path::admission)
     }
 
     /// Touches every prefix with a route through one of these next hops.
@@ -278,7 +292,8 @@ impl<N: Network> PrefixTable<N> {
         ids.filter_map(|(_, id)| self.slots.get(*id as usize)).map(|slot| (slot.prefix.prefix(), slot.paths.as_slice()))
     }
 
-    fn ids(&self) -> std::ops::Range<u32> {
+    /// All slots.
+    pub(crate) fn ids(&self) -> std::ops::Range<u32> {
         0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
     }
 

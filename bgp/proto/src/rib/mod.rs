@@ -14,9 +14,11 @@
 
 mod adj_in;
 mod adj_out;
+mod admission;
 mod attrs;
 mod by_family;
 mod decision;
+mod intake;
 mod loc;
 mod next_hop;
 mod sources;
@@ -34,13 +36,16 @@ use types::{Family, FibUpdate, NextHopState, NextHopWatch, Prefix, RouterId};
 
 use crate::policy::{ExportPolicy, ImportPolicy};
 
-use adj_in::Path;
 pub(crate) use adj_in::PeerIndex;
+use adj_in::{Admission, Path};
 use adj_out::{UpdateGroup, View};
+use admission::{Arrival, Rules};
 use attrs::AttributeSets;
-pub(crate) use attrs::RouteAttributes;
+pub(crate) use attrs::{AttrId, RouteAttributes};
 pub use by_family::ByFamily;
 pub use decision::{DecisionStep, Excluded, MAXIMUM_PATHS, Source, Verdict};
+pub(crate) use intake::Intake;
+pub use intake::{LimitAction, RefusedSample};
 use loc::PrefixTable;
 pub use sources::RouteCounts;
 use sources::Sources;
@@ -74,8 +79,10 @@ pub(crate) struct Rib {
     tables: Tables,
     /// The peers that routes come from, and how many routes they offer.
     sources: Sources,
-    /// Which learned prefixes may be used.
-    import: ImportPolicy,
+    /// What learned routes are judged by.
+    rules: Rules,
+    /// Peers that are to be asked for all their routes again.
+    requests: BTreeSet<(PeerIndex, Family)>,
     /// What this speaker originates.
     originated: BTreeSet<Prefix>,
     /// The update groups; an empty place is reused.
@@ -108,7 +115,8 @@ pub(crate) enum Extent {
 
 impl Rib {
     pub(crate) fn new(import: ImportPolicy) -> Self {
-        Self { import, log_limit: LOG_LIMIT_OCTETS, ..Self::default() }
+        let rules = Rules { import, ..Rules::default() };
+        Self { rules, log_limit: LOG_LIMIT_OCTETS, ..Self::default() }
     }
 
     // --- peers ---
@@ -159,9 +167,12 @@ impl Rib {
         let attrs = self.attributes.intern(attributes);
         for prefix in prefixes {
             let family = prefix.family();
-            let refused = source != Source::Local && !self.import.accepts(&prefix);
+            let Some(admission) = self.admit(peer, source, attrs, &prefix) else {
+                self.take_out(peer, prefix);
+                continue;
+            };
             let generation = self.sources.generation(peer, family);
-            let path = Path::new(peer, source, attrs, generation, refused);
+            let path = Path::new(peer, source, attrs, generation, admission);
             self.attributes.retain(attrs);
             let replaced = match family {
                 Family::Ipv4 => self.tables.ipv4.announce(prefix, path, &mut self.attributes),
@@ -176,19 +187,48 @@ impl Rib {
         self.attributes.collect(attrs);
     }
 
+    /// What becomes of a route; nothing where it is refused and not kept.
+    fn admit(&mut self, peer: PeerIndex, source: Source, attrs: AttrId, prefix: &Prefix) -> Option<Admission> {
+        if source == Source::Local {
+            return Some(Admission::default());
+        }
+        let Self { attributes, tables, sources, rules, .. } = self;
+        let counts = sources.counts(peer, prefix.family());
+        let address = sources.address(peer)?;
+        let (attributes, intake) = (attributes.value(attrs)?, sources.intake_mut(peer)?);
+        let arrival = Arrival { address, attributes };
+        let accepted = counts.received.saturating_sub(counts.refused);
+        rules.admit(intake, &arrival, prefix, accepted, || match prefix.family() {
+            Family::Ipv4 => tables.ipv4.admission(*prefix, peer),
+            Family::Ipv6 => tables.ipv6.admission(*prefix, peer),
+        })
+    }
+
     /// Takes routes of a peer out.
     pub(crate) fn withdraw(&mut self, peer: PeerIndex, prefixes: impl IntoIterator<Item = Prefix>) {
         for prefix in prefixes {
-            let family = prefix.family();
-            let removed = match family {
-                Family::Ipv4 => self.tables.ipv4.withdraw(prefix, peer, &mut self.attributes),
-                Family::Ipv6 => self.tables.ipv6.withdraw(prefix, peer, &mut self.attributes),
-            };
-            if let Some(removed) = removed {
-                self.sources.removed(&removed, family);
-                self.attributes.release(removed.attrs);
+            let is_kept = self.take_out(peer, prefix);
+            if let Some(intake) = self.sources.intake_mut(peer) {
+                intake.forget(&prefix);
+                if !is_kept {
+                    intake.unmiss(prefix.family());
+                }
             }
         }
+    }
+
+    /// Takes a route of a peer out, and returns whether there was one.
+    fn take_out(&mut self, peer: PeerIndex, prefix: Prefix) -> bool {
+        let family = prefix.family();
+        let removed = match family {
+            Family::Ipv4 => self.tables.ipv4.withdraw(prefix, peer, &mut self.attributes),
+            Family::Ipv6 => self.tables.ipv6.withdraw(prefix, peer, &mut self.attributes),
+        };
+        if let Some(removed) = removed {
+            self.sources.removed(&removed, family);
+            self.attributes.release(removed.attrs);
+        }
+        removed.is_some()
     }
 
     /// Originates these prefixes and no others.
@@ -249,28 +289,12 @@ impl Rib {
         }
     }
 
-    /// Judges all routes by another import policy.
-    pub(crate) fn set_import(&mut self, import: ImportPolicy) {
-        for family in Family::ALL {
-            let mut changed = Vec::new();
-            with_table!(self.tables, family, table => table.revise(
-                &mut self.attributes,
-                |prefix| !import.accepts(&prefix),
-                |path| changed.push(*path),
-            ));
-            for path in changed {
-                self.sources.judged(&path, family);
-            }
-        }
-        self.readmit(import);
-    }
-
-    /// Takes the policy over, and notes what peers that are told of other nodes' prefixes are told differently by it.
-    fn readmit(&mut self, import: ImportPolicy) {
-        let Self { attributes, tables, sources, groups, .. } = self;
+    /// Notes what peers that are told of other nodes' prefixes are told differently by the policy than by the one before.
+    fn readmit(&mut self, before: &ImportPolicy) {
+        let Self { attributes, tables, sources, groups, rules, .. } = self;
         let router_id = |peer| sources.router_id(peer);
-        let before = View { attributes, import: &self.import, router_id: &router_id };
-        let after = View { attributes, import: &import, router_id: &router_id };
+        let before = View { attributes, import: before, router_id: &router_id };
+        let after = View { attributes, import: &rules.import, router_id: &router_id };
         for group in groups.iter_mut().flatten().filter(|group| group.policy().depends_on_pools()) {
             match group.policy().family {
                 Family::Ipv4 => {
@@ -281,7 +305,6 @@ impl Rib {
                 }
             }
         }
-        self.import = import;
     }
 
     // --- next hops ---
@@ -308,7 +331,8 @@ impl Rib {
     pub(crate) fn settle(&mut self, mut fib: impl FnMut(FibUpdate)) -> Vec<GroupId> {
         self.sweep();
         let changed = self.attributes.take_changed_next_hops();
-        let Self { attributes, tables, sources, groups, import, log_limit, .. } = self;
+        let Self { attributes, tables, sources, groups, rules, log_limit, .. } = self;
+        let import = &rules.import;
         if !changed.is_empty() {
             tables.ipv4.touch_next_hops(&changed, attributes);
             tables.ipv6.touch_next_hops(&changed, attributes);
@@ -365,6 +389,18 @@ impl Rib {
         }
     }
 
+    /// The prefixes of which a peer has not been told yet what the others of its group have.
+    pub(crate) fn untold(&self, peer: PeerIndex, group: GroupId) -> Vec<Prefix> {
+        self.group(group).map(|group| group.untold(peer)).unwrap_or_default()
+    }
+
+    /// A peer that has changed groups is told what holds for these prefixes, of which the former group had still to tell it.
+    pub(crate) fn miss(&mut self, peer: PeerIndex, group: GroupId, prefixes: Vec<Prefix>) {
+        if let Some(Some(group)) = self.groups.get_mut(group.0) {
+            group.miss(peer, prefixes);
+        }
+    }
+
     /// A peer is sent the whole table again (RFC 2918 section 4).
     pub(crate) fn refresh(&mut self, peer: PeerIndex, group: GroupId) {
         if let Some(Some(group)) = self.groups.get_mut(group.0) {
@@ -387,7 +423,8 @@ impl Rib {
         out: &mut Vec<Bytes>,
         budget: &mut usize,
     ) -> u64 {
-        let Self { attributes, tables, sources, groups, import, .. } = self;
+        let Self { attributes, tables, sources, groups, rules, .. } = self;
+        let import = &rules.import;
         let Some(Some(group)) = groups.get_mut(group.0) else { return 0 };
         let router_id = |peer| sources.router_id(peer);
         let view = View { attributes, import, router_id: &router_id };

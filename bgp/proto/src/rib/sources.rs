@@ -2,21 +2,22 @@
 
 use std::net::IpAddr;
 
-use types::{Family, RouterId};
+use types::{Family, Prefix, RouterId};
 
-use super::adj_in::{Generation, Path, PeerIndex};
+use super::adj_in::{Admission, Generation, Path, PeerIndex};
 use super::attrs::AttributeSets;
 use super::by_family::ByFamily;
 use super::decision::{Candidate, Excluded, Source};
+use super::intake::{Intake, RefusedSample};
 use super::loc::Peers;
 use crate::policy::DEFAULT_LOCAL_PREF;
 
 /// The routes of one peer and family.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RouteCounts {
-    /// All that the peer offers.
+    /// All that the peer offers and that are kept.
     pub received: u32,
-    /// Those among them that import policy refuses.
+    /// Those among them that are refused.
     pub refused: u32,
     /// Those among them that are kept while the peer restarts (RFC 4724).
     pub stale: u32,
@@ -36,6 +37,8 @@ struct Peer {
     generation: ByFamily<Generation>,
     /// How many routes it offers.
     counts: ByFamily<RouteCounts>,
+    /// What of its routes is refused.
+    intake: Intake,
 }
 
 impl Sources {
@@ -46,7 +49,7 @@ impl Sources {
         }
         if let Some(slot) = self.0.get_mut(place) {
             let (generation, counts) = (ByFamily::default(), ByFamily::default());
-            *slot = Some(Peer { address, router_id: None, generation, counts });
+            *slot = Some(Peer { address, router_id: None, generation, counts, intake: Intake::default() });
         }
     }
 
@@ -91,7 +94,10 @@ impl Sources {
         if let Some(peer) = self.peer_mut(path.peer) {
             let counts = peer.counts.of_mut(family);
             counts.received += 1;
-            counts.refused += u32::from(path.is_refused());
+            if let Some(refusal) = path.admission().refusal {
+                counts.refused += 1;
+                peer.intake.keep(family, refusal);
+            }
         }
     }
 
@@ -101,17 +107,47 @@ impl Sources {
             let stale = path.generation() != *peer.generation.of(family);
             let counts = peer.counts.of_mut(family);
             counts.received = counts.received.saturating_sub(1);
-            counts.refused = counts.refused.saturating_sub(u32::from(path.is_refused()));
+            if let Some(refusal) = path.admission().refusal {
+                counts.refused = counts.refused.saturating_sub(1);
+                peer.intake.let_go(family, refusal);
+            }
             counts.stale = counts.stale.saturating_sub(u32::from(stale));
         }
     }
 
-    /// Import policy judges a path otherwise than before; the path bears the new judgement.
-    pub(super) fn judged(&mut self, path: &Path, family: Family) {
-        if let Some(peer) = self.peer_mut(path.peer) {
-            let refused = &mut peer.counts.of_mut(family).refused;
-            *refused = if path.is_refused() { *refused + 1 } else { refused.saturating_sub(1) };
+    /// A path is judged otherwise than before; it bears the new judgement.
+    pub(super) fn judged(&mut self, prefix: &Prefix, path: &Path, before: Admission, next_hop: Option<IpAddr>) {
+        let family = prefix.family();
+        let Some(peer) = self.peer_mut(path.peer) else { return };
+        let refused = &mut peer.counts.of_mut(family).refused;
+        if let Some(refusal) = before.refusal {
+            *refused = refused.saturating_sub(1);
+            peer.intake.let_go(family, refusal);
         }
+        match path.admission().refusal {
+            Some(refusal) => {
+                *refused += 1;
+                peer.intake.keep(family, refusal);
+                peer.intake.note(*prefix, RefusedSample { refusal, next_hop, used: false });
+            }
+            None => peer.intake.forget(prefix),
+        }
+    }
+
+    /// What of a peer's routes is refused.
+    pub(super) fn intake(&self, peer: PeerIndex) -> Option<&Intake> {
+        Some(&self.peer(peer)?.intake)
+    }
+
+    pub(super) fn intake_mut(&mut self, peer: PeerIndex) -> Option<&mut Intake> {
+        Some(&mut self.peer_mut(peer)?.intake)
+    }
+
+    /// Of all peers.
+    pub(super) fn intakes(&self) -> impl Iterator<Item = (PeerIndex, &Intake)> {
+        let known =
+            self.0.iter().enumerate().filter_map(|(place, peer)| Some((u16::try_from(place).ok()?, peer.as_ref()?)));
+        known.map(|(place, peer)| (PeerIndex(place), &peer.intake))
     }
 
     fn peer(&self, peer: PeerIndex) -> Option<&Peer> {
@@ -126,10 +162,11 @@ impl Sources {
 impl Peers for Sources {
     fn candidate(&self, path: &Path, attributes: &AttributeSets) -> Candidate {
         let metric = attributes.igp_metric(path.attrs);
-        let excluded = match (path.source, path.is_refused(), metric) {
-            (Source::Local, _, _) | (_, false, Some(_)) => None,
-            (_, true, _) => Some(Excluded::Refused),
-            (_, false, None) => Some(Excluded::NextHopUnreachable),
+        let Admission { refusal, doubted } = path.admission();
+        let excluded = match (path.source, refusal, metric) {
+            (Source::Local, _, _) | (_, None, Some(_)) => None,
+            (_, Some(refusal), _) => Some(Excluded::Refused(refusal)),
+            (_, None, None) => Some(Excluded::NextHopUnreachable),
         };
         let peer = self.peer(path.peer);
         let route = attributes.value(path.attrs).map(|route| &route.path);
@@ -137,6 +174,7 @@ impl Peers for Sources {
         Candidate {
             source: path.source,
             excluded,
+            doubted,
             local_pref: route.and_then(|route| route.local_pref).unwrap_or(DEFAULT_LOCAL_PREF),
             as_path_length: route.map_or(0, |route| u32::try_from(route.as_path.length()).unwrap_or(u32::MAX)),
             origin: route.map_or(0, |route| route.origin as u8),

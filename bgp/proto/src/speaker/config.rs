@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use types::{Asn, Family, Prefix, RouterId};
+use types::{Asn, Family, Prefix, RouterId, SessionSecurity};
 
+use crate::origin::{PeerImport, PeerRole};
 use crate::policy::ImportPolicy;
-use crate::rib::ByFamily;
+use crate::rib::{ByFamily, LimitAction};
 use crate::wire::{Families, GracefulRestart, HoldTime};
 
 /// Who a speaker is. That can change, and sessions that depend on what has changed begin anew.
@@ -66,10 +67,17 @@ pub struct PeerConfig {
     /// The subnet that we share with the peer: a next hop on it is not replaced by ours (RFC 4271 section 5.1.3); for
     /// external peers.
     pub shared_subnet: Option<Prefix>,
-    /// The session ends when the peer offers more prefixes of a family (RFC 4486 section 4).
+    /// What the peer is to the cluster, and what follows from routes whose origin does not check.
+    pub import: PeerImport,
+    /// How many prefixes of a family the peer may have in use; without a number, what follows from what it is and from how
+    /// many blocks there are.
     pub max_prefixes: Option<u32>,
+    /// What becomes of more.
+    pub max_prefixes_action: LimitAction,
     /// A restart time for this peer in place of the speaker's ([`SpeakerConfig::restart_time`]).
     pub graceful_restart: Option<Duration>,
+    /// What is asked of the transport. Whoever makes connections sees to it; the speaker only carries it.
+    pub security: SessionSecurity,
     /// Where the peer comes from, for people: `mesh`, or the name of a resource.
     pub description: String,
 }
@@ -81,6 +89,7 @@ impl PeerConfig {
             IpAddr::V4(_) => Family::Ipv4,
             IpAddr::V6(_) => Family::Ipv6,
         };
+        let is_internal = asn.number() == local_asn.number();
         Self {
             address,
             port: 179,
@@ -95,8 +104,11 @@ impl PeerConfig {
             route_reflector_client: false,
             export_all: false,
             shared_subnet: None,
+            import: PeerImport::new(if is_internal { PeerRole::Reflector } else { PeerRole::Fabric }),
             max_prefixes: None,
+            max_prefixes_action: LimitAction::Refuse,
             graceful_restart: None,
+            security: SessionSecurity { password: None, ttl_security: None },
             description: String::new(),
         }
     }
@@ -121,8 +133,11 @@ impl PeerConfig {
             export_all: self.export_all || old.export_all,
             shared_subnet: self.shared_subnet,
             description: self.description.clone(),
+            import: self.import.clone(),
             max_prefixes: self.max_prefixes,
+            max_prefixes_action: self.max_prefixes_action,
             graceful_restart: self.graceful_restart,
+            security: self.security.clone(),
             ..old.clone()
         };
         *self != alike

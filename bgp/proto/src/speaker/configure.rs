@@ -96,6 +96,7 @@ impl Speaker {
         }
         self.by_address.insert(address, index);
         self.rib.add_peer(index, address);
+        self.set_intake(index);
         self.restart.expect(address, families, self.start + restart_time);
         self.session_input(index, SessionInput::Start);
     }
@@ -109,7 +110,9 @@ impl Speaker {
         let former = std::mem::replace(&mut peer.config, config);
         let is_told_more =
             (former.export_all, former.shared_subnet) != (peer.config.export_all, peer.config.shared_subnet);
-        let resumes = former.max_prefixes != peer.config.max_prefixes && peer.resume.take().is_some();
+        let limits = |config: &PeerConfig| (config.max_prefixes, config.max_prefixes_action);
+        let resumes = limits(&former) != limits(&peer.config) && peer.resume.take().is_some();
+        self.set_intake(index);
         if resumes {
             self.session_input(index, SessionInput::Start);
         } else {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use types::{ClusterId, Family, FibUpdate, NextHopState, NextHopWatch, Prefix};
 
 use super::config::{Identity, PeerConfig};
+use crate::origin::OriginChange;
 use crate::policy::ImportPolicy;
 use crate::session::{ConnId, DownReason};
 use crate::wire::{AttributeFault, Families};
@@ -29,6 +30,8 @@ pub enum Input {
     Originate(BTreeSet<Prefix>),
     /// Learned prefixes are judged by this policy from now on, those that are here already among them.
     Import(ImportPolicy),
+    /// This has changed of who may announce what; routes that are here already are judged by it too.
+    Origins(Vec<OriginChange>),
     /// A connection that [`Action::Connect`] asked for is there.
     Connected {
         /// The connection.
@@ -64,6 +67,11 @@ pub enum Input {
         /// The connection.
         conn: ConnId,
     },
+    /// The peer's TCP has acknowledged what was sent on a connection; answers [`Action::Probe`].
+    Acknowledged {
+        /// The connection.
+        conn: ConnId,
+    },
     /// What the kernel says of a next hop; answers [`NextHopWatch::Track`], and comes again with every change.
     NextHop(NextHopState),
     /// [`super::Speaker::timeout`] has passed.
@@ -88,6 +96,12 @@ pub enum Action {
         conn: ConnId,
         /// Messages to be written before, if that is possible without waiting.
         last_words: Vec<Bytes>,
+    },
+    /// Answer with [`Input::Acknowledged`] when the peer's TCP has acknowledged something that is sent on the connection in
+    /// this round or later; with nothing if it does not.
+    Probe {
+        /// The connection.
+        conn: ConnId,
     },
     /// Change the kernel's routes.
     Fib(FibUpdate),
@@ -122,6 +136,29 @@ pub enum PeerEvent {
     StaleExpired(Family),
     /// A malformed attribute was handled as RFC 7606 says.
     Fault(AttributeFault),
+    /// Connections that came from the peer's address while its session is alive are closed: so many.
+    SecondRefused(usize),
+    /// Routes of the peer were refused as their origin does not check, or as it has more than it may.
+    Refused {
+        /// How many since people were last told.
+        count: u64,
+        /// One of them.
+        prefix: Prefix,
+        /// Why that one was refused.
+        reason: String,
+    },
+    /// The peer has four fifths of the prefixes that it may have, or more.
+    NearLimit {
+        /// Of which family.
+        family: Family,
+        /// How many are in use.
+        accepted: u32,
+        /// How many may be.
+        limit: u32,
+    },
+    /// Routes of the family that were refused may be good now, and the peer does not send routes again when it is asked to
+    /// (RFC 2918): a new session would bring them.
+    CannotAskAgain(Family),
     /// Somebody dialled who is not a peer; the connection is closed (Cease, Connection Rejected).
     Rejected,
     /// There are more peers than a speaker can have (65,535); this one is ignored.

@@ -15,6 +15,7 @@
 mod config;
 mod configure;
 mod event;
+mod intake;
 mod peer;
 mod round;
 mod sessions;
@@ -28,7 +29,7 @@ use types::{ClusterId, Prefix};
 
 pub use config::{Identity, PeerConfig, SpeakerConfig};
 pub use event::{Action, Input, PeerEvent};
-pub use view::{PeerStatus, TableSizes};
+pub use view::{PeerStatus, RejectedView, TableSizes};
 
 use crate::graceful::Restart;
 use crate::rib::{ByFamily, PeerIndex, Rib};
@@ -117,6 +118,7 @@ impl Speaker {
                     self.wake_all();
                 }
             }
+            Input::Origins(changes) => self.rib.set_origins(changes),
             Input::Import(import) => {
                 // What is told under the old policy has to be known before the new one takes over.
                 self.settle();
@@ -140,6 +142,7 @@ impl Speaker {
                 self.connection_input(conn, session::Input::Closed(conn));
                 self.connections.remove(&conn);
             }
+            Input::Acknowledged { conn } => self.connection_input(conn, session::Input::Acknowledged(conn)),
             Input::NextHop(state) => self.rib.set_next_hop(state),
             Input::Tick => self.tick(),
         }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::config::PeerConfig;
+use super::intake::Watched;
 use crate::graceful::Retention;
 use crate::rib::{ByFamily, GroupId, PeerIndex, Source};
 use crate::session::{PeerRestart, Session};
@@ -28,6 +29,8 @@ pub(super) struct Peer {
     pub(super) resume: Option<Instant>,
     /// Routes that were dropped because they had been here before.
     pub(super) loops: u64,
+    /// What is remembered of its refused routes.
+    pub(super) watched: Watched,
 }
 
 impl Peer {
@@ -41,6 +44,7 @@ impl Peer {
             armed: None,
             resume: None,
             loops: 0,
+            watched: Watched::default(),
         }
     }
 
@@ -55,7 +59,10 @@ impl Peer {
 
     /// When there is something to do without an input.
     pub(super) fn timeout(&self) -> Option<Instant> {
-        [self.session.timeout(), self.retention.timeout(), self.resume].into_iter().flatten().min()
+        [self.session.timeout(), self.retention.timeout(), self.resume, self.watched.timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 

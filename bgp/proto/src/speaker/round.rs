@@ -12,6 +12,7 @@ use crate::session::ConnId;
 impl Speaker {
     pub(super) fn close_round(&mut self) {
         self.stirred = false;
+        self.request_routes();
         self.settle();
         let watches = self.rib.watches();
         self.actions.extend(watches.into_iter().map(Action::Watch));

@@ -10,12 +10,8 @@ use super::peer::Connection;
 use super::{Identity, Speaker};
 use crate::policy::{Audience, ExportPolicy, Receiver, SharedSubnet};
 use crate::rib::{Extent, PeerIndex, RouteAttributes};
-use crate::session::{self, ConnId, DownReason, Negotiated, Output, StopReason};
+use crate::session::{self, ConnId, DownReason, Negotiated, Output};
 use crate::wire::{Families, GracefulRestart, Update};
-
-/// How long a session stays down that ended because the peer sent too many prefixes (RFC 4486 section 4 asks for a
-/// damping of the oscillation).
-const TOO_MANY_PREFIXES_DOWN_TIME: Duration = Duration::from_secs(300);
 
 impl Speaker {
     /// Gives a session its input and does what it wants done.
@@ -23,10 +19,15 @@ impl Speaker {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(usize::from(index.0)).and_then(Option::as_mut) else { return };
         peer.session.handle(input, now, &mut self.outputs);
+        self.drain_outputs(index);
+        self.arm(index);
+    }
+
+    /// Does what the session wants done.
+    pub(super) fn drain_outputs(&mut self, index: PeerIndex) {
         while let Some(output) = self.outputs.pop() {
             self.session_output(index, output);
         }
-        self.arm(index);
     }
 
     fn session_output(&mut self, index: PeerIndex, output: Output) {
@@ -48,6 +49,8 @@ impl Speaker {
                 }
                 self.wake(conn);
             }
+            Output::Probe(conn) => self.actions.push_back(Action::Probe { conn }),
+            Output::Refused(count) => self.event(index, PeerEvent::SecondRefused(count)),
             Output::Established(conn, negotiated) => self.established(index, conn, &negotiated),
             Output::Down(reason) => self.down(index, reason),
             Output::AttemptFailed(reason) => self.event(index, PeerEvent::AttemptFailed(reason)),
@@ -115,8 +118,14 @@ impl Speaker {
         let Some(peer) = self.peer(index) else { return };
         let (Some(conn), Some(terms)) = (peer.session.connection(), peer.session.negotiated().cloned()) else { return };
         for family in terms.families.iter() {
+            let group_of = |speaker: &Self| speaker.peer(index).and_then(|peer| *peer.groups.of(family));
+            // What it was told and is withdrawn by now is not in the table that it is told anew.
+            let untold = group_of(self).map(|group| self.rib.untold(index, group)).unwrap_or_default();
             self.leave(index, family);
             self.join(index, conn, family, &terms, true);
+            if let Some(group) = group_of(self) {
+                self.rib.miss(index, group, untold);
+            }
         }
         self.wake(conn);
     }
@@ -142,6 +151,8 @@ impl Speaker {
             } else {
                 self.rib.doom(index, family, Extent::All);
             }
+            // What was refused and not kept is no longer offered.
+            self.rib.begin_anew(index, family);
         }
         self.restart.closed(address);
         self.event(index, PeerEvent::Down { reason, retained });
@@ -179,6 +190,7 @@ impl Speaker {
         if let Some(family) = update.end_of_rib {
             self.end_of_rib(index, family);
         }
+        self.say_refused(index);
         self.limit_prefixes(index);
     }
 
@@ -190,18 +202,6 @@ impl Speaker {
         }
         self.restart.end_of_rib(address, family);
         self.event(index, PeerEvent::EndOfRib(family));
-    }
-
-    /// Ends the session of a peer that has sent too many prefixes (RFC 4486 section 4).
-    pub(super) fn limit_prefixes(&mut self, index: PeerIndex) {
-        let Some(limit) = self.peer(index).and_then(|peer| peer.config.max_prefixes) else { return };
-        let over = Family::ALL.into_iter().find(|family| self.rib.counts(index, *family).received > limit);
-        let Some(family) = over else { return };
-        let resume = self.now + TOO_MANY_PREFIXES_DOWN_TIME;
-        if let Some(peer) = self.peer_mut(index) {
-            peer.resume = Some(resume);
-        }
-        self.session_input(index, session::Input::Stop(StopReason::MaximumPrefixes { family, limit }));
     }
 
     fn refresh(&mut self, index: PeerIndex, family: Family) {
@@ -225,6 +225,7 @@ impl Speaker {
             self.rib.doom(index, family, Extent::Stale);
             self.event(index, PeerEvent::StaleExpired(family));
         }
+        self.request_due(index);
         self.session_input(index, if resumes { session::Input::Start } else { session::Input::Tick });
     }
 

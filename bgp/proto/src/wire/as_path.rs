@@ -113,6 +113,17 @@ impl AsPath {
         (first.kind == SegmentKind::Sequence).then(|| first.asns().next())?
     }
 
+    /// The AS that the route began in: the last one, or all of a set that stands last. None for a route of our own AS.
+    pub fn last(&self) -> impl Iterator<Item = Asn> + use<'_> {
+        let last = self.segments().last();
+        let skipped = last.as_ref().map_or(0, |last| match last.kind {
+            SegmentKind::Set => 0,
+            SegmentKind::Sequence => last.asns.len().saturating_sub(1),
+        });
+        let octets = last.map_or(&[][..], |last| last.asns);
+        octets.iter().skip(skipped).map(|octets| asn(*octets))
+    }
+
     /// Whether the AS number is anywhere in it: a loop, if it is our own (RFC 4271 section 9.1.2).
     pub fn contains(&self, asn: Asn) -> bool {
         let octets = asn.number().to_be_bytes();
@@ -224,7 +235,7 @@ impl fmt::Debug for AsPath {
 impl Segment<'_> {
     /// The AS numbers in the order in which they stand.
     pub fn asns(&self) -> impl DoubleEndedIterator<Item = Asn> + ExactSizeIterator {
-        self.asns.iter().map(|octets| Asn::new(u32::from_be_bytes(*octets)).unwrap_or(Asn::TRANS))
+        self.asns.iter().map(|octets| asn(*octets))
     }
 
     /// What it adds to the length of the path.
@@ -234,6 +245,10 @@ impl Segment<'_> {
             SegmentKind::Sequence => self.asns.len(),
         }
     }
+}
+
+fn asn(octets: [u8; 4]) -> Asn {
+    Asn::new(u32::from_be_bytes(octets)).unwrap_or(Asn::TRANS)
 }
 
 impl SegmentKind {

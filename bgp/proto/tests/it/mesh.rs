@@ -4,6 +4,7 @@
 mod graceful;
 mod identity;
 mod order;
+mod origins;
 mod reflectors;
 mod routers;
 

@@ -1,7 +1,7 @@
 use super::*;
 
 fn path(peer: u16, attrs: u32) -> Path {
-    Path::new(PeerIndex(peer), Source::Internal, AttrId(attrs), Generation::default(), false)
+    Path::new(PeerIndex(peer), Source::Internal, AttrId(attrs), Generation::default(), Admission::default())
 }
 
 #[test]
@@ -27,8 +27,9 @@ fn rfc4271_3_1_a_new_route_of_a_peer_replaces_its_old_one() {
 #[test]
 fn marks_do_not_disturb_each_other() {
     let old = Generation::default();
-    let mut path = Path::new(PeerIndex(1), Source::External, AttrId(1), old.next(), true);
-    assert!(path.is_refused() && path.generation() == old.next());
-    path.set_refused(false);
-    assert!(!path.is_refused() && path.generation() == old.next());
+    let refused = Admission { refusal: Some(Refusal::AsPath), doubted: false };
+    let mut path = Path::new(PeerIndex(1), Source::External, AttrId(1), old.next(), refused);
+    assert!(path.admission() == refused && path.generation() == old.next());
+    path.set_admission(Admission { refusal: None, doubted: true });
+    assert!(path.admission() != refused && path.generation() == old.next());
 }

@@ -5,6 +5,7 @@ fn route(last_octet: u8) -> Candidate {
     Candidate {
         source: Source::Internal,
         excluded: None,
+        doubted: false,
         local_pref: 100,
         as_path_length: 2,
         origin: 0,
@@ -29,6 +30,13 @@ fn wins(winner: Candidate, loser: Candidate, step: DecisionStep) {
 fn an_own_prefix_is_never_replaced_by_a_learned_one() {
     let own = Candidate { source: Source::Local, local_pref: 0, as_path_length: 9, ..route(9) };
     wins(own, Candidate { local_pref: 1_000, ..route(1) }, DecisionStep::LocalOrigin);
+}
+
+#[test]
+fn a_route_whose_origin_is_in_doubt_is_used_only_where_there_is_nothing_better() {
+    let doubted = Candidate { doubted: true, local_pref: 1_000, ..route(1) };
+    wins(route(9), doubted, DecisionStep::OriginKnown);
+    assert_eq!(decide(&[doubted]), [Verdict::Best]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bgp_proto::session::{DownReason, StopReason};
 use bgp_proto::wire::Families;
-use bgp_proto::{ImportPolicy, Input, PeerConfig, PeerEvent};
+use bgp_proto::{ImportPolicy, Input, LimitAction, PeerConfig, PeerEvent};
 use types::{Family, Prefix, SessionState};
 
 use super::{MINUTE, SECOND, asn, converged_mesh, downs, established, is_converged, routes_to};
@@ -152,6 +152,7 @@ fn rfc4271_6_7_and_rfc4486_4_too_many_prefixes_end_the_session_for_a_while() {
     let mut peers = net.peers(1);
     for peer in &mut peers {
         peer.max_prefixes = Some(3);
+        peer.max_prefixes_action = LimitAction::Restart;
     }
     net.configure(1, peers, None);
     assert_eq!(established(&net, 1), 2, "a limit that is kept ends nothing");

@@ -1,0 +1,123 @@
+//! Routes that are not whose they say: what a router or a node announces inside the pools, and what becomes of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use serde_json::Value;
+use tests::mesh::{RATE, apply, mesh, own_blocks, paths, status};
+use tests::{CONVERGENCE, Node, Place, Probe, TestResult, can_run_labs, wait_until};
+use types::{Family, Prefix};
+
+/// The routes that a node refuses, by prefix, with the kind of reason and the reason in words.
+fn rejected(node: &Node) -> BTreeMap<String, (String, String)> {
+    let said = node.agent().ctl(&["bgp", "routes", "--rejected", "-o", "json"]).unwrap_or_default();
+    let routes: Vec<Value> = serde_json::from_str(&said).unwrap_or_default();
+    let text = |route: &Value, key: &str| route[key].as_str().unwrap_or_default().to_owned();
+    routes.iter().map(|route| (text(route, "prefix"), (text(route, "kind"), text(route, "reason")))).collect()
+}
+
+/// Whether BGP has put a route to exactly this prefix into a node's kernel.
+fn has_route(node: &Node, prefix: &str) -> bool {
+    let family = if prefix.contains(':') { "-6" } else { "-4" };
+    let shown = node.exec(&["ip", family, "route", "show", prefix, "proto", "78"]).unwrap_or_default();
+    !shown.trim().is_empty()
+}
+
+fn host(address: IpAddr) -> String {
+    Prefix::host(address).to_string()
+}
+
+/// The last address of a block.
+fn last_of(block: &str) -> IpAddr {
+    types::ownership::last_address(&block.parse().unwrap())
+}
+
+/// The lines that make the router originate prefixes, or no longer.
+fn originate(prefixes: &[String], undo: bool) -> Vec<String> {
+    let mut lines = vec!["router bgp 64601".to_owned(), "no bgp network import-check".to_owned()];
+    for (family, colon) in [("ipv4", false), ("ipv6", true)] {
+        lines.push(format!("address-family {family} unicast"));
+        let network = if undo { "no network" } else { "network" };
+        lines.extend(prefixes.iter().filter(|p| p.contains(':') == colon).map(|prefix| format!("{network} {prefix}")));
+        lines.push("exit-address-family".to_owned());
+    }
+    lines
+}
+
+fn configure(router: &Node, lines: &[String]) -> TestResult {
+    router.frr().configure(&lines.iter().map(String::as_str).collect::<Vec<_>>())?;
+    Ok(())
+}
+
+/// Applies what a node thinks of the router's routes.
+fn validation(node: &Node, validation: &str) -> TestResult {
+    apply(
+        node,
+        &format!(
+            "{{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {{name: node1-tor-v4}}, \
+             spec: {{node: node1, peerIP: 172.31.1.2, asNumber: 64601, originValidation: {validation}}}}}"
+        ),
+    )
+}
+
+#[test]
+fn what_a_router_announces_of_nodes_blocks_is_refused_by_name_and_good_routes_go_on() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let (lab, one, two) = mesh("origins")?;
+    let (node, router) = (lab.node("node1"), lab.node("tor"));
+    let probe = Probe::start(&one, &two, two.address(Family::Ipv4), RATE)?;
+    let mut expected = BTreeMap::new();
+    for family in Family::ALL {
+        let [own, others] = ["node1", "node2"].map(|name| own_blocks(lab.node(name), family).pop_first());
+        let (own, others) = (own.ok_or("node1 has no block")?, others.ok_or("node2 has no block")?);
+        let nobodys = if family == Family::Ipv4 { "10.42.255.192/26" } else { "fd00:42::ffff:0/122" };
+        let wide = if family == Family::Ipv4 { "10.42.0.0/17" } else { "fd00:42::/72" };
+        let part_of = |whose: &str, block: &str| ("part-of-block", format!("refused: part of {whose} block {block}"));
+        expected.extend([
+            (host(two.address(family)), part_of("node node2's", &others)),
+            (host(last_of(&own)), part_of("this node's own", &own)),
+            (own, ("own-block", "refused: this node's own block".to_owned())),
+            (nobodys.to_owned(), ("unclaimed", "refused: no node has claimed the block".to_owned())),
+            (wide.to_owned(), ("not-a-block", "refused: in a pool, and no claimed block".to_owned())),
+        ]);
+    }
+    let rogue: Vec<String> = expected.keys().cloned().collect();
+    configure(router, &originate(&rogue, false))?;
+    let expected: BTreeMap<_, _> = expected.into_iter().map(|(p, (kind, why))| (p, (kind.to_owned(), why))).collect();
+    wait_until("node1 refusing what the router made up", CONVERGENCE, || rejected(node) == expected)?;
+    for prefix in &rogue {
+        assert!(!has_route(node, prefix), "{prefix} is in node1's kernel");
+    }
+    for good in ["192.0.2.0/24", "2001:db8:2::/64"] {
+        assert!(has_route(node, good), "{good} is not in node1's kernel");
+    }
+    let problems = status(node)?["problems"].to_string();
+    assert!(problems.contains("announces what is not its own"), "{problems}");
+    let metrics = lab.node("node1").exec(&["curl", "-s", "http://127.0.0.1:9091/metrics"]).unwrap_or_default();
+    assert!(metrics.is_empty() || metrics.contains("reason=\"part-of-block\""), "{metrics}");
+
+    // What becomes of the pods without validation: the router has their traffic.
+    let stolen = host(two.address(Family::Ipv4));
+    validation(node, "off")?;
+    wait_until("the router having a pod of node2", CONVERGENCE, || has_route(node, &stolen))?;
+    validation(node, "enforce")?;
+    wait_until("the router losing it again", CONVERGENCE, || !has_route(node, &stolen))?;
+    validation(node, "warn")?;
+    wait_until("node1 warning of it and using it", CONVERGENCE, || {
+        has_route(node, &stolen) && rejected(node).contains_key(&stolen)
+    })?;
+    validation(node, "enforce")?;
+    wait_until("node1 refusing it again", CONVERGENCE, || {
+        !has_route(node, &stolen) && rejected(node).contains_key(&stolen)
+    })?;
+    drop(probe);
+    let probe = Probe::start(&one, &two, two.address(Family::Ipv4), RATE)?;
+    configure(router, &originate(&rogue, true))?;
+    wait_until("node1 forgetting what the router has withdrawn", CONVERGENCE, || rejected(node).is_empty())?;
+    let report = probe.finish();
+    assert_eq!(report.lost, 0, "{report:?}");
+    lab.down()?;
+    Ok(())
+}
