@@ -92,6 +92,8 @@ impl SessionList<'_> {
         };
         match peer.target() {
             Some(PeerTarget::Router(address, asn)) if has_session(self.own) => {
+                let is_node = |node: &ClusterNode| node.addresses().contains(&address.address);
+                let terms = SessionTerms { dials_local_address: self.declared.nodes.iter().any(is_node), ..terms };
                 self.add(name, address.address, address.port.unwrap_or(PORT), asn, terms);
             }
             Some(PeerTarget::Nodes(selector)) => {
@@ -143,7 +145,12 @@ impl SessionList<'_> {
                 address,
                 port,
                 asn,
-                SessionTerms { reflector_client, is_node: Some(node.cluster_id.is_some()), ..terms },
+                SessionTerms {
+                    reflector_client,
+                    dials_local_address: true,
+                    is_node: Some(node.cluster_id.is_some()),
+                    ..terms
+                },
             );
         }
     }
@@ -155,6 +162,7 @@ impl SessionList<'_> {
         self.by_address.entry(address).or_insert_with(|| PeerConfig {
             port,
             local_address: Some(local_address),
+            dials_local_address: terms.dials_local_address,
             route_reflector_client: terms.reflector_client && asn == local_asn,
             export_all: terms.export_all && asn != local_asn,
             graceful_restart: terms.restart_time,
@@ -175,6 +183,8 @@ impl SessionList<'_> {
 /// What is agreed with the peer of a session, apart from who the two are.
 #[derive(Debug, Clone, Default)]
 struct SessionTerms<'a> {
+    /// The peer dials our own address alone.
+    dials_local_address: bool,
     /// The peer is our client, if it is of our AS.
     reflector_client: bool,
     /// How long its routes stay while it restarts.

@@ -185,8 +185,10 @@ impl DesiredTask {
         if ended {
             anyhow::bail!("ipam has ended");
         }
-        let nat = desired.pools.iter().map(|(_, pool, _)| NatPool { cidr: pool.cidr, outgoing: pool.nat_outgoing });
-        self.acl.nat_pools(nat.collect()).await;
+        let of_pods = desired.pools.iter();
+        let of_pods = of_pods.map(|(_, pool, _)| NatPool { cidr: pool.cidr, outgoing: pool.nat_outgoing });
+        let of_services = desired.load_balancers.iter().map(|pool| NatPool { cidr: pool.cidr, outgoing: false });
+        self.acl.nat_pools(of_pods.chain(of_services).collect()).await;
         self.acl.nodes(desired.nodes.clone()).await;
         self.acl.infrastructure(desired.infrastructure.clone()).await;
         self.conclusions.unexported.send_replace(desired.unexported.clone());

@@ -83,6 +83,21 @@ fn a_node_with_an_as_number_of_its_own_is_an_ebgp_peer() {
     assert_eq!(addresses("a", &nodes, &[], true), ["192.0.2.2 as 65001"]);
 }
 
+#[test]
+fn a_node_is_heard_at_the_address_that_it_knows_alone_and_a_router_at_any() {
+    let nodes = [node("a", 1), node("b", 2), node("c", 3)];
+    let peers = [
+        peer(r#"{"peerIP": "198.51.100.1", "asNumber": 64601}"#),
+        peer(r#"{"peerIP": "192.0.2.2", "asNumber": 64512}"#),
+    ];
+    let configuration = BgpConfigurationSpec::default();
+    let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration };
+    for session in sessions(&"a".parse().unwrap(), &declared) {
+        let is_router = session.address == IpAddr::from([198, 51, 100, 1]);
+        assert_eq!(session.dials_local_address, !is_router, "{}", session.address);
+    }
+}
+
 /// What is asked of the transport of the sessions of node a, as text.
 fn security(nodes: &[ClusterNode], peers: &[(ResourceName, BgpPeerSpec)], configuration: &str) -> Vec<String> {
     let configuration: BgpConfigurationSpec = serde_json::from_str(configuration).unwrap();

@@ -46,12 +46,14 @@ impl FixedSets {
         self.dirty.insert(set);
     }
 
-    /// These are all pools.
-    pub(crate) fn want_pools(&mut self, pools: &[NatPool], families: &BTreeSet<Family>) {
+    /// These are all pools. To `excluded` nothing is masqueraded either.
+    pub(crate) fn want_pools(&mut self, pools: &[NatPool], excluded: &BTreeSet<IpAddr>, families: &BTreeSet<Family>) {
         let mut wanted = BTreeMap::new();
         for family in families {
             let of_family = || pools.iter().filter(|pool| pool.cidr.family() == *family);
-            let all = of_family().flat_map(|pool| halves(pool.cidr)).map(SetElement::Net);
+            let excluded = excluded.iter().filter(|address| Family::of(**address) == *family);
+            let excluded = excluded.map(|address| Prefix::host(*address));
+            let all = of_family().flat_map(|pool| halves(pool.cidr)).chain(excluded).map(SetElement::Net);
             let outgoing = of_family().filter(|pool| pool.outgoing).flat_map(|pool| halves(pool.cidr));
             wanted.insert(SetRef::Pools(*family), all.collect());
             wanted.insert(SetRef::Masquerade(*family), outgoing.map(SetElement::Net).collect());

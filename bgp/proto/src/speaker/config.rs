@@ -49,6 +49,9 @@ pub struct PeerConfig {
     pub local_asn: Asn,
     /// The address to dial from; the kernel's choice without one.
     pub local_address: Option<IpAddr>,
+    /// The peer dials us at `local_address` and nowhere else: it is a node, which knows no other address of ours. What comes
+    /// from its address to another one of ours is not its speaker's, but was masqueraded there.
+    pub dials_local_address: bool,
     /// The families to be agreed on.
     pub families: Families,
     /// Our proposal (RFC 4271 section 4.2): 3 to 65,535 s, zero for none.
@@ -93,6 +96,7 @@ impl PeerConfig {
             asn,
             local_asn,
             local_address: None,
+            dials_local_address: false,
             families: Families::only(family),
             hold_time: Duration::from_secs(90),
             connect_retry: Duration::from_secs(5),
@@ -109,6 +113,11 @@ impl PeerConfig {
         }
     }
 
+    /// Whether the peer dials us at this address.
+    pub(super) fn dials(&self, local: IpAddr) -> bool {
+        !self.dials_local_address || self.local_address.is_none_or(|own| own == local)
+    }
+
     /// Whether the session is internal.
     pub fn is_internal(&self) -> bool {
         self.asn == self.local_asn
@@ -120,6 +129,7 @@ impl PeerConfig {
     /// route. More can be told at any time.
     pub(super) fn needs_new_session(&self, old: &Self) -> bool {
         let alike = Self {
+            dials_local_address: self.dials_local_address,
             export_all: self.export_all || old.export_all,
             shared_subnet: self.shared_subnet,
             description: self.description.clone(),

@@ -262,7 +262,7 @@ fn admits(kernel: &FakeAcl, family: u8, from: u8, to: u8, port: u16) -> bool {
     };
     let rules = |chain: &str| kernel.rules(version, "mangle", chain).unwrap_or_default();
     let is_hooked = rules("FORWARD").first().is_some_and(|rule| rule.ends_with("-j manx-forward"));
-    if !is_hooked || rules("manx-forward").len() != 6 {
+    if !is_hooked || rules("manx-forward").len() != 8 {
         return true;
     }
     let Some(number) = mark_number(kernel, family, to) else { return false };

@@ -529,6 +529,11 @@ fn speakers_and_encapsulations_are_closed_to_pods_in_every_state_of_a_connection
                 assert!(passes("eth0", path, state, &to(protocol, from, port)), "{what}, from no pod");
             }
         }
+        let translated = |arrival: &mut Arrival| {
+            arrival.translated = true;
+            arrival.destination_port = port;
+        };
+        assert!(!passes("eth0", Path::Forward, State::New, &translated), "{speaker}: by way of a Service, from no pod");
         assert!(passes("mxya", Path::Forward, State::New, &|_| {}), "{speaker}: an ordinary port");
         let other = if port == 179 { 1790 } else { 179 };
         let elsewhere = |arrival: &mut Arrival| arrival.destination_port = other;
