@@ -488,6 +488,46 @@ fn what_others_flush_is_repaired_within_100_ms_of_the_event_and_alarmed() {
 }
 
 #[test]
+fn rules_that_could_not_be_read_are_no_reason_any_more_once_all_of_them_are_read() {
+    let kernel = FakeAcl::new();
+    let mut acl = Acl::running(&kernel, vec![policy("web", "server", "client", (80, 9000))], &[(2, "server")]);
+    let restores = kernel.count(AclOperation::Restore);
+    kernel.fail_always(AclOperation::Save, BUSY);
+    kernel.lose_events();
+    acl.settle();
+    assert!(acl.readiness.borrow()[0].contains("rules cannot be changed"), "{:?}", acl.readiness.borrow());
+    kernel.heal();
+    // One table read in its turn says nothing of the others.
+    acl.owner.reading.read_in_turn(vec![(Family::Ipv4, TableName::Nat)]);
+    acl.settle();
+    assert_eq!(acl.readiness.borrow().len(), 1, "before they are read again");
+    acl.after(Duration::from_secs(20));
+    assert!(acl.readiness.borrow().is_empty(), "{:?}", acl.readiness.borrow());
+    assert_eq!(kernel.count(AclOperation::Restore), restores, "no restore had to say so");
+}
+
+#[test]
+fn reading_rules_does_not_hide_that_they_cannot_be_changed() {
+    let kernel = FakeAcl::new();
+    let mut acl = Acl::running(&kernel, vec![policy("web", "server", "client", (80, 9000))], &[(2, "server")]);
+    kernel.fail_always(AclOperation::Restore, BUSY);
+    acl.update(policy("web", "server", "client", (80, 9001)));
+    acl.settle();
+    kernel.fail_always(AclOperation::Save, BUSY);
+    kernel.lose_events();
+    acl.settle();
+    kernel.heal();
+    kernel.fail_always(AclOperation::Restore, BUSY);
+    let reads = kernel.count(AclOperation::Save);
+    acl.after(Duration::from_secs(20));
+    assert!(kernel.count(AclOperation::Save) > reads);
+    assert!(acl.readiness.borrow()[0].contains("rules cannot be changed"), "{:?}", acl.readiness.borrow());
+    kernel.heal();
+    acl.after(Duration::from_secs(20));
+    assert!(acl.readiness.borrow().is_empty());
+}
+
+#[test]
 fn while_iptables_is_at_work_the_owner_waits_for_its_answer_and_then_reads_what_others_have_changed() {
     let kernel = FakeAcl::new();
     let mut acl =
