@@ -6,7 +6,9 @@ mod crashes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kernel::acl::{Connection, SetElement, SetName, SetSpec, Tuple};
+use kernel::acl::{
+    AddressHome, AddressPort, Connection, ElementChange, MarkedAddress, SetElement, SetName, SetOf, SetSpec, Tuple,
+};
 use kernel::fake::FakeKernel;
 use kernel::fake::acl::{AclOperation, FakeAcl};
 use types::policy::{
@@ -247,7 +249,7 @@ impl Acl {
 fn mark_number(kernel: &FakeAcl, family: u8, pod: u8) -> Option<u16> {
     let (_, elements) = kernel.set(&SetName::new(format!("manx-c{family}")).unwrap())?;
     elements.iter().find_map(|element| match element {
-        SetElement::Mark { address, mark, .. } => {
+        SetElement::Mark(MarkedAddress { address, mark, .. }) => {
             facts(pod, "").addresses.contains(address).then_some((mark >> 16) as u16)
         }
         _ => None,
@@ -294,7 +296,9 @@ fn admits(kernel: &FakeAcl, family: u8, from: u8, to: u8, port: u16) -> bool {
             elements.iter().any(|element| match element {
                 SetElement::Address(address) => *address == peer,
                 SetElement::Net(prefix) => prefix.contains(peer),
-                SetElement::Port(address, Protocol::Tcp, of) => (*address, *of) == (peer, port),
+                SetElement::Port(AddressPort { address, protocol: Protocol::Tcp, port: of }) => {
+                    (*address, *of) == (peer, port)
+                }
                 _ => false,
             })
         });
@@ -445,7 +449,8 @@ fn a_full_set_is_made_larger_and_one_that_cannot_be_turns_readiness_off() {
     // In the place of ours somebody puts one that is full.
     let small = SetName::new("small").unwrap();
     kernel.sets().create_set(&small, &SetSpec { max_elements: 1, ..spec }).unwrap();
-    kernel.sets().change_elements(&small, &[kernel::acl::ElementChange::Put(kernel.set(&name).unwrap().1[0])]).unwrap();
+    let member = MarkedAddress::try_from(kernel.set(&name).unwrap().1[0]).unwrap();
+    kernel.sets().change_elements(&SetOf::new(small.clone()).changes([ElementChange::Put(member)])).unwrap();
     kernel.sets().swap_sets(&small, &name).unwrap();
     kernel.fail_always(AclOperation::SwapSets, BUSY);
     let mut answer = acl.attach(3, "server");
@@ -703,7 +708,10 @@ fn drops_are_counted_by_endpoint_and_direction_over_the_lives_of_chains_and_of_a
 fn what_is_known_of_local_addresses_is_kept_right_over_restarts_and_others_doing() {
     let kernel = FakeAcl::new();
     let homes = |kernel: &FakeAcl| kernel.set(&SetName::new("manx-homes4").unwrap()).unwrap().1;
-    let home = |pod| SetElement::Home(facts(pod, "").addresses[0], LinkName::from(&id(pod).host_interface()));
+    let home = |pod| {
+        let interface = LinkName::from(&id(pod).host_interface());
+        SetElement::Home(AddressHome { address: facts(pod, "").addresses[0], interface })
+    };
     let acl = Acl::running(&kernel, vec![], &[(1, "client"), (2, "server")]);
     assert_eq!(homes(&kernel), [home(1), home(2)]);
     drop(acl);
