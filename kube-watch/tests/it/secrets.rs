@@ -4,7 +4,7 @@ use kube_watch::{Resource, WatchConfig, WatchError};
 use serde_json::{Value, json};
 use types::{ResourceName, SessionPassword};
 
-use crate::cluster::Cluster;
+use crate::cluster::TestedCluster;
 use crate::picture::{Picture, status_of};
 use crate::server::{Server, url};
 
@@ -14,7 +14,7 @@ fn secret(name: &str, rack1: &str) -> Value {
 }
 
 /// Lets an account follow Secrets of these names in its own namespace, and no others.
-async fn allow_secrets(cluster: &Cluster, namespace: &str, account: &str, names: &[&str]) {
+async fn allow_secrets(cluster: &TestedCluster, namespace: &str, account: &str, names: &[&str]) {
     let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
     let rule =
         json!({ "apiGroups": [""], "resources": ["secrets"], "resourceNames": names, "verbs": ["list", "watch"] });
