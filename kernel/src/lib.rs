@@ -28,7 +28,7 @@ mod unacknowledged;
 
 pub mod acl;
 pub mod events;
-#[cfg(feature = "fake")]
+#[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod memory;
 pub mod netns;

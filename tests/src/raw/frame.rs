@@ -127,7 +127,7 @@ impl Head {
 
 /// A UDP datagram (RFC 768).
 pub fn udp(ends: [IpAddr; 2], ports: [u16; 2], payload: &[u8]) -> Vec<u8> {
-    let mut datagram = Vec::from(ports.map(u16::to_be_bytes).concat());
+    let mut datagram = ports.map(u16::to_be_bytes).concat();
     datagram.extend(length(8 + payload.len()).to_be_bytes());
     datagram.extend([0, 0]);
     datagram.extend(payload);
@@ -136,7 +136,7 @@ pub fn udp(ends: [IpAddr; 2], ports: [u16; 2], payload: &[u8]) -> Vec<u8> {
 
 /// A TCP segment without options (RFC 9293 section 3.1).
 pub fn tcp(ends: [IpAddr; 2], ports: [u16; 2], flags: u8, payload: &[u8]) -> Vec<u8> {
-    let mut segment = Vec::from(ports.map(u16::to_be_bytes).concat());
+    let mut segment = ports.map(u16::to_be_bytes).concat();
     segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 0x20, 0, 0, 0, 0, 0]);
     segment.extend(payload);
     summed(ends, protocol::TCP, segment, 16)
