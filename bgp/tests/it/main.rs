@@ -43,7 +43,7 @@ async fn speaker() -> (Bgp, Outputs, u16) {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     bgp.listen(port).await.unwrap();
     let peer = PeerConfig { passive: true, ..PeerConfig::new(PEER.into(), asn(), Asn::DEFAULT) };
-    bgp.configure(identity, vec![peer], None).await.unwrap();
+    bgp.configure(identity, vec![peer], None, Default::default()).await.unwrap();
     bgp.originate(BTreeSet::new()).await.unwrap();
     (bgp, outputs, port)
 }
