@@ -80,7 +80,8 @@ impl FixedSets {
         let set = SetRef::Routers(Family::of(address));
         let addresses = self.locals.entry(set).or_default();
         let element = SetElement::Address(address);
-        if if is_router { addresses.insert(element) } else { addresses.remove(&element) } {
+        let has_changed = if is_router { addresses.insert(element) } else { addresses.remove(&element) };
+        if has_changed {
             self.dirty.insert(set);
         }
     }
