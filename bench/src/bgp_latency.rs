@@ -24,7 +24,7 @@ use clap::Args;
 use socket2::{Domain, Socket, Type};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use types::{Asn, Family, FibUpdate, NextHopState, NextHopWatch, Prefix, RouterId};
+use types::{Asn, Family, FibUpdate, NextHopState, NextHopWatch, Passwords, Prefix, RouterId};
 
 use crate::report::Report;
 use crate::stats::percentile;
@@ -130,7 +130,7 @@ async fn start(seen: Arc<Seen>) -> anyhow::Result<Bgp> {
     let client = |address| PeerConfig { route_reflector_client: true, ..peer(address, Asn::DEFAULT) };
     let peers = vec![client(FEED), client(QUIET), PeerConfig { hold_time: HOLD_TIME, ..peer(IDLE, Asn::new(64_513)?) }];
     bgp.listen(PORT).await?;
-    bgp.configure(identity, peers, None).await?;
+    bgp.configure(identity, peers, None, Passwords::new()).await?;
     bgp.originate(BTreeSet::new()).await?;
     Ok(bgp)
 }

@@ -1,10 +1,10 @@
 //! Routes that are not whose they say: what a router or a node announces inside the pools, and what becomes of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde_json::Value;
-use tests::mesh::{RATE, apply, mesh, own_blocks, paths, status};
+use tests::mesh::{RATE, apply, mesh, own_blocks, status};
 use tests::{CONVERGENCE, Node, Place, Probe, TestResult, can_run_labs, wait_until};
 use types::{Family, Prefix};
 
