@@ -311,7 +311,10 @@ fn is_harmless(name: &str, place: &str) -> bool {
     let to = |target: &str| name.contains(&format!("to {target}, "));
     let allowed = match place {
         "node1" => to("its node"),
-        "node2" => to("another node") || to("an allowed pod on another node"),
+        // The policies of a pod are enforced at its own node.
+        "node2" => {
+            ["another node", "an allowed pod on another node", "a denied pod on another node"].into_iter().any(to)
+        }
         "x/server" => to("an allowed pod"),
         "x/friend-node2" => to("an allowed pod on another node"),
         _ => false,

@@ -119,7 +119,7 @@ impl Tap {
         let netns = place.netns().map_err(failed())?;
         let sockets = run_in(&netns, open).map_err(failed())?;
         for socket in &sockets {
-            setsockopt(socket, sockopt::RcvBuf, &BUFFER).map_err(|error| failed()(error.into()))?;
+            setsockopt(socket, sockopt::RcvBufForce, &BUFFER).map_err(|error| failed()(error.into()))?;
         }
         let sockets: Vec<File> = sockets.into_iter().map(File::from).collect();
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeSet::new())));
