@@ -24,7 +24,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::connection::{self, Connection, Received};
 use crate::door::{Door, Turned};
-use crate::run::{Bgp, Outputs, Owner};
+use crate::handle::{Bgp, Outputs};
+use crate::run::Owner;
 use crate::security::{Security, Terms};
 use crate::socket;
 

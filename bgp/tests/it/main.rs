@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use types::api::PeerStatus;
-use types::{Asn, Family, RouterId, SessionState};
+use types::{Asn, Family, Passwords, RouterId, SessionState};
 
 const SPEAKER: Ipv4Addr = Ipv4Addr::new(127, 0, 18, 1);
 const PEER: Ipv4Addr = Ipv4Addr::new(127, 0, 18, 2);
@@ -37,13 +37,17 @@ async fn speaker() -> (Bgp, Outputs, u16) {
         identity,
         restart_time: Duration::from_secs(120),
         preserved: Families::NONE,
-        import: ImportPolicy::default(),
+        import: ImportPolicy { pools: vec!["10.0.0.0/8".parse().unwrap()], prefixes: Vec::new() },
     };
     let (bgp, outputs) = bgp::start(config, &TaskTracker::new(), CancellationToken::new());
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     bgp.listen(port).await.unwrap();
-    let peer = PeerConfig { passive: true, ..PeerConfig::new(PEER.into(), asn(), Asn::DEFAULT) };
-    bgp.configure(identity, vec![peer], None, Default::default()).await.unwrap();
+    let peer = PeerConfig {
+        passive: true,
+        max_prefixes: Some(1_000_000),
+        ..PeerConfig::new(PEER.into(), asn(), Asn::DEFAULT)
+    };
+    bgp.configure(identity, vec![peer], None, Passwords::new()).await.unwrap();
     bgp.originate(BTreeSet::new()).await.unwrap();
     (bgp, outputs, port)
 }

@@ -107,7 +107,8 @@ impl FixedSets {
     pub(crate) fn route_by(&mut self, address: IpAddr, is_router: bool) {
         let set = OwnSet::routers(Family::of(address));
         let addresses = self.routers.wanted.entry(set).or_default();
-        if if is_router { addresses.insert(address) } else { addresses.remove(&address) } {
+        let has_changed = if is_router { addresses.insert(address) } else { addresses.remove(&address) };
+        if has_changed {
             self.routers.dirty.insert(set);
         }
     }

@@ -3,7 +3,7 @@
 //! `fuzz/` gives each of them to libFuzzer (`./run fuzz TARGET SECONDS`). What libFuzzer has found is checked in under
 //! `fuzz/corpus/TARGET`, and the tests of this crate run it again without libFuzzer.
 //!
-//! [`session`] and [`speaker`] read their octets as a script: an octet that says what happens, and as many more as that
+//! [`session()`] and [`speaker()`] read their octets as a script: an octet that says what happens, and as many more as that
 //! needs. Every script is valid, so that each octet that is changed changes what happens and not whether it is read.
 
 #![allow(

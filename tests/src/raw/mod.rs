@@ -68,8 +68,8 @@ impl Wire {
         let failed = || LabError::io(format!("{interface} of {}", place.name()));
         let netns = place.netns().map_err(failed())?;
         let opened = run_in(&netns, || {
-            let found = getifaddrs()?.filter(|found| found.interface_name == interface);
-            let link = found.filter_map(|found| found.address?.as_link_addr().copied()).next();
+            let mut found = getifaddrs()?.filter(|found| found.interface_name == interface);
+            let link = found.find_map(|found| found.address?.as_link_addr().copied());
             let link = link.ok_or(io::ErrorKind::NotFound)?;
             let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)?;
             Ok((socket, link))

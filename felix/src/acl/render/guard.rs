@@ -68,7 +68,8 @@ pub(super) fn input(layout: &Layout, family: Family) -> Rules {
     rules.push(Rule::new(&format!("-m set --match-set {} src", SetRef::Routers(family)), RETURN));
     rules.push(refuse(&format!("-p tcp -m tcp --dport {}", guard.own_port)));
     rules.push(refuse(&format!("-p udp -m multiport --dports {}", list(closed_udp_ports(family)))));
-    rules.push(refuse(&in_speakers(family, "dst,src")));
+    // The set knows the port of this node's speaker also before the agent has told it.
+    rules.extend(["dst,dst", "dst,src"].map(|ends| refuse(&in_speakers(family, ends))));
     rules.into()
 }
 

@@ -115,6 +115,7 @@ fn what_is_closed_to_pods_comes_ahead_of_connection_tracking_and_most_packets_le
             "-m set --match-set manx-routers6 src -j RETURN",
             "-p tcp -m tcp --dport 1790 -g manx-refuse",
             "-p udp -m multiport --dports 3784,3785,4784,546 -g manx-refuse",
+            "-m set --match-set manx-speakers6 dst,dst -g manx-refuse",
             "-m set --match-set manx-speakers6 dst,src -g manx-refuse",
         ]
     );

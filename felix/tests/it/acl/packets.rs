@@ -308,8 +308,12 @@ fn speakers_are_closed_to_pods_also_to_connections_of_before_and_open_to_pods_th
                 Infrastructure { speakers: speakers.map(|address| (address, 1790)).into(), own_port: 1790, routers };
             block_on(acl.infrastructure(infrastructure));
             // Rules of no class: nobody waits for them.
-            let is_open = || connect(node.pod(1), ip("192.0.2.9"), 1790).is_some();
-            crate::wait_until("what was told being in force", || is_open() != is_closed);
+            let is_told = || {
+                let own = speakers.iter().zip([true, true, false, false]);
+                own.into_iter()
+                    .all(|(address, own)| connect(node.pod(1), *address, 1790).is_some() == (own && !is_closed))
+            };
+            crate::wait_until("what was told being in force", is_told);
         };
         tell("");
         for (address, stream) in speakers.iter().zip(&mut of_before) {
@@ -351,7 +355,9 @@ fn neither_a_translated_destination_nor_the_nodes_loopback_leads_past_what_is_cl
             ])
             .await;
         });
-        crate::wait_until("what was told being in force", || connect(node.pod(1), speakers[1], 179).is_none());
+        crate::wait_until("what was told being in force", || {
+            speakers.iter().all(|address| connect(node.pod(1), *address, 179).is_none())
+        });
         for (service, port) in [(8179, 179), (8080, 80)] {
             let program = if variant == IptablesVariant::Nft { "nft" } else { "legacy" };
             node.sh(&format!(
