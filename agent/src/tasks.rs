@@ -9,6 +9,7 @@
 //!   bgp ──FibUpdate──► carry_routes (1) ──► felix        bgp ──NextHopWatch──► carry_watches (1) ──► felix
 //!   felix ──NextHopState──► carry_next_hops (1) ──► bgp
 //!   ipam ──how etcd stands to its blocks──► freshness (1) ──► desired
+//!   desired ──which passwords──► passwords (1) ◄── Secrets, files   ──passwords──► desired
 //!   presence (1): the lease on the node's name, and its registration
 //!   election (1): the lease on `elected/holder` ──► reclaim, load_balancer
 //!   election, Nodes' names, registrations ──► reclaim (1) ──► store: what gone nodes had is free

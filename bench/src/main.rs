@@ -1,5 +1,6 @@
 //! `manx-bench`: measures Manx beside what a user would pick instead, in a lab of its own.
 
+mod bgp_latency;
 mod cni;
 mod driver;
 mod k8s;
@@ -31,6 +32,8 @@ struct Cli {
 enum Action {
     /// Latency and rate of CNI ADD and DEL, beside ptp with host-local.
     Cni(cni::Effort),
+    /// Whether a BGP peer with a million routes delays other peers, KEEPALIVEs or the kernel's routes.
+    BgpLatency(bgp_latency::Feed),
     /// The agent's memory at rest, with pods of its own and other nodes' blocks.
     Memory(memory::Load),
     /// From a change of policies or labels until the kernel acts on it, and what policies cost.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = match &cli.command {
         Action::Cni(effort) => cni::run(effort).and_then(|report| show(&report, cli.json)),
+        Action::BgpLatency(feed) => bgp_latency::run(feed).and_then(|report| show(&report, cli.json)),
         Action::Memory(load) => memory::run(load).and_then(|report| show(&report, cli.json)),
         Action::Policy(effort) => policy::run(effort).and_then(|report| show(&report, cli.json)),
         Action::K8s(effort) => k8s::run(effort).and_then(|report| show(&report, cli.json)),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bgp_proto::{ConnId, wire};
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::tasks::SocketEvent;
 
@@ -16,6 +16,19 @@ const MESSAGES_PER_WRITE: usize = 64;
 
 /// Octets that one read has room for: many small messages, or a good part of a table.
 const OCTETS_PER_READ: usize = 64 * 1024;
+
+/// Octets of one connection that may wait for the owner. What comes behind them waits in the socket, so that a peer with
+/// much to say is no more in another's way than this.
+const OCTETS_WAITING: usize = 32 * 1024;
+
+/// A message on its way to the owner.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// The message.
+    pub(crate) message: Bytes,
+    /// Makes room for another one when it is dropped.
+    _room: OwnedSemaphorePermit,
+}
 
 /// The owner's end of a connection.
 #[derive(Debug)]
@@ -26,13 +39,20 @@ pub(crate) struct Connection {
     queue: std::collections::VecDeque<Bytes>,
     /// Notified when the socket was full, so that the reader task reports when it has room again.
     want_write: Arc<Notify>,
+    /// How many octets the kernel has taken.
+    written: u64,
     /// Ends the reader task when dropped.
     _reader: AbortOnDrop,
 }
 
 impl Connection {
     pub(crate) fn new(stream: Arc<TcpStream>, want_write: Arc<Notify>, reader: tokio::task::AbortHandle) -> Self {
-        Self { stream, queue: std::collections::VecDeque::new(), want_write, _reader: AbortOnDrop(reader) }
+        Self { stream, queue: std::collections::VecDeque::new(), want_write, written: 0, _reader: AbortOnDrop(reader) }
+    }
+
+    /// The socket.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        &self.stream
     }
 
     /// Messages to send next, behind those that wait.
@@ -43,6 +63,19 @@ impl Connection {
     /// Whether everything has been handed to the kernel.
     pub(crate) fn is_drained(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// How many octets the kernel has taken so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// How many of them the peer's TCP has acknowledged. An error where the connection has ended.
+    pub(crate) fn acknowledged(&self) -> io::Result<u64> {
+        let unacknowledged = kernel::unacknowledged(&*self.stream)?;
+        // After a reset the kernel owes nothing to anybody, which is no acknowledgement: there is no peer any more.
+        self.stream.peer_addr()?;
+        Ok(self.written.saturating_sub(unacknowledged))
     }
 
     /// Writes as much as the socket takes, many messages at a time. A full socket is no error: the reader task reports
@@ -65,6 +98,7 @@ impl Connection {
 
     /// Drops from the queue the octets that the kernel has taken.
     fn taken(&mut self, mut written: usize) {
+        self.written += written as u64;
         while let Some(first) = self.queue.front_mut() {
             if written < first.len() {
                 first.advance(written);
@@ -94,6 +128,7 @@ pub(crate) async fn read(
     events: mpsc::Sender<SocketEvent>,
 ) {
     let mut buffer = BytesMut::new();
+    let room = Arc::new(Semaphore::new(OCTETS_WAITING));
     let mut waiting_to_write = false;
     loop {
         let event = tokio::select! {
@@ -118,7 +153,7 @@ pub(crate) async fn read(
         let closed = matches!(event, Some(SocketEvent::Closed(..)));
         let sent = match event {
             Some(event) => events.send(event).await.is_ok(),
-            None => deliver(id, &mut buffer, &events).await,
+            None => deliver(id, &mut buffer, &room, &events).await,
         };
         if closed || !sent {
             return;
@@ -148,7 +183,7 @@ fn fill(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<Filled> {
 }
 
 /// Hands on the whole messages that the buffer begins with; false when reading is over.
-async fn deliver(id: ConnId, buffer: &mut BytesMut, events: &mpsc::Sender<SocketEvent>) -> bool {
+async fn deliver(id: ConnId, buffer: &mut BytesMut, room: &Arc<Semaphore>, events: &mpsc::Sender<SocketEvent>) -> bool {
     loop {
         let (message, last) = match wire::frame_length(buffer) {
             Ok(None) => return true,
@@ -157,7 +192,12 @@ async fn deliver(id: ConnId, buffer: &mut BytesMut, events: &mpsc::Sender<Socket
             // The speaker finds the same fault in the header and answers it; nothing behind it can be framed.
             Err(_) => (buffer.split().freeze(), true),
         };
-        if events.send(SocketEvent::Received(id, message)).await.is_err() || last {
+        // What cannot be framed is as long as a read at most, and counts as what there is room for.
+        let octets = u32::try_from(message.len().min(OCTETS_WAITING)).unwrap_or(u32::MAX);
+        // The semaphore is never closed.
+        let Ok(room) = Arc::clone(room).acquire_many_owned(octets).await else { return false };
+        let received = Received { message, _room: room };
+        if events.send(SocketEvent::Received(id, received)).await.is_err() || last {
             return false;
         }
     }

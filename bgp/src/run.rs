@@ -1,136 +1,48 @@
-//! The owner of the speaker, and the handle through which others speak to it.
+//! The owner of the speaker, which does what [`crate::Bgp`] asks and sockets report.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
-use std::time::Instant;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-use bgp_proto::{Action, ConnId, Identity, ImportPolicy, Input, OriginChange, PeerConfig, Speaker, SpeakerConfig};
-use mailbox::{Ended, Mailbox};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::AbortHandle;
+use bgp_proto::{Action, ConnId, Input, PeerConfig, PeerEvent, Speaker, SpeakerConfig};
+use kernel::netstat::TcpDrops;
+use kernel::sockopt;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use types::api::{PeerStatus, RejectedRoute, RouteView};
-use types::{ClusterId, Family, FibUpdate, NextHopState, NextHopWatch, Prefix};
+use types::api::PeerStatus;
+use types::{FibUpdate, NextHopWatch, Passwords};
 
 use crate::connection::Connection;
+use crate::dial::Dial;
+use crate::handle::{BgpError, Command};
+use crate::outbox::Outbox;
+use crate::probes::Probes;
+use crate::security::Security;
 use crate::socket;
-use crate::tasks::{SocketEvent, Spawner};
+use crate::sparingly::Sparingly;
+use crate::tasks::{Listener, SocketEvent, Spawner};
 use crate::view;
 
-/// The handle to the speaker. Clones speak to the same one.
-#[derive(Debug, Clone)]
-pub struct Bgp {
-    /// To the speaker's owner.
-    mailbox: Mailbox<Command>,
-}
+/// Events of sockets in one turn: enough to pack messages well.
+const EVENTS_PER_TURN: usize = 256;
 
-/// What the speaker says of itself, in batches and in order.
-#[derive(Debug)]
-pub struct Outputs {
-    /// Chosen routes.
-    pub fib: mpsc::Receiver<Vec<FibUpdate>>,
-    /// Next hops whose state it wants to be told ([`Bgp::next_hops`]).
-    pub watches: mpsc::Receiver<Vec<NextHopWatch>>,
-}
+/// How long a turn takes up what sockets have brought, and how long it writes, before timers, outputs and commands have
+/// theirs again: long enough to pack messages well, short against everything that anybody waits for.
+const TURN: Duration = Duration::from_millis(10);
 
-/// Why a speaker does not do what it was told.
-#[derive(Debug, thiserror::Error)]
-pub enum BgpError {
-    /// The environment is at fault: another process listens there, or the port is privileged.
-    #[error("cannot listen for BGP on port {port}: {error}")]
-    Listen {
-        /// The port.
-        port: u16,
-        /// What the kernel says.
-        error: io::Error,
-    },
-    /// The speaker's owner has ended, as it does when the agent ends.
-    #[error("the BGP speaker has ended")]
-    Ended,
-}
+/// Octets that are written to one connection in a row while others have something to be sent.
+const OCTETS_IN_A_ROW: u64 = 256 * 1024;
 
-impl From<Ended> for BgpError {
-    fn from(Ended: Ended) -> Self {
-        Self::Ended
-    }
-}
+/// Destinations in one answer about the tables.
+const ROUTES_PER_ANSWER: usize = 512;
 
-#[derive(Debug)]
-pub(crate) enum Command {
-    Configure(Identity, Vec<PeerConfig>, Option<ClusterId>),
-    Import(ImportPolicy),
-    Origins(Vec<OriginChange>),
-    Originate(BTreeSet<Prefix>),
-    NextHops(Vec<NextHopState>),
-    Listen(u16, oneshot::Sender<Result<(), BgpError>>),
-    Peers(oneshot::Sender<Vec<PeerStatus>>),
-    Routes(Option<Family>, Option<Prefix>, oneshot::Sender<Vec<RouteView>>),
-    Rejected(oneshot::Sender<Vec<RejectedRoute>>),
-}
+/// Open files of a peer: a connection that is dialled, one that is established, and those that wait for a session.
+const FILES_PER_PEER: u64 = 6;
 
-impl Bgp {
-    pub(crate) const fn new(commands: mpsc::Sender<Command>) -> Self {
-        Self { mailbox: Mailbox::new(commands) }
-    }
-
-    /// Listens at this port from now on (and no longer at an earlier one).
-    pub async fn listen(&self, port: u16) -> Result<(), BgpError> {
-        self.mailbox.ask(|reply| Command::Listen(port, reply)).await?
-    }
-
-    /// The sessions that there should be: new ones are started, others end with a Cease, changed ones begin again, and
-    /// those that stay the same are not disturbed. With them, who this node is, and the cluster that it reflects routes
-    /// for, if it does.
-    pub async fn configure(
-        &self,
-        identity: Identity,
-        peers: Vec<PeerConfig>,
-        cluster_id: Option<ClusterId>,
-    ) -> Result<(), BgpError> {
-        Ok(self.mailbox.tell(Command::Configure(identity, peers, cluster_id)).await?)
-    }
-
-    /// What import policy accepts.
-    pub async fn import(&self, accepted: ImportPolicy) -> Result<(), BgpError> {
-        Ok(self.mailbox.tell(Command::Import(accepted)).await?)
-    }
-
-    /// What has changed of who may announce what.
-    pub async fn origins(&self, changes: Vec<OriginChange>) -> Result<(), BgpError> {
-        Ok(self.mailbox.tell(Command::Origins(changes)).await?)
-    }
-
-    /// Routes that are refused: those that are kept, and samples of the others.
-    pub async fn rejected(&self) -> Result<Vec<RejectedRoute>, BgpError> {
-        Ok(self.mailbox.ask(Command::Rejected).await?)
-    }
-
-    /// The prefixes that this node originates, all of them.
-    pub async fn originate(&self, prefixes: BTreeSet<Prefix>) -> Result<(), BgpError> {
-        Ok(self.mailbox.tell(Command::Originate(prefixes)).await?)
-    }
-
-    /// Answers to [`Outputs::watches`].
-    pub async fn next_hops(&self, states: Vec<NextHopState>) -> Result<(), BgpError> {
-        Ok(self.mailbox.tell(Command::NextHops(states)).await?)
-    }
-
-    /// The sessions as they are.
-    pub async fn peers(&self) -> Result<Vec<PeerStatus>, BgpError> {
-        Ok(self.mailbox.ask(Command::Peers).await?)
-    }
-
-    /// The tables: of one family or both, one destination or all.
-    pub async fn routes(&self, family: Option<Family>, prefix: Option<Prefix>) -> Result<Vec<RouteView>, BgpError> {
-        Ok(self.mailbox.ask(|reply| Command::Routes(family, prefix, reply)).await?)
-    }
-}
-
-/// Events of sockets that one round takes at most before it writes: enough to pack messages well, few enough for commands
-/// to be answered soon.
-const EVENTS_PER_ROUND: usize = 256;
+/// Open files of the agent besides.
+const OTHER_FILES: u64 = 1_024;
 
 /// Octets after which the speaker stops handing out messages for one connection. A run of messages is handed out whole
 /// ([`Speaker::transmit`]), so this few mean one run at a time: none is taken that the socket may have no room for.
@@ -144,14 +56,26 @@ pub(crate) struct Owner {
     spawner: Spawner,
     /// What sockets report.
     inbox: mpsc::Receiver<SocketEvent>,
-    /// What was told or asked through [`Bgp`].
+    /// What was told or asked through [`crate::Bgp`].
     commands: mpsc::Receiver<Command>,
     /// The sockets, by the id that the speaker knows them under.
     connections: HashMap<ConnId, Connection>,
-    /// The dials that are under way; aborting one gives it up.
-    dials: HashMap<ConnId, AbortHandle>,
-    /// The port that is listened at, and its listeners; aborting them ends the listening.
-    listening: Option<(u16, Vec<AbortHandle>)>,
+    /// The dials that are under way.
+    dials: HashMap<ConnId, Dial>,
+    /// The port that is listened at, and its listeners.
+    listening: Option<(u16, Vec<Listener>)>,
+    /// What protects the peers' connections.
+    security: Security,
+    /// Tells the listeners who the peers are.
+    peers: watch::Sender<HashSet<IpAddr>>,
+    /// Questions whether the other end of a connection is there.
+    probes: Probes,
+    /// Connections with more to be sent than was written in a row.
+    unwritten: VecDeque<ConnId>,
+    /// Whether the last turn ended before everything was written.
+    interrupted: bool,
+    /// Keeps lines of the log that peers bring about from filling it.
+    sparingly: Sparingly,
     /// Route changes that felix has not taken yet.
     fib: Outbox<FibUpdate>,
     /// Watches that felix has not taken yet.
@@ -164,8 +88,8 @@ impl Owner {
         spawner: Spawner,
         inbox: mpsc::Receiver<SocketEvent>,
         commands: mpsc::Receiver<Command>,
-        fib: mpsc::Sender<Vec<FibUpdate>>,
-        watches: mpsc::Sender<Vec<NextHopWatch>>,
+        peers: watch::Sender<HashSet<IpAddr>>,
+        (fib, watches): (mpsc::Sender<Vec<FibUpdate>>, mpsc::Sender<Vec<NextHopWatch>>),
     ) -> Self {
         Self {
             speaker: Speaker::new(config, Instant::now()),
@@ -175,38 +99,67 @@ impl Owner {
             connections: HashMap::new(),
             dials: HashMap::new(),
             listening: None,
+            security: Security::default(),
+            peers,
+            probes: Probes::default(),
+            unwritten: VecDeque::new(),
+            interrupted: false,
+            sparingly: Sparingly::default(),
             fib: Outbox::new(fib),
             watches: Outbox::new(watches),
         }
     }
 
-    /// Goes round by round: takes what has come, lets the speaker decide, and writes once per connection.
+    /// Goes turn by turn: takes what has come, lets the speaker decide, and writes. Timers and outputs come first, and a turn
+    /// is short, so that a peer with a million routes is in nobody's way.
     pub(crate) async fn run(mut self) {
-        let mut events = Vec::with_capacity(EVENTS_PER_ROUND);
         loop {
-            let timeout = self.speaker.timeout();
-            let timer = async {
-                match timeout {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let busy = self.interrupted || !self.unwritten.is_empty();
             tokio::select! {
                 biased;
+                () = self.fib.flush(), if !self.fib.is_empty() => {}
+                () = self.watches.flush(), if !self.watches.is_empty() => {}
+                () = at(self.speaker.timeout()) => self.speaker.handle(Input::Tick, Instant::now()),
+                () = at(self.probes.timeout()) => self.look_at_probes(),
+                () = at(self.sparingly.timeout()) => self.say_what_was_kept_back(),
                 command = self.commands.recv() => match command {
                     Some(command) => self.command(command),
                     // The last handle is gone, so nobody can configure or ask any more: the agent is ending.
                     None => return,
                 },
-                count = self.inbox.recv_many(&mut events, EVENTS_PER_ROUND) => {
-                    debug_assert!(count > 0, "the spawner holds a sender");
-                    events.drain(..).for_each(|event| self.socket_event(event));
-                }
-                () = self.fib.flush(), if !self.fib.is_empty() => {}
-                () = self.watches.flush(), if !self.watches.is_empty() => {}
-                () = timer => self.speaker.handle(Input::Tick, Instant::now()),
+                event = self.inbox.recv() => event.into_iter().for_each(|event| self.socket_event(event)),
+                () = std::future::ready(()), if busy => {}
             }
+            self.take_events();
             self.settle();
+        }
+    }
+
+    /// Does what sockets have brought, for as long as a turn may take.
+    fn take_events(&mut self) {
+        let end = Instant::now() + TURN;
+        for _ in 0..EVENTS_PER_TURN {
+            let Ok(event) = self.inbox.try_recv() else { return };
+            self.socket_event(event);
+            if Instant::now() >= end {
+                return;
+            }
+        }
+    }
+
+    fn look_at_probes(&mut self) {
+        let now = Instant::now();
+        for conn in self.probes.acknowledged(&self.connections, now) {
+            self.speaker.handle(Input::Acknowledged { conn }, now);
+        }
+    }
+
+    fn say_what_was_kept_back(&mut self) {
+        for (peer, event, count) in self.sparingly.due(Instant::now()) {
+            let (what, is_warning) = view::event(&event);
+            let what =
+                if count > 1 { format!("{what} (the last of {count} such events within a second)") } else { what };
+            say(peer, &what, is_warning);
         }
     }
 
@@ -214,7 +167,10 @@ impl Owner {
         let now = Instant::now();
         // A reply fails only when whoever asked has stopped waiting for it, which is no loss.
         match command {
-            Command::Configure(identity, peers, cluster_id) => {
+            Command::Configure(identity, peers, cluster_id, passwords) => {
+                let peers = self.protect(peers, &passwords);
+                self.peers.send_replace(peers.iter().map(|peer| peer.address).collect());
+                raise_open_files(peers.len());
                 self.speaker.handle(Input::Configure { identity, peers, cluster_id }, now);
             }
             Command::Import(accepted) => self.speaker.handle(Input::Import(accepted), now),
@@ -230,13 +186,16 @@ impl Owner {
                 let _ = reply.send(self.listen(port));
             }
             Command::Peers(reply) => {
-                let _ = reply.send(self.speaker.peers().map(|status| view::peer(&status, now)).collect());
+                let _ = reply.send(self.peers(now));
             }
-            Command::Routes(family, prefix, reply) => {
-                let families = Family::ALL.into_iter().filter(|each| family.is_none_or(|family| family == *each));
-                let routes = families.flat_map(|family| self.speaker.routes(family, prefix));
-                let asked_for = routes.filter(|route| view::is_asked_for(prefix, route.prefix));
-                let _ = reply.send(asked_for.map(|route| view::route(&route)).collect());
+            Command::Routes(family, after, reply) => {
+                let routes = self.speaker.routes_after(family, after).take(ROUTES_PER_ANSWER);
+                let _ = reply.send(routes.map(|route| view::route(&route)).collect());
+            }
+            Command::Route(prefix, reply) => {
+                let mut routes = self.speaker.routes(prefix.family(), Some(prefix));
+                let route = routes.find(|route| route.prefix == prefix);
+                let _ = reply.send(route.map(|route| view::route(&route)));
             }
         }
     }
@@ -245,21 +204,89 @@ impl Owner {
         if self.listening.as_ref().is_some_and(|(present, _)| *present == port) {
             return Ok(());
         }
-        let listeners = self.spawner.listen(port).map_err(|error| BgpError::Listen { port, error })?;
+        let listeners = self.spawner.listen(port, &self.security).map_err(|error| BgpError::Listen { port, error })?;
         info!(port, "listening for BGP");
         if let Some((_, former)) = self.listening.replace((port, listeners)) {
-            former.iter().for_each(AbortHandle::abort);
+            former.iter().for_each(|listener| listener.task.abort());
         }
         Ok(())
+    }
+
+    /// Protects connections, those that are there and those to come, as these peers ask for; gives those peers that may have
+    /// a session.
+    fn protect(&mut self, peers: Vec<PeerConfig>, passwords: &Passwords) -> Vec<PeerConfig> {
+        let listeners = self.listening.as_ref().map(|(_, listeners)| listeners.as_slice()).unwrap_or_default();
+        let set_key = |peer: IpAddr, key: Option<&[u8]>| {
+            let of_family = |listener: &&Listener| {
+                listener.socket.local_addr().is_ok_and(|address| address.is_ipv4() == peer.is_ipv4())
+            };
+            listeners.iter().filter(of_family).try_for_each(|each| sockopt::set_md5_key(&each.socket, peer, key))
+        };
+        let adopted = self.security.adopt(peers, passwords, set_key);
+        for (peer, terms) in adopted.changed {
+            let begun: Vec<ConnId> =
+                self.dials.iter().filter(|(_, dial)| dial.remote == peer).map(|(conn, _)| *conn).collect();
+            for conn in begun {
+                if let Some(dial) = self.dials.remove(&conn) {
+                    dial.task.abort();
+                }
+                let error = "its password or TTL security has changed meanwhile".to_owned();
+                self.speaker.handle(Input::ConnectFailed { conn, error }, Instant::now());
+            }
+            // Those of a peer that is gone have to tell it so yet, on their former terms.
+            if !adopted.peers.iter().any(|adopted| adopted.address == peer) {
+                continue;
+            }
+            let is_of_peer = |connection: &Connection| connection.socket().peer_addr().is_ok_and(|at| at.ip() == peer);
+            let of_peer = self.connections.iter().filter(|(_, connection)| is_of_peer(connection));
+            let failed = of_peer.filter_map(|(conn, connection)| {
+                terms.put_on(connection.socket(), peer).err().map(|error| (*conn, error))
+            });
+            for (conn, error) in failed.collect::<Vec<_>>() {
+                warn!(%peer, %error, "the kernel does not protect a connection that is up as is asked for now; it is closed");
+                self.lost(conn, Some(error));
+            }
+        }
+        adopted.peers
+    }
+
+    /// All peers as the local API shows them, in the order of their addresses.
+    fn peers(&self, now: Instant) -> Vec<PeerStatus> {
+        let dials = self.dials.values().filter_map(|dial| Some((dial.remote, dial.dropped_in_vain()?)));
+        let dials: HashMap<IpAddr, TcpDrops> = dials.collect();
+        let shown = |status: bgp_proto::PeerStatus<'_>| {
+            let dropped = dials.get(&status.config.address).copied();
+            self.security.describe(view::peer(&status, now), dropped)
+        };
+        let peers = self.speaker.peers().map(shown);
+        let withheld = self.security.withheld().map(|(config, why)| view::withheld(config, why));
+        let mut all: Vec<_> = peers.chain(withheld).collect();
+        all.sort_by_key(|peer| peer.address);
+        all
+    }
+
+    /// Nobody has answered a dial.
+    fn unanswered(&mut self, dial: &Dial) {
+        if let Some(drops) = dial.dropped_in_vain()
+            && let Some(obstacle) = self.security.unanswered(dial.remote, drops)
+        {
+            warn!(peer = %dial.remote, "{obstacle}");
+        }
     }
 
     fn socket_event(&mut self, event: SocketEvent) {
         let now = Instant::now();
         match event {
             SocketEvent::Accepted(stream) => {
-                let prepared = socket::prepare(&stream).and_then(|()| ends(&stream));
+                let prepared = socket::prepare(&stream).and_then(|()| socket::ends(&stream));
                 match prepared {
                     Ok((local, remote)) => {
+                        if let Err(why) = self.security.admit(&stream, remote.ip()) {
+                            if self.security.refused(remote.ip(), why.clone()) {
+                                warn!(peer = %remote.ip(), "a connection from the peer's address is closed: {why}");
+                            }
+                            return;
+                        }
                         let conn = self.speaker.conn_id();
                         self.connections.insert(conn, self.spawner.read(conn, stream));
                         self.speaker.handle(Input::Accepted { conn, local, remote }, now);
@@ -268,26 +295,33 @@ impl Owner {
                 }
             }
             SocketEvent::Dialled(conn, dialled) => {
-                if self.dials.remove(&conn).is_none() {
-                    return;
-                }
+                let Some(dial) = self.dials.remove(&conn) else { return };
                 match dialled.and_then(|stream| Ok((stream.local_addr()?, stream))) {
                     Ok((local, stream)) => {
                         self.connections.insert(conn, self.spawner.read(conn, stream));
                         self.speaker.handle(Input::Connected { conn, local }, now);
                     }
                     Err(error) => {
+                        if error.kind() == io::ErrorKind::TimedOut {
+                            self.unanswered(&dial);
+                        } else {
+                            self.security.answered(dial.remote);
+                        }
                         let error = error.to_string();
                         self.speaker.handle(Input::ConnectFailed { conn, error }, now);
                     }
                 }
             }
-            SocketEvent::Received(conn, message) => {
+            SocketEvent::Received(conn, received) => {
                 if self.connections.contains_key(&conn) {
-                    self.speaker.handle(Input::Received { conn, message }, now);
+                    self.speaker.handle(Input::Received { conn, message: received.message.clone() }, now);
                 }
             }
-            SocketEvent::Writable(conn) => self.write(conn),
+            SocketEvent::Writable(conn) => {
+                if self.write(conn) == Written::InPart && !self.unwritten.contains(&conn) {
+                    self.unwritten.push_back(conn);
+                }
+            }
             SocketEvent::Closed(conn, error) => self.lost(conn, error),
         }
     }
@@ -302,26 +336,43 @@ impl Owner {
         }
     }
 
-    /// Does what the speaker has decided, until it has nothing more to say.
+    /// Does what the speaker has decided, and writes what it has to say for as long as a turn may take.
     fn settle(&mut self) {
+        let end = Instant::now() + TURN;
+        let mut bulk = std::mem::take(&mut self.unwritten);
+        self.interrupted = false;
         loop {
             while let Some(action) = self.speaker.poll_action() {
                 self.act(action);
             }
-            let Some(conn) = self.speaker.poll_transmit() else { return };
-            self.write(conn);
+            // Those who have said little lately come before those who are sent a table, who have one go in each turn.
+            let Some(conn) = self.speaker.poll_transmit().or_else(|| bulk.pop_front()) else { break };
+            if self.write(conn) == Written::InPart && !self.unwritten.contains(&conn) {
+                self.unwritten.push_back(conn);
+            }
+            if Instant::now() >= end {
+                self.interrupted = true;
+                break;
+            }
         }
+        // Those who had no go in this turn come first in the next.
+        while let Some(conn) = bulk.pop_back() {
+            self.unwritten.push_front(conn);
+        }
+        self.probes.written(&self.connections);
     }
 
     fn act(&mut self, action: Action) {
         match action {
             Action::Connect { conn, remote, local } => {
-                let dial = self.spawner.dial(conn, remote, local);
-                self.dials.insert(conn, dial);
+                let terms = self.security.terms(remote.ip());
+                let task = self.spawner.dial(conn, remote, local, terms);
+                self.dials.insert(conn, Dial::begun(remote.ip(), task));
             }
             Action::Close { conn, last_words } => {
                 if let Some(dial) = self.dials.remove(&conn) {
-                    dial.abort();
+                    dial.task.abort();
+                    self.unanswered(&dial);
                 }
                 if let Some(mut connection) = self.connections.remove(&conn) {
                     connection.enqueue(last_words);
@@ -331,66 +382,84 @@ impl Owner {
             }
             Action::Fib(update) => self.fib.push(update),
             Action::Watch(watch) => self.watches.push(watch),
-            Action::Event { peer, event } => match view::event(&event) {
-                (what, true) => warn!(%peer, "{what}"),
-                (what, false) => info!(%peer, "{what}"),
-            },
+            Action::Probe { conn } => self.probes.begin(conn, Instant::now()),
+            Action::Event { peer, event } => {
+                if matches!(event, PeerEvent::Established(_)) {
+                    self.security.established(peer);
+                }
+                if let Some(event) = self.sparingly.says(peer, event, Instant::now()) {
+                    let (what, is_warning) = view::event(&event);
+                    say(peer, &what, is_warning);
+                }
+            }
         }
     }
 
-    /// Hands the socket what the speaker has for it, as far as it takes it.
-    fn write(&mut self, conn: ConnId) {
+    /// Hands the socket what the speaker has for it, as far as it takes it and for as long as it is this connection's turn.
+    fn write(&mut self, conn: ConnId) -> Written {
         let mut messages = Vec::new();
-        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        let Some(connection) = self.connections.get_mut(&conn) else { return Written::Whole };
+        let limit = connection.written() + OCTETS_IN_A_ROW;
         loop {
             if !connection.is_drained() {
                 if let Err(error) = connection.flush() {
-                    return self.lost(conn, Some(error));
+                    self.lost(conn, Some(error));
+                    return Written::Whole;
                 }
                 if !connection.is_drained() {
-                    return;
+                    // The reader reports when there is room again.
+                    return Written::Whole;
                 }
+            }
+            if connection.written() >= limit {
+                return Written::InPart;
             }
             self.speaker.transmit(conn, &mut messages, OCTETS_PER_TRANSMIT, Instant::now());
             if messages.is_empty() {
-                return;
+                return Written::Whole;
             }
             connection.enqueue(messages.drain(..));
         }
     }
 }
 
-fn ends(stream: &tokio::net::TcpStream) -> io::Result<(SocketAddr, SocketAddr)> {
-    Ok((stream.local_addr()?, stream.peer_addr()?))
+/// How much of what there is for a connection was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// All, or as much as the socket takes for now.
+    Whole,
+    /// As much as it was the connection's turn for.
+    InPart,
 }
 
-/// Values on their way to another task. The owner does not wait for that task: it gathers values until there is room.
-struct Outbox<T> {
-    /// To the other task.
-    sender: mpsc::Sender<Vec<T>>,
-    /// The values that have not been sent, in their order.
-    waiting: Vec<T>,
+/// Ends at this time; never without one.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
-impl<T> Outbox<T> {
-    const fn new(sender: mpsc::Sender<Vec<T>>) -> Self {
-        Self { sender, waiting: Vec::new() }
+fn say(peer: IpAddr, what: &str, is_warning: bool) {
+    if is_warning {
+        warn!(%peer, "{what}");
+    } else {
+        info!(%peer, "{what}");
     }
+}
 
-    fn push(&mut self, value: T) {
-        self.waiting.push(value);
-    }
-
-    const fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    /// Sends all that waits as soon as there is room; safe to cancel.
-    async fn flush(&mut self) {
-        match self.sender.reserve().await {
-            Ok(permit) => permit.send(std::mem::take(&mut self.waiting)),
-            // The other task has ended, and with it the programming of routes: the agent is ending.
-            Err(_) => self.waiting.clear(),
+/// Sees to it that every peer can have its connections.
+fn raise_open_files(peers: usize) {
+    let wanted = OTHER_FILES + FILES_PER_PEER * peers as u64;
+    match kernel::raise_open_files(wanted) {
+        Ok(limit) if limit < wanted => {
+            warn!(
+                limit,
+                wanted,
+                "the limit of open files is too low for {peers} BGP peers and cannot be raised: raise LimitNOFILE"
+            );
         }
+        Ok(_) => {}
+        Err(error) => warn!(%error, "the limit of open files cannot be raised for {peers} BGP peers"),
     }
 }

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bgp_proto::{PeerConfig, PeerImport, PeerRole};
-use types::resource::{BgpConfigurationSpec, BgpPeerSpec, LimitAction, OriginValidation, PeerTarget};
-use types::{Asn, ClusterNode, Family, NodeName, Prefix, ResourceName};
+use types::resource::{BgpConfigurationSpec, BgpPeerSpec, LimitAction, MeshTtlSecurity, OriginValidation, PeerTarget};
+use types::{Asn, ClusterNode, Family, Hops, NodeName, Prefix, ResourceName, SessionSecurity};
 
 /// The port of BGP (RFC 4271 section 8.2.1).
 pub const PORT: u16 = 179;
@@ -53,13 +53,8 @@ pub fn sessions(own: &NodeName, declared: &DeclaredPeering<'_>) -> Vec<PeerConfi
     }
     let mesh = declared.configuration.node_to_node_mesh_enabled.unwrap_or(true);
     if mesh && own.cluster_id.is_none() {
-        let terms = SessionTerms {
-            restart_time: declared.configuration.mesh_restart_time(),
-            import: ImportTerms { validation: declared.validation(None), ..ImportTerms::default() },
-            ..SessionTerms::default()
-        };
         for node in declared.nodes.iter().filter(|node| node.cluster_id.is_none()) {
-            found.node("mesh", node, terms);
+            found.mesh(node);
         }
     }
     found.by_address.into_values().collect()
@@ -82,9 +77,23 @@ impl SessionList<'_> {
             (None, Some(selector)) => selector.matches(&node.labels),
             (None, None) => true,
         };
+        let terms = SessionTerms {
+            reflector_client: self.own.cluster_id.is_some(),
+            restart_time: peer.restart_time(),
+            export_all: peer.export_other_nodes,
+            security: SessionSecurity { password: peer.password_source(), ttl_security: peer.ttl_security },
+            import: ImportTerms {
+                validation: self.declared.validation(peer.origin_validation),
+                aggregates: &peer.accept_aggregates,
+                max_prefixes: peer.max_prefixes,
+                max_prefixes_action: peer.max_prefixes_action.unwrap_or_default(),
+            },
+            ..SessionTerms::default()
+        };
         match peer.target() {
             Some(PeerTarget::Router(address, asn)) if has_session(self.own) => {
-                let terms = SessionTerms { reflector_client: self.own.cluster_id.is_some(), ..self.terms(peer) };
+                let is_node = |node: &ClusterNode| node.addresses().contains(&address.address);
+                let terms = SessionTerms { dials_local_address: self.declared.nodes.iter().any(is_node), ..terms };
                 self.add(name, address.address, address.port.unwrap_or(PORT), asn, terms);
             }
             Some(PeerTarget::Nodes(selector)) => {
@@ -94,7 +103,9 @@ impl SessionList<'_> {
                     let ours = has_session(self.own) && selected(node);
                     let theirs = has_session(node) && selected(self.own);
                     if ours || theirs {
-                        self.node(name, node, self.terms(peer));
+                        for family in Family::ALL {
+                            self.node(name, node, family, terms.clone());
+                        }
                     }
                 }
             }
@@ -102,33 +113,45 @@ impl SessionList<'_> {
         }
     }
 
-    /// What a BGPPeer says of its sessions.
-    fn terms<'p>(&self, peer: &'p BgpPeerSpec) -> SessionTerms<'p> {
-        SessionTerms {
-            restart_time: peer.restart_time(),
-            export_all: peer.export_other_nodes,
-            import: ImportTerms {
-                validation: self.declared.validation(peer.origin_validation),
-                aggregates: &peer.accept_aggregates,
-                max_prefixes: peer.max_prefixes,
-                max_prefixes_action: peer.max_prefixes_action.unwrap_or_default(),
-            },
-            ..SessionTerms::default()
+    fn mesh(&mut self, node: &ClusterNode) {
+        let configuration = self.declared.configuration;
+        let shows = configuration.node_mesh_ttl_security != Some(MeshTtlSecurity::Disabled);
+        for family in Family::ALL {
+            let is_neighbour = shows && self.own.shows_to_neighbour(node, family);
+            let security = SessionSecurity {
+                password: configuration.mesh_password_source(),
+                ttl_security: is_neighbour.then_some(Hops::NEIGHBOUR),
+            };
+            let terms = SessionTerms {
+                restart_time: configuration.mesh_restart_time(),
+                security,
+                import: ImportTerms { validation: self.declared.validation(None), ..ImportTerms::default() },
+                ..SessionTerms::default()
+            };
+            self.node("mesh", node, family, terms);
         }
     }
 
-    fn node(&mut self, origin: &str, node: &ClusterNode, terms: SessionTerms<'_>) {
+    fn node(&mut self, origin: &str, node: &ClusterNode, family: Family, terms: SessionTerms<'_>) {
         if node.name == self.own.name {
             return;
         }
         // Reflectors of one cluster are no clients of each other (RFC 4456 section 7).
         let reflector_client = self.own.cluster_id.is_some() && node.cluster_id != self.own.cluster_id;
-        for family in Family::ALL {
-            if let Some(address) = node.address(family) {
-                let (port, asn) = (self.declared.port(node), self.declared.asn(node));
-                let is_node = Some(node.cluster_id.is_some());
-                self.add(origin, address, port, asn, SessionTerms { reflector_client, is_node, ..terms });
-            }
+        if let Some(address) = node.address(family) {
+            let (port, asn) = (self.declared.port(node), self.declared.asn(node));
+            self.add(
+                origin,
+                address,
+                port,
+                asn,
+                SessionTerms {
+                    reflector_client,
+                    dials_local_address: true,
+                    is_node: Some(node.cluster_id.is_some()),
+                    ..terms
+                },
+            );
         }
     }
 
@@ -139,6 +162,7 @@ impl SessionList<'_> {
         self.by_address.entry(address).or_insert_with(|| PeerConfig {
             port,
             local_address: Some(local_address),
+            dials_local_address: terms.dials_local_address,
             route_reflector_client: terms.reflector_client && asn == local_asn,
             export_all: terms.export_all && asn != local_asn,
             graceful_restart: terms.restart_time,
@@ -149,6 +173,7 @@ impl SessionList<'_> {
             },
             max_prefixes: terms.import.max_prefixes,
             max_prefixes_action: terms.import.max_prefixes_action,
+            security: terms.security,
             description: origin.to_owned(),
             ..PeerConfig::new(address, asn, local_asn)
         });
@@ -156,14 +181,18 @@ impl SessionList<'_> {
 }
 
 /// What is agreed with the peer of a session, apart from who the two are.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct SessionTerms<'a> {
+    /// The peer dials our own address alone.
+    dials_local_address: bool,
     /// The peer is our client, if it is of our AS.
     reflector_client: bool,
     /// How long its routes stay while it restarts.
     restart_time: Option<Duration>,
     /// It is told of other nodes' blocks, if it is of another AS.
     export_all: bool,
+    /// What is asked of the transport.
+    security: SessionSecurity,
     /// The peer is a node of the cluster; whether it reflects others' routes.
     is_node: Option<bool>,
     /// What is taken in of its routes.

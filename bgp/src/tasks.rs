@@ -9,21 +9,24 @@
 //!                                       Command (handle `Bgp`)
 //! ```
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bgp_proto::{ConnId, SpeakerConfig};
-use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connection::{self, Connection};
-use crate::run::{Bgp, Outputs, Owner};
+use crate::connection::{self, Connection, Received};
+use crate::door::{Door, Turned};
+use crate::handle::{Bgp, Outputs};
+use crate::run::Owner;
+use crate::security::{Security, Terms};
 use crate::socket;
 
 /// What sockets report to the owner.
@@ -34,7 +37,7 @@ pub(crate) enum SocketEvent {
     /// A dial has ended.
     Dialled(ConnId, io::Result<TcpStream>),
     /// A whole message has come.
-    Received(ConnId, Bytes),
+    Received(ConnId, Received),
     /// A full socket has room again.
     Writable(ConnId),
     /// The connection is over, with the error that ended it unless the peer closed it.
@@ -63,15 +66,26 @@ pub fn start(config: SpeakerConfig, tracker: &TaskTracker, cancel: CancellationT
     let (commands, requests) = mpsc::channel(COMMANDS_QUEUED);
     let (fib, fib_updates) = mpsc::channel(BATCHES_QUEUED);
     let (watches, next_hop_watches) = mpsc::channel(BATCHES_QUEUED);
-    let spawner = Spawner { tracker: tracker.clone(), events };
-    let owner = Owner::new(config, spawner, inbox, requests, fib, watches);
+    let (peers, known) = watch::channel(HashSet::new());
+    let turned = Turned::default();
+    let spawner = Spawner { tracker: tracker.clone(), events, door: Door::new(known, turned.clone()) };
+    let owner = Owner::new(config, spawner, inbox, requests, peers, (fib, watches));
     tracker.spawn(async move {
         tokio::select! {
             () = cancel.cancelled() => {}
             () = owner.run() => {}
         }
     });
-    (Bgp::new(commands), Outputs { fib: fib_updates, watches: next_hop_watches })
+    (Bgp::new(commands, turned), Outputs { fib: fib_updates, watches: next_hop_watches })
+}
+
+/// A listening socket, shared by the task that accepts its connections and the owner, which puts keys on it.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    /// The socket.
+    pub(crate) socket: Arc<TcpListener>,
+    /// The task; aborting it ends the listening once the socket is dropped here as well.
+    pub(crate) task: AbortHandle,
 }
 
 /// Starts the owner's listeners, dials and readers.
@@ -81,21 +95,27 @@ pub(crate) struct Spawner {
     tracker: TaskTracker,
     /// To the owner; each task that is started gets a clone.
     events: mpsc::Sender<SocketEvent>,
+    /// Who may come in; each listener gets a clone.
+    door: Door,
 }
 
 impl Spawner {
     /// Listeners on all addresses at a port.
-    pub(crate) fn listen(&self, port: u16) -> io::Result<Vec<AbortHandle>> {
-        let listeners = socket::listeners(port)?;
-        Ok(listeners.into_iter().map(|listener| self.spawn(accept(listener, self.events.clone()))).collect())
+    pub(crate) fn listen(&self, port: u16, security: &Security) -> io::Result<Vec<Listener>> {
+        let start = |socket| {
+            let socket = Arc::new(socket);
+            let task = self.spawn(accept(Arc::clone(&socket), self.door.clone(), self.events.clone()));
+            Listener { socket, task }
+        };
+        Ok(socket::listeners(port, security)?.into_iter().map(start).collect())
     }
 
-    /// Dials `remote` from `local`, or from an address that the kernel chooses.
-    pub(crate) fn dial(&self, id: ConnId, remote: SocketAddr, local: Option<IpAddr>) -> AbortHandle {
+    /// Dials `remote` from `local`, or from an address that the kernel chooses, on these terms.
+    pub(crate) fn dial(&self, id: ConnId, remote: SocketAddr, local: Option<IpAddr>, terms: Terms) -> AbortHandle {
         let events = self.events.clone();
         self.spawn(async move {
             let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "no answer");
-            let dialled = tokio::time::timeout(DIAL_LIMIT, socket::dial(remote, local)).await;
+            let dialled = tokio::time::timeout(DIAL_LIMIT, socket::dial(remote, local, &terms)).await;
             let dialled = dialled.unwrap_or_else(|_| Err(timed_out()));
             // The owner is gone only when the agent is ending.
             let _ = events.send(SocketEvent::Dialled(id, dialled)).await;
@@ -114,10 +134,11 @@ impl Spawner {
     }
 }
 
-/// The listener task: hands every connection to the owner, until the owner is gone.
-async fn accept(listener: TcpListener, events: mpsc::Sender<SocketEvent>) {
+/// The listener task: hands the connections of peers to the owner, until the owner is gone.
+async fn accept(listener: Arc<TcpListener>, mut door: Door, events: mpsc::Sender<SocketEvent>) {
     loop {
         let event = match listener.accept().await {
+            Ok((_, remote)) if !door.admits(remote.ip(), Instant::now()) => continue,
             Ok((stream, _)) => SocketEvent::Accepted(stream),
             Err(error) => {
                 // The agent is out of file descriptors, or the connection ended before it was accepted. Neither is a reason

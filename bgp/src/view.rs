@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use bgp_proto::wire::Families;
-use bgp_proto::{PeerEvent, PeerStatus, Source};
+use bgp_proto::{PeerConfig, PeerEvent, PeerStatus, Source};
 use types::api::{self, PathView, RejectedRoute, RouteView};
-use types::{Family, Prefix};
+use types::{Family, Hops, SessionState};
 
 /// A peer as the local API shows it.
 pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
@@ -28,10 +28,39 @@ pub(crate) fn peer(status: &PeerStatus<'_>, now: Instant) -> api::PeerStatus {
         accepted: received.saturating_sub(refused),
         refused,
         stale: count(|routes| routes.stale),
+        refused_connections: status.counters.refused_connections,
         refusals: status.refusals.iter().map(|(refusal, count)| (refusal.as_str().to_owned(), *count)).collect(),
         rejected: status.refused_example.as_ref().map(|(prefix, reason)| format!("{prefix}: {reason}")),
         max_prefixes: Some(status.limit),
         last_error: status.counters.last_down.as_ref().map(ToString::to_string),
+        has_password: false,
+        least_ttl: None,
+        obstacle: None,
+    }
+}
+
+/// A peer that has no session, for this reason, as the local API shows it.
+pub(crate) fn withheld(config: &PeerConfig, why: &str) -> api::PeerStatus {
+    api::PeerStatus {
+        address: config.address,
+        port: config.port,
+        origin: config.description.clone(),
+        asn: config.asn,
+        state: SessionState::Idle,
+        since_secs: None,
+        families: config.families.iter().collect(),
+        received: 0,
+        accepted: 0,
+        refused: 0,
+        refusals: Default::default(),
+        rejected: None,
+        max_prefixes: None,
+        stale: 0,
+        refused_connections: 0,
+        last_error: Some(why.to_owned()),
+        has_password: config.security.password.is_some(),
+        least_ttl: config.security.ttl_security.map(Hops::least_ttl),
+        obstacle: None,
     }
 }
 
@@ -50,11 +79,6 @@ pub(crate) fn rejected(route: &bgp_proto::RejectedView) -> RejectedRoute {
         kind: route.refusal.as_str().to_owned(),
         reason: route.reason.clone(),
     }
-}
-
-/// Whether a route is asked for: who asks for a prefix means that one alone, who asks for none means all.
-pub(crate) fn is_asked_for(asked: Option<Prefix>, prefix: Prefix) -> bool {
-    asked.is_none_or(|asked| asked == prefix)
 }
 
 fn path(path: &bgp_proto::PathView<'_>) -> PathView {
@@ -97,6 +121,13 @@ pub(crate) fn event(event: &PeerEvent) -> (String, bool) {
             true,
         ),
         PeerEvent::Fault(fault) => (format!("the peer sent a malformed UPDATE: {fault}"), true),
+        PeerEvent::SecondRefused(count) => (
+            format!(
+                "the session is alive, so {count} further connections from its peer's address are closed: somebody else \
+                 opens them, or a second speaker runs there"
+            ),
+            true,
+        ),
         PeerEvent::Refused { count, prefix, reason } => (
             format!("the peer announced routes that are not its to announce ({count} in all); {prefix}: {reason}"),
             true,

@@ -30,6 +30,7 @@ pub const KEYS: &[&str] = &[
     "policy.endpointToHost",
     "policy.allowVXLANPacketsFromWorkloads",
     "policy.allowIPIPPacketsFromWorkloads",
+    "policy.natOutgoingExclusions",
     "policy.cutConnections",
     "policy.iptables",
     "policy.logGroup",

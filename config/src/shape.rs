@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use types::config::{
     AddressDetection, ClientCertificate, Config, ConfigError, Credentials, DetectionMethod, EndpointToHost,
-    EtcdSettings, EtcdTls, IptablesVariant, KernelMarks, KeyPrefix, KubernetesAccess, Password, PolicySettings,
+    EtcdSettings, EtcdTls, IptablesVariant, KernelMarks, KeyPrefix, KubernetesAccess, NatOutgoingExclusions, Password,
+    PolicySettings,
 };
 use types::{NameError, NodeName, Prefix};
 
@@ -79,6 +80,7 @@ struct Policy {
     allow_vxlan: Option<Parsed<bool>>,
     #[serde(rename = "allowIPIPPacketsFromWorkloads")]
     allow_tunnels: Option<Parsed<bool>>,
+    nat_outgoing_exclusions: Option<Parsed<NatOutgoingExclusions>>,
     cut_connections: Option<Parsed<bool>>,
     iptables: Option<Parsed<IptablesChoice>>,
     log_group: Option<Parsed<u16>>,
@@ -230,6 +232,7 @@ impl Policy {
             endpoint_to_host: or(self.endpoint_to_host, default.endpoint_to_host),
             allow_vxlan: or(self.allow_vxlan, default.allow_vxlan),
             allow_tunnels: or(self.allow_tunnels, default.allow_tunnels),
+            nat_outgoing_exclusions: or(self.nat_outgoing_exclusions, default.nat_outgoing_exclusions),
             cut_connections: or(self.cut_connections, default.cut_connections),
             iptables: or(self.iptables, IptablesChoice(default.iptables)).0,
             log_group: or(self.log_group, default.log_group),

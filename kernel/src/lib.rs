@@ -1,6 +1,7 @@
 //! The kernel seam: links, addresses, routes, neighbours, sysctls and namespaces of Linux, and ([`acl`]) what filters.
 //!
-//! The only crate that speaks netlink, runs iptables, enters namespaces and writes below `/proc/sys`. It is blocking and
+//! The only crate that speaks netlink, runs iptables, enters namespaces, writes below `/proc/sys` and sets options of sockets
+//! that libraries do not have ([`sockopt`]). It is blocking and
 //! single threaded by itself: whoever owns a [`Kernel`] calls it from one thread. It holds no state of its own beyond a socket,
 //! makes no decision and never retries a change; what is ours and what should be there is the callers' business
 //! ([`ours`] only names the marks).
@@ -20,16 +21,20 @@ mod inbox;
 mod link;
 mod linux;
 mod neighbour;
+mod open_files;
 mod route;
 mod sysctl;
+mod unacknowledged;
 
 pub mod acl;
 pub mod events;
-#[cfg(feature = "fake")]
+#[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod memory;
 pub mod netns;
+pub mod netstat;
 pub mod ours;
+pub mod sockopt;
 
 use std::net::IpAddr;
 
@@ -41,10 +46,12 @@ pub use link::{Link, LinkChange, VethSpec};
 pub use linux::{Linux, PortId};
 pub use neighbour::Neighbour;
 pub use netns::Netns;
+pub use open_files::raise_open_files;
 pub use route::{
     MAIN_TABLE, Resolution, Route, RouteChange, RouteFailure, RouteFilter, RouteKind, RouteNextHop, Scope,
 };
 pub use sysctl::SysctlKey;
+pub use unacknowledged::unacknowledged;
 
 /// What Manx asks of a network namespace's kernel state.
 ///

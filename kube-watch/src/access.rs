@@ -74,8 +74,13 @@ fn service_account(config: &WatchConfig) -> Result<(String, Kubeconfig), WatchEr
     let (ca, token) = (readable(folder, "ca.crt")?, readable(folder, "token")?);
     let cluster = Cluster { server: Some(server), certificate_authority: Some(ca), ..Cluster::default() };
     let user = AuthInfo { token_file: Some(token), ..AuthInfo::default() };
-    let context =
-        Context { cluster: SERVICE_ACCOUNT.to_owned(), user: Some(SERVICE_ACCOUNT.to_owned()), ..Context::default() };
+    let context = Context {
+        cluster: SERVICE_ACCOUNT.to_owned(),
+        user: Some(SERVICE_ACCOUNT.to_owned()),
+        // A token that is put together by hand may have none beside it; only Secrets need it.
+        namespace: std::fs::read_to_string(folder.join("namespace")).ok().map(|name| name.trim().to_owned()),
+        ..Context::default()
+    };
     let name = || SERVICE_ACCOUNT.to_owned();
     let kubeconfig = Kubeconfig {
         clusters: vec![NamedCluster { name: name(), cluster: Some(cluster), other: BTreeMap::new() }],

@@ -11,6 +11,7 @@ use kube::core::{Request, Status as Answer};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
+use types::ResourceName;
 
 use crate::access::client;
 use crate::error::chain;
@@ -29,6 +30,8 @@ pub(crate) struct Calls {
     server: String,
     /// The client; none while it has to be made anew from the files.
     client: Option<Client>,
+    /// The one object that is asked for, in the agent's own namespace; none: all that the kind says.
+    one: Option<ResourceName>,
 }
 
 /// A request failed.
@@ -80,7 +83,12 @@ impl Calls {
     /// Reads the settings' files, so that what is wrong with them is found at once.
     pub(crate) async fn new(config: Arc<WatchConfig>) -> Result<Self, WatchError> {
         let (client, server) = client(&config).await?;
-        Ok(Self { config, server, client: Some(client) })
+        Ok(Self { config, server, client: Some(client), one: None })
+    }
+
+    /// The same, but for one object of the kind alone.
+    pub(crate) fn of_one(self, name: ResourceName) -> Self {
+        Self { one: Some(name), ..self }
     }
 
     /// A page of the listing of a kind; `next` is what the page before has named.
@@ -112,8 +120,8 @@ impl Calls {
             bookmarks: true,
             ..WatchParams::default()
         };
-        let request = Request::new(K::path()).watch(&params, version).map_err(|error| self.config_error(&error))?;
         let client = self.client().await?;
+        let request = self.requests::<K>(&client).watch(&params, version).map_err(|error| self.config_error(&error))?;
         match tokio::time::timeout(ANSWER_TIME, client.request_events(request)).await {
             Ok(Ok(events)) => Ok(events),
             Ok(Err(error)) => Err(self.error(error)),
@@ -133,8 +141,8 @@ impl Calls {
             continue_token: next,
             ..ListParams::default()
         };
-        let request = Request::new(K::path()).list(&params).map_err(|error| self.config_error(&error))?;
         let client = self.client().await?;
+        let request = self.requests::<K>(&client).list(&params).map_err(|error| self.config_error(&error))?;
         let text = match tokio::time::timeout(ANSWER_TIME, client.request_text(request)).await {
             Ok(Ok(text)) => text,
             Ok(Err(error)) => return Err(self.error(error)),
@@ -205,7 +213,22 @@ impl Calls {
     }
 
     fn fields<K: Kind>(&self) -> Option<String> {
-        K::fields(self.config.node_name.as_str())
+        match &self.one {
+            Some(name) => Some(format!("metadata.name={name}")),
+            None => K::fields(self.config.node_name.as_str()),
+        }
+    }
+
+    /// Requests for the objects of a kind. The one object is in the namespace of the credentials: of the service account, or
+    /// of the kubeconfig's context.
+    fn requests<K: Kind>(&self, client: &Client) -> Request {
+        let path = K::path();
+        match (&self.one, path.rsplit_once('/')) {
+            (Some(_), Some((group, plural))) => {
+                Request::new(format!("{group}/namespaces/{}/{plural}", client.default_namespace()))
+            }
+            _ => Request::new(path),
+        }
     }
 
     async fn client(&mut self) -> Result<Client, WatchError> {

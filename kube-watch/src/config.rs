@@ -14,7 +14,7 @@ pub struct WatchConfig {
     /// The API server's URL, in place of the one in the kubeconfig or, for a service account, of
     /// `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT`: those lead through a Service, so through kube-proxy.
     pub api_server: Option<String>,
-    /// The folder that holds the service account: `token`, which may be replaced at any time, and `ca.crt`.
+    /// The folder that holds the service account: `token`, which may be replaced at any time, `ca.crt`, and `namespace`.
     pub service_account: PathBuf,
     /// The name of this node's Node object, which Pods are bound to.
     pub node_name: NodeName,

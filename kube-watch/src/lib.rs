@@ -1,7 +1,7 @@
 //! Watches of the Kubernetes API: the only crate that knows kube.
 //!
 //! [`start`] follows NetworkPolicies and Namespaces of the whole cluster, and this node's Pods and its Node; Services and
-//! EndpointSlices are followed where somebody asks for them ([`Tasks::services`]). Each is a channel of [`Update`]s: what is
+//! EndpointSlices, and single Secrets, are followed where somebody asks for them ([`Tasks::services`], [`Tasks::secret`]). Each is a channel of [`Update`]s: what is
 //! listed is whole and the newest there is before `InSync` is said, a deletion is told at once, and a watch that breaks goes
 //! on where it was. While the API server is away nothing is said: what was true stays true. The crate keeps no copy of what
 //! it reported; of objects it reads, it keeps the few fields that Manx needs. [`Writer`] writes what little is written, and
@@ -32,6 +32,7 @@ mod kinds;
 mod node;
 mod object;
 mod objects;
+mod secrets;
 mod services;
 mod status;
 mod tasks;
@@ -47,6 +48,7 @@ pub use config::WatchConfig;
 pub use error::WatchError;
 pub use node::{Node, node};
 pub use objects::Objects;
+pub use secrets::Secret;
 pub use status::{Failure, Resource, Status, WatchStatus};
 pub use tasks::Tasks;
 pub use write::{WriteError, Writer};

@@ -26,6 +26,8 @@ pub enum Resource {
     Services,
     /// EndpointSlices of all namespaces.
     EndpointSlices,
+    /// Secrets of the agent's own namespace, each by its name.
+    Secrets,
 }
 
 impl Resource {
@@ -43,6 +45,7 @@ impl fmt::Display for Resource {
             Self::Nodes | Self::AllNodes => "nodes",
             Self::Services => "services",
             Self::EndpointSlices => "endpointslices",
+            Self::Secrets => "secrets",
         })
     }
 }

@@ -12,19 +12,20 @@
 //!                            caller ◄─────────────────────── Status (tokio::sync::watch)
 //! ```
 //!
-//! Services and EndpointSlices are followed by tasks of the same kind, for as long as somebody asks for them.
+//! Services, EndpointSlices and single Secrets are followed by tasks of the same kind, for as long as somebody asks for them.
 
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use types::{EndpointSlice, NamespacedName, Service, Update};
+use types::{EndpointSlice, NamespacedName, ResourceName, Service, Update};
 
 use crate::call::Calls;
 use crate::follow::follow;
 use crate::kinds::AllNodes;
 use crate::object::Kind;
+use crate::secrets::{Secret, Secrets};
 use crate::services::{EndpointSlices, Services};
 use crate::status::Report;
 use crate::{Status, Writer};
@@ -51,9 +52,13 @@ impl Tasks {
     }
 
     pub(crate) fn watch<K: Kind>(&self) -> mpsc::Receiver<Update<K::Key, K::Value>> {
+        self.watch_by::<K>(self.calls.clone())
+    }
+
+    fn watch_by<K: Kind>(&self, calls: Calls) -> mpsc::Receiver<Update<K::Key, K::Value>> {
         let (to, updates) = mpsc::channel(WATCH_BUFFER);
         let report = Report::new(K::RESOURCE, Arc::clone(&self.status));
-        self.tracker.spawn(follow::<K>(self.calls.clone(), to, report, self.closed.clone()));
+        self.tracker.spawn(follow::<K>(calls, to, report, self.closed.clone()));
         updates
     }
 
@@ -70,6 +75,12 @@ impl Tasks {
     /// The names of all Nodes, from now on.
     pub fn node_names(&self) -> mpsc::Receiver<Update<String, ()>> {
         self.watch::<AllNodes>()
+    }
+
+    /// The Secret of this name in the agent's own namespace, from now on. It may be asked for where others in the namespace
+    /// are not the agent's to read (RBAC's `resourceNames`).
+    pub fn secret(&self, name: &ResourceName) -> mpsc::Receiver<Update<String, Secret>> {
+        self.watch_by::<Secrets>(self.calls.clone().of_one(name.clone()))
     }
 
     /// Something to write with, over a connection of its own.

@@ -43,6 +43,10 @@ mod policy;
 mod reclaim;
 // Which clause of which RFC is proved by which test.
 mod rfc_coverage;
+// Connections from a peer's address beside its session.
+mod second_connections;
+// Passwords and TTL security of BGP sessions.
+mod session_security;
 // Addresses of Services as the router has them.
 mod services_bgp;
 // An etcd that speaks TLS.

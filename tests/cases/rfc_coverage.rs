@@ -14,8 +14,9 @@ use std::iter::Peekable;
 use tests::sources::{self, Source};
 
 /// The RFCs that tests may name, with their titles.
-const TITLES: [(u32, &str); 17] = [
+const TITLES: [(u32, &str); 19] = [
     (1997, "BGP Communities Attribute"),
+    (2385, "Protection of BGP Sessions via the TCP MD5 Signature Option"),
     (2545, "Use of BGP-4 Multiprotocol Extensions for IPv6 Inter-Domain Routing"),
     (2918, "Route Refresh Capability for BGP-4"),
     (4271, "A Border Gateway Protocol 4 (BGP-4)"),
@@ -23,6 +24,7 @@ const TITLES: [(u32, &str); 17] = [
     (4486, "Subcodes for BGP Cease Notification Message"),
     (4724, "Graceful Restart Mechanism for BGP"),
     (4760, "Multiprotocol Extensions for BGP-4"),
+    (5082, "The Generalized TTL Security Mechanism (GTSM)"),
     (5396, "Textual Representation of Autonomous System (AS) Numbers"),
     (5492, "Capabilities Advertisement with BGP-4"),
     (6286, "Autonomous-System-Wide Unique BGP Identifier for BGP-4"),

@@ -56,6 +56,7 @@ mod place;
 mod pod;
 mod probe;
 mod process;
+pub mod raw;
 pub mod reach;
 mod runtime;
 pub mod sources;

@@ -103,6 +103,9 @@ pub struct PeerStatus {
     pub refused: u64,
     /// How many of those routes are kept only because the peer is restarting (RFC 4724).
     pub stale: u64,
+    /// Connections from its address that were closed: because its session is alive, or because too many waited for one.
+    #[serde(default)]
+    pub refused_connections: u64,
     /// How often routes were refused since the session was configured, by the kind of reason; also those that validation only
     /// warns of.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -115,6 +118,15 @@ pub struct PeerStatus {
     pub max_prefixes: Option<u32>,
     /// What ended the session last, or keeps it from coming up.
     pub last_error: Option<String>,
+    /// Whether it has a password (TCP MD5).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_password: bool,
+    /// The least TTL that the peer's packets may arrive with (RFC 5082), where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub least_ttl: Option<u8>,
+    /// Why connections with the peer do not come about now, as far as that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
 }
 
 /// A route that a peer offers and that is refused. Not every one is kept: of some there are samples.

@@ -37,5 +37,8 @@ pub use node::{Alive, BlockClaim, ClusterNode, Gone, Registration};
 pub use pod::Pod;
 pub use prefix::{Family, Prefix, PrefixError};
 pub use service::{AddressCondition, EndpointSlice, Requested, Service, ServiceRanges};
-pub use session::SessionState;
+pub use session::{
+    Hops, HopsError, KnownPassword, PasswordSource, Passwords, SessionPassword, SessionPasswordError, SessionSecurity,
+    SessionState,
+};
 pub use update::Update;

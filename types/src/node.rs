@@ -31,6 +31,10 @@ pub struct Registration {
     /// The labels of Kubernetes' Node object.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// The subnets of its addresses. An agent that says them sends all of BGP with TTL 255, and the node reaches others on
+    /// those subnets without a router: they may drop what comes from farther away (RFC 5082).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ttl_security_subnets: Vec<Prefix>,
     /// The version of the node's agent.
     pub agent_version: String,
 }
@@ -108,6 +112,8 @@ pub struct ClusterNode {
     pub cluster_id: Option<ClusterId>,
     /// The node's labels, which selectors look at.
     pub labels: BTreeMap<String, String>,
+    /// Its subnets, where it sends BGP with TTL 255: see [`Registration::ttl_security_subnets`].
+    pub ttl_security_subnets: Vec<Prefix>,
 }
 
 impl ClusterNode {
@@ -130,6 +136,7 @@ impl ClusterNode {
             cluster_id: bgp
                 .and_then(|bgp| bgp.route_reflector_cluster_id)
                 .or_else(|| registration.and_then(|r| r.cluster_id)),
+            ttl_security_subnets: registration.map(|r| r.ttl_security_subnets.clone()).unwrap_or_default(),
             labels,
             name,
         }
@@ -146,6 +153,15 @@ impl ClusterNode {
     /// The addresses that the node peers from: at most one per family.
     pub fn addresses(&self) -> Vec<IpAddr> {
         Family::ALL.into_iter().filter_map(|family| self.address(family)).collect()
+    }
+
+    /// Whether the node and another say both, of themselves, that no router is between it and the other's address, and send
+    /// with the TTL that shows it (RFC 5082).
+    pub fn shows_to_neighbour(&self, other: &Self, family: Family) -> bool {
+        let reaches = |from: &Self, to: &Self| {
+            to.address(family).is_some_and(|to| from.ttl_security_subnets.iter().any(|subnet| subnet.contains(to)))
+        };
+        reaches(self, other) && reaches(other, self)
     }
 
     /// The prefix of the node's own address of the family.

@@ -1,8 +1,14 @@
-//! How far a BGP session has come.
+//! How far a BGP session has come, and what protects it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+mod security;
+
+pub use security::{
+    Hops, HopsError, KnownPassword, PasswordSource, Passwords, SessionPassword, SessionPasswordError, SessionSecurity,
+};
 
 /// The states of RFC 4271 section 8.2.2, in the order in which a session passes through them. A session with two connections
 /// is in the state of the one that has come further.

@@ -8,13 +8,12 @@ use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use futures::StreamExt as _;
 use ipam::Description;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
-use types::api::{
-    Drain, DropRecord, ExplainQuery, IpamView, NodeStatus, RejectedRoute, RelabelRequest, RouteView, ShowQuery,
-};
+use types::api::{Drain, DropRecord, ExplainQuery, IpamView, NodeStatus, RejectedRoute, RelabelRequest, ShowQuery};
 use types::policy::{EffectivePolicy, Explanation};
 use types::{Family, Prefix, WorkloadEndpoint};
 
@@ -74,8 +73,38 @@ struct RouteQuery {
     prefix: Option<Prefix>,
 }
 
-async fn routes(State(api): State<Api>, query: Query<RouteQuery>) -> Json<Vec<RouteView>> {
-    Json(api.status.routes(query.family, query.prefix).await)
+/// Routes, as one JSON array that is written piece by piece: a table of a million prefixes is never in one answer of the
+/// speaker's, and never whole in memory.
+async fn routes(State(api): State<Api>, query: Query<RouteQuery>) -> Response {
+    if let Some(prefix) = query.prefix {
+        let is_meant = query.family.is_none_or(|family| family == prefix.family());
+        let route = if is_meant { api.status.route(prefix).await } else { None };
+        return Json(Vec::from_iter(route)).into_response();
+    }
+    let families: Vec<Family> = query.family.map_or_else(|| Family::ALL.to_vec(), |family| vec![family]);
+    let pages = futures::stream::iter(families).flat_map(move |family| {
+        let status = api.status.clone();
+        futures::stream::unfold(None, move |after| {
+            let status = status.clone();
+            async move {
+                let page = status.routes(family, after).await;
+                let last = page.last()?.prefix;
+                Some((page, Some(last)))
+            }
+        })
+    });
+    let mut separator = "";
+    let items = pages.map(move |page| -> Result<String, serde_json::Error> {
+        let mut text = String::new();
+        for route in &page {
+            text.push_str(std::mem::replace(&mut separator, ","));
+            text.push_str(&serde_json::to_string(route)?);
+        }
+        Ok(text)
+    });
+    let bracket = |text: &str| futures::stream::iter([Ok(text.to_owned())]);
+    let body = bracket("[").chain(items).chain(bracket("]"));
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
 }
 
 async fn rejected_routes(State(api): State<Api>) -> Json<Vec<RejectedRoute>> {

@@ -27,6 +27,8 @@ pub(crate) struct Moment {
     pub(crate) refused_endpoints: usize,
     /// Ranges and addresses of Services that are announced.
     pub(crate) announced_services: usize,
+    /// BGP connections that were closed as they were accepted: of strangers, and too many of one peer.
+    pub(crate) turned_away: u64,
 }
 
 /// The exposition of one moment.
@@ -69,6 +71,8 @@ impl Moment {
         out.gauge("routes_failed", "Routes that are wanted but not in the kernel", count(routes.failures.len()))?;
         let help = "Ranges and addresses of Services that this node announces";
         out.gauge("services_announced", help, count(self.announced_services))?;
+        let help = "BGP connections closed as they were accepted: from no peer's address, or too many from one";
+        out.counter("bgp_connections_refused", help, self.turned_away)?;
         out.counter("routes_conflicts", "Routes of others found in the place of ours", routes.conflicts)?;
         out.counter("routes_disturbed", "Routes of ours that others changed or deleted", routes.disturbed)
     }
@@ -169,6 +173,9 @@ const PEER_GAUGES: &[PeerGauge] = &[
     ("bgp_peer_received", "Routes that the peer offers", |peer| peer.received),
     ("bgp_peer_accepted", "Routes of the peer that may be used", |peer| peer.accepted),
     ("bgp_peer_refused", "Routes of the peer that are refused", |peer| peer.refused),
+    ("bgp_peer_refused_connections", "Connections from the peer's address closed beside a live session", |peer| {
+        peer.refused_connections
+    }),
     ("bgp_peer_max_prefixes", "Routes of a family that the peer may have in use", |peer| {
         peer.max_prefixes.map_or(0, u64::from)
     }),

@@ -12,10 +12,11 @@ use store::{Store, keys};
 use tokio::sync::watch;
 
 use types::api::{IpamView, NodeStatus, RejectedRoute, RouteCounts, RouteView};
-use types::{Family, NodeName, Prefix, WorkloadEndpoint};
+use types::{Family, NodeName, Passwords, Prefix, WorkloadEndpoint};
 
 use super::metrics::Moment;
 use crate::cluster::desired_task::Identity;
+use crate::cluster::passwords;
 use crate::node::readiness::Readiness;
 use crate::services::tasks::ServiceView;
 
@@ -40,6 +41,8 @@ pub(crate) struct Status {
     pub(crate) kubernetes: Option<watch::Receiver<kube_watch::Status>>,
     /// The addresses of Services that are announced and given out.
     pub(crate) services: ServiceView,
+    /// What is known of the passwords of sessions.
+    pub(crate) passwords: watch::Receiver<Passwords>,
     /// Whether what this node originates is kept from its peers.
     pub(crate) drained: watch::Sender<bool>,
     /// What is wrong with the host's settings, in words.
@@ -92,6 +95,7 @@ impl Status {
             problems.extend(watches.borrow().troubles());
         }
         problems.extend(self.services.problems.borrow().iter().cloned());
+        problems.extend(passwords::problems(&self.passwords.borrow()));
         let rejected = peers.iter().filter_map(|peer| Some((peer.address, peer.rejected.as_ref()?)));
         problems
             .extend(rejected.map(|(peer, route)| format!("BGP peer {peer} announces what is not its own: {route}")));
@@ -128,7 +132,8 @@ impl Status {
         let refused_endpoints = *self.refused_endpoints.borrow();
         let announced_services = self.services.announced.borrow().as_ref().map_or(0, BTreeSet::len);
         let (routes, acl) = (routes.unwrap_or_default(), acl.unwrap_or_default());
-        Moment { status, routes, acl, refused_endpoints, announced_services }
+        let turned_away = self.owners.bgp.turned_away();
+        Moment { status, routes, acl, refused_endpoints, announced_services, turned_away }
     }
 
     pub(crate) async fn ipam(&self) -> IpamView {
@@ -144,8 +149,14 @@ impl Status {
         self.owners.bgp.rejected().await.unwrap_or_default()
     }
 
-    pub(crate) async fn routes(&self, family: Option<Family>, prefix: Option<Prefix>) -> Vec<RouteView> {
-        self.owners.bgp.routes(family, prefix).await.unwrap_or_default()
+    /// One destination.
+    pub(crate) async fn route(&self, prefix: Prefix) -> Option<RouteView> {
+        self.owners.bgp.route(prefix).await.ok().flatten()
+    }
+
+    /// The destinations of a family behind one, or from the first on: the next few of them; none at the end.
+    pub(crate) async fn routes(&self, family: Family, after: Option<Prefix>) -> Vec<RouteView> {
+        self.owners.bgp.routes(family, after).await.unwrap_or_default()
     }
 }
 

@@ -8,7 +8,7 @@ use bgp::{OriginNode, PeerConfig};
 use felix::policy::Infrastructure;
 use types::resource::{BgpConfigurationSpec, BgpPeerSpec, IpPoolSpec, Kind, Metadata, NodeSpec, Resource, Spec};
 use types::update::Mirror;
-use types::{Asn, ClusterNode, Gone, NodeName, Prefix, Registration, ResourceName, ServiceRanges};
+use types::{Asn, ClusterNode, Gone, NodeName, PasswordSource, Prefix, Registration, ResourceName, ServiceRanges};
 
 use super::sources::ClusterUpdate;
 
@@ -73,6 +73,13 @@ pub(crate) struct Desired {
     pub(crate) load_balancers: Vec<LoadBalancerPool>,
     /// Ranges of Services' addresses that are announced.
     pub(crate) services: ServiceRanges,
+}
+
+impl Desired {
+    /// Where the passwords are that the sessions need.
+    pub(crate) fn password_sources(&self) -> BTreeSet<PasswordSource> {
+        self.sessions.iter().filter_map(|session| session.security.password.clone()).collect()
+    }
 }
 
 impl ClusterState {

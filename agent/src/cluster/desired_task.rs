@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use bgp::{Bgp, ImportPolicy, PeerConfig};
 use felix::acl::{Acl, NatPool};
@@ -10,7 +11,7 @@ use kernel::{Kernel as _, Linux};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use types::{Asn, Gone, NodeName, Prefix, ResourceName, RouterId, ServiceRanges, Update};
+use types::{Asn, Gone, NodeName, PasswordSource, Passwords, Prefix, ResourceName, RouterId, ServiceRanges, Update};
 
 use super::desired::{ClusterState, Desired, LoadBalancerPool};
 use super::origins::Origins;
@@ -21,6 +22,11 @@ use crate::node::readiness::{Part, Readiness};
 
 /// How many updates are taken at most before what follows from them is put in force.
 const UPDATES_PER_ROUND: usize = 1_024;
+
+/// How long sessions are left as they are for a password that was not needed before: one of a Secret comes from the API server.
+/// A session that is up would end otherwise, and at the start a restart would be over before its peers are told of it (RFC
+/// 4724 section 4.1).
+const PASSWORD_WAIT: Duration = Duration::from_secs(5);
 
 /// Turns what the cluster says into what this node does.
 pub(crate) struct DesiredTask {
@@ -34,6 +40,8 @@ pub(crate) struct DesiredTask {
     pub(crate) drawn_router_id: RouterId,
     /// This node's addresses as they are found.
     pub(crate) addresses: watch::Receiver<Vec<IpAddr>>,
+    /// What is known of the passwords of sessions.
+    pub(crate) passwords: watch::Receiver<Passwords>,
     /// Pools of pods' addresses, for ipam.
     pub(crate) pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
     /// The speaker, which gets sessions and import policy.
@@ -60,6 +68,8 @@ pub(crate) struct Conclusions {
     pub(crate) load_balancer_pools: watch::Sender<Vec<LoadBalancerPool>>,
     /// Nodes that are registered, with what is noted of those that have gone.
     pub(crate) registered: watch::Sender<BTreeMap<NodeName, Option<Gone>>>,
+    /// Where the passwords are that sessions need; nothing before that is known.
+    pub(crate) password_sources: watch::Sender<Option<BTreeSet<PasswordSource>>>,
 }
 
 /// Who the speaker is, as the cluster sees it.
@@ -82,6 +92,7 @@ impl Conclusions {
             service_ranges: watch::Sender::default(),
             load_balancer_pools: watch::Sender::default(),
             registered: watch::Sender::default(),
+            password_sources: watch::Sender::default(),
         }
     }
 }
@@ -90,7 +101,7 @@ impl DesiredTask {
     /// Puts what sources report in force for as long as the agent runs; ends with an error that ends the agent.
     pub(crate) async fn run(mut self, mut reports: mpsc::Receiver<ClusterUpdate>) -> anyhow::Result<()> {
         let mut batch = Vec::new();
-        let mut in_force = None;
+        let mut in_force: Option<Desired> = None;
         let mut waits = false;
         loop {
             let readdressed = tokio::select! {
@@ -101,6 +112,12 @@ impl DesiredTask {
                 Ok(()) = self.addresses.changed() => {
                     self.cluster.readdress(self.addresses.borrow_and_update().clone());
                     true
+                }
+                Ok(()) = self.passwords.changed() => {
+                    if let Some(desired) = &in_force {
+                        self.configure_sessions(desired).await?;
+                    }
+                    continue;
                 }
             };
             let mut changed = readdressed;
@@ -126,7 +143,7 @@ impl DesiredTask {
                 continue;
             };
             // The first listener failing is the environment's fault, a part that has ended is ours: both end the agent.
-            self.put_in_force(&desired, in_force.is_none()).await?;
+            self.put_in_force(&desired, in_force.as_ref()).await?;
             in_force = Some(desired);
         }
     }
@@ -140,10 +157,12 @@ impl DesiredTask {
         Ok(())
     }
 
-    async fn put_in_force(&mut self, desired: &Desired, first: bool) -> anyhow::Result<()> {
+    async fn put_in_force(&mut self, desired: &Desired, former: Option<&Desired>) -> anyhow::Result<()> {
+        // Before somebody is listened to: a peer that is not configured yet would be turned away.
+        self.await_passwords(desired, former).await;
         match self.bgp.listen(desired.port).await {
             Ok(()) => self.readiness.ready(Part::Speaker),
-            Err(error) if first => return Err(error.into()),
+            Err(error) if former.is_none() => return Err(error.into()),
             Err(error) => {
                 warn!(%error, "the speaker cannot listen on the configured port; it goes on listening on the former one");
                 self.readiness.unready(Part::Speaker, error.to_string());
@@ -166,8 +185,10 @@ impl DesiredTask {
         if ended {
             anyhow::bail!("ipam has ended");
         }
-        let nat = desired.pools.iter().map(|(_, pool, _)| NatPool { cidr: pool.cidr, outgoing: pool.nat_outgoing });
-        self.acl.nat_pools(nat.collect()).await;
+        let of_pods = desired.pools.iter();
+        let of_pods = of_pods.map(|(_, pool, _)| NatPool { cidr: pool.cidr, outgoing: pool.nat_outgoing });
+        let of_services = desired.load_balancers.iter().map(|pool| NatPool { cidr: pool.cidr, outgoing: false });
+        self.acl.nat_pools(of_pods.chain(of_services).collect()).await;
         self.acl.nodes(desired.nodes.clone()).await;
         self.acl.infrastructure(desired.infrastructure.clone()).await;
         self.conclusions.unexported.send_replace(desired.unexported.clone());
@@ -177,13 +198,7 @@ impl DesiredTask {
         self.bgp.import(ImportPolicy { pools, prefixes: self.import_prefixes.clone() }).await?;
         self.origins.declared(&desired.pools, &desired.origins);
         self.tell_origins().await?;
-        let identity = self.identify(desired).await;
-        let cluster_id = desired.node.as_ref().and_then(|node| node.cluster_id);
-        let mut sessions = desired.sessions.clone();
-        if sessions.iter().any(|session| session.export_all) {
-            share_subnets(&mut sessions).await;
-        }
-        self.bgp.configure(identity, sessions, cluster_id).await?;
+        self.configure_sessions(desired).await?;
         self.readiness.ready(Part::Cluster);
         info!(
             sessions = desired.sessions.len(),
@@ -191,6 +206,28 @@ impl DesiredTask {
             "the sessions and pools that the cluster's state demands are in force"
         );
         Ok(())
+    }
+
+    /// Waits for the passwords that are needed newly. Sessions whose password does not come wait for it alone.
+    async fn await_passwords(&mut self, desired: &Desired, former: Option<&Desired>) {
+        let mut sources = desired.password_sources();
+        tell(&self.conclusions.password_sources, Some(sources.clone()));
+        let former = former.map(Desired::password_sources).unwrap_or_default();
+        sources.retain(|source| !former.contains(source));
+        let known = self.passwords.wait_for(|known| sources.iter().all(|source| known.contains_key(source)));
+        let _ = tokio::time::timeout(PASSWORD_WAIT, known).await;
+    }
+
+    /// Has the speaker hold the sessions that there should be, with the passwords that are known now.
+    async fn configure_sessions(&mut self, desired: &Desired) -> anyhow::Result<()> {
+        let identity = self.identify(desired).await;
+        let cluster_id = desired.node.as_ref().and_then(|node| node.cluster_id);
+        let mut sessions = desired.sessions.clone();
+        if sessions.iter().any(|session| session.export_all) {
+            share_subnets(&mut sessions).await;
+        }
+        let passwords = self.passwords.borrow_and_update().clone();
+        Ok(self.bgp.configure(identity, sessions, cluster_id, passwords).await?)
     }
 
     /// Who this node is: told to all who name its addresses. An address that another node claims as well is an error on both.

@@ -23,6 +23,7 @@ use super::election::Election;
 use super::forwarding;
 use super::freshness;
 use super::origination::Origination;
+use super::passwords_task::PasswordsTask;
 use super::presence::Presence;
 use super::reclaim_task::ReclaimTask;
 use super::sources::{self, ClusterUpdate};
@@ -37,6 +38,8 @@ pub(crate) struct ClusterTasks {
     pub(crate) store: Arc<dyn Store>,
     /// Puts that state in force.
     pub(crate) desired: DesiredTask,
+    /// Reads the passwords of sessions.
+    pub(crate) passwords: PasswordsTask,
     /// Carries what follows from the own blocks and Services to the speaker as routes to originate.
     pub(crate) origination: Origination,
     /// What the speaker has to say to the owner of the kernel's routes.
@@ -81,6 +84,7 @@ impl ClusterTasks {
         let (routes, bgp) = (self.desired.routes.clone(), self.desired.bgp.clone());
         let readiness = self.desired.readiness.clone();
         tracker.spawn(fatal.clone().unless_ok(self.desired.run(reports)));
+        tracker.spawn(self.passwords.run());
         tracker.spawn(self.origination.follow(routes.clone(), bgp.clone(), readiness));
         tracker.spawn(forwarding::carry_routes(self.outputs.fib, routes.clone()));
         tracker.spawn(forwarding::carry_watches(self.outputs.watches, routes.clone()));

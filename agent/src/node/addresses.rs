@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bgp::{ByFamily, Identity};
 use kernel::events::{Event, EventSource, Events, Group, Wait};
-use kernel::{Kernel, KernelError, Scope, ours};
+use kernel::{InterfaceAddress, Kernel, KernelError, Linux, Scope, ours};
 use tokio::sync::mpsc;
 use tracing::warn;
 
 use types::config::AddressDetection;
-use types::{Family, RouterId, RouterIdError};
+use types::{Family, Prefix, RouterId, RouterIdError};
 
 use super::detection::{self, Candidate, DetectionError};
 
@@ -39,6 +39,27 @@ pub(crate) fn find(
         warn!("this node has no address to peer from");
     }
     Ok(found)
+}
+
+/// The subnets of these addresses, over which others reach them without a router; none where the kernel does not say.
+pub(crate) async fn subnets(own: Vec<IpAddr>) -> Vec<Prefix> {
+    let asked = tokio::task::spawn_blocking(|| Linux::open()?.addresses()).await;
+    match asked.map_err(anyhow::Error::from).and_then(|asked| Ok(asked?)) {
+        Ok(interfaces) => subnets_among(&own, &interfaces),
+        Err(error) => {
+            warn!(%error, "this node's subnets are not known; BGP does without TTL security on them");
+            Vec::new()
+        }
+    }
+}
+
+/// A point-to-point link and an address of its own length have no subnet.
+fn subnets_among(own: &[IpAddr], interfaces: &[InterfaceAddress]) -> Vec<Prefix> {
+    let of = |address: &IpAddr| {
+        let mut there = interfaces.iter().filter(|there| there.address == *address && there.peer.is_none());
+        there.find_map(|there| Prefix::new(there.address, there.prefix_len).ok())
+    };
+    own.iter().filter_map(of).filter(|subnet| subnet.len() < subnet.family().bits()).collect()
 }
 
 /// The same while the agent runs, after `former`. An address that still fits stays, and so does one in whose place nothing

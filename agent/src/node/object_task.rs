@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use types::backoff::Backoff;
 use types::{NodeName, Registration};
 
+use super::addresses::subnets;
 use super::cni_configuration::{first_of_others, put_conflist};
 use super::kubernetes::ApiServer;
 use super::latest::{self, tell};
@@ -50,7 +51,9 @@ impl NodeTask {
         let mut own = self.registration.clone();
         let mut node = self.api.clone().map(|api| api.node);
         loop {
-            own.put_addresses(&addresses.borrow_and_update());
+            let found = addresses.borrow_and_update().clone();
+            own.put_addresses(&found);
+            own.ttl_security_subnets = subnets(found).await;
             let whole = match &mut node {
                 None => Some(own.clone()),
                 Some(node) => node.borrow_and_update().as_ref().map(|node| registration(&own, node)),

@@ -136,6 +136,7 @@ pub(crate) fn acl(config: &Config) -> anyhow::Result<Acl> {
         endpoint_to_host: policy.endpoint_to_host,
         allow_vxlan: policy.allow_vxlan,
         allow_tunnels: policy.allow_tunnels,
+        nat_outgoing_exclusions: policy.nat_outgoing_exclusions,
         cut_connections: policy.cut_connections,
         log_group: policy.log_group,
         ..AclConfig::default()

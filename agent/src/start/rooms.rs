@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use types::config::Config;
-use types::{Asn, Registration, ResourceName, Update};
+use types::{Asn, Passwords, Registration, ResourceName, Update};
 
 use super::steps::{Host, Membership, OwnState};
 use crate::api::local::Api;
@@ -20,7 +20,9 @@ use crate::cluster::desired_task::{Conclusions, DesiredTask, Identity};
 use crate::cluster::election::Election;
 use crate::cluster::origination::Origination;
 use crate::cluster::origins::Origins;
+use crate::cluster::passwords_task::PasswordsTask;
 use crate::cluster::reclaim_task::ReclaimTask;
+use crate::cluster::remembered_passwords::RememberedPasswords;
 use crate::cluster::tasks::ClusterTasks;
 use crate::cni::attachments::Attachments;
 use crate::cni::tasks::CniTasks;
@@ -73,15 +75,18 @@ impl Prepared {
         let (registered, registrations) = watch::channel(None);
         let drained = watch::Sender::new(false);
         let conclusions = Conclusions::new(self.identity());
+        let passwords = self.passwords(&conclusions);
 
         let services = self.services(&conclusions);
         let node = self.node(registered);
         let attachments = self.attachments(parked, tracker);
-        let status = self.status(&conclusions, refused_endpoints, services.view(), drained.clone());
+        let known_passwords = passwords.known.subscribe();
+        let status =
+            self.status(&conclusions, refused_endpoints, services.view(), known_passwords.clone(), drained.clone());
         let origination = self.origination(&conclusions, services.view(), drained.subscribe());
         let election = self.election();
         let reclaim = self.reclaim(&conclusions, &election);
-        let desired = self.desired(conclusions, node.addresses.found.subscribe());
+        let desired = self.desired(conclusions, node.addresses.found.subscribe(), known_passwords);
 
         let Self { config, membership, owners, sockets, outputs, kubernetes, readiness, .. } = self;
         let Membership { store, presence, session, .. } = membership;
@@ -90,6 +95,7 @@ impl Prepared {
             cluster: ClusterTasks {
                 store: Arc::clone(&store),
                 desired,
+                passwords,
                 origination,
                 outputs,
                 presence,
@@ -188,6 +194,7 @@ impl Prepared {
         conclusions: &Conclusions,
         refused_endpoints: watch::Receiver<usize>,
         services: ServiceView,
+        passwords: watch::Receiver<Passwords>,
         drained: watch::Sender<bool>,
     ) -> Status {
         Status {
@@ -200,8 +207,18 @@ impl Prepared {
             refused_endpoints,
             kubernetes: self.watches(),
             services,
+            passwords,
             drained,
             host_problems: Arc::new(host::problems(self.host.kernel.as_mut())),
+        }
+    }
+
+    fn passwords(&self, conclusions: &Conclusions) -> PasswordsTask {
+        PasswordsTask {
+            wanted: conclusions.password_sources.subscribe(),
+            known: watch::Sender::default(),
+            api: self.api_server(),
+            remembered: RememberedPasswords::load(&self.config.run_dir),
         }
     }
 
@@ -236,7 +253,12 @@ impl Prepared {
         })
     }
 
-    fn desired(&self, conclusions: Conclusions, addresses: watch::Receiver<Vec<IpAddr>>) -> DesiredTask {
+    fn desired(
+        &self,
+        conclusions: Conclusions,
+        addresses: watch::Receiver<Vec<IpAddr>>,
+        passwords: watch::Receiver<Passwords>,
+    ) -> DesiredTask {
         let Owners { bgp, routes, acl, .. } = self.owners.clone();
         DesiredTask {
             cluster: ClusterState::new(self.config.node_name.clone(), self.host.addresses.clone()),
@@ -244,6 +266,7 @@ impl Prepared {
             import_prefixes: self.config.import_prefixes.clone(),
             drawn_router_id: self.host.drawn_router_id,
             addresses,
+            passwords,
             pools: self.pools.clone(),
             bgp,
             routes,

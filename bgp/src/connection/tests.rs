@@ -52,7 +52,7 @@ async fn messages_are_cut_out_of_the_stream_however_it_is_split() {
     }
     for _ in 0..2 {
         match inbox.recv().await {
-            Some(SocketEvent::Received(_, message)) => assert_eq!(message[..], keepalive[..]),
+            Some(SocketEvent::Received(_, received)) => assert_eq!(received.message[..], keepalive[..]),
             other => panic!("{other:?}"),
         }
     }

@@ -10,6 +10,7 @@ fn node(name: &str, number: u8) -> ClusterNode {
         listen_port: None,
         cluster_id: None,
         labels: BTreeMap::from([("name".to_owned(), name.to_owned())]),
+        ttl_security_subnets: Vec::new(),
     }
 }
 
@@ -125,4 +126,72 @@ fn what_a_peer_is_to_the_cluster_follows_from_who_it_is() {
         let session = found.iter().find(|session| session.address == address.parse::<IpAddr>().unwrap()).unwrap();
         assert_eq!(session.import.role, PeerRole::Relay, "{own}");
     }
+}
+
+#[test]
+fn a_node_is_heard_at_the_address_that_it_knows_alone_and_a_router_at_any() {
+    let nodes = [node("a", 1), node("b", 2), node("c", 3)];
+    let peers = [
+        peer(r#"{"peerIP": "198.51.100.1", "asNumber": 64601}"#),
+        peer(r#"{"peerIP": "192.0.2.2", "asNumber": 64512}"#),
+    ];
+    let configuration = BgpConfigurationSpec::default();
+    let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration };
+    for session in sessions(&"a".parse().unwrap(), &declared) {
+        let is_router = session.address == IpAddr::from([198, 51, 100, 1]);
+        assert_eq!(session.dials_local_address, !is_router, "{}", session.address);
+    }
+}
+
+/// What is asked of the transport of the sessions of node a, as text.
+fn security(nodes: &[ClusterNode], peers: &[(ResourceName, BgpPeerSpec)], configuration: &str) -> Vec<String> {
+    let configuration: BgpConfigurationSpec = serde_json::from_str(configuration).unwrap();
+    let declared = DeclaredPeering { nodes, peers, configuration: &configuration };
+    let shown = |session: &PeerConfig| {
+        let source = session.security.password.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+        let ttl = session.security.ttl_security.map_or(0, Hops::least_ttl);
+        format!("{}: {source}, TTL {ttl}", session.address)
+    };
+    sessions(&"a".parse().unwrap(), &declared).iter().map(shown).collect()
+}
+
+#[test]
+fn sessions_have_the_password_that_their_resource_names() {
+    let nodes = [node("a", 1), node("b", 2)];
+    let secret = |key: &str| format!(r#"{{"secretKeyRef": {{"name": "bgp-secrets", "key": "{key}"}}}}"#);
+    let tor = |more: &str| peer(&format!(r#"{{"peerIP": "198.51.100.1", "asNumber": 64601, {more}}}"#));
+    let mesh = format!(r#"{{"nodeMeshPassword": {}}}"#, secret("mesh"));
+    for (more, shown) in [
+        (format!(r#""password": {}"#, secret("rack1")), "key rack1 of Secret bgp-secrets, TTL 0"),
+        (r#""passwordFile": "/etc/manx/rack1", "ttlSecurity": 2"#.to_owned(), "file /etc/manx/rack1, TTL 254"),
+        (r#""ttlSecurity": 1"#.to_owned(), "none, TTL 255"),
+    ] {
+        let expected = [
+            "192.0.2.2: key mesh of Secret bgp-secrets, TTL 0".to_owned(),
+            format!("198.51.100.1: {shown}"),
+            "2001:db8::2: key mesh of Secret bgp-secrets, TTL 0".to_owned(),
+        ];
+        assert_eq!(security(&nodes, &[tor(&more)], &mesh), expected);
+    }
+    // A node that a BGPPeer selects is that resource's, not the mesh's.
+    let selected = peer(r#"{"peerSelector": "name == 'b'", "nodeSelector": "name == 'a'", "ttlSecurity": 3}"#);
+    assert_eq!(security(&nodes, &[selected], &mesh), ["192.0.2.2: none, TTL 253", "2001:db8::2: none, TTL 253"]);
+}
+
+#[test]
+fn rfc5082_3_nodes_of_one_subnet_ask_for_a_neighbours_ttl_once_both_say_so() {
+    let with = |name: &str, number: u8, subnets: &[&str]| ClusterNode {
+        ttl_security_subnets: subnets.iter().map(|subnet| subnet.parse().unwrap()).collect(),
+        ..node(name, number)
+    };
+    let both = ["192.0.2.0/24", "2001:db8::/64"];
+    let a = || with("a", 1, &both);
+    let ttl = |other: ClusterNode, configuration: &str| security(&[a(), other], &[], configuration);
+    assert_eq!(ttl(with("b", 2, &both), "{}"), ["192.0.2.2: none, TTL 255", "2001:db8::2: none, TTL 255"]);
+    // An older agent, one of another subnet, one of whom it is known for one family, and an operator who knows better.
+    assert_eq!(ttl(node("b", 2), "{}"), ["192.0.2.2: none, TTL 0", "2001:db8::2: none, TTL 0"]);
+    assert_eq!(ttl(with("b", 2, &["192.0.2.2/31"]), "{}")[0], "192.0.2.2: none, TTL 0");
+    assert_eq!(ttl(with("b", 2, &both[1..]), "{}"), ["192.0.2.2: none, TTL 0", "2001:db8::2: none, TTL 255"]);
+    let disabled = r#"{"nodeMeshTTLSecurity": "Disabled"}"#;
+    assert_eq!(ttl(with("b", 2, &both), disabled), ["192.0.2.2: none, TTL 0", "2001:db8::2: none, TTL 0"]);
 }

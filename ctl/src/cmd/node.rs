@@ -50,7 +50,8 @@ fn table(status: &NodeStatus) -> String {
         text.push_str("No BGP peers.");
         return text;
     }
-    let header = ["PEER", "TYPE", "AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "REFUSED", "STALE", "LAST DOWN"];
+    let header =
+        ["PEER", "TYPE", "AS", "STATE", "SINCE", "RECEIVED", "ACCEPTED", "REFUSED", "STALE", "SECURITY", "LAST DOWN"];
     text.push_str(&render::table(&header, status.peers.iter().map(row)));
     text
 }
@@ -71,6 +72,14 @@ fn row(peer: &PeerStatus) -> Vec<String> {
         peer.accepted.to_string(),
         peer.refused.to_string(),
         peer.stale.to_string(),
-        peer.last_error.clone().unwrap_or_default(),
+        security(peer),
+        [&peer.last_error, &peer.obstacle].into_iter().flatten().cloned().collect::<Vec<_>>().join("; "),
     ]
+}
+
+/// What protects the session, in a word or two.
+fn security(peer: &PeerStatus) -> String {
+    let ttl = peer.least_ttl.map(|least| format!("TTL {least}"));
+    let words: Vec<_> = peer.has_password.then(|| "password".to_owned()).into_iter().chain(ttl).collect();
+    if words.is_empty() { "-".to_owned() } else { words.join(", ") }
 }

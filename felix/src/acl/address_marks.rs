@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use kernel::acl::{ElementChange, SetElement};
+use kernel::acl::{ElementChange, MarkedAddress, SetElement};
 use types::Family;
 
 use super::class_versions::ClassVersions;
@@ -41,7 +41,7 @@ impl AddressMarks {
     pub(crate) fn found(&mut self, family: Family, elements: &[SetElement]) {
         self.kernel.retain(|address, _| Family::of(*address) != family);
         for element in elements {
-            if let SetElement::Mark { address, mark, .. } = element {
+            if let SetElement::Mark(MarkedAddress { address, mark, .. }) = element {
                 self.kernel.insert(*address, self.mark.number(*mark));
             }
         }
@@ -84,7 +84,7 @@ impl AddressMarks {
         &mut self,
         versions: &ClassVersions,
         families: &BTreeSet<Family>,
-    ) -> BTreeMap<Family, Vec<ElementChange>> {
+    ) -> BTreeMap<Family, Vec<ElementChange<MarkedAddress>>> {
         let dirty = std::mem::take(&mut self.dirty);
         self.steps_of(dirty, versions, families)
     }
@@ -95,8 +95,8 @@ impl AddressMarks {
         addresses: BTreeSet<IpAddr>,
         versions: &ClassVersions,
         families: &BTreeSet<Family>,
-    ) -> BTreeMap<Family, Vec<ElementChange>> {
-        let mut steps: BTreeMap<Family, Vec<ElementChange>> = BTreeMap::new();
+    ) -> BTreeMap<Family, Vec<ElementChange<MarkedAddress>>> {
+        let mut steps: BTreeMap<Family, Vec<ElementChange<MarkedAddress>>> = BTreeMap::new();
         let evicted = std::mem::take(&mut self.evicted);
         for address in addresses {
             let family = Family::of(address);
@@ -123,25 +123,22 @@ impl AddressMarks {
     }
 
     /// A change is in the kernel. Answers whether an address went from one number to another.
-    pub(crate) fn done(&mut self, change: &ElementChange) -> bool {
+    pub(crate) fn done(&mut self, change: &ElementChange<MarkedAddress>) -> bool {
         match change {
-            ElementChange::Put(SetElement::Mark { address, mark, .. }) => {
+            ElementChange::Put(MarkedAddress { address, mark, .. }) => {
                 let number = self.mark.number(*mark);
                 self.kernel.insert(*address, number).is_some_and(|before| before != number)
             }
-            ElementChange::Delete(SetElement::Mark { address, .. }) => {
+            ElementChange::Delete(MarkedAddress { address, .. }) => {
                 self.kernel.remove(address);
                 false
             }
-            ElementChange::Put(_) | ElementChange::Delete(_) => false,
         }
     }
 
     /// The change failed; it is made again with the next steps.
-    pub(crate) fn failed(&mut self, change: &ElementChange) {
-        if let SetElement::Mark { address, .. } = change.element() {
-            self.dirty.insert(address);
-        }
+    pub(crate) fn failed(&mut self, change: &ElementChange<MarkedAddress>) {
+        self.dirty.insert(change.element().address);
     }
 
     /// Whether the kernel has the address where it should be.
@@ -185,7 +182,7 @@ impl AddressMarks {
         self.kernel.keys().filter(|address| Family::of(**address) == family).count()
     }
 
-    const fn element(&self, address: IpAddr, number: u16) -> SetElement {
-        SetElement::Mark { address, mark: self.mark.mark(number), mask: self.mark.mask() }
+    const fn element(&self, address: IpAddr, number: u16) -> MarkedAddress {
+        MarkedAddress { address, mark: self.mark.mark(number), mask: self.mark.mask() }
     }
 }

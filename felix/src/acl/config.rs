@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use types::config::{EndpointToHost, MarkMask, PolicySettings};
+use types::config::{EndpointToHost, MarkMask, NatOutgoingExclusions, PolicySettings};
 use types::{Family, Prefix};
 
 /// What the filter needs to know of the node.
@@ -21,6 +21,8 @@ pub struct AclConfig {
     pub allow_vxlan: bool,
     /// Whether pods may send what else carries packets of its own: IPIP, SIT, GRE, IPsec.
     pub allow_tunnels: bool,
+    /// Which destinations masquerade leaves out.
+    pub nat_outgoing_exclusions: NatOutgoingExclusions,
     /// Whether a tightened policy also ends the connections that it forbids now.
     pub cut_connections: bool,
     /// Whether packets that a class drops are logged by NFLOG. May be changed later ([`crate::acl::Acl::log`]).
@@ -45,6 +47,7 @@ impl Default for AclConfig {
             endpoint_to_host: policy.endpoint_to_host,
             allow_vxlan: policy.allow_vxlan,
             allow_tunnels: policy.allow_tunnels,
+            nat_outgoing_exclusions: policy.nat_outgoing_exclusions,
             cut_connections: policy.cut_connections,
             log_denied: false,
             log_group: policy.log_group,

@@ -1,12 +1,17 @@
 //! The names of what is ours in the kernel: chains of at most 28 octets, sets of at most 31, all beginning with `manx-`.
 
 use std::fmt;
+use std::marker::PhantomData;
+use std::net::IpAddr;
 
-use kernel::acl::SetName;
-use types::Family;
+use kernel::acl::{
+    AddressHome, AddressPort, CountedAddress, Element, ElementChange, MarkedAddress, SetChanges, SetKind, SetName,
+    SetOf,
+};
 use types::policy::Direction;
+use types::{Family, Prefix};
 
-use crate::policy::program::{ClassId, SetId};
+use crate::policy::program::{ClassId, SetId, SetShape};
 
 /// How every name of ours begins.
 pub(crate) const PREFIX: &str = kernel::ours::ACL_PREFIX;
@@ -134,6 +139,24 @@ impl SetRef {
         }
     }
 
+    /// Of which kind it is: the one that its [`OwnSet`] says.
+    pub(crate) const fn kind(self) -> SetKind {
+        match self {
+            Self::Marks(family) => OwnSet::marks(family).kind(),
+            Self::Homes(family) => OwnSet::homes(family).kind(),
+            Self::Drops(direction, family) => OwnSet::drops(direction, family).kind(),
+            Self::Speakers(family) => OwnSet::speakers(family).kind(),
+            Self::Routers(family) => OwnSet::routers(family).kind(),
+            Self::Pools(family) => OwnSet::pools(family).kind(),
+            Self::Masquerade(family) => OwnSet::masquerade(family).kind(),
+            Self::Program(set, family) => match ProgramSet::new(set, family) {
+                ProgramSet::Addresses(set) => set.kind(),
+                ProgramSet::Nets(set) => set.kind(),
+                ProgramSet::Ports(set) => set.kind(),
+            },
+        }
+    }
+
     /// Its name.
     pub(crate) fn kernel_name(self) -> SetName {
         name(self.to_string())
@@ -187,6 +210,103 @@ impl fmt::Display for SetRef {
             Self::Masquerade(_) => write!(f, "{PREFIX}masq{digit}"),
             Self::Program(set, _) => write!(f, "{PREFIX}{digit}{set}"),
         }
+    }
+}
+
+/// A set of ours that knows what its members are: here alone it is said of which kind each is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct OwnSet<E> {
+    set: SetRef,
+    members: PhantomData<E>,
+}
+
+impl OwnSet<MarkedAddress> {
+    /// See [`SetRef::Marks`].
+    pub(crate) const fn marks(family: Family) -> Self {
+        Self::of(SetRef::Marks(family))
+    }
+}
+
+impl OwnSet<AddressHome> {
+    /// See [`SetRef::Homes`].
+    pub(crate) const fn homes(family: Family) -> Self {
+        Self::of(SetRef::Homes(family))
+    }
+}
+
+impl OwnSet<CountedAddress> {
+    /// See [`SetRef::Drops`].
+    pub(crate) const fn drops(direction: Direction, family: Family) -> Self {
+        Self::of(SetRef::Drops(direction, family))
+    }
+}
+
+impl OwnSet<AddressPort> {
+    /// See [`SetRef::Speakers`].
+    pub(crate) const fn speakers(family: Family) -> Self {
+        Self::of(SetRef::Speakers(family))
+    }
+}
+
+impl OwnSet<IpAddr> {
+    /// See [`SetRef::Routers`].
+    pub(crate) const fn routers(family: Family) -> Self {
+        Self::of(SetRef::Routers(family))
+    }
+}
+
+impl OwnSet<Prefix> {
+    /// See [`SetRef::Pools`].
+    pub(crate) const fn pools(family: Family) -> Self {
+        Self::of(SetRef::Pools(family))
+    }
+
+    /// See [`SetRef::Masquerade`].
+    pub(crate) const fn masquerade(family: Family) -> Self {
+        Self::of(SetRef::Masquerade(family))
+    }
+}
+
+/// A set of the compiler's in one family, by what its members are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ProgramSet {
+    /// Of [`SetShape::Addresses`].
+    Addresses(OwnSet<IpAddr>),
+    /// Of [`SetShape::Nets`].
+    Nets(OwnSet<Prefix>),
+    /// Of [`SetShape::Ports`].
+    Ports(OwnSet<AddressPort>),
+}
+
+impl ProgramSet {
+    /// See [`SetRef::Program`].
+    pub(crate) const fn new(set: SetId, family: Family) -> Self {
+        let set_ref = SetRef::Program(set, family);
+        match set.shape() {
+            SetShape::Addresses => Self::Addresses(OwnSet::of(set_ref)),
+            SetShape::Nets => Self::Nets(OwnSet::of(set_ref)),
+            SetShape::Ports => Self::Ports(OwnSet::of(set_ref)),
+        }
+    }
+}
+
+impl<E: Element> OwnSet<E> {
+    const fn of(set: SetRef) -> Self {
+        Self { set, members: PhantomData }
+    }
+
+    /// Which set it is.
+    pub(crate) const fn set_ref(self) -> SetRef {
+        self.set
+    }
+
+    const fn kind(self) -> SetKind {
+        E::KIND
+    }
+
+    /// Changes of its members, in order.
+    pub(crate) fn changes(self, changes: impl IntoIterator<Item = ElementChange<E>>) -> SetChanges {
+        SetOf::new(self.set.kernel_name()).changes(changes)
     }
 }
 

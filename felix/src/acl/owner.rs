@@ -21,7 +21,7 @@ mod timers;
 mod waiting;
 mod writing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::mpsc as threads;
 use std::time::{Duration, Instant};
@@ -31,6 +31,7 @@ use kernel::acl::{Connections, IptablesVariant, LinkName, RuleEvents, Sets, Tabl
 use kernel::events::Wait;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
+use types::config::NatOutgoingExclusions;
 use types::policy::Labels;
 use types::{EndpointId, Family};
 
@@ -41,7 +42,7 @@ use self::reporting::Reports;
 use self::timers::{Timer, TimerTable};
 use self::waiting::{Waiting, Wish};
 use self::writing::SetWriting;
-use super::config::{AclConfig, MarkSpace};
+use super::config::{AclConfig, MarkSpace, NatPool};
 use super::connections::{ConnectionsAnswer, ConnectionsTask};
 use super::handle::{AclError, Command};
 use super::render::TableName;
@@ -104,6 +105,8 @@ pub(crate) struct Owner {
     locals_known: bool,
     /// What is closed to pods.
     infrastructure: Infrastructure,
+    /// What masquerade depends on.
+    nat: Nat,
     /// What is due when.
     timers: TimerTable,
     /// Which rules are to be read.
@@ -118,6 +121,15 @@ pub(crate) struct Owner {
     waiting: Vec<Waiting>,
     /// What is counted and measured.
     reports: Reports,
+}
+
+/// What masquerade depends on.
+#[derive(Default)]
+struct Nat {
+    /// All pools; none before the agent has said so.
+    pools: Option<Vec<NatPool>>,
+    /// The addresses of all nodes.
+    nodes: BTreeSet<IpAddr>,
 }
 
 /// A local endpoint.
@@ -145,6 +157,7 @@ impl Owner {
             locals: BTreeMap::new(),
             locals_known: false,
             infrastructure: Infrastructure::default(),
+            nat: Nat::default(),
             timers,
             reading,
             iptables: Iptables::new(seed),
@@ -250,11 +263,18 @@ impl Owner {
             }
             Command::Forget(addresses) => self.cutting.give_up(addresses, now, &mut self.timers),
             Command::LocalInSync => self.locals_known = true,
-            Command::NatPools(pools) => self.state.set_pools(&pools),
+            Command::NatPools(pools) => {
+                self.nat.pools = Some(pools);
+                self.exclude_from_nat();
+            }
             Command::ServiceRanges(ranges) => self.state.set_services(ranges),
             Command::Infrastructure(infrastructure) => self.set_infrastructure(infrastructure),
             Command::NodeAddresses(addresses) => self.compiler.set_node_addresses(addresses),
-            Command::Nodes(nodes) => self.compiler.set_nodes(nodes),
+            Command::Nodes(nodes) => {
+                self.nat.nodes = nodes.values().flatten().copied().collect();
+                self.exclude_from_nat();
+                self.compiler.set_nodes(nodes);
+            }
             Command::Log(denied) => self.state.set_log(denied.then_some(self.config.log_group)),
             // Whoever asked may have stopped waiting.
             Command::Explain(flow, reply) => drop(reply.send(self.compiler.explain(&flow))),
@@ -296,6 +316,17 @@ impl Owner {
             }
             Err(error) => drop(reply.send(Err(error.into()))),
         }
+    }
+
+    /// Says which destinations masquerade leaves out, once pools are known.
+    fn exclude_from_nat(&mut self) {
+        let Some(pools) = &self.nat.pools else { return };
+        let none = BTreeSet::new();
+        let excluded = match self.config.nat_outgoing_exclusions {
+            NatOutgoingExclusions::IpPoolsOnly => &none,
+            NatOutgoingExclusions::IpPoolsAndHostIps => &self.nat.nodes,
+        };
+        self.state.set_pools(pools, excluded);
     }
 
     fn set_infrastructure(&mut self, infrastructure: Infrastructure) {

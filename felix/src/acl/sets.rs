@@ -7,11 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kernel::acl::{ElementChange, SetElement, SetKind, SetSpec};
+use kernel::acl::{AddressPort, ElementChange, SetChanges, SetElement, SetKind, SetSpec};
 use types::{Family, Prefix};
 
-use super::names::SetRef;
-use crate::policy::program::{Element, SetId, SetShape};
+use super::names::{ProgramSet, SetRef};
+use crate::policy::program::{Element, SetId};
 
 /// Members that a shared set has room for at least. Memory goes by buckets, not by room.
 const ROOM_OF_SHARED_SETS: u32 = 1 << 20;
@@ -37,7 +37,7 @@ pub(crate) enum SetWork {
     /// It is made.
     Create(SetSpec),
     /// Its members change.
-    Change(Vec<ElementChange>),
+    Change(SetChanges),
 }
 
 /// A set of the compiler's, in all families.
@@ -203,21 +203,18 @@ impl ProgramSets {
             if entry.is_unverified || !entry.is_wanted {
                 continue;
             }
-            let mut by_family: BTreeMap<Family, Vec<ElementChange>> = BTreeMap::new();
-            for (element, is_added) in std::mem::take(&mut entry.changes) {
-                let (family, member) = member(set, element);
-                let change = if is_added { ElementChange::Put(member) } else { ElementChange::Delete(member) };
-                by_family.entry(family).or_default().push(change);
-            }
+            let all = std::mem::take(&mut entry.changes);
             for family in families {
-                let changes = by_family.remove(family).unwrap_or_default();
+                let of_family = all.iter().copied().filter(|(element, _)| family_of(element) == *family);
+                let changes = changes(set, *family, of_family);
+                let count = changes.as_slice().len();
                 let set_ref = SetRef::Program(set, *family);
                 if !entry.exists {
                     // Of the members expected, all that are known of this family; the others belong to the other.
-                    let known = if changes.is_empty() && families.len() == 1 { entry.expected } else { changes.len() };
-                    steps.push(SetStep { set: set_ref, work: SetWork::Create(spec(set, *family, known)) });
+                    let known = if count == 0 && families.len() == 1 { entry.expected } else { count };
+                    steps.push(SetStep { set: set_ref, work: SetWork::Create(spec(set_ref, known)) });
                 }
-                if !changes.is_empty() {
+                if count > 0 {
                     steps.push(SetStep { set: set_ref, work: SetWork::Change(changes) });
                 }
             }
@@ -268,31 +265,27 @@ impl ProgramSets {
         set: SetId,
         family: Family,
         found: Option<Vec<SetElement>>,
-        wanted: &BTreeSet<SetElement>,
+        wanted: &BTreeSet<Element>,
     ) -> Vec<SetStep> {
         let mut steps = Vec::new();
         let set_ref = SetRef::Program(set, family);
         if found.is_none() {
-            steps.push(SetStep { set: set_ref, work: SetWork::Create(spec(set, family, wanted.len())) });
+            steps.push(SetStep { set: set_ref, work: SetWork::Create(spec(set_ref, wanted.len())) });
         }
-        let found: BTreeSet<_> = found.into_iter().flatten().collect();
+        let found: BTreeSet<_> = found.into_iter().flatten().filter_map(element).collect();
         let add = wanted.difference(&found).map(|member| (*member, true));
         let remove = found.difference(wanted).map(|member| (*member, false));
         let is_outdated = self.outdated.contains(&(set, family));
         let waits = |is_added| is_outdated && is_added != matches!(set, SetId::Narrow(..));
         let (wait, now): (Vec<_>, Vec<_>) = add.chain(remove).partition(|(_, is_added)| waits(*is_added));
         if let Some(entry) = self.entries.get_mut(&set) {
-            entry.held.extend(wait.into_iter().filter_map(|(member, is_added)| Some((element(member)?, is_added))));
+            entry.held.extend(wait);
             if !entry.held.is_empty() {
                 self.holding.insert(set);
             }
         }
         if !now.is_empty() {
-            let change = |(member, is_added)| match is_added {
-                true => ElementChange::Put(member),
-                false => ElementChange::Delete(member),
-            };
-            steps.push(SetStep { set: set_ref, work: SetWork::Change(now.into_iter().map(change).collect()) });
+            steps.push(SetStep { set: set_ref, work: SetWork::Change(changes(set, family, now.into_iter())) });
         }
         steps
     }
@@ -307,18 +300,41 @@ impl ProgramSets {
     }
 }
 
-/// A member as the kernel has it.
-pub(crate) fn member(set: SetId, element: Element) -> (Family, SetElement) {
-    match element {
-        Element::Port(address, protocol, port) => (Family::of(address), SetElement::Port(address, protocol, port)),
-        Element::Net(prefix) if set.shape() == SetShape::Addresses => {
-            (prefix.family(), SetElement::Address(prefix.addr()))
+/// Changes of a set of the compiler's in a family: members of that family to be added (`true`) or taken away.
+fn changes(set: SetId, family: Family, members: impl Iterator<Item = (Element, bool)>) -> SetChanges {
+    match ProgramSet::new(set, family) {
+        ProgramSet::Addresses(set) => {
+            set.changes(members.filter_map(|(element, is_added)| {
+                net(element).map(|prefix| ElementChange::new(prefix.addr(), is_added))
+            }))
         }
-        Element::Net(prefix) => (prefix.family(), SetElement::Net(prefix)),
+        ProgramSet::Nets(set) => set.changes(
+            members.filter_map(|(element, is_added)| net(element).map(|prefix| ElementChange::new(prefix, is_added))),
+        ),
+        ProgramSet::Ports(set) => set.changes(
+            members.filter_map(|(element, is_added)| port(element).map(|port| ElementChange::new(port, is_added))),
+        ),
     }
 }
 
-fn family_of(element: &Element) -> Family {
+/// The prefix that is a member of a set of prefixes or addresses. The compiler puts nothing else there ([`SetId::shape`]).
+const fn net(element: Element) -> Option<Prefix> {
+    match element {
+        Element::Net(prefix) => Some(prefix),
+        Element::Port(..) => None,
+    }
+}
+
+/// The port that is a member of a set of ports. The compiler puts nothing else there ([`SetId::shape`]).
+const fn port(element: Element) -> Option<AddressPort> {
+    match element {
+        Element::Net(_) => None,
+        Element::Port(address, protocol, port) => Some(AddressPort { address, protocol, port }),
+    }
+}
+
+/// The family of a member's address.
+pub(crate) fn family_of(element: &Element) -> Family {
     match element {
         Element::Net(prefix) => prefix.family(),
         Element::Port(address, ..) => Family::of(*address),
@@ -330,36 +346,25 @@ fn element(member: SetElement) -> Option<Element> {
     match member {
         SetElement::Address(address) => Some(Element::Net(Prefix::host(address))),
         SetElement::Net(prefix) => Some(Element::Net(prefix)),
-        SetElement::Port(address, protocol, port) => Some(Element::Port(address, protocol, port)),
-        SetElement::Mark { .. } | SetElement::Counted(_) | SetElement::Home(..) => None,
+        SetElement::Port(AddressPort { address, protocol, port }) => Some(Element::Port(address, protocol, port)),
+        SetElement::Mark(_) | SetElement::Counted(_) | SetElement::Home(_) => None,
     }
 }
 
 /// What a set is made as, when so many members are known.
-pub(crate) fn spec(set: SetId, family: Family, known: usize) -> SetSpec {
-    let kind = match set.shape() {
-        SetShape::Addresses => SetKind::Addresses,
-        SetShape::Nets => SetKind::Nets,
-        SetShape::Ports => SetKind::Ports,
-    };
+pub(crate) fn spec(set: SetRef, known: usize) -> SetSpec {
     let floor = match set {
-        SetId::Selector(_) | SetId::SelectorPort(_) => ROOM_OF_SHARED_SETS,
-        SetId::Narrow(..) | SetId::Block(_) => ROOM_OF_OTHER_SETS,
+        SetRef::Program(SetId::Selector(_) | SetId::SelectorPort(_), _) => ROOM_OF_SHARED_SETS,
+        SetRef::Program(SetId::Narrow(..) | SetId::Block(_), _)
+        | SetRef::Marks(_)
+        | SetRef::Homes(_)
+        | SetRef::Drops(..)
+        | SetRef::Speakers(_)
+        | SetRef::Routers(_)
+        | SetRef::Pools(_)
+        | SetRef::Masquerade(_) => ROOM_OF_OTHER_SETS,
     };
-    sized(kind, family, known, floor)
-}
-
-/// What a set of ours that does not depend on policies is made as.
-pub(crate) fn fixed_spec(set: SetRef, known: usize) -> SetSpec {
-    let kind = match set {
-        SetRef::Marks(_) => SetKind::Marks,
-        SetRef::Homes(_) => SetKind::Homes,
-        SetRef::Drops(..) => SetKind::Counted,
-        SetRef::Speakers(_) => SetKind::Ports,
-        SetRef::Routers(_) => SetKind::Addresses,
-        SetRef::Pools(_) | SetRef::Masquerade(_) | SetRef::Program(..) => SetKind::Nets,
-    };
-    sized(kind, set.family(), known, ROOM_OF_OTHER_SETS)
+    sized(set.kind(), set.family(), known, floor)
 }
 
 /// What a set that is full with so many members is made anew as, with room for more.

@@ -13,6 +13,7 @@
 
 mod connections;
 mod drop_log;
+mod elements;
 mod events;
 mod iptables;
 mod nfnetlink;
@@ -27,14 +28,18 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use types::Family;
 pub use types::config::IptablesVariant;
 use types::policy::Protocol;
-use types::{Family, InterfaceName, Prefix};
 
 use crate::KernelError;
 
 pub use connections::ConnectionTable;
 pub use drop_log::{DropLog, LogEvent, LoggedPacket};
+pub use elements::{
+    AddressHome, AddressPort, CountedAddress, Element, ElementChange, LinkName, MarkedAddress, SetChanges, SetElement,
+    SetKind, SetOf,
+};
 pub use events::{NftEvents, RuleChange, RuleChangeKind, RuleEvent, RuleEvents};
 pub use iptables::{Iptables, OwnRestores};
 pub use packet::{Icmp, Packet};
@@ -89,148 +94,6 @@ pub struct SetSpec {
     pub hash_size: u32,
 }
 
-/// The types of sets that Manx makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SetKind {
-    /// `hash:ip`.
-    Addresses,
-    /// `hash:net`.
-    Nets,
-    /// `hash:ip,port`.
-    Ports,
-    /// `hash:ip skbinfo`: each address with a mark.
-    Marks,
-    /// `hash:ip counters`: addresses, and how many packets each has been matched by ([`Sets::packets`]).
-    Counted,
-    /// `hash:net,iface`: addresses with the interface that each is behind.
-    Homes,
-}
-
-/// A member of a set; its form must be that of the set's kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum SetElement {
-    /// Of [`SetKind::Addresses`].
-    Address(IpAddr),
-    /// Of [`SetKind::Nets`]; the length is not zero.
-    Net(Prefix),
-    /// Of [`SetKind::Ports`].
-    Port(IpAddr, Protocol, u16),
-    /// Of [`SetKind::Marks`]: the mark that `SET --map-set ... --map-mark` gives, and its mask.
-    Mark {
-        /// The address.
-        address: IpAddr,
-        /// The mark.
-        mark: u32,
-        /// The bits that it sets.
-        mask: u32,
-    },
-    /// Of [`SetKind::Counted`].
-    Counted(IpAddr),
-    /// Of [`SetKind::Homes`].
-    Home(IpAddr, LinkName),
-}
-
-/// The name of an interface as a set keeps it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LinkName([u8; libc::IFNAMSIZ]);
-
-impl LinkName {
-    /// From its octets; none where they are no name of an interface (IFNAMSIZ less the octet that ends it).
-    pub fn new(name: &[u8]) -> Option<Self> {
-        let mut octets = [0; libc::IFNAMSIZ];
-        let fits = (1..libc::IFNAMSIZ).contains(&name.len()) && !name.contains(&0);
-        octets.iter_mut().zip(name).for_each(|(octet, given)| *octet = *given);
-        fits.then_some(Self(octets))
-    }
-
-    fn octets(&self) -> &[u8] {
-        self.0.split(|octet| *octet == 0).next().unwrap_or_default()
-    }
-}
-
-impl From<&InterfaceName> for LinkName {
-    fn from(name: &InterfaceName) -> Self {
-        // A name of that type fits.
-        Self::new(name.as_str().as_bytes()).unwrap_or(Self([0; libc::IFNAMSIZ]))
-    }
-}
-
-impl fmt::Display for LinkName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(self.octets()))
-    }
-}
-
-impl fmt::Debug for LinkName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-impl SetElement {
-    /// The family of its address.
-    pub fn family(&self) -> Family {
-        match self {
-            Self::Address(address)
-            | Self::Port(address, ..)
-            | Self::Mark { address, .. }
-            | Self::Counted(address)
-            | Self::Home(address, _) => Family::of(*address),
-            Self::Net(prefix) => prefix.family(),
-        }
-    }
-
-    /// The kind of set that has such members.
-    pub const fn kind(&self) -> SetKind {
-        match self {
-            Self::Address(_) => SetKind::Addresses,
-            Self::Net(_) => SetKind::Nets,
-            Self::Port(..) => SetKind::Ports,
-            Self::Mark { .. } => SetKind::Marks,
-            Self::Counted(_) => SetKind::Counted,
-            Self::Home(..) => SetKind::Homes,
-        }
-    }
-}
-
-impl fmt::Display for SetElement {
-    /// As `ipset` prints it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Address(address) | Self::Counted(address) => write!(f, "{address}"),
-            Self::Home(address, interface) => write!(f, "{address},{interface}"),
-            Self::Net(prefix) => write!(f, "{prefix}"),
-            Self::Port(address, protocol, port) => {
-                write!(f, "{address},{}:{port}", protocol.to_string().to_lowercase())
-            }
-            Self::Mark { address, mark, mask } => write!(f, "{address} skbmark {mark:#x}/{mask:#x}"),
-        }
-    }
-}
-
-/// One change of a set's members.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ElementChange {
-    /// Adds the member; one that is there already is overwritten in place (its mark), never absent in between.
-    Put(SetElement),
-    /// Takes it away; one that is absent is success.
-    Delete(SetElement),
-}
-
-impl ElementChange {
-    /// The member that it is about.
-    pub const fn element(&self) -> SetElement {
-        match self {
-            Self::Put(element) | Self::Delete(element) => *element,
-        }
-    }
-
-    /// Whether it adds.
-    pub const fn is_put(&self) -> bool {
-        matches!(self, Self::Put(_))
-    }
-}
-
 /// A change that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ElementFailure {
@@ -278,8 +141,34 @@ pub trait Sets: Send {
     /// Carries out all changes in order, batched, and answers those that failed, in order; a failure does not stop the ones
     /// behind it. An absent set is [`KernelError::Gone`] as a whole; any other error as a whole means that the socket
     /// failed and that nothing is known.
-    fn change_elements(&mut self, set: &SetName, changes: &[ElementChange])
-    -> Result<Vec<ElementFailure>, KernelError>;
+    fn change_elements(&mut self, changes: &SetChanges) -> Result<Vec<ElementFailure>, KernelError>;
+
+    /// Carries out changes of a set that is full, under the rules that use it: `larger` is made as `sized` says, who is told
+    /// what the set is made as and how many members it has, takes these members and then the changes, and changes its
+    /// contents with the set. Answers whether `larger` took all; if not, or if the set is absent or of a type that Manx does
+    /// not make, the set is as it was.
+    fn enlarge(
+        &mut self,
+        changes: &SetChanges,
+        larger: &SetName,
+        sized: &dyn Fn(SetSpec, usize) -> SetSpec,
+    ) -> Result<bool, KernelError> {
+        let set = changes.set();
+        let known = self.sets()?.into_iter().find(|header| header.name == *set).and_then(|header| header.spec);
+        let Some(spec) = known else { return Ok(false) };
+        let members = self.elements(set)?;
+        self.destroy_set(larger)?;
+        self.create_set(larger, &sized(spec, members.len()))?;
+        let mut failures = 0;
+        for piece in SetChanges::copying(&members, larger).chain([changes.moved_to(larger)]) {
+            failures += self.change_elements(&piece)?.len();
+        }
+        if failures == 0 {
+            self.swap_sets(set, larger)?;
+        }
+        self.destroy_set(larger)?;
+        Ok(failures == 0)
+    }
 }
 
 /// The tables that Manx has something in, the most important first.

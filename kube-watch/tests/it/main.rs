@@ -9,6 +9,7 @@ mod following;
 mod objects;
 mod picture;
 mod relisting;
+mod secrets;
 mod server;
 mod services;
 mod wire;

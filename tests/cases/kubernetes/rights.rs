@@ -10,13 +10,16 @@ use crate::{SOON, pods, shared};
 /// The user name with which the agents ask the API server.
 const AGENTS: &str = "system:serviceaccount:manx-system:manx-agent";
 
-/// A pool for Services, whose addresses the fabric learns.
+/// A pool for Services, whose addresses the fabric learns, and a session that waits for its password.
 const ADDRESSES: &str = "\
 {apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {name: default},
  spec: {nodeToNodeMeshEnabled: false, serviceLoadBalancerIPs: [{cidr: 203.0.113.0/24}]}}
 ---
 {apiVersion: projectcalico.org/v3, kind: IPPool, metadata: {name: services},
  spec: {cidr: 203.0.113.0/24, allowedUses: [LoadBalancer]}}
+---
+{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {name: locked},
+ spec: {node: node1, peerIP: 198.51.100.1, asNumber: 64999, password: {secretKeyRef: {name: bgp-secrets, key: rack1}}}}
 ";
 
 /// A right that is used or granted: a verb, a group of the API, and a resource.
@@ -29,6 +32,7 @@ fn agents_are_refused_nothing_and_have_no_right_too_many() -> TestResult {
     let done = use_every_right(&cluster, &cluster.namespace);
     cluster.peer(Peering::RackAs)?;
     cluster.manxctl("node1", &["delete", "ippools", "services"])?;
+    cluster.manxctl("node1", &["delete", "bgppeers", "locked"])?;
     done
 }
 
@@ -84,10 +88,11 @@ fn used_and_refused(cluster: &Cluster) -> Result<(BTreeSet<Right>, BTreeSet<Righ
     Ok((used, refused))
 }
 
-/// The rights that the agents' role grants.
+/// The rights that the agents' roles grant, in the cluster and in their own namespace.
 fn granted(cluster: &Cluster) -> Result<BTreeSet<Right>, LabError> {
-    let role = cluster.get(&["clusterrole", "manx-agent"])?;
-    let rules = role["rules"].as_array().into_iter().flatten();
+    let roles =
+        [cluster.get(&["clusterrole", "manx-agent"])?, cluster.get(&["role", "-n", "manx-system", "manx-agent"])?];
+    let rules = roles.iter().filter_map(|role| role["rules"].as_array()).flatten();
     let texts = |rule: &Value, key: &str| -> Vec<String> {
         rule[key].as_array().into_iter().flatten().filter_map(|text| Some(text.as_str()?.to_owned())).collect()
     };

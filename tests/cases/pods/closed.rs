@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tests::mesh::{all_established, apply, host_address, mesh, peer, reaches, status};
 use tests::reach::Listener;
-use tests::{CONVERGENCE, Lab, Pod, Sink, TestResult, can_run_labs, wait_until};
+use tests::{CONVERGENCE, Lab, Place, Pod, Sink, TestResult, can_run_labs, wait_until};
 use types::Family;
 
 use super::{connect, gateway, node_address, router_address, send};
@@ -96,6 +96,26 @@ fn a_masqueraded_pod_takes_no_session_in_its_nodes_name() -> TestResult {
             return Err(format!("the pod speaks BGP with {to}: {answer:02x?}; the session: {session:?}").into());
         }
         assert!(since(&lab, "node2", node_address(1, family))? >= before, "the session was restarted");
+    }
+    // An address that no node registers, such as one that moves between nodes: the speaker turns away who comes from a node
+    // there.
+    lab.node("node2").shell("ip address add 172.31.200.2/32 dev lo; ip address add fd00:31:200::2/128 dev lo")?;
+    lab.node("tor").shell("ip route add 172.31.200.2 via 172.31.2.3; ip route add fd00:31:200::2 via fd00:31:2::3")?;
+    for family in Family::ALL {
+        let to = match family {
+            Family::Ipv4 => "172.31.200.2:179",
+            Family::Ipv6 => "[fd00:31:200::2]:179",
+        };
+        let before = since(&lab, "node2", node_address(1, family))?;
+        let mut stream = connect(&one, 0, to.parse()?)?;
+        // It may be turned away before it has said anything.
+        let _ = stream.write_all(&open_as_node1());
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        // NOTIFICATION, Cease, Connection Rejected (RFC 4486 section 4).
+        assert_eq!(answer.get(18..21), Some(&[3, 6, 5][..]), "{to}: {answer:02x?}");
+        assert!(since(&lab, "node2", node_address(1, family))? >= before, "{to}: the session was restarted");
     }
     reaches(&one, &two)?;
     lab.down()?;

@@ -2,6 +2,10 @@
 
 // The ports of BGP and BFD, and everything else of nodes that pods have no business with.
 mod closed;
+// Floods.
+mod floods;
+// What a privileged pod makes by hand.
+mod matrix;
 
 use std::error::Error;
 use std::io;

@@ -2,9 +2,9 @@
 
 // These files set scenes: pods on two nodes and a host outside; a server with friends and strangers; nodes that follow
 // an API server.
-mod guarded;
+pub(crate) mod guarded;
 mod watched;
-mod world;
+pub(crate) mod world;
 
 // These files are the cases.
 mod connections;

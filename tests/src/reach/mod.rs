@@ -31,6 +31,8 @@ use crate::place::Place;
 pub use ask::ask_here;
 pub use listen::listen_here;
 
+pub(crate) use listen::wait;
+
 /// How long one attempt waits for its answer. There are two.
 pub const REACH_TIME_LIMIT: Duration = Duration::from_millis(250);
 

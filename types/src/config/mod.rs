@@ -20,7 +20,7 @@ mod policy;
 pub use detection::{AddressDetection, DetectionMethod};
 pub use etcd::{ClientCertificate, Credentials, EtcdSettings, EtcdTls, KeyPrefix, Password};
 pub use marks::{KernelMarks, MarkMask};
-pub use policy::{EndpointToHost, IptablesVariant, PolicySettings};
+pub use policy::{EndpointToHost, IptablesVariant, NatOutgoingExclusions, PolicySettings};
 
 /// The settings of one node's agent.
 #[derive(Debug, Clone, PartialEq, Eq)]

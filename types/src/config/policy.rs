@@ -12,6 +12,9 @@ pub struct PolicySettings {
     /// `policy.allowIPIPPacketsFromWorkloads`: whether pods may send what else carries packets of its own: IPIP, SIT, GRE and
     /// IPsec. By default `false`.
     pub allow_tunnels: bool,
+    /// `policy.natOutgoingExclusions`: which destinations the masquerade of pools with `natOutgoing` leaves out. By default
+    /// `IPPoolsOnly`.
+    pub nat_outgoing_exclusions: NatOutgoingExclusions,
     /// `policy.cutConnections`: whether a tightened policy also ends the connections that it forbids. By default `true`.
     pub cut_connections: bool,
     /// `policy.iptables`: the variant to use. By default (`auto`) the one that the host's other programs use.
@@ -26,6 +29,7 @@ impl Default for PolicySettings {
             endpoint_to_host: EndpointToHost::Accept,
             allow_vxlan: false,
             allow_tunnels: false,
+            nat_outgoing_exclusions: NatOutgoingExclusions::IpPoolsOnly,
             cut_connections: true,
             iptables: None,
             log_group: 77,
@@ -54,6 +58,28 @@ impl FromStr for EndpointToHost {
             "policed" => Ok(Self::Policed),
             "drop" => Ok(Self::Drop),
             _ => Err("not accept, policed or drop"),
+        }
+    }
+}
+
+/// Which destinations the masquerade of pools with `natOutgoing` leaves out, by the names that `projectcalico.org/v3` has for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NatOutgoingExclusions {
+    /// `IPPoolsOnly`: addresses of pools.
+    IpPoolsOnly,
+    /// `IPPoolsAndHostIPs`: those, and the addresses that nodes peer from. Nodes then see the pod's own address, and need a way
+    /// back to it.
+    IpPoolsAndHostIps,
+}
+
+impl FromStr for NatOutgoingExclusions {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "ippoolsonly" => Ok(Self::IpPoolsOnly),
+            "ippoolsandhostips" => Ok(Self::IpPoolsAndHostIps),
+            _ => Err("not IPPoolsOnly or IPPoolsAndHostIPs"),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The resource BGPConfiguration.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::bgp_import::OriginValidation;
-use crate::{Asn, Prefix, ServiceRanges};
+use super::session_password::{self, BgpPassword};
+use crate::{Asn, PasswordSource, Prefix, ServiceRanges};
 
 /// What holds for every node's speaker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,9 +37,27 @@ pub struct BgpConfigurationSpec {
     /// Whether ranges of `serviceLoadBalancerIPs` are announced as such (default), or only addresses that Services have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_load_balancer_aggregation: Option<Aggregation>,
+    /// Where the password of the mesh's sessions is (TCP MD5, RFC 2385). Without the password there is no session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_mesh_password: Option<BgpPassword>,
+    /// The password is in this file of every node, for installations without Kubernetes (not in Calico's).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_mesh_password_file: Option<PathBuf>,
+    /// Whether nodes of the mesh that share a subnet drop what comes from farther away (RFC 5082; not in Calico's).
+    #[serde(default, rename = "nodeMeshTTLSecurity", skip_serializing_if = "Option::is_none")]
+    pub node_mesh_ttl_security: Option<MeshTtlSecurity>,
     /// What follows from a learned route in a pool that does not come from who owns the block (default `enforce`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin_validation: Option<OriginValidation>,
+}
+
+/// Whether nodes of the mesh that share a subnet drop what comes from farther away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MeshTtlSecurity {
+    /// They do where both say that they are on one subnet (default).
+    Enabled,
+    /// They do not: where packets between nodes of one subnet pass a router all the same.
+    Disabled,
 }
 
 /// A range of Services' addresses.
@@ -63,6 +83,11 @@ impl BgpConfigurationSpec {
         self.node_mesh_max_restart_time.as_deref().and_then(duration)
     }
 
+    /// Where the password of the mesh's sessions is, where they have one.
+    pub fn mesh_password_source(&self) -> Option<PasswordSource> {
+        session_password::source(self.node_mesh_password.as_ref(), self.node_mesh_password_file.as_deref())
+    }
+
     /// The ranges of Services' addresses that are announced.
     pub fn service_ranges(&self) -> ServiceRanges {
         let ranges = |blocks: &Option<Vec<ServiceBlock>>| blocks.iter().flatten().map(|block| block.cidr).collect();
@@ -75,6 +100,11 @@ impl BgpConfigurationSpec {
     }
 
     pub(super) fn problem(&self) -> Option<String> {
+        let (password, file) = (self.node_mesh_password.as_ref(), self.node_mesh_password_file.as_ref());
+        let fields = (("nodeMeshPassword", password), ("nodeMeshPasswordFile", file));
+        if let Some(problem) = session_password::problem(fields.0, fields.1) {
+            return Some(problem);
+        }
         if self.listen_port == Some(0) {
             return Some("listenPort 0 is not a port".to_owned());
         }

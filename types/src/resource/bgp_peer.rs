@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::bgp_configuration::{bad_restart_time, duration};
 use super::bgp_import::{LimitAction, OriginValidation};
+use super::session_password::{self, BgpPassword};
 use crate::selector::Selector;
-use crate::{Asn, NodeName, Prefix};
+use crate::{Asn, Hops, NodeName, PasswordSource, Prefix};
 
 /// Sessions between some nodes and some peers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +46,15 @@ pub struct BgpPeerSpec {
     /// traffic of every pod through every peering node, and a BGPFilter that rejects `source: RemotePeers` keeps it back.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub export_other_nodes: bool,
+    /// Where the password of these sessions is (TCP MD5, RFC 2385). Without the password there is no session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<BgpPassword>,
+    /// The password is in this file of the node, for installations without Kubernetes (not in Calico's BGPPeer).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// The peer is at most so many hops away, 1 being a neighbour: what comes from farther away is dropped (RFC 5082).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_security: Option<Hops>,
     /// What follows from a route in a pool that does not come from who owns the block (default: BGPConfiguration's).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin_validation: Option<OriginValidation>,
@@ -85,7 +96,16 @@ impl BgpPeerSpec {
         self.max_restart_time.as_deref().and_then(duration)
     }
 
+    /// Where the password of these sessions is, where they have one.
+    pub fn password_source(&self) -> Option<PasswordSource> {
+        session_password::source(self.password.as_ref(), self.password_file.as_deref())
+    }
+
     pub(super) fn problem(&self) -> Option<String> {
+        let (password, file) = (self.password.as_ref(), self.password_file.as_ref());
+        if let Some(problem) = session_password::problem(("password", password), ("passwordFile", file)) {
+            return Some(problem);
+        }
         if self.node.is_some() && self.node_selector.is_some() {
             return Some("node and nodeSelector exclude each other".to_owned());
         }

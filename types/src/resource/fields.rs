@@ -42,6 +42,9 @@ const BGP_CONFIGURATION: &[(&str, Field)] = &[
     ("serviceExternalIPs", Any),
     ("serviceLoadBalancerIPs", Any),
     ("serviceLoadBalancerAggregation", Any),
+    ("nodeMeshPassword", Nested(PASSWORD)),
+    ("nodeMeshPasswordFile", Any),
+    ("nodeMeshTTLSecurity", Any),
     ("originValidation", Any),
 ];
 
@@ -53,11 +56,20 @@ const BGP_PEER: &[(&str, Field)] = &[
     ("asNumber", Any),
     ("maxRestartTime", Any),
     ("exportOtherNodes", Any),
+    ("password", Nested(PASSWORD)),
+    ("passwordFile", Any),
+    ("ttlSecurity", Any),
     ("originValidation", Any),
     ("acceptAggregates", Any),
     ("maxPrefixes", Any),
     ("maxPrefixesAction", Any),
 ];
+
+const PASSWORD: &[(&str, Field)] = &[(
+    "secretKeyRef",
+    // A session whose password is missing is not opened, whatever is said.
+    Nested(&[("name", Any), ("key", Any), ("optional", Only(&["false"]))]),
+)];
 
 /// The field of a Namespace's `spec` that an API server adds.
 const NAMESPACE: &[(&str, Field)] = &[("finalizers", Any)];

@@ -13,6 +13,7 @@ mod ip_pool;
 mod namespace;
 mod network_policy;
 mod node;
+mod session_password;
 #[cfg(test)]
 mod tests;
 
@@ -27,13 +28,14 @@ use serde_json::{Map, Value};
 use crate::ResourceName;
 use crate::policy::{Policy, PolicyId, PolicyKind};
 
-pub use bgp_configuration::{Aggregation, BgpConfigurationSpec, ServiceBlock};
+pub use bgp_configuration::{Aggregation, BgpConfigurationSpec, MeshTtlSecurity, ServiceBlock};
 pub use bgp_import::{LimitAction, OriginValidation};
 pub use bgp_peer::{BgpPeerSpec, PeerAddress, PeerAddressError, PeerTarget};
 pub use ip_pool::{AllowedUse, BlockSize, BlockSizeError, IpPoolSpec};
 pub use namespace::NAME_LABEL;
 pub use network_policy::NetworkPolicySpec;
 pub use node::{NodeBgp, NodeSpec};
+pub use session_password::{BgpPassword, SecretKeyRef};
 
 /// The API group and version of the kinds of [`Kind::CLUSTER`].
 pub const API_VERSION: &str = "projectcalico.org/v3";

@@ -40,9 +40,9 @@ fn every_refused_field_is_named_at_once() {
         assert!(error.contains(field), "{field} in {error}");
     }
     let error =
-        resource("BGPPeer", "tor", json!({"peerIP": "192.0.2.1", "asNumber": 1, "password": {}, "ttlSecurity": 1}));
+        resource("BGPPeer", "tor", json!({"peerIP": "192.0.2.1", "asNumber": 1, "filters": [], "reachableBy": "::1"}));
     let error = error.unwrap_err();
-    assert!(error.contains("password") && error.contains("ttlSecurity"), "{error}");
+    assert!(error.contains("filters") && error.contains("reachableBy"), "{error}");
 }
 
 #[test]
@@ -74,12 +74,54 @@ fn values_that_make_no_sense_are_errors_naming_the_resource_and_the_value() {
         ("BGPPeer", "p", json!({"peerIP": "tor", "asNumber": 1}), "\"tor\""),
         ("BGPPeer", "p", json!({"peerIP": "192.0.2.1", "asNumber": 0}), "AS number 0"),
         ("BGPPeer", "p", json!({"asNumber": 1}), "peerIP or peerSelector"),
+        ("BGPPeer", "p", json!({"peerIP": "192.0.2.1", "asNumber": 1, "password": {}}), "password needs secretKeyRef"),
+        ("BGPPeer", "p", router(json!({"password": {"value": "x"}})), "spec.password.value"),
+        ("BGPPeer", "p", router(secret(json!({"name": "s", "key": "k", "optional": true}))), "optional: true"),
+        ("BGPPeer", "p", router(secret(json!({"name": "s,x=y", "key": "k"}))), "\"s,x=y\""),
+        ("BGPPeer", "p", router(secret(json!({"name": "s", "key": "a/b"}))), "\"a/b\" is not a key of a Secret"),
+        ("BGPPeer", "p", router(secret(json!({"name": "s"}))), "key"),
+        ("BGPPeer", "p", router(json!({"passwordFile": "rack1"})), "\"rack1\" is not a path that begins with /"),
+        ("BGPPeer", "p", router(json!({"passwordFile": "/a", "password": {}})), "exclude each other"),
+        ("BGPPeer", "p", router(json!({"ttlSecurity": 0})), "0 is not a number of hops"),
+        ("BGPPeer", "p", router(json!({"ttlSecurity": 256})), "256 is not a number of hops"),
+        ("BGPConfiguration", "default", json!({"nodeMeshPassword": {}}), "nodeMeshPassword needs secretKeyRef"),
+        ("BGPConfiguration", "default", json!({"nodeMeshTTLSecurity": true}), "nodeMeshTTLSecurity"),
         ("BGPConfiguration", "other", json!({}), "named default"),
         ("Node", "n", json!({"bgp": {"ipv4Address": "fd00::1"}}), "ipv4Address"),
     ] {
         let error = resource(kind, name, spec).unwrap_err();
         assert!(error.contains(part) && error.contains(name), "{part} in {error}");
     }
+}
+
+/// The spec of a BGPPeer with this in it.
+fn router(more: Value) -> Value {
+    let mut spec = json!({"peerIP": "192.0.2.1", "asNumber": 64601});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    spec
+}
+
+fn secret(key_ref: Value) -> Value {
+    json!({"password": {"secretKeyRef": key_ref}})
+}
+
+#[test]
+fn a_session_may_have_a_password_and_say_how_far_away_its_peer_is() {
+    let mut spec = router(secret(json!({"name": "bgp-secrets", "key": "rack1", "optional": false})));
+    spec["ttlSecurity"] = json!(1);
+    let peer = resource("BGPPeer", "tor", spec).unwrap();
+    let Spec::BgpPeer(spec) = &peer.spec else { panic!("{peer:?}") };
+    assert_eq!(spec.password_source().unwrap().to_string(), "key rack1 of Secret bgp-secrets");
+    assert_eq!(spec.ttl_security.map(crate::Hops::least_ttl), Some(255));
+    assert_eq!(Resource::from_value(peer.to_value().unwrap()).unwrap(), peer);
+    let peer = resource("BGPPeer", "tor", router(json!({"passwordFile": "/etc/manx/rack1"}))).unwrap();
+    let Spec::BgpPeer(spec) = &peer.spec else { panic!("{peer:?}") };
+    assert_eq!(spec.password_source().unwrap().to_string(), "file /etc/manx/rack1");
+    let mesh = json!({"nodeMeshPassword": {"secretKeyRef": {"name": "bgp-secrets", "key": "mesh"}}, "nodeMeshTTLSecurity": "Disabled"});
+    let configuration = resource("BGPConfiguration", "default", mesh).unwrap();
+    let Spec::BgpConfiguration(spec) = &configuration.spec else { panic!("{configuration:?}") };
+    assert_eq!(spec.mesh_password_source().unwrap().to_string(), "key mesh of Secret bgp-secrets");
+    assert_eq!(Resource::from_value(configuration.to_value().unwrap()).unwrap(), configuration);
 }
 
 #[test]

@@ -27,6 +27,9 @@ fn what_nodes_say_of_themselves_is_stored_as_ever() {
         r#"{"ipv4":"192.0.2.1","ipv6":"2001:db8::1","listenPort":1790,"asNumber":64512,"clusterId":"192.0.2.9","labels":{"rack":"a"},"agentVersion":"0.1.0"}"#,
     );
     is_stored_as::<Registration>(r#"{"agentVersion":"0.1.0"}"#);
+    is_stored_as::<Registration>(
+        r#"{"ipv4":"192.0.2.1","ttlSecuritySubnets":["192.0.2.0/24","2001:db8::/64"],"agentVersion":"0.1.0"}"#,
+    );
     is_stored_as::<Alive>(r#"{"instance":"0123abc"}"#);
     is_stored_as::<BlockClaim>(r#"{"owner":"n1"}"#);
     is_stored_as::<Gone>(r#"{"since":1790000000,"waited":36,"reclaimed":false}"#);

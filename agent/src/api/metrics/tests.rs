@@ -26,14 +26,21 @@ fn the_exposition_has_every_figure_once_with_its_type() {
         routes: types::api::RouteCounts::default(),
         endpoints: 2,
     };
-    let text =
-        render(Moment { status, routes: RoutesView::default(), acl, refused_endpoints: 1, announced_services: 3 })
-            .unwrap();
+    let text = render(Moment {
+        status,
+        routes: RoutesView::default(),
+        acl,
+        refused_endpoints: 1,
+        announced_services: 3,
+        turned_away: 5,
+    })
+    .unwrap();
     for line in [
         "manx_ready 1",
         "manx_endpoints 2",
         "manx_datastore_confirmed_age_seconds 9",
         "manx_services_announced 3",
+        "manx_bgp_connections_refused_total 5",
         "manx_policy_repairs_total 3",
         "manx_policy_endpoints{kind=\"refused\"} 1",
         "manx_policy_drops_total{endpoint=\"manx/a/eth0\",namespace=\"shop\",pod=\"web\",direction=\"ingress\"} 7",

@@ -96,3 +96,19 @@ fn what_follows_does_not_depend_on_the_order_of_arrival() {
     assert_eq!((forward.ranges.len(), forward.load_balancers.len()), (2, 1), "a pool for Services is none for pods");
     assert_eq!(forward.services.all().collect::<Vec<_>>(), [&forward.load_balancers[0].cidr]);
 }
+
+#[test]
+fn every_node_and_every_router_is_closed_to_pods_at_the_port_that_it_listens_on() {
+    let own_port =
+        Registration { ipv4: Some([192, 0, 2, 3].into()), listen_port: Some(1790), ..Registration::default() };
+    let more = [
+        ClusterUpdate::Registration(Update::Set("c".parse().unwrap(), own_port)),
+        resource("BGPPeer", "tor", serde_json::json!({"node": "b", "peerIP": "198.51.100.1", "asNumber": 65002})),
+        resource("BGPPeer", "far", serde_json::json!({"peerIP": "[2001:db8::1]:1179", "asNumber": 65002})),
+    ];
+    let desired = desired(updates().into_iter().chain(more).chain(in_sync())).unwrap();
+    let speakers =
+        [("192.0.2.1", 179), ("192.0.2.2", 179), ("192.0.2.3", 1790), ("198.51.100.1", 179), ("2001:db8::1", 1179)];
+    let speakers = speakers.map(|(address, port)| (address.parse().unwrap(), port)).into();
+    assert_eq!(desired.infrastructure, Infrastructure { speakers, own_port: 179, routers: Vec::new() });
+}

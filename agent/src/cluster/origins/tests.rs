@@ -21,9 +21,8 @@ fn origins(claims: &[(&str, &str, u64)]) -> Origins {
         origins.claim(set(block, owner, *created));
     }
     origins.claim(Update::InSync);
-    let pool = |cidr: &str, disabled| IpPoolSpec {
-        disabled,
-        ..serde_json::from_str(&format!(r#"{{"cidr": "{cidr}"}}"#)).unwrap()
+    let pool = |cidr: &str, disabled: bool| -> IpPoolSpec {
+        serde_json::from_value(serde_json::json!({ "cidr": cidr, "disabled": disabled })).unwrap()
     };
     let pools = [("one", pool("10.42.0.0/16", false)), ("two", pool("10.43.0.0/16", true))];
     origins.declared(&pools.map(|(name, pool)| (name.parse().unwrap(), pool, true)), &[]);
@@ -109,8 +108,11 @@ fn routes_are_judged_where_blocks_are_claimed_and_not_in_a_disabled_pool_without
 #[test]
 fn only_so_many_former_owners_are_remembered() {
     let mut origins = origins(&[]);
-    let block = |number: usize| Prefix::new([10, 42, (number >> 8) as u8, number as u8].into(), 32).unwrap();
-    for number in 0..=FORMER {
+    let block = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        Prefix::new([10, 42, high, low].into(), 32).unwrap()
+    };
+    for number in 0..=u16::try_from(FORMER).unwrap() {
         origins.claim(Update::Set(block(number), Claim { owner: Some(node("b")), created: 1 }));
         origins.claim(Update::Delete(block(number)));
     }

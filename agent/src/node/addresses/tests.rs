@@ -49,3 +49,19 @@ fn what_kubernetes_says_is_followed() {
     assert_eq!(now(&["192.0.2.9"]), ips(&["192.0.2.9"]));
     assert_eq!(now(&[]), ips(&["192.0.2.1"]));
 }
+
+#[test]
+fn the_subnets_of_own_addresses_are_those_that_others_are_reached_on_without_a_router() {
+    let on = |address: &str, len| InterfaceAddress::new(1, address.parse().unwrap(), len);
+    let interfaces = [
+        on("192.0.2.7", 24),
+        on("198.51.100.1", 24),
+        on("203.0.113.1", 32).with_peer("203.0.113.2".parse().unwrap()),
+        on("2001:db8::7", 64),
+        on("fd00::1", 128),
+    ];
+    let subnets =
+        |own: &[&str]| -> Vec<_> { subnets_among(&ips(own), &interfaces).iter().map(ToString::to_string).collect() };
+    assert_eq!(subnets(&["192.0.2.7", "2001:db8::7"]), ["192.0.2.0/24", "2001:db8::/64"]);
+    assert!(subnets(&["203.0.113.1", "fd00::1", "192.0.2.8"]).is_empty());
+}

@@ -87,7 +87,7 @@ impl Intake {
     /// How many routes of a family may be in use: as configured, else by what the peer is and how many blocks there are.
     pub(crate) fn limit(&self, holders: usize) -> u32 {
         let blocks = u32::try_from(holders).unwrap_or(u32::MAX);
-        self.limit.unwrap_or(match self.import.role {
+        self.limit.unwrap_or_else(|| match self.import.role {
             PeerRole::Node => BASE_LIMIT,
             PeerRole::Relay | PeerRole::Reflector | PeerRole::Fabric => {
                 BASE_LIMIT.saturating_add(blocks.saturating_mul(2))

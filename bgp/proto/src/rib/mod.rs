@@ -389,6 +389,18 @@ impl Rib {
         }
     }
 
+    /// The prefixes of which a peer has not been told yet what the others of its group have.
+    pub(crate) fn untold(&self, peer: PeerIndex, group: GroupId) -> Vec<Prefix> {
+        self.group(group).map(|group| group.untold(peer)).unwrap_or_default()
+    }
+
+    /// A peer that has changed groups is told what holds for these prefixes, of which the former group had still to tell it.
+    pub(crate) fn miss(&mut self, peer: PeerIndex, group: GroupId, prefixes: Vec<Prefix>) {
+        if let Some(Some(group)) = self.groups.get_mut(group.0) {
+            group.miss(peer, prefixes);
+        }
+    }
+
     /// A peer is sent the whole table again (RFC 2918 section 4).
     pub(crate) fn refresh(&mut self, peer: PeerIndex, group: GroupId) {
         if let Some(Some(group)) = self.groups.get_mut(group.0) {

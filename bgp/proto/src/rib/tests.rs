@@ -152,6 +152,29 @@ fn a_change_that_is_taken_back_within_a_round_is_told_to_nobody() {
 }
 
 #[test]
+fn a_slow_peer_that_changes_groups_is_told_what_was_withdrawn_before_it_read_that() {
+    let mut rib = rib();
+    rib.originate((0..4).map(prefix).collect());
+    rib.settle(|_| {});
+    let internal = ExportPolicy { audience: Audience::Internal { reflector: None, clients: false }, ..to_clients() };
+    let group = rib.join(READER, internal, true);
+    let mut told = Told::default();
+    told.read_all(&mut rib, group);
+    assert_eq!(told.routes.len(), 4);
+    rib.originate([prefix(0)].into());
+    rib.settle(|_| {});
+    // It has read nothing of this when we become a reflector.
+    let untold = rib.untold(READER, group);
+    assert_eq!(untold, (1..4).map(prefix).collect::<Vec<_>>());
+    rib.leave(READER, group);
+    let group = rib.join(READER, to_clients(), true);
+    rib.miss(READER, group, untold);
+    told.read_all(&mut rib, group);
+    assert!((1..4).all(|number| !told.routes.contains_key(&prefix(number))), "{:?}", told.routes.keys());
+    assert!(told.routes.contains_key(&prefix(0)));
+}
+
+#[test]
 fn equal_routes_share_the_load_and_the_kernel_is_told_all_next_hops_in_order() {
     let mut rib = rib();
     for number in [3, 1, 2] {
@@ -359,5 +382,41 @@ fn apply(kernel: &mut BTreeMap<Prefix, Vec<IpAddr>>, update: FibUpdate) {
             assert!(kernel.remove(&prefix).is_some() || prefix.is_host());
         }
         FibUpdate::InSync { .. } => {}
+    }
+}
+
+#[test]
+fn a_listing_that_is_begun_behind_any_prefix_is_the_rest_of_the_whole_one() {
+    let mut rib = rib();
+    let texts = [
+        "0.0.0.0/0",
+        "10.0.0.0/8",
+        "10.65.0.0/16",
+        "10.65.0.0/26",
+        "10.65.0.1/32",
+        "10.65.0.63/32",
+        "10.65.1.0/24",
+        "128.0.0.0/1",
+        "192.0.2.0/24",
+        "255.255.255.255/32",
+        "::/0",
+        "fd00::/8",
+        "fd00:65::/122",
+        "fd00:65::1/128",
+        "ffff::/16",
+    ];
+    let prefixes: Vec<Prefix> = texts.map(|text| text.parse().unwrap()).to_vec();
+    rib.announce(PeerIndex(1), Source::External, route(1, 100), prefixes);
+    rib.settle(|_| {});
+    for family in Family::ALL {
+        let all: Vec<Prefix> = rib.routes(family, None).map(|route| route.prefix).collect();
+        for (place, prefix) in all.iter().enumerate() {
+            let rest: Vec<Prefix> = rib.routes_after(family, Some(*prefix)).map(|route| route.prefix).collect();
+            assert_eq!(rest, all[place + 1..], "behind {prefix}");
+        }
+        let absent: Prefix = if family == Family::Ipv4 { "10.65.0.2/32" } else { "fd00:65::2/128" }.parse().unwrap();
+        let rest: Vec<Prefix> = rib.routes_after(family, Some(absent)).map(|route| route.prefix).collect();
+        let expected = all.iter().position(|prefix| *prefix > absent && !prefix.covers(&absent)).unwrap_or(all.len());
+        assert_eq!(rest, all[expected..], "behind what is not there");
     }
 }

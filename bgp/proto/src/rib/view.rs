@@ -1,6 +1,6 @@
 //! The tables as people see them: every route, and why it is used or not.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use types::{Family, Prefix};
 
@@ -52,6 +52,19 @@ impl Rib {
         }
     }
 
+    /// The destinations of a family behind `after` in ascending order, or all.
+    pub(crate) fn routes_after(
+        &self,
+        family: Family,
+        after: Option<Prefix>,
+    ) -> Box<dyn Iterator<Item = RouteView<'_>> + '_> {
+        let Some(after) = after else { return self.routes(family, None) };
+        // Of what follows, each part is the subtree of one prefix: what lies within `after`, then what lies to the right of
+        // the way that leads to it, from below.
+        let within = self.routes(family, Some(after)).filter(move |route| route.prefix != after);
+        Box::new(within.chain(right_of(after).flat_map(move |part| self.routes(family, Some(part)))))
+    }
+
     fn views<'a, N: Network>(
         &'a self,
         family: Family,
@@ -93,4 +106,23 @@ impl Rib {
             verdict,
         })
     }
+}
+
+/// The subtrees that follow a prefix and all that lies within it, in ascending order.
+fn right_of(prefix: Prefix) -> impl Iterator<Item = Prefix> {
+    let bits = prefix.family().bits();
+    let octets = |addr| match addr {
+        IpAddr::V4(addr) => u128::from(addr.to_bits()),
+        IpAddr::V6(addr) => addr.to_bits(),
+    };
+    let addr = octets(prefix.addr());
+    (1..=prefix.len()).rev().filter_map(move |length| {
+        let bit = 1_u128 << (bits - length);
+        let right = (addr & bit == 0).then_some((addr | bit) & !(bit - 1))?;
+        let right = match prefix.family() {
+            Family::Ipv4 => IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(right).ok()?)),
+            Family::Ipv6 => IpAddr::V6(Ipv6Addr::from_bits(right)),
+        };
+        Prefix::new(right, length).ok()
+    })
 }

@@ -22,6 +22,8 @@ pub(super) struct Agreed {
 
 #[derive(Debug)]
 struct Timers {
+    /// When the peer was heard last.
+    heard_at: Instant,
     /// The agreed hold time.
     hold_time: Duration,
     /// When the peer has been silent for that long.
@@ -38,7 +40,7 @@ impl Agreed {
             let third = hold_time / 3;
             let mut interval = Backoff::new(third, third, seed);
             let keepalive_at = now + interval.delay();
-            Timers { hold_time, hold_at: now + hold_time, interval, keepalive_at }
+            Timers { heard_at: now, hold_time, hold_at: now + hold_time, interval, keepalive_at }
         });
         Self { conn, negotiated, timers }
     }
@@ -46,8 +48,15 @@ impl Agreed {
     /// A KEEPALIVE or UPDATE was received.
     pub(super) fn heard(&mut self, now: Instant) {
         if let Some(timers) = &mut self.timers {
+            timers.heard_at = now;
             timers.hold_at = now + timers.hold_time;
         }
+    }
+
+    /// Whether the peer has been silent for so long that it must have left out a KEEPALIVE: for half of the hold time, where
+    /// the field sends one in each third (RFC 4271 section 4.4). Never without a hold time.
+    pub(super) fn has_missed_a_keepalive(&self, now: Instant) -> bool {
+        self.timers.as_ref().is_some_and(|timers| timers.heard_at + timers.hold_time / 2 < now)
     }
 
     /// A KEEPALIVE or UPDATE was sent.

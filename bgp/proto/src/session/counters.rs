@@ -16,6 +16,9 @@ pub struct Counters {
     pub treated_as_withdraw: u64,
     /// Attributes that were discarded (RFC 7606).
     pub attributes_discarded: u64,
+    /// Connections from the peer's address that were closed because its session is alive, or because too many waited for
+    /// a session.
+    pub refused_connections: u64,
     /// How often the session became established.
     pub established: u64,
     /// Since when it is established, or has not been any more; `None` when it never was.

@@ -8,9 +8,9 @@ use types::SessionState;
 use super::agreed::Agreed;
 use super::context::{Context, LONGEST_RETRY};
 use super::down::DownReason;
-use super::handshake::{Handshake, Progress};
 use super::machine::{ConnId, Input, Output, State};
 use super::opening::{COLLISION_WAIT, Opening};
+use super::second::Second;
 use crate::wire::{Cease, Handling, Message, MessageType, RouteRefresh, Update};
 
 /// A session over which routes may flow.
@@ -20,11 +20,8 @@ pub(super) struct Established {
     pub(super) agreed: Agreed,
     /// When it was established.
     since: Instant,
-    /// A connection that the peer has opened since, which tells that the peer has restarted (RFC 4724 section 4.2).
-    ///
-    /// It takes the session's place when its handshake is complete, not at its first octet: in a collision, a connection
-    /// that the peer has already given up can be accepted late, and would take a good session along.
-    successor: Option<Handshake>,
+    /// Connections that have come from the peer's address since.
+    second: Second,
 }
 
 impl Established {
@@ -34,7 +31,7 @@ impl Established {
         context.core.counters.established += 1;
         context.core.counters.since = Some(context.now);
         context.outputs.push(Output::Established(agreed.conn, agreed.negotiated.clone()));
-        Self { agreed, since: context.now, successor: None }
+        Self { agreed, since: context.now, second: Second::None }
     }
 
     pub(super) fn handle(mut self, input: Input, context: &mut Context<'_>) -> State {
@@ -51,10 +48,19 @@ impl Established {
                 State::Established(self)
             }
             Input::Received(conn, octets) if conn == self.agreed.conn => self.receive(&octets, context),
-            Input::Received(conn, octets) => self.receive_from_successor(conn, &octets, context),
+            Input::Received(conn, octets) => match self.second.receive(conn, &octets, context) {
+                Some(agreed) => self.succeed(agreed, context),
+                None => State::Established(self),
+            },
             Input::Closed(conn) if conn == self.agreed.conn => self.down(DownReason::ConnectionLost, context),
             Input::Closed(conn) => {
-                self.successor = self.successor.filter(|successor| successor.conn() != conn);
+                self.second.closed(conn);
+                State::Established(self)
+            }
+            Input::Acknowledged(conn) => {
+                if conn == self.agreed.conn {
+                    self.second.acknowledged(&self.agreed, context);
+                }
                 State::Established(self)
             }
             Input::Tick => self.tick(context),
@@ -62,20 +68,17 @@ impl Established {
     }
 
     pub(super) fn timeout(&self) -> Option<Instant> {
-        let successor = self.successor.as_ref().and_then(Handshake::timeout);
-        self.agreed.timeout().into_iter().chain(successor).min()
+        self.agreed.timeout().into_iter().chain(self.second.timeout()).min()
     }
 
     /// Without graceful restart, the established connection wins every collision (RFC 4271 section 6.8). With it, a new
-    /// connection is the sign of a restart, unless the session is so young that it is the other half of a collision.
+    /// connection may be the sign of a restart, unless the session is so young that it is the other half of a collision.
     fn accept(&mut self, conn: ConnId, context: &mut Context<'_>) {
         let restarts = self.agreed.negotiated.graceful_restart.as_ref().is_some_and(|terms| !terms.families.is_empty());
         if !restarts || context.now < self.since + COLLISION_WAIT {
             return context.refuse(conn, Cease::CollisionResolution);
         }
-        if let Some(former) = self.successor.replace(Handshake::begin(conn, context)) {
-            context.end(former.conn(), &DownReason::Collision);
-        }
+        self.second.accept(conn, &mut self.agreed, context);
     }
 
     fn receive(self, octets: &Bytes, context: &mut Context<'_>) -> State {
@@ -113,27 +116,9 @@ impl Established {
         State::Established(self)
     }
 
-    fn receive_from_successor(mut self, conn: ConnId, octets: &Bytes, context: &mut Context<'_>) -> State {
-        let Some(handshake) = self.successor.take_if(|successor| successor.conn() == conn) else {
-            return State::Established(self);
-        };
-        match handshake.receive(octets, context) {
-            Progress::Opened(mut agreed) => {
-                agreed.send_keepalive(context);
-                self.successor = Some(Handshake::OpenConfirm(agreed));
-            }
-            Progress::Waiting(handshake) => self.successor = Some(handshake),
-            Progress::Confirmed(agreed) | Progress::Established(agreed, _) => return self.succeed(agreed, context),
-            Progress::Failed(conn, reason) => {
-                context.end(conn, &reason);
-                context.attempt_failed(reason);
-            }
-        }
-        State::Established(self)
-    }
-
     /// The peer has restarted and is back before its former connection was found dead.
-    fn succeed(self, agreed: Agreed, context: &mut Context<'_>) -> State {
+    fn succeed(mut self, agreed: Agreed, context: &mut Context<'_>) -> State {
+        std::mem::replace(&mut self.second, Second::None).refuse(Cease::CollisionResolution, context);
         self.end(DownReason::PeerRestarted, context);
         State::Established(Self::begin(agreed, context))
     }
@@ -142,18 +127,13 @@ impl Established {
         if let Err(reason) = self.agreed.tick(context) {
             return self.down(reason, context);
         }
-        if let Some(mut successor) = self.successor.take() {
-            match successor.tick(context) {
-                Ok(()) => self.successor = Some(successor),
-                Err(reason) => context.end(successor.conn(), &reason),
-            }
-        }
+        self.second.tick(context);
         State::Established(self)
     }
 
     /// The session is over. Where a peer's fault is likely to come again at once, the next attempt is held back.
     fn down(mut self, reason: DownReason, context: &mut Context<'_>) -> State {
-        let successor = self.successor.take();
+        let second = std::mem::replace(&mut self.second, Second::None);
         let stable = context.now.saturating_duration_since(self.since) >= LONGEST_RETRY;
         if stable {
             context.core.idle_hold.reset();
@@ -168,12 +148,13 @@ impl Established {
         self.end(reason, context);
         match held {
             Some(idle) => {
-                if let Some(successor) = successor {
-                    context.refuse(successor.conn(), Cease::ConnectionRejected);
-                }
+                second.refuse(Cease::ConnectionRejected, context);
                 idle
             }
-            None => State::Opening(Opening::again(successor, context)),
+            None => {
+                let incoming = second.into_incoming(context);
+                State::Opening(Opening::again(incoming, context))
+            }
         }
     }
 

@@ -19,6 +19,8 @@ pub(super) enum Handshake {
     OpenSent {
         /// The connection.
         conn: ConnId,
+        /// Since when.
+        since: Instant,
         /// The HoldTimer, large as long as nothing was agreed on.
         hold_at: Instant,
     },
@@ -53,7 +55,7 @@ impl Handshake {
     /// Sends our OPEN on a new connection.
     pub(super) fn begin(conn: ConnId, context: &mut Context<'_>) -> Self {
         context.send_open(conn);
-        Self::OpenSent { conn, hold_at: context.now + LARGE_HOLD_TIME }
+        Self::OpenSent { conn, since: context.now, hold_at: context.now + LARGE_HOLD_TIME }
     }
 
     pub(super) const fn conn(&self) -> ConnId {
@@ -67,6 +69,19 @@ impl Handshake {
         match self {
             Self::OpenSent { .. } => SessionState::OpenSent,
             Self::OpenConfirm(_) | Self::Confirmed { .. } => SessionState::OpenConfirm,
+        }
+    }
+
+    /// Whether the peer's OPEN was accepted.
+    pub(super) const fn is_agreed(&self) -> bool {
+        matches!(self, Self::OpenConfirm(_) | Self::Confirmed { .. })
+    }
+
+    /// Since when the peer's OPEN is waited for.
+    pub(super) const fn waits_for_open_since(&self) -> Option<Instant> {
+        match self {
+            Self::OpenSent { since, .. } => Some(*since),
+            Self::OpenConfirm(_) | Self::Confirmed { .. } => None,
         }
     }
 

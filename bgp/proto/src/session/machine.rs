@@ -43,6 +43,8 @@ pub enum Input {
     Received(ConnId, Bytes),
     /// The transport has ended.
     Closed(ConnId),
+    /// The peer's TCP has acknowledged what was sent up to [`Output::Probe`], or something behind it.
+    Acknowledged(ConnId),
     /// Time has passed.
     Tick,
 }
@@ -56,6 +58,10 @@ pub enum Output {
     Close(ConnId),
     /// Send a message.
     Send(ConnId, Bytes),
+    /// Tell with [`Input::Acknowledged`] when the peer's TCP has acknowledged what was sent on the connection so far.
+    Probe(ConnId),
+    /// Connections from the peer's address were closed, as its session is alive: so many.
+    Refused(usize),
     /// Routes may flow over this connection.
     Established(ConnId, Negotiated),
     /// The established session is over; [`DownReason::retains_routes`] says what it means for routes.
@@ -230,8 +236,11 @@ fn idle(until: Option<Instant>, input: Input, context: &mut Context<'_>) -> Stat
             context.outputs.push(Output::Close(conn));
             State::Idle { until }
         }
-        Input::Start | Input::Tick | Input::ConnectFailed(..) | Input::Received(..) | Input::Closed(_) => {
-            State::Idle { until }
-        }
+        Input::Start
+        | Input::Tick
+        | Input::ConnectFailed(..)
+        | Input::Received(..)
+        | Input::Closed(_)
+        | Input::Acknowledged(_) => State::Idle { until },
     }
 }

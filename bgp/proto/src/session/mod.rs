@@ -10,7 +10,8 @@
 //! ```text
 //!   Idle ──Start──► Opening ────────────────────────────────────► Established
 //!    ▲              ├ outgoing: Nothing | Waiting | Dialling | Open(handshake)   ├ the connection
-//!    │              └ incoming: handshake, if any                              └ successor: handshake, if any
+//!    │              └ incoming: a few handshakes                               └ second: connections that came since, while
+//!    │                                                                           the first is probed, or their handshakes
 //!    └── Stop, or held after a NOTIFICATION of ours ended an established session
 //!
 //!   handshake: OpenSent ──OPEN──► OpenConfirm ──KEEPALIVE──► Established, or waits for the connection preferred to it
@@ -24,9 +25,11 @@ mod counters;
 mod down;
 mod established;
 mod handshake;
+mod incoming;
 mod machine;
 mod negotiated;
 mod opening;
+mod second;
 
 #[cfg(test)]
 mod tests;

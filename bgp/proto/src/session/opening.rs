@@ -13,6 +13,7 @@ use super::context::Context;
 use super::down::DownReason;
 use super::established::Established;
 use super::handshake::{Handshake, Progress};
+use super::incoming::Incoming;
 use super::machine::{ConnId, Input, Output, State};
 use crate::wire::{Cease, ErrorCode};
 
@@ -21,8 +22,8 @@ use crate::wire::{Cease, ErrorCode};
 pub(super) struct Opening {
     /// Our own attempts.
     outgoing: Outgoing,
-    /// The connection that the peer dialled last.
-    incoming: Option<Handshake>,
+    /// The connections that the peer has dialled, or somebody who has its address.
+    incoming: Incoming,
 }
 
 /// Our own attempts to reach the peer.
@@ -48,16 +49,16 @@ enum Side {
 impl Opening {
     /// Dials at once, unless only the peer may.
     pub(super) fn begin(context: &mut Context<'_>) -> Self {
-        let mut opening = Self { outgoing: Outgoing::Nothing, incoming: None };
+        let mut opening = Self { outgoing: Outgoing::Nothing, incoming: Incoming::default() };
         if !context.core.config.passive {
             opening.dial(context);
         }
         opening
     }
 
-    /// After a session has ended: dials when the ConnectRetryTimer says so. A connection that the peer has opened since
-    /// goes on.
-    pub(super) fn again(incoming: Option<Handshake>, context: &mut Context<'_>) -> Self {
+    /// After a session has ended: dials when the ConnectRetryTimer says so. Connections that the peer has opened since
+    /// go on.
+    pub(super) fn again(incoming: Incoming, context: &mut Context<'_>) -> Self {
         Self { outgoing: Outgoing::wait(context), incoming }
     }
 
@@ -94,21 +95,15 @@ impl Opening {
                 State::Opening(self)
             }
             Input::Accepted(conn) => {
-                // The peer does not use the one it had dialled before.
-                if let Some(former) = self.incoming.take() {
-                    context.end(former.conn(), &DownReason::Collision);
-                }
-                self.incoming = Some(Handshake::begin(conn, context));
+                self.incoming.accept(conn, context);
                 State::Opening(self)
             }
             Input::Received(conn, octets) => self.receive(conn, &octets, context),
-            Input::Closed(conn) => match self.side(conn) {
-                Some(side) => {
-                    self.take(side);
-                    self.failed(DownReason::ConnectionLost, context)
-                }
+            Input::Closed(conn) => match self.take(conn) {
+                Some(_) => self.failed(DownReason::ConnectionLost, context),
                 None => State::Opening(self),
             },
+            Input::Acknowledged(_) => State::Opening(self),
             Input::Tick => self.tick(context),
         }
     }
@@ -121,7 +116,7 @@ impl Opening {
             Outgoing::Waiting { at } | Outgoing::Dialling { retry_at: at, .. } => Some(*at),
             Outgoing::Open(handshake) => handshake.timeout(),
         };
-        outgoing.into_iter().chain(self.incoming.as_ref().and_then(Handshake::timeout)).min()
+        outgoing.into_iter().chain(self.incoming.timeout()).min()
     }
 
     pub(super) fn state(&self) -> SessionState {
@@ -130,26 +125,23 @@ impl Opening {
             Outgoing::Dialling { .. } => SessionState::Connect,
             Outgoing::Open(handshake) => handshake.state(),
         };
-        self.incoming.as_ref().map_or(outgoing, |handshake| handshake.state().max(outgoing))
+        self.incoming.0.iter().map(Handshake::state).fold(outgoing, SessionState::max)
     }
 
-    fn stop(mut self, reason: StopReason, context: &mut Context<'_>) -> State {
+    fn stop(self, reason: StopReason, context: &mut Context<'_>) -> State {
         if let Outgoing::Dialling { conn, .. } = self.outgoing {
             context.outputs.push(Output::Close(conn));
         }
         let reason = DownReason::Stopped(reason);
-        for side in [Side::Outgoing, Side::Incoming] {
-            if let Some(handshake) = self.take(side) {
-                context.end(handshake.conn(), &reason);
-            }
+        for conn in self.conns() {
+            context.end(conn, &reason);
         }
         context.core.counters.last_down = Some(reason);
         State::STOPPED
     }
 
     fn receive(mut self, conn: ConnId, octets: &Bytes, context: &mut Context<'_>) -> State {
-        let Some(side) = self.side(conn) else { return State::Opening(self) };
-        let Some(handshake) = self.take(side) else { return State::Opening(self) };
+        let Some((side, handshake)) = self.take(conn) else { return State::Opening(self) };
         match handshake.receive(octets, context) {
             Progress::Opened(agreed) => self.opened(side, agreed, context),
             Progress::Confirmed(agreed) => self.confirmed(side, agreed, context),
@@ -165,15 +157,16 @@ impl Opening {
         }
     }
 
-    /// The peer's OPEN was accepted. If it has come on both connections, one of them goes (RFC 4271 section 6.8): not
-    /// earlier, since the peer may yet give up the other one without ever having sent an OPEN on it.
+    /// The peer's OPEN was accepted. If it has come on connections of both sides, those of one side go (RFC 4271 section
+    /// 6.8): not earlier, since the peer may yet give up the other one without ever having sent an OPEN on it. Of several
+    /// that the peer dialled, none ends another: the first that the peer confirms is the session's.
     fn opened(mut self, side: Side, mut agreed: Agreed, context: &mut Context<'_>) -> State {
         if self.is_agreed(side.other()) {
             if !side.is_preferred(&agreed, context) {
                 context.end(agreed.conn, &DownReason::Collision);
                 return State::Opening(self);
             }
-            self.drop_collided(side.other(), context);
+            self.drop_collided(|of, handshake| of == side.other() && handshake.is_agreed(), context);
         }
         if let Outgoing::Dialling { conn, retry_at } = self.outgoing {
             context.outputs.push(Output::Close(conn));
@@ -187,8 +180,7 @@ impl Opening {
     /// The peer's KEEPALIVE has come. If the other connection is preferred and the peer may be about to send its OPEN on
     /// it, that one is waited for: to take this one now could mean that each side closes what the other keeps.
     fn confirmed(mut self, side: Side, agreed: Agreed, context: &mut Context<'_>) -> State {
-        let contested = self.handshake(side.other()).is_some();
-        if contested && !side.is_preferred(&agreed, context) {
+        if self.has(side.other()) && !side.is_preferred(&agreed, context) {
             self.put(side, Handshake::Confirmed { agreed, until: context.now + COLLISION_WAIT });
             return State::Opening(self);
         }
@@ -200,9 +192,7 @@ impl Opening {
         if let Outgoing::Dialling { conn, .. } = self.outgoing {
             context.outputs.push(Output::Close(conn));
         }
-        for side in [Side::Outgoing, Side::Incoming] {
-            self.drop_collided(side, context);
-        }
+        self.drop_collided(|_, _| true, context);
         Established::begin(agreed, context)
     }
 
@@ -215,14 +205,13 @@ impl Opening {
                 if notification.error == ErrorCode::Cease(Cease::CollisionResolution)
         );
         let gone = lost_collision || reason == DownReason::ConnectionLost;
-        let other = [Side::Outgoing, Side::Incoming].into_iter().find(|side| self.handshake(*side).is_some());
-        if !gone || other.is_none() {
+        if !gone || self.conns().next().is_none() {
             context.attempt_failed(reason);
         }
-        let Some(side) = other else { return State::Opening(self) };
-        match self.take(side) {
-            Some(Handshake::Confirmed { agreed, .. }) => State::Established(self.establish(agreed, context)),
-            Some(handshake) => {
+        let waits = self.conns().find(|conn| self.waits_for_nothing(*conn));
+        match waits.and_then(|conn| self.take(conn)) {
+            Some((_, Handshake::Confirmed { agreed, .. })) => State::Established(self.establish(agreed, context)),
+            Some((side, handshake)) => {
                 self.put(side, handshake);
                 State::Opening(self)
             }
@@ -230,11 +219,18 @@ impl Opening {
         }
     }
 
+    /// Whether the connection waits for a preferred one, and there is none any more.
+    fn waits_for_nothing(&self, conn: ConnId) -> bool {
+        self.find(conn).is_some_and(|(side, handshake)| {
+            matches!(handshake, Handshake::Confirmed { .. }) && !self.has(side.other())
+        })
+    }
+
     fn tick(mut self, context: &mut Context<'_>) -> State {
-        for side in [Side::Outgoing, Side::Incoming] {
-            let Some(mut handshake) = self.take(side) else { continue };
+        for conn in self.conns().collect::<Vec<_>>() {
+            let Some((side, mut handshake)) = self.take(conn) else { continue };
             if let Err(reason) = handshake.tick(context) {
-                context.end(handshake.conn(), &reason);
+                context.end(conn, &reason);
                 return self.failed(reason, context);
             }
             match handshake {
@@ -260,45 +256,60 @@ impl Opening {
         self.outgoing = Outgoing::Dialling { conn: context.dial(), retry_at };
     }
 
-    fn drop_collided(&mut self, side: Side, context: &mut Context<'_>) {
-        if let Some(handshake) = self.take(side) {
-            context.end(handshake.conn(), &DownReason::Collision);
+    /// Closes the connections that `goes` names.
+    fn drop_collided(&mut self, goes: impl Fn(Side, &Handshake) -> bool, context: &mut Context<'_>) {
+        for conn in self.conns().collect::<Vec<_>>() {
+            if self.find(conn).is_some_and(|(side, handshake)| goes(side, handshake)) {
+                self.take(conn);
+                context.end(conn, &DownReason::Collision);
+            }
         }
     }
 
-    fn side(&self, conn: ConnId) -> Option<Side> {
-        let is_it = |side: &Side| self.handshake(*side).is_some_and(|handshake| handshake.conn() == conn);
-        [Side::Outgoing, Side::Incoming].into_iter().find(is_it)
+    /// All connections with their sides.
+    fn handshakes(&self) -> impl Iterator<Item = (Side, &Handshake)> {
+        let outgoing = match &self.outgoing {
+            Outgoing::Open(handshake) => Some((Side::Outgoing, handshake)),
+            Outgoing::Nothing | Outgoing::Waiting { .. } | Outgoing::Dialling { .. } => None,
+        };
+        outgoing.into_iter().chain(self.incoming.0.iter().map(|handshake| (Side::Incoming, handshake)))
     }
 
-    const fn handshake(&self, side: Side) -> Option<&Handshake> {
-        match (side, &self.outgoing) {
-            (Side::Outgoing, Outgoing::Open(handshake)) => Some(handshake),
-            (Side::Outgoing, _) => None,
-            (Side::Incoming, _) => self.incoming.as_ref(),
-        }
+    fn conns(&self) -> impl Iterator<Item = ConnId> {
+        self.handshakes().map(|(_, handshake)| handshake.conn())
     }
 
-    /// Whether the peer's OPEN was accepted on this connection.
+    fn find(&self, conn: ConnId) -> Option<(Side, &Handshake)> {
+        self.handshakes().find(|(_, handshake)| handshake.conn() == conn)
+    }
+
+    /// Whether there is a connection on this side.
+    fn has(&self, side: Side) -> bool {
+        self.handshakes().any(|(of, _)| of == side)
+    }
+
+    /// Whether the peer's OPEN was accepted on a connection of this side.
     fn is_agreed(&self, side: Side) -> bool {
-        self.handshake(side).is_some_and(|handshake| handshake.state() == SessionState::OpenConfirm)
+        self.handshakes().any(|(of, handshake)| of == side && handshake.is_agreed())
     }
 
     /// Takes a connection out.
-    fn take(&mut self, side: Side) -> Option<Handshake> {
-        match (side, &self.outgoing) {
-            (Side::Incoming, _) => self.incoming.take(),
-            (Side::Outgoing, Outgoing::Open(_)) => match mem::replace(&mut self.outgoing, Outgoing::Nothing) {
-                Outgoing::Open(handshake) => Some(handshake),
-                Outgoing::Nothing | Outgoing::Waiting { .. } | Outgoing::Dialling { .. } => None,
-            },
-            (Side::Outgoing, _) => None,
+    fn take(&mut self, conn: ConnId) -> Option<(Side, Handshake)> {
+        if let Some(handshake) = self.incoming.take(conn) {
+            return Some((Side::Incoming, handshake));
+        }
+        match mem::replace(&mut self.outgoing, Outgoing::Nothing) {
+            Outgoing::Open(handshake) if handshake.conn() == conn => Some((Side::Outgoing, handshake)),
+            other => {
+                self.outgoing = other;
+                None
+            }
         }
     }
 
     fn put(&mut self, side: Side, handshake: Handshake) {
         match side {
-            Side::Incoming => self.incoming = Some(handshake),
+            Side::Incoming => self.incoming.0.push(handshake),
             Side::Outgoing => self.outgoing = Outgoing::Open(handshake),
         }
     }

@@ -115,6 +115,8 @@ fn short(outputs: &[Output]) -> Vec<String> {
             Output::Established(..) => "established".to_owned(),
             Output::Down(reason) => format!("down: {reason}"),
             Output::AttemptFailed(reason) => format!("failed: {reason}"),
+            Output::Probe(_) => "probe".to_owned(),
+            Output::Refused(count) => format!("refused {count}"),
             Output::Update(_) => "update".to_owned(),
             Output::Refresh(family) => format!("refresh {family}"),
         })

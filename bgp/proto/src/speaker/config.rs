@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use types::{Asn, Family, Prefix, RouterId};
+use types::{Asn, Family, Prefix, RouterId, SessionSecurity};
 
 use crate::origin::{PeerImport, PeerRole};
 use crate::policy::ImportPolicy;
@@ -49,6 +49,9 @@ pub struct PeerConfig {
     pub local_asn: Asn,
     /// The address to dial from; the kernel's choice without one.
     pub local_address: Option<IpAddr>,
+    /// The peer dials us at `local_address` and nowhere else: it is a node, which knows no other address of ours. What comes
+    /// from its address to another one of ours is not its speaker's, but was masqueraded there.
+    pub dials_local_address: bool,
     /// The families to be agreed on.
     pub families: Families,
     /// Our proposal (RFC 4271 section 4.2): 3 to 65,535 s, zero for none.
@@ -73,6 +76,8 @@ pub struct PeerConfig {
     pub max_prefixes_action: LimitAction,
     /// A restart time for this peer in place of the speaker's ([`SpeakerConfig::restart_time`]).
     pub graceful_restart: Option<Duration>,
+    /// What is asked of the transport. Whoever makes connections sees to it; the speaker only carries it.
+    pub security: SessionSecurity,
     /// Where the peer comes from, for people: `mesh`, or the name of a resource.
     pub description: String,
 }
@@ -91,6 +96,7 @@ impl PeerConfig {
             asn,
             local_asn,
             local_address: None,
+            dials_local_address: false,
             families: Families::only(family),
             hold_time: Duration::from_secs(90),
             connect_retry: Duration::from_secs(5),
@@ -102,8 +108,14 @@ impl PeerConfig {
             max_prefixes: None,
             max_prefixes_action: LimitAction::Refuse,
             graceful_restart: None,
+            security: SessionSecurity { password: None, ttl_security: None },
             description: String::new(),
         }
+    }
+
+    /// Whether the peer dials us at this address.
+    pub(super) fn dials(&self, local: IpAddr) -> bool {
+        !self.dials_local_address || self.local_address.is_none_or(|own| own == local)
     }
 
     /// Whether the session is internal.
@@ -117,6 +129,7 @@ impl PeerConfig {
     /// route. More can be told at any time.
     pub(super) fn needs_new_session(&self, old: &Self) -> bool {
         let alike = Self {
+            dials_local_address: self.dials_local_address,
             export_all: self.export_all || old.export_all,
             shared_subnet: self.shared_subnet,
             description: self.description.clone(),
@@ -124,6 +137,7 @@ impl PeerConfig {
             max_prefixes: self.max_prefixes,
             max_prefixes_action: self.max_prefixes_action,
             graceful_restart: self.graceful_restart,
+            security: self.security.clone(),
             ..old.clone()
         };
         *self != alike

@@ -67,6 +67,11 @@ pub enum Input {
         /// The connection.
         conn: ConnId,
     },
+    /// The peer's TCP has acknowledged what was sent on a connection; answers [`Action::Probe`].
+    Acknowledged {
+        /// The connection.
+        conn: ConnId,
+    },
     /// What the kernel says of a next hop; answers [`NextHopWatch::Track`], and comes again with every change.
     NextHop(NextHopState),
     /// [`super::Speaker::timeout`] has passed.
@@ -91,6 +96,12 @@ pub enum Action {
         conn: ConnId,
         /// Messages to be written before, if that is possible without waiting.
         last_words: Vec<Bytes>,
+    },
+    /// Answer with [`Input::Acknowledged`] when the peer's TCP has acknowledged something that is sent on the connection in
+    /// this round or later; with nothing if it does not.
+    Probe {
+        /// The connection.
+        conn: ConnId,
     },
     /// Change the kernel's routes.
     Fib(FibUpdate),
@@ -125,6 +136,8 @@ pub enum PeerEvent {
     StaleExpired(Family),
     /// A malformed attribute was handled as RFC 7606 says.
     Fault(AttributeFault),
+    /// Connections that came from the peer's address while its session is alive are closed: so many.
+    SecondRefused(usize),
     /// Routes of the peer were refused as their origin does not check, or as it has more than it may.
     Refused {
         /// How many since people were last told.

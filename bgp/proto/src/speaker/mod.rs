@@ -142,6 +142,7 @@ impl Speaker {
                 self.connection_input(conn, session::Input::Closed(conn));
                 self.connections.remove(&conn);
             }
+            Input::Acknowledged { conn } => self.connection_input(conn, session::Input::Acknowledged(conn)),
             Input::NextHop(state) => self.rib.set_next_hop(state),
             Input::Tick => self.tick(),
         }
@@ -164,7 +165,8 @@ impl Speaker {
     }
 
     fn accepted(&mut self, conn: ConnId, local: SocketAddr, remote: SocketAddr) {
-        let Some(peer) = self.by_address.get(&remote.ip()).copied() else {
+        let known = self.by_address.get(&remote.ip()).copied();
+        let Some(peer) = known.filter(|peer| self.peer(*peer).is_some_and(|peer| peer.config.dials(local.ip()))) else {
             self.rejected += 1;
             // A speaker that is not a peer is told Connection Rejected (RFC 4486 section 4).
             let rejection = Notification::new(ErrorCode::Cease(Cease::ConnectionRejected));

@@ -49,6 +49,8 @@ impl Speaker {
                 }
                 self.wake(conn);
             }
+            Output::Probe(conn) => self.actions.push_back(Action::Probe { conn }),
+            Output::Refused(count) => self.event(index, PeerEvent::SecondRefused(count)),
             Output::Established(conn, negotiated) => self.established(index, conn, &negotiated),
             Output::Down(reason) => self.down(index, reason),
             Output::AttemptFailed(reason) => self.event(index, PeerEvent::AttemptFailed(reason)),
@@ -116,8 +118,14 @@ impl Speaker {
         let Some(peer) = self.peer(index) else { return };
         let (Some(conn), Some(terms)) = (peer.session.connection(), peer.session.negotiated().cloned()) else { return };
         for family in terms.families.iter() {
+            let group_of = |speaker: &Self| speaker.peer(index).and_then(|peer| *peer.groups.of(family));
+            // What it was told and is withdrawn by now is not in the table that it is told anew.
+            let untold = group_of(self).map(|group| self.rib.untold(index, group)).unwrap_or_default();
             self.leave(index, family);
             self.join(index, conn, family, &terms, true);
+            if let Some(group) = group_of(self) {
+                self.rib.miss(index, group, untold);
+            }
         }
         self.wake(conn);
     }

@@ -9,7 +9,7 @@ use super::Speaker;
 use super::config::PeerConfig;
 use crate::origin::Refusal;
 use crate::rib::{ByFamily, Excluded, Intake, PeerIndex, RouteCounts, RouteView, Verdict};
-use crate::session::{Counters, Negotiated};
+use crate::session::{ConnId, Counters, Negotiated};
 use crate::wire::Families;
 
 /// One peer at a glance.
@@ -21,6 +21,8 @@ pub struct PeerStatus<'a> {
     pub state: SessionState,
     /// What was agreed on, while established.
     pub negotiated: Option<&'a Negotiated>,
+    /// The connection that routes flow over, while established.
+    pub connection: Option<ConnId>,
     /// Messages, and what ended the session last.
     pub counters: &'a Counters,
     /// Its routes.
@@ -79,6 +81,7 @@ impl Speaker {
                 config: &peer.config,
                 state: peer.session.state(),
                 negotiated: peer.session.negotiated(),
+                connection: peer.session.connection(),
                 counters: peer.session.counters(),
                 routes: ByFamily {
                     ipv4: self.rib.counts(*index, Family::Ipv4),
@@ -102,6 +105,11 @@ impl Speaker {
     /// and what the decision process made of them.
     pub fn routes(&self, family: Family, within: Option<Prefix>) -> impl Iterator<Item = RouteView<'_>> {
         self.rib.routes(family, within)
+    }
+
+    /// The destinations of a family behind `after` in ascending order, or all: the same again, begun anywhere.
+    pub fn routes_after(&self, family: Family, after: Option<Prefix>) -> impl Iterator<Item = RouteView<'_>> {
+        self.rib.routes_after(family, after)
     }
 
     fn not_kept(&self, index: PeerIndex, family: Family) -> u64 {

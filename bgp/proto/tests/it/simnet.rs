@@ -73,6 +73,14 @@ enum Event {
     Closed {
         at: End,
     },
+    /// A KEEPALIVE that is to be acknowledged has come to a kernel.
+    Probed {
+        from: End,
+        to: End,
+    },
+    Acknowledged {
+        at: End,
+    },
     NextHop {
         at: Number,
         life: u32,
@@ -303,7 +311,12 @@ impl SimNet {
         let node = self.node_mut(number);
         node.speaker = None;
         node.kernel.clear();
-        self.streams.retain(|x, y| x.0 != number && y.0 != number);
+        // The peers keep their ends, as nobody tells them.
+        self.streams.retain(|x, _| x.0 != number);
+        for end in self.streams.values_mut().filter(|end| end.0 == number) {
+            // Ids begin anew with the speaker's next life.
+            *end = (number, ConnId::new(u64::MAX));
+        }
     }
 
     /// The agent of a node starts again, with these families' kernel routes preserved.
@@ -403,6 +416,13 @@ impl SimNet {
                 self.streams.remove(&at);
                 self.input(at.0, Input::Closed { conn: at.1 });
             }
+            Event::Probed { from, to } => {
+                // A kernel that does not know the connection resets it.
+                let known = self.streams.get(&to) == Some(&from);
+                let answer = if known { Event::Acknowledged { at: from } } else { Event::Closed { at: from } };
+                self.send(to.0, from, answer);
+            }
+            Event::Acknowledged { at } => self.input(at.0, Input::Acknowledged { conn: at.1 }),
             Event::NextHop { at, life, state } if self.node(at).life == life => {
                 self.input(at, Input::NextHop(state));
             }
@@ -457,6 +477,12 @@ impl SimNet {
                 }
                 if let Some(to) = self.streams.remove(&from) {
                     self.send(number, to, Event::Closed { at: to });
+                }
+            }
+            Action::Probe { conn } => {
+                let from = (number, conn);
+                if let Some(to) = self.streams.get(&from).copied() {
+                    self.send(number, to, Event::Probed { from, to });
                 }
             }
             Action::Fib(update) => self.fib(number, update),

@@ -2,12 +2,14 @@
 //!
 //! | the thread  | is given, in this order of importance                  | its answer                                  |
 //! |-------------|--------------------------------------------------------|---------------------------------------------|
-//! | is free     | tables that others may have changed, to be read        | compared; a failure makes all unread        |
+//! | is free     | tables that others may have changed, to be read        | compared; a failure makes all unread, and   |
+//! |             |                                                        | is over when all have been read             |
 //! |             | a restore, unless one has failed a moment ago          | known; a failure is tried again later       |
 //! |             | a table whose turn it is, to be read                   | compared                                    |
 //! |             | counters, where somebody wants to see them             | shown                                       |
 //! | is at work  | nothing                                                | -                                           |
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use kernel::KernelError;
@@ -15,7 +17,7 @@ use kernel::acl::Tables;
 use tracing::warn;
 use types::backoff::Backoff;
 
-use super::reading::Request;
+use super::reading::{Request, TableOf};
 use super::timers::Timer;
 use super::{KERNEL_RETRY_DELAY, Owner};
 use crate::acl::render::{self, TableName};
@@ -26,8 +28,10 @@ use crate::acl::tables::{ReadTables, TablesAnswer, TablesTask, answer};
 pub(super) struct Iptables {
     /// What it is doing.
     work: Work,
-    /// Why rules cannot be read or changed; until a restore succeeds.
-    trouble: Option<KernelError>,
+    /// Why rules cannot be changed; until a restore succeeds.
+    unchangeable: Option<KernelError>,
+    /// Why rules cannot be read, and the tables that have not been read since; until all of them are, or a restore succeeds.
+    unreadable: Option<(KernelError, BTreeSet<TableOf>)>,
     /// Delays between attempts.
     backoff: Backoff,
 }
@@ -49,7 +53,8 @@ impl Iptables {
     /// It has nothing to do.
     pub(super) fn new(seed: u64) -> Self {
         let (first, most) = KERNEL_RETRY_DELAY;
-        Self { work: Work::Idle, trouble: None, backoff: Backoff::new(first, most, seed) }
+        let backoff = Backoff::new(first, most, seed);
+        Self { work: Work::Idle, unchangeable: None, unreadable: None, backoff }
     }
 
     /// Whether the thread has a task.
@@ -63,8 +68,20 @@ impl Iptables {
     }
 
     /// Why rules cannot be read or changed, if so.
-    pub(super) const fn trouble(&self) -> Option<&KernelError> {
-        self.trouble.as_ref()
+    pub(super) fn trouble(&self) -> Option<&KernelError> {
+        self.unchangeable.as_ref().or_else(|| self.unreadable.as_ref().map(|(error, _)| error))
+    }
+
+    /// These tables have been read.
+    fn have_read(&mut self, read: &ReadTables) {
+        let Some((_, left)) = &mut self.unreadable else { return };
+        left.retain(|table| !read.contains_key(table));
+        if left.is_empty() {
+            self.unreadable = None;
+            if self.unchangeable.is_none() {
+                self.backoff.reset();
+            }
+        }
     }
 }
 
@@ -110,7 +127,7 @@ impl Owner {
     /// Makes the first restores before anything else goes on. If one fails the owner goes on trying; the node is not ready
     /// until then.
     pub(super) fn restore_at_once(&mut self, tables: &mut dyn Tables, now: Instant) {
-        while self.iptables.trouble.is_none()
+        while self.iptables.unchangeable.is_none()
             && let Some(job) = self.state.table_job()
         {
             if let TablesAnswer::Restored(result, took) = answer(tables, TablesTask::Restore(job)) {
@@ -127,12 +144,15 @@ impl Owner {
         };
         match answer {
             TablesAnswer::Restored(result, took) => self.restored(result, took, now),
-            TablesAnswer::Read(Ok(read)) => self.tables_read(read, since, now),
+            TablesAnswer::Read(Ok(read)) => {
+                self.iptables.have_read(&read);
+                self.tables_read(read, since, now);
+            }
             TablesAnswer::Read(Err(error)) => {
                 warn!(%error, "the kernel's rules cannot be read; they are read again in a while");
                 let (all, again_at) = (self.tables_with(TableName::ALL), now + self.iptables.backoff.delay());
+                self.iptables.unreadable = Some((error, all.iter().copied().collect()));
                 self.reading.failed(all, since, now, again_at, &mut self.timers);
-                self.iptables.trouble = Some(error);
             }
             TablesAnswer::Counted(result) => {
                 match result {
@@ -149,16 +169,16 @@ impl Owner {
         let family = self.state.restored(result.is_ok(), now);
         match result {
             Ok(()) => {
-                self.iptables.trouble = None;
+                (self.iptables.unchangeable, self.iptables.unreadable) = (None, None);
                 self.iptables.backoff.reset();
                 self.timers.cancel(Timer::RetryRestore);
             }
             Err(error) => {
                 self.reports.view.restore_failures += 1;
-                if self.iptables.trouble.is_none() {
+                if self.iptables.unchangeable.is_none() {
                     warn!(%error, "rules cannot be changed; those in force stay so, and the change is tried again");
                 }
-                self.iptables.trouble = Some(error);
+                self.iptables.unchangeable = Some(error);
                 self.timers.set(Timer::RetryRestore, now + self.iptables.backoff.delay());
                 if let Some(family) = family {
                     self.reading.restore_failed(family, &mut self.timers);

@@ -9,7 +9,7 @@ use kernel::acl::Tables;
 use super::Owner;
 use crate::acl::names::{PREFIX, SetRef};
 use crate::acl::render::TableName;
-use crate::acl::sets::fixed_spec;
+use crate::acl::sets::spec;
 use crate::acl::tables::{TablesAnswer, TablesTask, answer};
 
 impl Owner {
@@ -50,7 +50,7 @@ impl Owner {
 
     /// One of the sets that the first rules refer to: it is there before them.
     pub(super) fn make_base_set(&mut self, set: SetRef) -> Result<(), KernelError> {
-        match self.ends.sets.create_set(&set.kernel_name(), &fixed_spec(set, 0)) {
+        match self.ends.sets.create_set(&set.kernel_name(), &spec(set, 0)) {
             Ok(()) | Err(KernelError::Exists(_)) => Ok(()),
             Err(error) => Err(error),
         }

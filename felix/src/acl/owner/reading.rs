@@ -37,7 +37,7 @@ const EVENTS_PAUSE: Duration = Duration::from_millis(20);
 const EVENTS_PER_ROUND: usize = 1_024;
 
 /// A table of a family.
-type TableOf = (Family, TableName);
+pub(super) type TableOf = (Family, TableName);
 
 /// Tables to be read now.
 #[derive(Debug, PartialEq, Eq)]

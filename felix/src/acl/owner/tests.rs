@@ -6,7 +6,9 @@ mod crashes;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use kernel::acl::{Connection, SetElement, SetName, SetSpec, Tuple};
+use kernel::acl::{
+    AddressHome, AddressPort, Connection, ElementChange, MarkedAddress, SetElement, SetName, SetOf, SetSpec, Tuple,
+};
 use kernel::fake::FakeKernel;
 use kernel::fake::acl::{AclOperation, FakeAcl};
 use types::policy::{
@@ -247,7 +249,7 @@ impl Acl {
 fn mark_number(kernel: &FakeAcl, family: u8, pod: u8) -> Option<u16> {
     let (_, elements) = kernel.set(&SetName::new(format!("manx-c{family}")).unwrap())?;
     elements.iter().find_map(|element| match element {
-        SetElement::Mark { address, mark, .. } => {
+        SetElement::Mark(MarkedAddress { address, mark, .. }) => {
             facts(pod, "").addresses.contains(address).then_some((mark >> 16) as u16)
         }
         _ => None,
@@ -262,7 +264,7 @@ fn admits(kernel: &FakeAcl, family: u8, from: u8, to: u8, port: u16) -> bool {
     };
     let rules = |chain: &str| kernel.rules(version, "mangle", chain).unwrap_or_default();
     let is_hooked = rules("FORWARD").first().is_some_and(|rule| rule.ends_with("-j manx-forward"));
-    if !is_hooked || rules("manx-forward").len() != 6 {
+    if !is_hooked || rules("manx-forward").len() != 8 {
         return true;
     }
     let Some(number) = mark_number(kernel, family, to) else { return false };
@@ -294,7 +296,9 @@ fn admits(kernel: &FakeAcl, family: u8, from: u8, to: u8, port: u16) -> bool {
             elements.iter().any(|element| match element {
                 SetElement::Address(address) => *address == peer,
                 SetElement::Net(prefix) => prefix.contains(peer),
-                SetElement::Port(address, Protocol::Tcp, of) => (*address, *of) == (peer, port),
+                SetElement::Port(AddressPort { address, protocol: Protocol::Tcp, port: of }) => {
+                    (*address, *of) == (peer, port)
+                }
                 _ => false,
             })
         });
@@ -445,7 +449,8 @@ fn a_full_set_is_made_larger_and_one_that_cannot_be_turns_readiness_off() {
     // In the place of ours somebody puts one that is full.
     let small = SetName::new("small").unwrap();
     kernel.sets().create_set(&small, &SetSpec { max_elements: 1, ..spec }).unwrap();
-    kernel.sets().change_elements(&small, &[kernel::acl::ElementChange::Put(kernel.set(&name).unwrap().1[0])]).unwrap();
+    let member = MarkedAddress::try_from(kernel.set(&name).unwrap().1[0]).unwrap();
+    kernel.sets().change_elements(&SetOf::new(small.clone()).changes([ElementChange::Put(member)])).unwrap();
     kernel.sets().swap_sets(&small, &name).unwrap();
     kernel.fail_always(AclOperation::SwapSets, BUSY);
     let mut answer = acl.attach(3, "server");
@@ -485,6 +490,46 @@ fn what_others_flush_is_repaired_within_100_ms_of_the_event_and_alarmed() {
     kernel.foreign_restore(Family::Ipv4, "*nat\n:KUBE-X - [0:0]\n-A KUBE-X -j RETURN\nCOMMIT\n").unwrap();
     acl.after(Duration::from_millis(99));
     assert_eq!(kernel.count(AclOperation::Save), 0);
+}
+
+#[test]
+fn rules_that_could_not_be_read_are_no_reason_any_more_once_all_of_them_are_read() {
+    let kernel = FakeAcl::new();
+    let mut acl = Acl::running(&kernel, vec![policy("web", "server", "client", (80, 9000))], &[(2, "server")]);
+    let restores = kernel.count(AclOperation::Restore);
+    kernel.fail_always(AclOperation::Save, BUSY);
+    kernel.lose_events();
+    acl.settle();
+    assert!(acl.readiness.borrow()[0].contains("rules cannot be changed"), "{:?}", acl.readiness.borrow());
+    kernel.heal();
+    // One table read in its turn says nothing of the others.
+    acl.owner.reading.read_in_turn(vec![(Family::Ipv4, TableName::Nat)]);
+    acl.settle();
+    assert_eq!(acl.readiness.borrow().len(), 1, "before they are read again");
+    acl.after(Duration::from_secs(20));
+    assert!(acl.readiness.borrow().is_empty(), "{:?}", acl.readiness.borrow());
+    assert_eq!(kernel.count(AclOperation::Restore), restores, "no restore had to say so");
+}
+
+#[test]
+fn reading_rules_does_not_hide_that_they_cannot_be_changed() {
+    let kernel = FakeAcl::new();
+    let mut acl = Acl::running(&kernel, vec![policy("web", "server", "client", (80, 9000))], &[(2, "server")]);
+    kernel.fail_always(AclOperation::Restore, BUSY);
+    acl.update(policy("web", "server", "client", (80, 9001)));
+    acl.settle();
+    kernel.fail_always(AclOperation::Save, BUSY);
+    kernel.lose_events();
+    acl.settle();
+    kernel.heal();
+    kernel.fail_always(AclOperation::Restore, BUSY);
+    let reads = kernel.count(AclOperation::Save);
+    acl.after(Duration::from_secs(20));
+    assert!(kernel.count(AclOperation::Save) > reads);
+    assert!(acl.readiness.borrow()[0].contains("rules cannot be changed"), "{:?}", acl.readiness.borrow());
+    kernel.heal();
+    acl.after(Duration::from_secs(20));
+    assert!(acl.readiness.borrow().is_empty());
 }
 
 #[test]
@@ -663,7 +708,10 @@ fn drops_are_counted_by_endpoint_and_direction_over_the_lives_of_chains_and_of_a
 fn what_is_known_of_local_addresses_is_kept_right_over_restarts_and_others_doing() {
     let kernel = FakeAcl::new();
     let homes = |kernel: &FakeAcl| kernel.set(&SetName::new("manx-homes4").unwrap()).unwrap().1;
-    let home = |pod| SetElement::Home(facts(pod, "").addresses[0], LinkName::from(&id(pod).host_interface()));
+    let home = |pod| {
+        let interface = LinkName::from(&id(pod).host_interface());
+        SetElement::Home(AddressHome { address: facts(pod, "").addresses[0], interface })
+    };
     let acl = Acl::running(&kernel, vec![], &[(1, "client"), (2, "server")]);
     assert_eq!(homes(&kernel), [home(1), home(2)]);
     drop(acl);

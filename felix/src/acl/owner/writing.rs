@@ -13,21 +13,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use kernel::KernelError;
-use kernel::acl::{ElementChange, SetElement, SetName};
+use kernel::acl::{SetChanges, SetName};
 use tracing::warn;
 use types::Family;
 use types::backoff::Backoff;
 
 use super::timers::Timer;
 use super::{KERNEL_RETRY_DELAY, Owner};
-use crate::acl::names::SetRef;
-use crate::acl::sets::{SetStep, SetWork, grown, member};
+use crate::acl::names::{OwnSet, SetRef};
+use crate::acl::sets::{SetStep, SetWork, family_of, grown};
 use crate::acl::state::Program;
 use crate::policy::Compiler;
-use crate::policy::program::SetId;
-
-/// How many changes go to the kernel in one call when a set is copied.
-const CHANGES_PER_CALL: usize = 4_096;
+use crate::policy::program::{Element, SetId};
 
 /// Where the writing of sets stands.
 #[derive(Debug)]
@@ -128,7 +125,7 @@ impl Owner {
         true
     }
 
-    fn compare_set(&mut self, set: SetId, wanted: &BTreeMap<Family, BTreeSet<SetElement>>, now: Instant) -> bool {
+    fn compare_set(&mut self, set: SetId, wanted: &BTreeMap<Family, BTreeSet<Element>>, now: Instant) -> bool {
         let none = BTreeSet::new();
         for family in self.state.families().clone() {
             let set_ref = SetRef::Program(set, family);
@@ -150,14 +147,13 @@ impl Owner {
 
     /// Whether the step was taken whole.
     fn take_step(&mut self, step: &SetStep, now: Instant) -> bool {
-        let name = step.set.kernel_name();
         let result = match &step.work {
-            SetWork::Create(spec) => self.ends.sets.create_set(&name, spec),
-            SetWork::Change(changes) => match self.ends.sets.change_elements(&name, changes) {
+            SetWork::Create(spec) => self.ends.sets.create_set(&step.set.kernel_name(), spec),
+            SetWork::Change(changes) => match self.ends.sets.change_elements(changes) {
                 Ok(failures) => match failures.into_iter().next() {
                     None => Ok(()),
                     Some(failure) if matches!(failure.error, KernelError::Full(_)) => {
-                        return self.grow(step, &failure.error, now);
+                        return self.grow(step.set, changes, &failure.error, now);
                     }
                     Some(failure) => Err(failure.error),
                 },
@@ -176,50 +172,33 @@ impl Owner {
         }
     }
 
-    /// Gives a full set a larger one's content, under the rules that use it, and takes the step once more.
-    fn grow(&mut self, step: &SetStep, full: &KernelError, now: Instant) -> bool {
-        match self.copy_larger(step, 0) {
+    /// Gives a full set a larger one's content, under the rules that use it, with the changes that it had no room for.
+    fn grow(&mut self, set: SetRef, changes: &SetChanges, full: &KernelError, now: Instant) -> bool {
+        match self.copy_larger(set, changes, 0) {
             Ok(true) => true,
             Ok(false) => {
-                self.set_trouble(step.set, full.clone(), now);
+                self.set_trouble(set, full.clone(), now);
                 false
             }
             Err(error) => {
-                warn!(set = %step.set, %error, "an IP set is full and cannot be made larger");
-                self.set_trouble(step.set, full.clone(), now);
+                warn!(%set, %error, "an IP set is full and cannot be made larger");
+                self.set_trouble(set, full.clone(), now);
                 false
             }
         }
     }
 
-    /// Whether the step was taken whole in the larger set, which has room for so many more.
-    fn copy_larger(&mut self, step: &SetStep, more: usize) -> Result<bool, KernelError> {
-        let SetWork::Change(changes) = &step.work else { return Ok(false) };
-        let (name, larger) = (step.set.kernel_name(), step.set.larger_name());
-        let sets = self.ends.sets.as_mut();
-        let known = sets.sets()?.into_iter().find(|header| header.name == name).and_then(|header| header.spec);
-        let Some(spec) = known else { return Ok(false) };
-        let members = sets.elements(&name)?;
-        sets.destroy_set(&larger)?;
-        sets.create_set(&larger, &grown(spec, members.len() + changes.len() + more))?;
-        let mut failures = 0;
-        let members: Vec<_> = members.into_iter().map(ElementChange::Put).collect();
-        for piece in members.chunks(CHANGES_PER_CALL).chain([changes.as_slice()]) {
-            failures += sets.change_elements(&larger, piece)?.len();
-        }
-        if failures == 0 {
-            sets.swap_sets(&name, &larger)?;
-        }
-        sets.destroy_set(&larger)?;
-        Ok(failures == 0)
+    /// Whether the changes were made whole in the larger set, which has room for so many more.
+    fn copy_larger(&mut self, set: SetRef, changes: &SetChanges, more: usize) -> Result<bool, KernelError> {
+        let more = changes.as_slice().len() + more;
+        self.ends.sets.enlarge(changes, &set.larger_name(), &|spec, members| grown(spec, members + more))
     }
 
     /// Maps addresses to the mark numbers of their classes; whether anything was changed.
     pub(super) fn map_addresses(&mut self, now: Instant) -> bool {
         let mut has_changed = false;
         for (family, changes) in self.state.mapping_steps() {
-            let set = SetRef::Marks(family);
-            match self.ends.sets.change_elements(&set.kernel_name(), &changes) {
+            match self.ends.sets.change_elements(&OwnSet::marks(family).changes(changes.iter().copied())) {
                 Ok(failures) => {
                     let failed: BTreeMap<_, _> =
                         failures.into_iter().map(|failure| (failure.index, failure.error)).collect();
@@ -228,24 +207,24 @@ impl Owner {
                     }
                     has_changed |= failed.len() < changes.len();
                     if let Some(error) = failed.into_values().next() {
-                        self.mapping_failed(set, &changes, error, now);
+                        self.mapping_failed(family, changes.len(), error, now);
                     }
                 }
                 Err(error) => {
                     changes.iter().for_each(|change| self.state.mapping_done(change, false));
-                    self.mapping_failed(set, &changes, error, now);
+                    self.mapping_failed(family, changes.len(), error, now);
                 }
             }
         }
         has_changed
     }
 
-    fn mapping_failed(&mut self, set: SetRef, changes: &[ElementChange], error: KernelError, now: Instant) {
+    fn mapping_failed(&mut self, family: Family, changes: usize, error: KernelError, now: Instant) {
+        let set = SetRef::Marks(family);
         let repaired = match error {
             KernelError::Full(_) => {
-                let nothing = SetStep { set, work: SetWork::Change(Vec::new()) };
                 // Room for those that failed, which come again with the next pass.
-                self.copy_larger(&nothing, changes.len()).is_ok_and(|done| done)
+                self.copy_larger(set, &OwnSet::marks(family).changes([]), changes).is_ok_and(|done| done)
             }
             KernelError::Gone(_) => self.make_base_set(set).is_ok(),
             _ => false,
@@ -365,11 +344,10 @@ pub(super) fn program(compiler: &Compiler) -> Program<'_> {
 }
 
 /// The members that a set should have, per family.
-fn members(compiler: &Compiler, set: SetId) -> BTreeMap<Family, BTreeSet<SetElement>> {
+fn members(compiler: &Compiler, set: SetId) -> BTreeMap<Family, BTreeSet<Element>> {
     let mut families: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for element in compiler.desired().elements(set) {
-        let (family, member) = member(set, element);
-        families.entry(family).or_default().insert(member);
+        families.entry(family_of(&element)).or_default().insert(element);
     }
     families
 }

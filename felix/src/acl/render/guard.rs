@@ -47,6 +47,7 @@ pub(crate) struct Guard {
 /// What passes from pods to elsewhere.
 pub(super) fn forward(layout: &Layout, family: Family) -> Rules {
     let mut rules = ordinary(&layout.guard, family);
+    rules.push(icmp(family));
     rules.extend(encapsulations(&layout.guard, family));
     rules.extend(["dst,dst", "dst,src"].map(|ends| refuse(&in_speakers(family, ends))));
     rules.into()
@@ -61,12 +62,20 @@ pub(super) fn input(layout: &Layout, family: Family) -> Rules {
         Family::Ipv6 => refuse("-d fe80::/10 ! -p ipv6-icmp"),
     }];
     rules.extend(ordinary(guard, family));
+    rules.extend(router_messages(family));
+    rules.push(icmp(family));
     rules.extend(encapsulations(guard, family));
     rules.push(Rule::new(&format!("-m set --match-set {} src", SetRef::Routers(family)), RETURN));
     rules.push(refuse(&format!("-p tcp -m tcp --dport {}", guard.own_port)));
     rules.push(refuse(&format!("-p udp -m multiport --dports {}", list(closed_udp_ports(family)))));
-    rules.push(refuse(&in_speakers(family, "dst,src")));
+    // The set knows the port of this node's speaker also before the agent has told it.
+    rules.extend(["dst,dst", "dst,src"].map(|ends| refuse(&in_speakers(family, ends))));
     rules.into()
+}
+
+/// A Service leads nobody to a speaker, wherever it comes in: kube-proxy would put this node's address on it.
+pub(super) fn translated(family: Family) -> Rule {
+    refuse(&format!("-m conntrack --ctstate DNAT {}", in_speakers(family, "dst,dst")))
 }
 
 /// Where what is closed to pods ends.
@@ -81,14 +90,28 @@ fn ordinary(guard: &Guard, family: Family) -> Vec<Rule> {
         let matches = format!("-p {protocol} -m multiport ! --ports {}", list(ports.iter().copied()));
         (ports.len() <= MULTIPORT).then(|| Rule::new(&matches, RETURN))
     };
-    let icmp = match family {
-        Family::Ipv4 => "-p icmp",
-        Family::Ipv6 => "-p ipv6-icmp",
-    };
     let mut udp: BTreeSet<u16> = closed_udp_ports(family).collect();
     udp.extend(VXLAN_PORTS);
-    let rules = [others("tcp", guard.ports.clone()), others("udp", udp), Some(Rule::new(icmp, RETURN))];
-    rules.into_iter().flatten().collect()
+    [others("tcp", guard.ports.clone()), others("udp", udp)].into_iter().flatten().collect()
+}
+
+fn icmp(family: Family) -> Rule {
+    Rule::new(
+        match family {
+            Family::Ipv4 => "-p icmp",
+            Family::Ipv6 => "-p ipv6-icmp",
+        },
+        RETURN,
+    )
+}
+
+/// What only a router may say: redirects (RFC 792), and router advertisements and redirects (RFC 4861 sections 4.2 and 4.5).
+/// They are for a link, so that no other node is to be kept from them.
+fn router_messages(family: Family) -> Vec<Rule> {
+    match family {
+        Family::Ipv4 => vec![refuse("-p icmp -m icmp --icmp-type 5")],
+        Family::Ipv6 => [134, 137].map(|kind| refuse(&format!("-p ipv6-icmp -m icmp6 --icmpv6-type {kind}"))).into(),
+    }
 }
 
 fn encapsulations(guard: &Guard, family: Family) -> Vec<Rule> {

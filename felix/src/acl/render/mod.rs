@@ -118,12 +118,13 @@ pub(crate) const OPEN_NUMBER: u16 = 1;
 
 const ESTABLISHED: &str = "-m conntrack --ctstate RELATED,ESTABLISHED";
 const INVALID: &str = "-m conntrack --ctstate INVALID";
+const LINK_LOCAL: &str = "-s fe80::/10";
 const RETURN: &str = "-j RETURN";
 const DROP: &str = "-j DROP";
 
-/// Packets by which hosts find each other and join groups on a link (RFC 4861: 133 to 136; RFC 2710 and 3810: 130 to 132,
-/// 143). They are never forwarded.
-const NEIGHBOUR_DISCOVERY: [u8; 8] = [130, 131, 132, 133, 134, 135, 136, 143];
+/// Packets by which hosts find each other and join groups on a link (RFC 4861: 133, 135 and 136; RFC 2710 and 3810: 130 to
+/// 132, 143). They are never forwarded.
+const NEIGHBOUR_DISCOVERY: [u8; 7] = [130, 131, 132, 133, 135, 136, 143];
 
 /// The table, with these mark numbers in its dispatch tree and `chains` for them.
 pub(crate) fn table(
@@ -186,6 +187,7 @@ fn forward(layout: &Layout, family: Family) -> Rules {
     [
         Rule::new(&from, &jump(names::GUARD)),
         Rule::new(ESTABLISHED, RETURN),
+        guard::translated(family),
         Rule::new(&to_itself, RETURN),
         Rule::new(&from, &jump(names::FROM)),
         Rule::new(&to, &jump(names::TO)),
@@ -301,16 +303,18 @@ fn drop_unknown(layout: &Layout, direction: Direction) -> Vec<Rule> {
 }
 
 fn raw(layout: &Layout, family: Family) -> WantedTable {
-    let mut rules = Vec::new();
-    if family == Family::Ipv4 {
+    let mut rules = match family {
         // Portmap has the kernel take them (route_localnet); answers to what the node itself sent from there have another
         // destination here. In IPv6 the kernel takes none.
-        rules.push(Rule::new("-d 127.0.0.0/8", DROP));
-    }
-    if family == Family::Ipv6 {
-        // Neighbour discovery; a packet with such a source is not forwarded (RFC 4291 section 2.5.6).
-        rules.push(Rule::new("-s fe80::/10", RETURN));
-    }
+        Family::Ipv4 => vec![Rule::new("-d 127.0.0.0/8", DROP)],
+        // Neighbour discovery; a packet with such a source is not forwarded (RFC 4291 section 2.5.6). Each new source is a
+        // neighbour that the node remembers for five seconds at least, and it has room for 1,024 of them (net.ipv6.neigh
+        // gc_thresh3) on all its links.
+        Family::Ipv6 => vec![
+            Rule::new(&format!("{LINK_LOCAL} -p ipv6-icmp -m limit --limit 64/second --limit-burst 64"), RETURN),
+            Rule::new(LINK_LOCAL, DROP),
+        ],
+    };
     rules.push(Rule::new("-m rpfilter --validmark --invert", DROP));
     let hook = Rule::new(&format!("-i {}", layout.interfaces), &jump(names::RAW));
     WantedTable {

@@ -51,6 +51,7 @@ fn the_forward_hook_is_first_and_touches_only_pods_interfaces() {
         [
             "-i mx+ -j manx-guard",
             "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
+            "-m conntrack --ctstate DNAT -m set --match-set manx-speakers4 dst,dst -g manx-refuse",
             "-i mx+ -m set --match-set manx-homes4 dst,src -j RETURN",
             "-i mx+ -j manx-from",
             "-o mx+ -j manx-to",
@@ -101,11 +102,20 @@ fn what_is_closed_to_pods_comes_ahead_of_connection_tracking_and_most_packets_le
     assert_eq!(input[0], "-d fe80::/10 ! -p ipv6-icmp -g manx-refuse");
     assert_eq!(input[2], "-p udp -m multiport ! --ports 546,3784,3785,4784,4789,8472 -j RETURN");
     assert_eq!(
-        input[9..],
+        input[3..6],
+        [
+            "-p ipv6-icmp -m icmp6 --icmpv6-type 134 -g manx-refuse",
+            "-p ipv6-icmp -m icmp6 --icmpv6-type 137 -g manx-refuse",
+            "-p ipv6-icmp -j RETURN",
+        ]
+    );
+    assert_eq!(
+        input[11..],
         [
             "-m set --match-set manx-routers6 src -j RETURN",
             "-p tcp -m tcp --dport 1790 -g manx-refuse",
             "-p udp -m multiport --dports 3784,3785,4784,546 -g manx-refuse",
+            "-m set --match-set manx-speakers6 dst,dst -g manx-refuse",
             "-m set --match-set manx-speakers6 dst,src -g manx-refuse",
         ]
     );
@@ -120,12 +130,12 @@ fn neighbour_discovery_passes_to_the_host_whatever_the_policy() {
     for to_host in [EndpointToHost::Accept, EndpointToHost::Policed, EndpointToHost::Drop] {
         let layout = Layout { to_host, ..layout() };
         let rules = shown(&table(&layout, Family::Ipv6, TableName::Mangle, &[], []).chains["manx-input"]);
-        for kind in [133, 134, 135, 136] {
+        for kind in [133, 135, 136] {
             let rule = format!("-p ipv6-icmp -m icmp6 --icmpv6-type {kind} -j RETURN");
             assert!(rules.iter().position(|line| *line == rule).unwrap() < rules.len() - 1);
         }
         assert_eq!(rules.first().map(String::as_str), Some("-j manx-guard-in"));
-        let end: Vec<_> = rules.iter().skip(10).map(String::as_str).collect();
+        let end: Vec<_> = rules.iter().skip(9).map(String::as_str).collect();
         match to_host {
             EndpointToHost::Accept => assert_eq!(end[2], "-m mark --mark 0x0/0xff0000 -j DROP"),
             EndpointToHost::Policed => assert_eq!(end[0], "-j manx-from"),

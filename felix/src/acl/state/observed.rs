@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use kernel::acl::{ElementChange, SetElement};
+use kernel::acl::{AddressPort, ElementChange, MarkedAddress, SetElement};
 use types::Family;
 use types::policy::Protocol;
 
@@ -91,7 +91,7 @@ impl State {
     }
 
     /// Changes of members of the set that maps addresses are in the kernel, but for those that failed.
-    pub(crate) fn mapping_done(&mut self, change: &ElementChange, is_done: bool) {
+    pub(crate) fn mapping_done(&mut self, change: &ElementChange<MarkedAddress>, is_done: bool) {
         if is_done {
             self.is_tightened |= self.address_marks.done(change);
         } else {
@@ -134,7 +134,7 @@ impl State {
 /// The port of a member, where it is one of TCP.
 fn tcp_port(member: &SetElement) -> Option<u16> {
     match member {
-        SetElement::Port(_, Protocol::Tcp, port) => Some(*port),
+        SetElement::Port(AddressPort { protocol: Protocol::Tcp, port, .. }) => Some(*port),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use kernel::acl::{ElementChange, SetElement};
+use kernel::acl::{ElementChange, MarkedAddress, SetElement};
 use types::Family;
 
 use super::{Phase, State};
@@ -11,7 +11,7 @@ use crate::acl::class_versions::ClassVersions;
 use crate::acl::render::{self, Layout, TableName, WantedTable};
 use crate::acl::rule_tables::TableJob;
 use crate::acl::sets::{ProgramSets, SetStep};
-use crate::policy::program::SetId;
+use crate::policy::program::{Element, SetId};
 
 /// With fewer free mark numbers than this, versions of no use are cleared away at once.
 const SCARCE_NUMBERS: usize = 8;
@@ -60,7 +60,7 @@ impl State {
         set: SetId,
         family: Family,
         found: Option<Vec<SetElement>>,
-        wanted: &BTreeSet<SetElement>,
+        wanted: &BTreeSet<Element>,
     ) -> Vec<SetStep> {
         self.sets.compared(set, family, found, wanted)
     }
@@ -101,7 +101,7 @@ impl State {
     }
 
     /// Addresses to be mapped.
-    pub(crate) fn mapping_steps(&mut self) -> BTreeMap<Family, Vec<ElementChange>> {
+    pub(crate) fn mapping_steps(&mut self) -> BTreeMap<Family, Vec<ElementChange<MarkedAddress>>> {
         match &mut self.phase {
             Phase::Enforcing => self.address_marks.steps(&self.versions, &self.families),
             Phase::Adopting { left } if left.is_empty() => BTreeMap::new(),

@@ -98,9 +98,9 @@ impl State {
         self.sets.set_outdated(outdated, self.tables.has_failed());
     }
 
-    /// These are all pools.
-    pub(crate) fn set_pools(&mut self, pools: &[NatPool]) {
-        self.fixed.want_pools(pools, &self.families);
+    /// These are all pools. To `excluded` nothing is masqueraded either.
+    pub(crate) fn set_pools(&mut self, pools: &[NatPool], excluded: &BTreeSet<IpAddr>) {
+        self.fixed.want_pools(pools, excluded, &self.families);
         self.layout.masquerade = pools.iter().any(|pool| pool.outgoing);
         self.tables.touch(self.families.iter().copied());
     }

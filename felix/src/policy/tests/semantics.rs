@@ -8,7 +8,7 @@ use types::{NamespacedName, Update};
 
 use super::node::*;
 use crate::policy::program::{Change, ClassId};
-use crate::policy::{EndpointFacts, PolicyUpdate};
+use crate::policy::{EndpointFacts, Infrastructure, PolicyUpdate};
 
 #[test]
 fn point_1_who_is_not_selected_is_open_and_who_is_selected_is_isolated_in_that_direction_alone() {
@@ -337,4 +337,34 @@ fn an_endpoint_is_shown_with_its_policies_their_members_and_the_numbers_of_names
     let Reason::Rule(decision) = &explanation.destination.reason else { panic!("a rule decides") };
     assert_eq!((decision.rule, decision.peer.as_ref().unwrap().index), (0, 0));
     assert!(matches!(&explanation.source.party, Party::Endpoint { node: Some(node), .. } if node.as_str() == "other"));
+}
+
+#[test]
+fn what_is_closed_to_pods_is_the_reason_whatever_policies_allow_unless_the_node_peers_with_the_pod() {
+    let mut node = shop();
+    let (own, other) = (address("172.16.0.9"), address("172.16.0.2"));
+    node.compiler.set_node_addresses([own]);
+    node.policy("allow", policy(None, Some(vec![allow(None, None)])));
+    let tell = |node: &mut Node, routers: &[&str]| {
+        let routers = routers.iter().map(|router| router.parse().unwrap()).collect();
+        let speakers = [(own, 179), (other, 1790)].into();
+        node.compiler.set_infrastructure(Infrastructure { speakers, own_port: 179, routers });
+    };
+    let reason = |node: &Node, source: &str, destination, protocol, port| {
+        let flow = Flow { source: address(source), destination, protocol: Some(protocol), port };
+        let explanation = node.compiler.explain(&flow);
+        (explanation.source.reason == Reason::Infrastructure).then_some(explanation.verdict)
+    };
+    tell(&mut node, &[]);
+    for (to, port) in [(own, 179), (other, 1790)] {
+        assert_eq!(reason(&node, WEB, to, Protocol::Tcp, port), Some(Judgement::Denied));
+        assert_eq!(reason(&node, WEB, to, Protocol::Udp, 3784), Some(Judgement::Denied));
+        assert_eq!(reason(&node, WEB, to, Protocol::Udp, port), None);
+        assert_eq!(reason(&node, OUTSIDE, to, Protocol::Tcp, port), None, "it is no pod");
+    }
+    assert_eq!(reason(&node, WEB, other, Protocol::Tcp, 179), None, "it listens elsewhere");
+    tell(&mut node, &["app == 'web'"]);
+    assert_eq!(reason(&node, WEB, own, Protocol::Tcp, 179), None);
+    assert_eq!(reason(&node, WEB, other, Protocol::Tcp, 1790), Some(Judgement::Denied), "to its own node alone");
+    assert_eq!(reason(&node, DB, own, Protocol::Tcp, 179), Some(Judgement::Denied), "another pod");
 }

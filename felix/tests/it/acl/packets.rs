@@ -8,7 +8,7 @@ use felix::acl::{Acl, AclConfig, NatPool};
 use felix::policy::{Infrastructure, PolicyUpdate};
 use kernel::acl::IptablesVariant;
 use types::Update;
-use types::config::EndpointToHost;
+use types::config::{EndpointToHost, NatOutgoingExclusions};
 use types::policy::Direction::{Egress, Ingress};
 
 use super::node::{Node, addresses, connect, echoes, serve, sh, udp};
@@ -302,11 +302,18 @@ fn speakers_are_closed_to_pods_also_to_connections_of_before_and_open_to_pods_th
         let mut of_before: Vec<_> =
             speakers.iter().map(|address| connect(node.pod(1), *address, 1790).unwrap()).collect();
         let tell = |routers: &str| {
+            let is_closed = routers.is_empty();
             let routers = if routers.is_empty() { Vec::new() } else { vec![routers.parse().unwrap()] };
             let infrastructure =
                 Infrastructure { speakers: speakers.map(|address| (address, 1790)).into(), own_port: 1790, routers };
             block_on(acl.infrastructure(infrastructure));
-            crate::wait_until("what was told being in force", || block_on(acl.view()).unwrap().is_settled);
+            // Rules of no class: nobody waits for them.
+            let is_told = || {
+                let own = speakers.iter().zip([true, true, false, false]);
+                own.into_iter()
+                    .all(|(address, own)| connect(node.pod(1), *address, 1790).is_some() == (own && !is_closed))
+            };
+            crate::wait_until("what was told being in force", is_told);
         };
         tell("");
         for (address, stream) in speakers.iter().zip(&mut of_before) {
@@ -348,7 +355,9 @@ fn neither_a_translated_destination_nor_the_nodes_loopback_leads_past_what_is_cl
             ])
             .await;
         });
-        crate::wait_until("what was told being in force", || block_on(acl.view()).unwrap().is_settled);
+        crate::wait_until("what was told being in force", || {
+            speakers.iter().all(|address| connect(node.pod(1), *address, 179).is_none())
+        });
         for (service, port) in [(8179, 179), (8080, 80)] {
             let program = if variant == IptablesVariant::Nft { "nft" } else { "legacy" };
             node.sh(&format!(
@@ -358,6 +367,16 @@ fn neither_a_translated_destination_nor_the_nodes_loopback_leads_past_what_is_cl
             for address in [ip("203.0.113.1"), ip("2001:db8:cb::1")] {
                 assert_eq!(connect(node.pod(1), address, service).is_some(), port == 80, "{address}:{service}");
             }
+            // From no pod of this node: kube-proxy gives such a connection the node's address.
+            for (address, via) in [("203.0.113.1", "192.0.2.9"), ("2001:db8:cb::1", "2001:db8:1::9")] {
+                node.sh(&format!(
+                    "{}tables-{program} -t nat -A POSTROUTING -p tcp --dport {port} -m conntrack --ctstate DNAT -j MASQUERADE",
+                    if address.contains(':') { "ip6" } else { "ip" }
+                ));
+                sh(&node.outside, &format!("ip route replace {address} via {via}"));
+                let from_outside = connect(&node.outside, ip(address), service).is_some();
+                assert_eq!(from_outside, port == 80, "from outside to {address}:{service}");
+            }
         }
         assert!(connect(node.pod(1), ip("192.0.2.9"), 8080).is_some());
         sh(
@@ -366,5 +385,53 @@ fn neither_a_translated_destination_nor_the_nodes_loopback_leads_past_what_is_cl
                          sysctl -qw net.ipv4.conf.eth0.route_localnet=1",
         );
         assert!(connect(node.pod(1), ip("127.0.0.1"), 8080).is_none(), "the node's loopback");
+    }
+}
+
+#[test]
+fn masquerade_leaves_out_nodes_where_that_is_configured_and_no_others() {
+    for (exclusions, masqueraded) in
+        [(NatOutgoingExclusions::IpPoolsOnly, true), (NatOutgoingExclusions::IpPoolsAndHostIps, false)]
+    {
+        let Some(node) = Node::new(IptablesVariant::Nft, 1) else { return };
+        sh(&node.outside, "ip addr add 192.0.2.77/24 dev eth0; ip addr add 2001:db8:1::77/64 dev eth0 nodad");
+        let acl = node.start_with(AclConfig { nat_outgoing_exclusions: exclusions, ..AclConfig::default() });
+        let other = [ip("192.0.2.1"), ip("2001:db8:1::1")];
+        block_on(async {
+            acl.local_in_sync().await;
+            acl.update(sources(vec![])).await;
+            acl.attach(id(1), facts(1, "client")).await.unwrap();
+            acl.nat_pools(vec![
+                NatPool { cidr: prefix("10.65.0.0/16"), outgoing: true },
+                NatPool { cidr: prefix("fd65::/48"), outgoing: true },
+            ])
+            .await;
+            acl.nodes([("node2".parse().unwrap(), other.to_vec())].into()).await;
+        });
+        for stranger in ["192.0.2.77", "2001:db8:1::77"].map(ip) {
+            let there = udp(&node.outside, SocketAddr::new(stranger, 9));
+            crate::wait_until("the masquerade", || {
+                let own = addresses(1)[usize::from(stranger.is_ipv6())];
+                udp(node.pod(1), SocketAddr::new(own, 0)).send_to(&[1], SocketAddr::new(stranger, 9)).unwrap();
+                there.recv_from(&mut [0]).is_ok_and(|(_, sender)| sender.ip() != own)
+            });
+        }
+        for (to, nat) in other
+            .into_iter()
+            .map(|to| (to, masqueraded))
+            .chain(["192.0.2.77", "2001:db8:1::77"].map(|to| (ip(to), true)))
+        {
+            let there = udp(&node.outside, SocketAddr::new(to, 9));
+            let own = addresses(1)[usize::from(to.is_ipv6())];
+            let here = udp(node.pod(1), SocketAddr::new(own, 0));
+            // The first datagram may wait for a neighbour to be found.
+            let (_, sender) = (0..10)
+                .find_map(|_| {
+                    here.send_to(&[1], SocketAddr::new(to, 9)).unwrap();
+                    there.recv_from(&mut [0]).ok()
+                })
+                .unwrap();
+            assert_eq!(sender.ip() != own, nat, "{exclusions:?}: to {to} from {sender}");
+        }
     }
 }

@@ -8,7 +8,9 @@ use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use types::Family;
 
 use super::nfnetlink::{self, Request};
-use super::{ElementChange, ElementFailure, SetElement, SetHeader, SetKind, SetName, SetSpec, Sets};
+use super::{
+    CountedAddress, ElementChange, ElementFailure, SetChanges, SetElement, SetHeader, SetKind, SetName, SetSpec, Sets,
+};
 use crate::linux::socket::Socket;
 use crate::netns::run_in;
 use crate::{KernelError, Netns};
@@ -151,7 +153,7 @@ impl Sets for LinuxSets {
 
     fn packets(&mut self, set: &SetName) -> Result<Vec<(IpAddr, u64)>, KernelError> {
         let counted = |(element, packets)| match element {
-            SetElement::Counted(address) => Some((address, packets)),
+            SetElement::Counted(CountedAddress(address)) => Some((address, packets)),
             _ => None,
         };
         Ok(self.list(set)?.into_iter().filter_map(counted).collect())
@@ -179,11 +181,8 @@ impl Sets for LinuxSets {
         self.socket.change(request, 0, || format!("cannot swap sets {one} and {other}")).map_err(wire::worded)
     }
 
-    fn change_elements(
-        &mut self,
-        set: &SetName,
-        changes: &[ElementChange],
-    ) -> Result<Vec<ElementFailure>, KernelError> {
+    fn change_elements(&mut self, changes: &SetChanges) -> Result<Vec<ElementFailure>, KernelError> {
+        let (set, changes) = (changes.set(), changes.as_slice());
         let mut failures = Vec::new();
         let mut done = 0;
         // Before this place, changes go singly: a packed message failed, and others in it may, too.

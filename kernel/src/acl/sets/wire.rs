@@ -7,7 +7,10 @@ use types::policy::Protocol;
 use types::{Family, Prefix};
 
 use super::super::nfnetlink::{self, Request, attribute, attributes, be16, be32, family_number, message, message_type};
-use super::super::{ElementChange, LinkName, SetElement, SetHeader, SetKind, SetName, SetSpec};
+use super::super::{
+    AddressHome, AddressPort, CountedAddress, ElementChange, LinkName, MarkedAddress, SetElement, SetHeader, SetKind,
+    SetName, SetSpec,
+};
 use crate::linux::socket::{Reply, Socket};
 use crate::{Failure, KernelError};
 
@@ -211,8 +214,8 @@ pub(super) fn failed_line(echo: &[u8]) -> Option<usize> {
 
 fn put_data(request: &mut Request, element: &SetElement) {
     match *element {
-        SetElement::Address(address) | SetElement::Counted(address) => put_address(request, address),
-        SetElement::Home(address, interface) => {
+        SetElement::Address(address) | SetElement::Counted(CountedAddress(address)) => put_address(request, address),
+        SetElement::Home(AddressHome { address, interface }) => {
             put_address(request, address);
             request.put_text(DATA_IFACE, &interface.to_string());
         }
@@ -220,12 +223,12 @@ fn put_data(request: &mut Request, element: &SetElement) {
             put_address(request, prefix.addr());
             request.put(DATA_CIDR, &[prefix.len()]);
         }
-        SetElement::Port(address, protocol, port) => {
+        SetElement::Port(AddressPort { address, protocol, port }) => {
             put_address(request, address);
             request.put(DATA_PORT | NLA_F_NET_BYTEORDER, &port.to_be_bytes());
             request.put(DATA_PROTO, &[protocol.number()]);
         }
-        SetElement::Mark { address, mark, mask } => {
+        SetElement::Mark(MarkedAddress { address, mark, mask }) => {
             put_address(request, address);
             let both = u64::from(mark) << 32 | u64::from(mask);
             request.put(DATA_SKBMARK | NLA_F_NET_BYTEORDER, &both.to_be_bytes());
@@ -328,14 +331,14 @@ fn parse_element(kind: SetKind, data: &[u8]) -> Option<SetElement> {
         SetKind::Ports => {
             let number = protocol?;
             let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.number() == number)?;
-            SetElement::Port(address, protocol, port?)
+            SetElement::Port(AddressPort { address, protocol, port: port? })
         }
         SetKind::Marks => {
             let [mark, mask] = [mark >> 32, mark & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or(0));
-            SetElement::Mark { address, mark, mask }
+            SetElement::Mark(MarkedAddress { address, mark, mask })
         }
-        SetKind::Counted => SetElement::Counted(address),
-        SetKind::Homes => SetElement::Home(address, interface?),
+        SetKind::Counted => SetElement::Counted(CountedAddress(address)),
+        SetKind::Homes => SetElement::Home(AddressHome { address, interface: interface? }),
     })
 }
 

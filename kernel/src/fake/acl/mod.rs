@@ -18,7 +18,7 @@ use super::events::{Queue, Subscriber, queue};
 use super::failures::CallFailures;
 use crate::KernelError;
 use crate::acl::{
-    Connection, Connections, ElementChange, IptablesVariant, RuleEvent, RuleEvents, SetElement, SetName, SetSpec,
+    Connection, Connections, IptablesVariant, RuleEvent, RuleEvents, SetChanges, SetElement, SetName, SetSpec,
 };
 use crate::events::{Wait, Waker};
 use ruleset::Ruleset;
@@ -72,7 +72,7 @@ pub enum AclCall {
     /// [`AclOperation::SwapSets`].
     SwapSets(SetName, SetName),
     /// [`AclOperation::ChangeElements`].
-    ChangeElements(SetName, Vec<ElementChange>),
+    ChangeElements(SetChanges),
     /// [`AclOperation::Save`]: family and table.
     Save(Family, String),
     /// [`AclOperation::Restore`]: family and text.
@@ -92,7 +92,7 @@ impl AclCall {
             Self::CreateSet(..) => AclOperation::CreateSet,
             Self::DestroySet(_) => AclOperation::DestroySet,
             Self::SwapSets(..) => AclOperation::SwapSets,
-            Self::ChangeElements(..) => AclOperation::ChangeElements,
+            Self::ChangeElements(_) => AclOperation::ChangeElements,
             Self::Save(..) => AclOperation::Save,
             Self::Restore(..) => AclOperation::Restore,
             Self::Connections(_) => AclOperation::Connections,
@@ -197,8 +197,8 @@ impl FakeAcl {
     }
 
     /// Another program changes a set's members, as [`crate::acl::Sets::change_elements`] does.
-    pub fn disturb_set(&self, name: &SetName, changes: &[ElementChange]) -> Result<(), KernelError> {
-        match self.lock().change_elements(name, changes)?.into_iter().next() {
+    pub fn disturb_set(&self, changes: &SetChanges) -> Result<(), KernelError> {
+        match self.lock().change_elements(changes)?.into_iter().next() {
             Some(failure) => Err(failure.error),
             None => Ok(()),
         }

@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 use super::{AclCall, FakeAcl, World};
 use crate::KernelError;
-use crate::acl::{ElementChange, ElementFailure, SetElement, SetHeader, SetName, SetSpec, Sets};
+use crate::acl::{
+    CountedAddress, ElementChange, ElementFailure, MarkedAddress, SetChanges, SetElement, SetHeader, SetName, SetSpec,
+    Sets,
+};
 use crate::error::Failure;
 
 /// [`Sets`] of a [`FakeAcl`].
@@ -46,7 +49,9 @@ impl Sets for FakeSets {
         let world = self.0.call(AclCall::Elements(set.clone()), operation)?;
         let found = world.sets.get(set).ok_or_else(|| KernelError::refused(operation(), libc::ENOENT, None))?;
         let counted = |member: &SetElement| match member {
-            SetElement::Counted(address) => Some((*address, found.packets.get(address).copied().unwrap_or_default())),
+            SetElement::Counted(CountedAddress(address)) => {
+                Some((*address, found.packets.get(address).copied().unwrap_or_default()))
+            }
             _ => None,
         };
         Ok(found.members.values().filter_map(counted).collect())
@@ -87,23 +92,16 @@ impl Sets for FakeSets {
         Ok(())
     }
 
-    fn change_elements(
-        &mut self,
-        set: &SetName,
-        changes: &[ElementChange],
-    ) -> Result<Vec<ElementFailure>, KernelError> {
-        let operation = || format!("cannot change {} members of set {set}", changes.len());
-        let mut world = self.0.call(AclCall::ChangeElements(set.clone(), changes.to_vec()), operation)?;
-        world.change_elements(set, changes)
+    fn change_elements(&mut self, changes: &SetChanges) -> Result<Vec<ElementFailure>, KernelError> {
+        let operation = || format!("cannot change {} members of set {}", changes.as_slice().len(), changes.set());
+        let mut world = self.0.call(AclCall::ChangeElements(changes.clone()), operation)?;
+        world.change_elements(changes)
     }
 }
 
 impl World {
-    pub(super) fn change_elements(
-        &mut self,
-        set: &SetName,
-        changes: &[ElementChange],
-    ) -> Result<Vec<ElementFailure>, KernelError> {
+    pub(super) fn change_elements(&mut self, changes: &SetChanges) -> Result<Vec<ElementFailure>, KernelError> {
+        let (set, changes) = (changes.set(), changes.as_slice());
         let operation = || format!("cannot change {} members of set {set}", changes.len());
         let found = self.sets.get_mut(set).ok_or_else(|| KernelError::refused(operation(), libc::ENOENT, None))?;
         let failures = changes.iter().enumerate().filter_map(|(index, change)| {
@@ -137,12 +135,12 @@ impl Set {
             return Err(KernelError::Rejected(failure(libc::EINVAL)));
         }
         let key = match element {
-            SetElement::Mark { address, .. } => SetElement::Address(address),
+            SetElement::Mark(MarkedAddress { address, .. }) => SetElement::Address(address),
             other => other,
         };
         if !change.is_put() {
             self.members.remove(&key);
-            if let SetElement::Counted(address) = element {
+            if let SetElement::Counted(CountedAddress(address)) = element {
                 self.packets.remove(&address);
             }
             return Ok(());

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use types::Family;
-use types::policy::Protocol;
 
 use super::*;
-use crate::acl::{RuleChange, RuleChangeKind, SetKind, Sets, Tables, Tuple};
+use crate::acl::{ElementChange, MarkedAddress, RuleChange, RuleChangeKind, SetKind, SetOf, Sets, Tables, Tuple};
 
 fn name(text: &str) -> SetName {
     SetName::new(text).unwrap()
@@ -16,8 +15,8 @@ fn spec(kind: SetKind, max_elements: u32) -> SetSpec {
     SetSpec { kind, family: Family::Ipv4, max_elements, hash_size: 64 }
 }
 
-fn address(last: u8) -> SetElement {
-    SetElement::Address([10, 0, 0, last].into())
+fn address(last: u8) -> IpAddr {
+    [10, 0, 0, last].into()
 }
 
 fn nft(acl: &FakeAcl) -> FakeTables {
@@ -100,16 +99,17 @@ fn a_full_set_takes_no_more_and_a_mark_is_overwritten_in_place() {
     let (small, marks) = (name("manx-small"), name("manx-ep4"));
     sets.create_set(&small, &spec(SetKind::Addresses, 1)).unwrap();
     let changes = [1, 2, 1].map(|last| ElementChange::Put(address(last)));
-    let failures = sets.change_elements(&small, &changes).unwrap();
+    let failures = sets.change_elements(&SetOf::new(small.clone()).changes(changes)).unwrap();
     assert!(matches!(failures.as_slice(), [only] if only.index == 1 && matches!(only.error, KernelError::Full(_))));
 
     sets.create_set(&marks, &spec(SetKind::Marks, 1)).unwrap();
-    let mark = |mark| SetElement::Mark { address: [10, 0, 0, 1].into(), mark, mask: 0x00ff_0000 };
+    let mark = |mark| MarkedAddress { address: address(1), mark, mask: 0x00ff_0000 };
     let changes = [ElementChange::Put(mark(1 << 16)), ElementChange::Put(mark(2 << 16))];
-    assert_eq!(sets.change_elements(&marks, &changes).unwrap(), []);
-    assert_eq!(sets.elements(&marks).unwrap(), [mark(2 << 16)]);
-    let wrong = [ElementChange::Put(SetElement::Port([10, 0, 0, 1].into(), Protocol::Tcp, 80))];
-    assert!(matches!(sets.change_elements(&marks, &wrong).unwrap()[0].error, KernelError::Rejected(_)));
+    assert_eq!(sets.change_elements(&SetOf::new(marks.clone()).changes(changes)).unwrap(), []);
+    assert_eq!(sets.elements(&marks).unwrap(), [SetElement::Mark(mark(2 << 16))]);
+    let wrong = [ElementChange::Put(IpAddr::from([0; 16]))];
+    let failures = sets.change_elements(&SetOf::new(small.clone()).changes(wrong)).unwrap();
+    assert!(matches!(failures[0].error, KernelError::Rejected(_)), "of the other family");
     assert!(matches!(sets.swap_sets(&small, &marks), Err(KernelError::Rejected(_))));
     assert!(matches!(sets.elements(&name("none")), Err(KernelError::Gone(_))));
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use kernel::acl::{ConnectionTable, Connections, ElementChange, LinuxSets, SetElement, SetKind, SetSpec, Sets};
+use kernel::acl::{ConnectionTable, Connections, ElementChange, LinuxSets, SetElement, SetKind, SetOf, SetSpec, Sets};
 use nix::sys::resource::{UsageWho, getrusage};
 use types::Family;
 
@@ -31,8 +31,8 @@ fn worked() -> Duration {
 
 const MEMBERS: u32 = 100_000;
 
-fn address(number: u32) -> SetElement {
-    SetElement::Address(Ipv4Addr::from_bits(0x0a00_0000 + number).into())
+fn address(number: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a00_0000 + number).into()
 }
 
 #[test]
@@ -43,36 +43,37 @@ fn a_hundred_thousand_members_are_put_listed_and_deleted() {
         let spec =
             SetSpec { kind: SetKind::Addresses, family: Family::Ipv4, max_elements: 1 << 20, hash_size: 1 << 15 };
         sets.create_set(&name, &spec).unwrap();
+        let set = SetOf::new(name.clone());
         let puts: Vec<_> = (0..MEMBERS).map(|number| ElementChange::Put(address(number))).collect();
         let stopwatch = Stopwatch::start();
         for put in puts.iter().take(2_000) {
-            assert_eq!(sets.change_elements(&name, std::slice::from_ref(put)).unwrap(), []);
+            assert_eq!(sets.change_elements(&set.changes([*put])).unwrap(), []);
         }
         stopwatch.print("one by one, a member", 2_000);
         for batch in [3, 64] {
             let stopwatch = Stopwatch::start();
             for put in puts.chunks(batch).take(500) {
-                assert_eq!(sets.change_elements(&name, put).unwrap(), []);
+                assert_eq!(sets.change_elements(&set.changes(put.iter().copied())).unwrap(), []);
             }
             stopwatch.print(&format!("{batch} at once, a batch"), 500);
         }
         let stopwatch = Stopwatch::start();
-        assert_eq!(sets.change_elements(&name, &puts).unwrap(), []);
+        assert_eq!(sets.change_elements(&set.changes(puts.iter().copied())).unwrap(), []);
         stopwatch.print("all at once", 1);
         let stopwatch = Stopwatch::start();
         let mut listed = sets.elements(&name).unwrap();
         stopwatch.print("listed", 1);
         listed.sort();
-        assert_eq!(listed, (0..MEMBERS).map(address).collect::<Vec<_>>());
+        assert_eq!(listed, (0..MEMBERS).map(|number| SetElement::Address(address(number))).collect::<Vec<_>>());
         // Adding and deleting by turns prevents that changes are packed.
         let turns: Vec<_> =
             puts.iter().take(5_000).flat_map(|put| [ElementChange::Delete(put.element()), *put]).collect();
         let stopwatch = Stopwatch::start();
-        assert_eq!(sets.change_elements(&name, &turns).unwrap(), []);
+        assert_eq!(sets.change_elements(&set.changes(turns)).unwrap(), []);
         stopwatch.print("10,000 by turns", 1);
         let deletions: Vec<_> = (0..MEMBERS).map(|number| ElementChange::Delete(address(number))).collect();
         let stopwatch = Stopwatch::start();
-        assert_eq!(sets.change_elements(&name, &deletions).unwrap(), []);
+        assert_eq!(sets.change_elements(&set.changes(deletions)).unwrap(), []);
         stopwatch.print("all deleted", 1);
         assert_eq!(sets.elements(&name).unwrap(), []);
     });

@@ -46,7 +46,7 @@ impl Reader<'_> {
             "icmp" => self.protocol == Some(ICMP) && !self.six,
             "icmp6" | "ipv6-icmp" => self.protocol == Some(ICMP6) && self.six,
             "multiport" => self.has_ports(),
-            "conntrack" | "set" | "mark" | "comment" => true,
+            "conntrack" | "set" | "mark" | "comment" | "limit" => true,
             "rpfilter" => {
                 rule.matches.push((false, Match::ReversePath { inverted: false }));
                 true
@@ -95,6 +95,11 @@ impl Reader<'_> {
                     return Err("a comment has at most 255 octets".to_owned());
                 }
                 Match::Comment(comment)
+            }
+            // As if no packets had come before.
+            "--limit" | "--limit-burst" if self.loaded("limit") => {
+                self.word()?;
+                return Ok(());
             }
             "--invert" if self.loaded("rpfilter") => {
                 return rpfilter(rule, |inverted| *inverted = true);
@@ -289,6 +294,7 @@ fn states(text: &str) -> Result<States, String> {
             "RELATED" => State::Related,
             "INVALID" => State::Invalid,
             "UNTRACKED" => State::Untracked,
+            "DNAT" => return Ok(bits | States::TRANSLATED),
             _ => return Err(format!("state {name} is not known")),
         };
         Ok(bits | state.bit())

@@ -70,9 +70,14 @@ pub enum Match {
     Comment(String),
 }
 
-/// A set of states, as bits: NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED.
+/// A set of states, as bits: NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED; and DNAT, which any of them may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct States(pub(super) u8);
+
+impl States {
+    /// DNAT: the connection's destination was translated.
+    pub(super) const TRANSLATED: u8 = 1 << 7;
+}
 
 /// What a rule does with a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]

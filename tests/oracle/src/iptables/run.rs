@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Ruleset;
-use super::rule::{Match, Rule, Target};
+use super::rule::{Match, Rule, States, Target};
 use super::sets::{IpSet, IpSets};
 use crate::world::{Packet, Protocol};
 
@@ -28,6 +28,8 @@ pub struct Arrival {
     pub out_interface: String,
     /// The state of the packet's connection.
     pub state: State,
+    /// Whether the connection's destination was translated.
+    pub translated: bool,
     /// The packet's mark when it comes in.
     pub mark: u32,
     /// Whether the way back to the source leads out of `in_interface`.
@@ -54,6 +56,7 @@ impl Arrival {
             in_interface: in_interface.to_owned(),
             out_interface: out_interface.to_owned(),
             state: State::New,
+            translated: false,
             mark: 0,
             reverse_path: true,
         }
@@ -268,7 +271,9 @@ impl Walk<'_> {
             Match::AnyPorts(ranges) => within(ranges, packet.source_port) || within(ranges, packet.destination_port),
             Match::TcpFlags { mask, set } => packet.flags.0 & mask == *set,
             Match::IcmpType(number) => u16::from(*number) == packet.source_port,
-            Match::State(states) => states.0 & packet.state.bit() != 0,
+            Match::State(states) => {
+                states.0 & packet.state.bit() != 0 || (packet.translated && states.0 & States::TRANSLATED != 0)
+            }
             Match::Set(name, dimensions) => self.in_set(name, dimensions)?.is_some(),
             Match::Mark { value, mask } => self.outcome.mark & mask == *value,
             Match::ReversePath { inverted } => packet.reverse_path != *inverted,

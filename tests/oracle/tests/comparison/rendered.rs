@@ -8,7 +8,9 @@ use std::thread::JoinHandle;
 
 use felix::acl::{Acl, AclBackend, AclConfig};
 use felix::policy::Infrastructure;
-use kernel::acl::{ElementChange, IptablesVariant, SetElement, SetKind};
+use kernel::acl::{
+    AddressHome, AddressPort, CountedAddress, ElementChange, IptablesVariant, MarkedAddress, SetElement, SetKind,
+};
 use kernel::fake::acl::{AclCall, FakeAcl};
 use oracle::generate::{self, Order};
 use oracle::iptables::{Arrival, IpSet, IpSets, Path, Ruleset, State, TcpFlags};
@@ -351,9 +353,10 @@ impl Kernel {
                 self.sets.insert(one.to_string(), second);
                 self.sets.insert(other.to_string(), first);
             }
-            AclCall::ChangeElements(name, changes) => {
-                let set = self.sets.get_mut(name.as_str()).ok_or_else(|| fault("no such set"))?;
-                changes.iter().try_for_each(|change| change_element(set, change).ok_or_else(|| fault("no member")))?;
+            AclCall::ChangeElements(changes) => {
+                let set = self.sets.get_mut(changes.set().as_str()).ok_or_else(|| fault("no such set"))?;
+                let mut changes = changes.as_slice().iter();
+                changes.try_for_each(|change| change_element(set, change).ok_or_else(|| fault("no member")))?;
             }
             AclCall::Sets
             | AclCall::Elements(_)
@@ -394,14 +397,14 @@ fn change_element(set: &mut IpSet, change: &ElementChange) -> Option<()> {
         ElementChange::Delete(element) => (*element, false),
     };
     match (set, element) {
-        (IpSet::Addresses(members), SetElement::Address(address) | SetElement::Counted(address)) => {
+        (IpSet::Addresses(members), SetElement::Address(address) | SetElement::Counted(CountedAddress(address))) => {
             if put {
                 members.insert(address)
             } else {
                 members.remove(&address)
             };
         }
-        (IpSet::Homes(members), SetElement::Home(address, interface)) => {
+        (IpSet::Homes(members), SetElement::Home(AddressHome { address, interface })) => {
             let home = (address, interface.to_string());
             if put {
                 members.insert(home)
@@ -417,7 +420,7 @@ fn change_element(set: &mut IpSet, change: &ElementChange) -> Option<()> {
                 members.remove(&net)
             };
         }
-        (IpSet::Ports(members), SetElement::Port(address, protocol, port)) => {
+        (IpSet::Ports(members), SetElement::Port(AddressPort { address, protocol, port })) => {
             let protocol = match protocol {
                 types::policy::Protocol::Tcp => Protocol::Tcp,
                 types::policy::Protocol::Udp => Protocol::Udp,
@@ -429,10 +432,10 @@ fn change_element(set: &mut IpSet, change: &ElementChange) -> Option<()> {
                 members.remove(&(address, protocol, port))
             };
         }
-        (IpSet::Marks(members), SetElement::Mark { address, mark, mask }) if put => {
+        (IpSet::Marks(members), SetElement::Mark(MarkedAddress { address, mark, mask })) if put => {
             members.insert(address, (mark, mask));
         }
-        (IpSet::Marks(members), SetElement::Mark { address, .. }) => drop(members.remove(&address)),
+        (IpSet::Marks(members), SetElement::Mark(MarkedAddress { address, .. })) => drop(members.remove(&address)),
         _ => return None,
     }
     Some(())
@@ -497,7 +500,7 @@ fn answers_pass_and_strays_do_not() {
 fn speakers_and_encapsulations_are_closed_to_pods_in_every_state_of_a_connection_and_to_nobody_else() {
     let world = small_world();
     let hosts = Hosts::of(&world, 100_000, false).unwrap();
-    let pod = &world.pods[&oracle::PodName::new("y", "a")].addresses;
+    let pod = &world.pods[&oracle::PodName::new("x", "a")].addresses;
     let speakers = infrastructure().speakers;
     assert!(speakers.iter().any(|(_, port)| *port == 1790));
     let states = [State::New, State::Established, State::Related, State::Invalid, State::Untracked];
@@ -525,18 +528,23 @@ fn speakers_and_encapsulations_are_closed_to_pods_in_every_state_of_a_connection
                     .chain([4, 41, 47, 50].map(|protocol| (protocol, 0, 0)));
             for (protocol, from, port) in closed {
                 let what = format!("{speaker}: protocol {protocol} from {from} to {port}, {state:?}, {path:?}");
-                assert!(!passes("mxya", path, state, &to(protocol, from, port)), "{what}");
+                assert!(!passes("mxxa", path, state, &to(protocol, from, port)), "{what}");
                 assert!(passes("eth0", path, state, &to(protocol, from, port)), "{what}, from no pod");
             }
         }
-        assert!(passes("mxya", Path::Forward, State::New, &|_| {}), "{speaker}: an ordinary port");
+        let translated = |arrival: &mut Arrival| {
+            arrival.translated = true;
+            arrival.destination_port = port;
+        };
+        assert!(!passes("eth0", Path::Forward, State::New, &translated), "{speaker}: by way of a Service, from no pod");
+        assert!(passes("mxxa", Path::Forward, State::New, &|_| {}), "{speaker}: an ordinary port");
         let other = if port == 179 { 1790 } else { 179 };
         let elsewhere = |arrival: &mut Arrival| arrival.destination_port = other;
-        assert!(passes("mxya", Path::Forward, State::New, &elsewhere), "{speaker}: another speaker's port");
+        assert!(passes("mxxa", Path::Forward, State::New, &elsewhere), "{speaker}: another speaker's port");
         let to_pod = |arrival: &mut Arrival| {
             arrival.destination = pod.iter().copied().find(|own| own.is_ipv4() == speaker.is_ipv4()).unwrap();
             arrival.destination_port = port;
         };
-        assert!(passes("mxya", Path::Forward, State::New, &to_pod), "a pod's own port {port}");
+        assert!(passes("mxxa", Path::Forward, State::New, &to_pod), "a pod's own port {port}");
     }
 }

@@ -110,6 +110,25 @@ impl UpdateGroup {
         }
     }
 
+    /// The prefixes of which a peer has not been told what the others have: they may be withdrawn. In ascending order.
+    pub(crate) fn untold(&self, peer: PeerIndex) -> Vec<Prefix> {
+        let Some(member) = self.members.get(&peer) else { return Vec::new() };
+        let unread = self.log.since(member.cursor).flat_map(|run| prefixes_of(run, &self.policy));
+        let mut untold: Vec<_> = unread.chain(member.missed()).collect();
+        untold.sort_unstable();
+        untold.dedup();
+        untold
+    }
+
+    /// The peer is told what holds for these prefixes, in ascending order, before its walk of the table goes on.
+    pub(crate) fn miss(&mut self, peer: PeerIndex, prefixes: Vec<Prefix>) {
+        if let Some(member) = self.members.get_mut(&peer)
+            && !prefixes.is_empty()
+        {
+            member.miss(&prefixes.into());
+        }
+    }
+
     pub(crate) fn leave(&mut self, peer: PeerIndex) {
         if let Some(member) = self.members.remove(&peer)
             && member.cursor < self.log.head()

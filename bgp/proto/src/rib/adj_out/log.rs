@@ -64,6 +64,12 @@ impl Log {
         self.runs.iter().take(count)
     }
 
+    /// What stands from this place on.
+    pub(crate) fn since(&self, cursor: Cursor) -> impl Iterator<Item = &Packed> {
+        let read = usize::try_from(cursor.0.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.runs.iter().skip(read)
+    }
+
     /// The place behind the first messages that have to go for no more than `limit` octets to be held.
     pub(crate) fn cut_for(&self, limit: usize) -> Cursor {
         let mut excess = self.bytes.saturating_sub(limit);

@@ -49,6 +49,11 @@ impl Member {
         }
     }
 
+    /// All prefixes that it has missed and not been told again.
+    pub(super) fn missed(&self) -> impl Iterator<Item = Prefix> {
+        self.missed.iter().flat_map(|missed| missed.left().iter().copied())
+    }
+
     /// The next missed prefixes, at most `count`; none when nothing is missed any more.
     pub(super) fn next_missed(&mut self, count: usize) -> Vec<Prefix> {
         let Some(first) = self.missed.front_mut() else { return Vec::new() };

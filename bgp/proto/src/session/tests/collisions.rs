@@ -116,13 +116,38 @@ fn rfc4271_6_8_without_graceful_restart_the_established_connection_stays() {
 }
 
 #[test]
-fn a_peer_that_dials_again_during_a_handshake_is_heard_on_its_last_connection() {
+fn of_several_connections_that_the_peer_dialled_none_ends_another_and_the_first_confirmed_one_is_the_session() {
+    for confirmed_first in [true, false] {
+        let (mut bench, dialled) = Bench::started(config());
+        let (first, _) = bench.accept();
+        let (second, outputs) = bench.accept();
+        assert_eq!(short(&outputs), ["OPEN"]);
+        let outputs = bench.feed(Input::Received(first, peer_open().encode()));
+        assert_eq!(outputs[0], Output::Close(dialled));
+        assert_eq!(short(&bench.feed(Input::Received(second, peer_open().encode()))), ["KEEPALIVE"]);
+        let (winner, loser) = if confirmed_first { (first, second) } else { (second, first) };
+        let outputs = bench.feed(Input::Received(winner, keepalive()));
+        assert_eq!(short(&outputs), ["NOTIFICATION 6/7", "close", "established"]);
+        assert!(outputs.contains(&Output::Close(loser)));
+    }
+}
+
+#[test]
+fn connections_that_bring_no_open_keep_nobody_out_for_long() {
     let (mut bench, _) = Bench::started(config());
-    let (first, _) = bench.accept();
-    let (second, outputs) = bench.accept();
-    assert_eq!(short(&outputs), ["NOTIFICATION 6/7", "close", "OPEN"]);
-    assert_eq!(bench.feed(Input::Received(first, peer_open().encode())), []);
-    assert_eq!(short(&bench.feed(Input::Received(second, peer_open().encode()))), ["close", "KEEPALIVE"]);
+    for _ in 0..4 {
+        assert_eq!(short(&bench.accept().1), ["OPEN"]);
+    }
+    let (fifth, outputs) = bench.accept();
+    assert_eq!(outputs[1..], [Output::Close(fifth)]);
+    assert_eq!(told(&outputs).error, crate::wire::ErrorCode::Cease(crate::wire::Cease::ConnectionRejected));
+    bench.now += Duration::from_secs(5);
+    let (sixth, outputs) = bench.accept();
+    assert_eq!(short(&outputs), ["NOTIFICATION 6/5", "close", "OPEN"], "a silent one makes room");
+    bench.feed(Input::Received(sixth, peer_open().encode()));
+    bench.feed(Input::Received(sixth, keepalive()));
+    assert_eq!(bench.session.connection(), Some(sixth));
+    assert_eq!(bench.session.counters().refused_connections, 2);
 }
 
 #[test]

@@ -50,8 +50,14 @@ impl Network {
 
     fn feed(&mut self, end: End, input: Input) {
         let outputs = self.benches[end].feed(input);
+        let mut acknowledged = Vec::new();
         for output in outputs {
             match output {
+                Output::Probe(conn) => {
+                    let wire = &self.wires[self.by_id[end][&conn]];
+                    acknowledged.extend((!wire.closed[1 - end]).then_some(conn));
+                }
+                Output::Refused(_) => {}
                 Output::Connect(conn) => {
                     let mut wire = Wire { ids: [None; 2], towards: Default::default(), closed: [false; 2] };
                     wire.ids[end] = Some(conn);
@@ -78,6 +84,7 @@ impl Network {
                 Output::Established(..) | Output::Update(_) | Output::Refresh(_) => {}
             }
         }
+        acknowledged.into_iter().for_each(|conn| self.feed(end, Input::Acknowledged(conn)));
     }
 
     /// Where something is about to arrive.

@@ -1,10 +1,11 @@
 //! Graceful restart (RFC 4724), both roles and both families, in whole networks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
-use bgp_proto::PeerEvent;
 use bgp_proto::session::DownReason;
 use bgp_proto::wire::Families;
+use bgp_proto::{Input, PeerEvent};
 use types::Family;
 
 use super::{MINUTE, SECOND, converged_mesh, downs, is_converged, routes_to};
@@ -105,6 +106,41 @@ fn rfc4724_4_1_a_restarted_speaker_deletes_nothing_before_the_deadline_of_a_peer
     net.run(20 * SECOND);
     assert_eq!(net.node(1).kernel, routes_to([2]));
     assert_eq!(net.node(1).in_sync.len(), 2);
+}
+
+#[test]
+fn rfc4724_4_2_a_peer_that_comes_back_after_a_power_failure_is_known_by_its_kernels_reset() {
+    let mut net = converged_mesh(2);
+    net.run(10 * SECOND);
+    net.power_off(2);
+    net.run(3 * SECOND);
+    assert_eq!(downs(&net, 1, 2), [], "nobody has noticed");
+    net.start(2, Families::ALL);
+    net.run_until(2 * SECOND, |net| (1..=2).all(|number| net.node(number).is_established()));
+    net.run(MINUTE);
+    assert!(is_converged(&net, 2));
+    assert_eq!(net.node(1).lost, [], "what leads to a node that restarts stays");
+    for (reason, _) in downs(&net, 1, 2) {
+        assert_eq!(reason, DownReason::ConnectionLost);
+    }
+}
+
+#[test]
+fn a_connection_that_somebody_else_opens_with_a_peers_address_ends_no_session() {
+    let mut net = converged_mesh(3);
+    net.run(10 * SECOND);
+    for family in Family::ALL {
+        let speaker = net.node_mut(1).speaker.as_mut().unwrap();
+        let conn = speaker.conn_id();
+        let [local, remote] = [1, 2].map(|number| SocketAddr::new(address(number, family), 50_001));
+        net.input(1, Input::Accepted { conn, local, remote });
+        net.run(SECOND);
+    }
+    net.run(MINUTE);
+    assert!(is_converged(&net, 3));
+    assert_eq!(downs(&net, 1, 2), []);
+    let refused = net.node(1).events.iter().filter(|(_, event)| *event == PeerEvent::SecondRefused(1)).count();
+    assert_eq!(refused, 2);
 }
 
 #[test]

@@ -17,9 +17,9 @@ fn members_are_read_as_they_are_written() {
         element(SetKind::Addresses, SetElement::Address(address));
         element(SetKind::Nets, SetElement::Net(Prefix::new(address, 24).unwrap()));
         for protocol in Protocol::ALL {
-            element(SetKind::Ports, SetElement::Port(address, protocol, 8443));
+            element(SetKind::Ports, SetElement::Port(AddressPort { address, protocol, port: 8443 }));
         }
-        element(SetKind::Marks, SetElement::Mark { address, mark: 0x0005_0000, mask: 0x00ff_0000 });
+        element(SetKind::Marks, SetElement::Mark(MarkedAddress { address, mark: 0x0005_0000, mask: 0x00ff_0000 }));
     }
 }
 
