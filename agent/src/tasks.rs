@@ -3,11 +3,12 @@
 //!
 //! ```text
 //!  cluster
-//!   source (1 per prefix) ──ClusterUpdate──► desired (1) ──sessions, import──► bgp
+//!   source (1 per prefix) ──ClusterUpdate──► desired (1) ──sessions, import, who owns which block──► bgp
 //!                                               │ └───────pools──────────────► ipam
 //!   ipam ──own blocks──► origination (1) ──originate──► bgp,  ──unreachable routes──► felix
 //!   bgp ──FibUpdate──► carry_routes (1) ──► felix        bgp ──NextHopWatch──► carry_watches (1) ──► felix
 //!   felix ──NextHopState──► carry_next_hops (1) ──► bgp
+//!   ipam ──how etcd stands to its blocks──► freshness (1) ──► desired
 //!   desired ──which passwords──► passwords (1) ◄── Secrets, files   ──passwords──► desired
 //!   presence (1): the lease on the node's name, and its registration
 //!   election (1): the lease on `elected/holder` ──► reclaim, load_balancer
@@ -21,7 +22,7 @@
 //!   tombstones (1) ──► ipam, felix: DELs that were not answered
 //!  policy
 //!   policies, namespaces (1 source each) ──PolicyUpdate──► carry (1) ──► felix (acl)
-//!   follow_nodes (1) ──registrations──► desired   ──endpoints──► judge_peers (1) ◄──blocks (1 source)
+//!   follow_nodes (1) ──registrations──► desired   ──endpoints──► judge_peers (1) ◄──claims── follow_blocks (1) ──claims──► desired
 //!                                                                  └──those that count──► carry
 //!   API server ──► remembered (1 per kind) ──► the sources above, pods (1)
 //!   pods (1) ──labels──► ipam, felix (acl); answers the ADDs that wait for their Pod

@@ -131,11 +131,7 @@ async fn start(seen: Arc<Seen>) -> anyhow::Result<Bgp> {
     let client = |address| PeerConfig { route_reflector_client: true, ..peer(address, Asn::DEFAULT) };
     let peers = vec![client(FEED), client(QUIET), PeerConfig { hold_time: HOLD_TIME, ..peer(IDLE, Asn::new(64_513)?) }];
     bgp.listen(PORT).await?;
-<<<<<<< HEAD
-    bgp.configure(identity, peers, None, Default::default()).await?;
-=======
     bgp.configure(identity, peers, None, Passwords::new()).await?;
->>>>>>> main
     bgp.originate(BTreeSet::new()).await?;
     Ok(bgp)
 }

@@ -1,11 +1,12 @@
 //! Routes that are not whose they say: what a router or a node announces inside the pools, and what becomes of it.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::net::IpAddr;
 
 use serde_json::Value;
-use tests::mesh::{RATE, apply, mesh, own_blocks, status};
-use tests::{CONVERGENCE, Node, Place, Probe, TestResult, can_run_labs, wait_until};
+use tests::mesh::{RATE, all_established, apply, mesh, own_blocks, restart_is_over, status};
+use tests::{CONVERGENCE, Lab, Node, Place, Probe, TestResult, can_run_labs, wait_until};
 use types::{Family, Prefix};
 
 /// The routes that a node refuses, by prefix, with the kind of reason and the reason in words.
@@ -95,8 +96,10 @@ fn what_a_router_announces_of_nodes_blocks_is_refused_by_name_and_good_routes_go
     }
     let problems = status(node)?["problems"].to_string();
     assert!(problems.contains("announces what is not its own"), "{problems}");
-    let metrics = lab.node("node1").exec(&["curl", "-s", "http://127.0.0.1:9091/metrics"]).unwrap_or_default();
-    assert!(metrics.is_empty() || metrics.contains("reason=\"part-of-block\""), "{metrics}");
+    let refused = node
+        .agent()
+        .metric("manx_bgp_peer_refusals_total{peer=\"172.31.1.2\",origin=\"node1-tor-v4\",reason=\"part-of-block\"}")?;
+    assert!(refused >= 2.0, "{refused}");
 
     // What becomes of the pods without validation: the router has their traffic.
     let stolen = host(two.address(Family::Ipv4));
@@ -118,6 +121,57 @@ fn what_a_router_announces_of_nodes_blocks_is_refused_by_name_and_good_routes_go
     wait_until("node1 forgetting what the router has withdrawn", CONVERGENCE, || rejected(node).is_empty())?;
     let report = probe.finish();
     assert_eq!(report.lost, 0, "{report:?}");
+    lab.down()?;
+    Ok(())
+}
+
+/// The claims in etcd: key and value.
+fn claims(lab: &Lab) -> Result<BTreeMap<String, String>, Box<dyn Error>> {
+    let said = lab.etcd().ctl(&["get", "--prefix", "/manx/v1/blocks/"])?;
+    let lines: Vec<&str> = said.lines().filter(|line| !line.is_empty()).collect();
+    let pairs = lines.chunks_exact(2).filter_map(|pair| pair.first().zip(pair.last()));
+    Ok(pairs.map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+}
+
+/// Through whom BGP has put a route to exactly this prefix into a node's kernel.
+fn via(node: &Node, prefix: &str) -> String {
+    node.exec(&["ip", "-4", "route", "show", prefix, "proto", "78"]).unwrap_or_default()
+}
+
+#[test]
+fn blocks_change_hands_claims_are_forgotten_and_etcd_is_away_without_a_lost_packet() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let (lab, one, two) = mesh("moving")?;
+    let node = lab.node("node1");
+    let start = |family| Probe::start(&one, &two, two.address(family), RATE);
+    let probes = Family::ALL.into_iter().map(start).collect::<Result<Vec<_>, _>>()?;
+    let before = claims(&lab)?;
+    let of_node2 = before.values().find(|value| value.contains("node2")).ok_or("node2 has no block")?;
+    let (block, key) = ("10.42.255.192/26", "/manx/v1/blocks/10.42.255.192-26");
+    for (owner, address) in [("node2", "172.31.2.3"), ("node3", "172.31.3.3"), ("node2", "172.31.2.3")] {
+        lab.etcd().ctl(&["put", key, &of_node2.replace("node2", owner)])?;
+        wait_until(&format!("the block being {owner}'s"), CONVERGENCE, || via(node, block).contains(address))?;
+    }
+    // A store that has lost all claims: nodes claim again what they have.
+    lab.etcd().ctl(&["del", "--prefix", "/manx/v1/blocks/"])?;
+    wait_until("the blocks being claimed again", CONVERGENCE, || {
+        claims(&lab).is_ok_and(|claims| before.keys().all(|key| claims.contains_key(key)))
+    })?;
+    // One that is away while the agent starts: it goes on with the claims that it remembers.
+    lab.etcd().stop()?;
+    node.agent().kill9()?;
+    node.agent().start()?;
+    node.agent().wait_ready(CONVERGENCE)?;
+    restart_is_over(&lab, node)?;
+    lab.etcd().start()?;
+    wait_until("every session being up", CONVERGENCE, || all_established(node) == Some(6))?;
+    for probe in probes {
+        let report = probe.finish();
+        assert_eq!(report.lost, 0, "{report:?}");
+    }
+    assert_eq!(rejected(node), BTreeMap::new());
     lab.down()?;
     Ok(())
 }

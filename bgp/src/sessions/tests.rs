@@ -84,6 +84,51 @@ fn a_node_with_an_as_number_of_its_own_is_an_ebgp_peer() {
 }
 
 #[test]
+fn what_a_peer_is_to_the_cluster_follows_from_who_it_is() {
+    let reflector = ClusterNode { cluster_id: Some(ClusterId([1, 1, 1, 1].into())), ..node("rr", 4) };
+    let abroad = ClusterNode { asn: Some(Asn::new(65_001).unwrap()), ..node("abroad", 3) };
+    let nodes = [node("a", 1), node("b", 2), abroad, reflector];
+    let router = |name: &str, json: &str| (name.parse().unwrap(), serde_json::from_str(json).unwrap());
+    let peers = [
+        router("tor", r#"{"peerIP": "198.51.100.1", "asNumber": 64601, "acceptAggregates": ["10.42.64.0/18"]}"#),
+        router(
+            "rr-router",
+            r#"{"peerIP": "198.51.100.2", "asNumber": 64512, "maxPrefixes": 9, "maxPrefixesAction": "restart"}"#,
+        ),
+        router("rr", r#"{"node": "a", "peerSelector": "name == 'rr'", "originValidation": "off"}"#),
+    ];
+    let configuration =
+        BgpConfigurationSpec { origin_validation: Some(OriginValidation::Warn), ..BgpConfigurationSpec::default() };
+    let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration };
+    let found = sessions(&"a".parse().unwrap(), &declared);
+    let of =
+        |address: &str| found.iter().find(|session| session.address == address.parse::<IpAddr>().unwrap()).unwrap();
+    for (address, role, validation) in [
+        ("192.0.2.2", PeerRole::Node, OriginValidation::Warn),
+        ("192.0.2.3", PeerRole::Node, OriginValidation::Warn),
+        ("192.0.2.4", PeerRole::Reflector, OriginValidation::Off),
+        ("198.51.100.1", PeerRole::Fabric, OriginValidation::Warn),
+        ("198.51.100.2", PeerRole::Reflector, OriginValidation::Warn),
+    ] {
+        let import = &of(address).import;
+        assert_eq!((import.role, import.validation), (role, validation), "{address}");
+    }
+    assert_eq!(of("198.51.100.1").import.aggregates, ["10.42.64.0/18".parse::<Prefix>().unwrap()]);
+    assert_eq!(
+        (of("198.51.100.2").max_prefixes, of("198.51.100.2").max_prefixes_action),
+        (Some(9), LimitAction::Restart)
+    );
+    // Nodes of two ASes that pass other nodes' blocks on, as the resource between them says.
+    let relays = [router("relay", r#"{"node": "a", "peerSelector": "name == 'abroad'", "exportOtherNodes": true}"#)];
+    let declared = DeclaredPeering { peers: &relays, ..declared };
+    for (own, address) in [("a", "192.0.2.3"), ("abroad", "192.0.2.1")] {
+        let found = sessions(&own.parse().unwrap(), &declared);
+        let session = found.iter().find(|session| session.address == address.parse::<IpAddr>().unwrap()).unwrap();
+        assert_eq!(session.import.role, PeerRole::Relay, "{own}");
+    }
+}
+
+#[test]
 fn a_node_is_heard_at_the_address_that_it_knows_alone_and_a_router_at_any() {
     let nodes = [node("a", 1), node("b", 2), node("c", 3)];
     let peers = [
