@@ -192,6 +192,18 @@ fn a_namespace_always_has_the_label_of_its_name() {
 }
 
 #[test]
+fn validation_that_is_off_is_off_however_a_reader_of_yaml_takes_the_word() {
+    for off in [json!("off"), json!(false)] {
+        let spec = json!({"peerIP": "192.0.2.1", "asNumber": 64601, "originValidation": off});
+        let peer = resource("BGPPeer", "tor", spec).unwrap();
+        let Spec::BgpPeer(spec) = &peer.spec else { panic!("{peer:?}") };
+        assert_eq!(spec.origin_validation, Some(OriginValidation::Off));
+        assert_eq!(peer.to_value().unwrap()["spec"]["originValidation"], "off");
+        assert_eq!(Resource::from_value(peer.to_value().unwrap()).unwrap(), peer);
+    }
+}
+
+#[test]
 fn a_peer_may_be_told_of_the_blocks_of_other_nodes() {
     let spec = json!({"peerIP": "192.0.2.1", "asNumber": 64601, "exportOtherNodes": true});
     let peer = resource("BGPPeer", "tor", spec).unwrap();
