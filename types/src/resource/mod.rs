@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -336,8 +336,12 @@ impl Resource {
 
 impl Spec {
     fn decode(kind: Kind, namespace: Option<ResourceName>, spec: Value) -> Result<Self, serde_json::Error> {
+        // serde names the value that it cannot read, not the field that the value stands in.
         fn read<T: DeserializeOwned>(spec: Value) -> Result<T, serde_json::Error> {
-            serde_json::from_value(spec)
+            serde_path_to_error::deserialize(spec).map_err(|error| match error.path().to_string().as_str() {
+                "." => error.into_inner(),
+                path => serde_json::Error::custom(format!("spec.{path}: {}", error.inner())),
+            })
         }
         Ok(match kind {
             Kind::IpPool => Self::IpPool(read(spec)?),

@@ -24,7 +24,7 @@ fn the_local_api_spells_states_as_it_always_has() {
 
 #[test]
 fn a_peer_of_the_local_api_is_this_json() {
-    let json = r#"{"address":"192.0.2.1","port":179,"origin":"mesh","asn":64512,"state":"openconfirm","sinceSecs":7,"families":["ipv4"],"received":3,"accepted":2,"refused":1,"stale":0,"lastError":null}"#;
+    let json = r#"{"address":"192.0.2.1","port":179,"origin":"mesh","asn":64512,"state":"openconfirm","sinceSecs":7,"families":["ipv4"],"received":3,"accepted":2,"refused":1,"stale":0,"refusedConnections":0,"lastError":null}"#;
     let peer: PeerStatus = serde_json::from_str(json).unwrap();
     assert_eq!(peer.state, SessionState::OpenConfirm);
     assert_eq!(serde_json::to_string(&peer).unwrap(), json);
