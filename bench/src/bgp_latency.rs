@@ -125,7 +125,6 @@ async fn start(seen: Arc<Seen>) -> anyhow::Result<Bgp> {
     let peer = |address, asn| PeerConfig {
         passive: true,
         local_address: Some(SPEAKER),
-        max_prefixes: Some(u32::MAX),
         ..PeerConfig::new(address, asn, Asn::DEFAULT)
     };
     let client = |address| PeerConfig { route_reflector_client: true, ..peer(address, Asn::DEFAULT) };

@@ -42,11 +42,7 @@ async fn speaker() -> (Bgp, Outputs, u16) {
     let (bgp, outputs) = bgp::start(config, &TaskTracker::new(), CancellationToken::new());
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     bgp.listen(port).await.unwrap();
-    let peer = PeerConfig {
-        passive: true,
-        max_prefixes: Some(1_000_000),
-        ..PeerConfig::new(PEER.into(), asn(), Asn::DEFAULT)
-    };
+    let peer = PeerConfig { passive: true, ..PeerConfig::new(PEER.into(), asn(), Asn::DEFAULT) };
     bgp.configure(identity, vec![peer], None, Passwords::new()).await.unwrap();
     bgp.originate(BTreeSet::new()).await.unwrap();
     (bgp, outputs, port)

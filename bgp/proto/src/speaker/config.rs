@@ -83,7 +83,7 @@ pub struct PeerConfig {
 }
 
 impl PeerConfig {
-    /// A peer with the defaults of the field: port 179, the family of its address, 90 s hold time.
+    /// A peer with the defaults of the field: port 179, the family of its address, 90 s hold time, as many routes as it has.
     pub const fn new(address: IpAddr, asn: Asn, local_asn: Asn) -> Self {
         let family = match address {
             IpAddr::V4(_) => Family::Ipv4,
@@ -105,7 +105,7 @@ impl PeerConfig {
             export_all: false,
             shared_subnet: None,
             import: PeerImport::new(if is_internal { PeerRole::Reflector } else { PeerRole::Fabric }),
-            max_prefixes: None,
+            max_prefixes: Some(u32::MAX),
             max_prefixes_action: LimitAction::Refuse,
             graceful_restart: None,
             security: SessionSecurity { password: None, ttl_security: None },
