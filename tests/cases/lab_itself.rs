@@ -309,6 +309,7 @@ fn the_demo_shows_all_that_it_announces_and_leaves_nothing() -> TestResult {
         "Who reaches whom",
         "One packet from node1/a to node2/a",
         "Killing the agent of node1",
+        "The router announces the address of node2/a as its own",
         "Policies",
         "Why does node2/b not reach node1/a?",
         "Taking everything down",

@@ -8,7 +8,9 @@ use tests::mesh::{
     RATE, all_established, apply, host_address, mesh, node_keeps, own_blocks, paths, peer, reaches, restart_is_over,
     router_keeps, status,
 };
-use tests::{CONVERGENCE, Capture, Lab, Options, Place, Probe, TestResult, can_run_labs, topology_file, wait_until};
+use tests::{
+    CONVERGENCE, Capture, Lab, Options, Place, Probe, TestResult, can_run_labs, topology_file, wait_for, wait_until,
+};
 use types::Family;
 
 #[test]
@@ -160,15 +162,29 @@ fn rfc4271_6_1_garbage_on_the_bgp_port_is_answered_and_disturbs_nobody() -> Test
         })
     })?;
     let probe = Probe::start(&two, &one, one.address(Family::Ipv4), RATE)?;
-    // A configured peer's address sends a header without the marker.
-    let said = lab.node("tor").exec(&[
-        "bash",
-        "-c",
-        "exec 3<>/dev/tcp/172.31.1.3/179; printf 'GET / HTTP/1.1\\r\\nHost: node1\\r\\n\\r\\n' >&3; \
-         timeout 5 cat <&3 | od -An -v -tx1 | tr -d ' \\n'",
-    ])?;
-    // The answer is NOTIFICATION, message header error, connection not synchronized (RFC 4271 section 6.1).
-    assert!(said.ends_with("0015030101"), "no NOTIFICATION in {said:?}");
+    // What a configured peer's address sends is a header without the marker.
+    let say_garbage = |from: &str| {
+        lab.node(from).exec(&[
+            "bash",
+            "-c",
+            "exec 3<>/dev/tcp/172.31.1.3/179; printf 'GET / HTTP/1.1\\r\\nHost: node1\\r\\n\\r\\n' >&3; \
+             timeout 5 cat <&3 | od -An -v -tx1 | tr -d ' \\n'",
+        ])
+    };
+    // Where the peer has no session, the answer is NOTIFICATION, message header error, connection not synchronized (RFC 4271
+    // section 6.1).
+    apply(
+        node,
+        "{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {name: silent}, \
+         spec: {node: node1, peerIP: 192.0.2.10, asNumber: 64999}}",
+    )?;
+    wait_for("garbage being answered as such", CONVERGENCE, || match say_garbage("host") {
+        Ok(said) if said.ends_with("0015030101") => Ok(()),
+        said => Err(format!("{said:?}")),
+    })?;
+    // Beside a live session nothing is listened to: Cease, connection collision resolution (RFC 4486).
+    let said = say_garbage("tor")?;
+    assert!(said.ends_with("0015030607"), "no NOTIFICATION in {said:?}");
     let status = status(node)?;
     assert_eq!(peer(&status, "172.31.1.2").map(|peer| &peer["state"]), Some(&Value::from("established")));
     assert_eq!(probe.finish().lost, 0);

@@ -128,14 +128,18 @@ fn rfc4724_4_2_a_peer_that_has_restarted_unnoticed_is_taken_back_without_a_lost_
         Probe::start(&one, &two, two.address(Family::Ipv4), RATE)?,
         Probe::start(&two, &one, one.address(Family::Ipv4), RATE)?,
     ];
-    // Node2's kernel gives its connections up, and nobody hears of it.
+    // Node2's kernel gives its connections up, and no other node hears of it: the router between them passes no BGP on.
     other.exec(&["sysctl", "-qw", "net.ipv4.tcp_orphan_retries=1"])?;
-    let ports = ["--sport", "--dport"];
-    for table in ["iptables", "ip6tables"] {
-        for port in ports {
-            other.exec(&[table, "-I", "OUTPUT", "-p", "tcp", port, "179", "-j", "DROP"])?;
+    let bgp_is_passed = |is_passed: bool| -> TestResult {
+        for table in ["iptables", "ip6tables"] {
+            for port in ["--sport", "--dport"] {
+                let change = if is_passed { "-D" } else { "-I" };
+                lab.node("tor").exec(&[table, change, "FORWARD", "-p", "tcp", port, "179", "-j", "DROP"])?;
+            }
         }
-    }
+        Ok(())
+    };
+    bgp_is_passed(false)?;
     other.agent().kill9()?;
     wait_until("node2's kernel forgetting its connections", CONVERGENCE, || {
         other
@@ -143,11 +147,7 @@ fn rfc4724_4_2_a_peer_that_has_restarted_unnoticed_is_taken_back_without_a_lost_
             .is_ok_and(|left| left.is_empty())
     })?;
     assert!(established_for(node).is_some(), "node1 has not noticed");
-    for table in ["iptables", "ip6tables"] {
-        for port in ports {
-            other.exec(&[table, "-D", "OUTPUT", "-p", "tcp", port, "179", "-j", "DROP"])?;
-        }
-    }
+    bgp_is_passed(true)?;
     other.agent().start()?;
     other.agent().wait_ready(CONVERGENCE)?;
     restart_is_over(&lab, node)?;

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use tests::mesh::{RATE, all_established, apply, mesh, peer, reaches, status};
 use tests::pair::{ETCD, POOLS};
 use tests::{
-    Apiserver, CONVERGENCE, Lab, LabError, Node, Options, Place, Probe, TestResult, can_run_labs, wait_for, wait_until,
+    Apiserver, CONVERGENCE, Lab, LabError, Node, Options, Place, PodSpec, Probe, TestResult, can_run_labs, wait_for,
+    wait_until,
 };
 use types::Family;
 
@@ -281,7 +282,9 @@ fn the_meshs_password_is_set_and_rotated_in_a_secret_without_a_lost_session_or_p
     let server = Apiserver::start(lab.node("etcd"))?;
     server.start_agents(&lab, CONVERGENCE)?;
     let (one, two) = (lab.node("node1"), lab.node("node2"));
-    let (near, far) = (one.plug("a")?, two.plug("a")?);
+    let mut client = server.client()?;
+    let near = one.plug_pod(client.create_pod("node1", &PodSpec::in_namespace("default", "a"))?)?;
+    let far = two.plug_pod(client.create_pod("node2", &PodSpec::in_namespace("default", "b"))?)?;
     // Both are on one subnet and say so: TTL security needs no word.
     for node in [one, two] {
         mesh_is(node, "with TTL security", false, Some(255))?;
@@ -301,7 +304,6 @@ fn the_meshs_password_is_set_and_rotated_in_a_secret_without_a_lost_session_or_p
         Ok(())
     };
 
-    let mut client = server.client()?;
     let secret = json!({"metadata": {"name": "bgp-secrets"}, "stringData": {"mesh": "mesh-secret-1"}});
     client.call("POST", SECRETS, Some(&secret))?;
     let configuration = "{apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {name: default}, \
