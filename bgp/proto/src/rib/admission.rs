@@ -151,6 +151,7 @@ impl Rib {
             let more = (intake.limit, intake.action) != (before.1, before.2);
             let judges_anew = intake.import != before.0;
             if judges_anew {
+                intake.forget_used();
                 self.revise(&Stirred::All);
             }
             if more || judges_anew {
@@ -244,6 +245,7 @@ fn revise<N: Network>(
     rules: &Rules,
 ) {
     let mut noted: Vec<(Prefix, Path, Admission)> = Vec::new();
+    let mut warned: Vec<(PeerIndex, Prefix, RefusedSample)> = Vec::new();
     for id in ids {
         let judge = |prefix: &Prefix, path: &Path, attributes: &AttributeSets| {
             if path.source == Source::Local {
@@ -254,11 +256,21 @@ fn revise<N: Network>(
             else {
                 return path.admission();
             };
-            rules.judge(prefix, &Voice { import: &intake.import, peer: address, attributes: route }).admission
+            let voice = Voice { import: &intake.import, peer: address, attributes: route };
+            let judgement = rules.judge(prefix, &voice);
+            if let Some(refusal) = judgement.warned {
+                warned.push((path.peer, *prefix, RefusedSample { refusal, next_hop: route.next_hop, used: true }));
+            }
+            judgement.admission
         };
         table.revise(id, attributes, judge, |prefix, path, before| noted.push((prefix, *path, before)));
     }
     for (prefix, path, before) in noted {
         sources.judged(&prefix, &path, before, attributes.next_hop(path.attrs));
+    }
+    for (peer, prefix, sample) in warned {
+        if let Some(intake) = sources.intake_mut(peer) {
+            intake.show(prefix, sample);
+        }
     }
 }

@@ -130,6 +130,16 @@ impl Intake {
         }
     }
 
+    /// A route that is there would be refused if validation did more than warn: it becomes an example while there are few. Routes
+    /// are judged again and again, so nothing more is counted for one that is an example already.
+    pub(crate) fn show(&mut self, prefix: Prefix, sample: RefusedSample) {
+        let is_new = self.samples.get(&prefix) != Some(&sample);
+        let sampled = self.sampled.get(sample.refusal.place()).copied().unwrap_or(SAMPLES_PER_REASON);
+        if is_new && (sampled < SAMPLES_PER_REASON || self.samples.contains_key(&prefix)) {
+            self.note(prefix, sample);
+        }
+    }
+
     /// The peer's route to this prefix is gone, or good.
     pub(crate) fn forget(&mut self, prefix: &Prefix) {
         if self.samples.is_empty() {
@@ -172,7 +182,16 @@ impl Intake {
     /// The peer sends all its routes again, or has none any more.
     pub(crate) fn begin_anew(&mut self, family: Family) {
         *self.missed.of_mut(family) = Missed::default();
-        self.samples.retain(|prefix, _| prefix.family() != family);
+        self.retain_samples(|prefix, _| prefix.family() != family);
+    }
+
+    /// The peer's terms are others: what is used all the same under them is found out anew.
+    pub(crate) fn forget_used(&mut self) {
+        self.retain_samples(|_, sample| !sample.used);
+    }
+
+    fn retain_samples(&mut self, is_kept: impl Fn(&Prefix, &RefusedSample) -> bool) {
+        self.samples.retain(|prefix, sample| is_kept(prefix, sample));
         self.sampled = [0; Refusal::ALL.len()];
         for sample in self.samples.values() {
             if let Some(count) = self.sampled.get_mut(sample.refusal.place()) {

@@ -165,7 +165,7 @@ impl<N: Network> PrefixTable<N> {
         &mut self,
         id: u32,
         attributes: &mut AttributeSets,
-        judge: impl Fn(&Prefix, &Path, &AttributeSets) -> Admission,
+        mut judge: impl FnMut(&Prefix, &Path, &AttributeSets) -> Admission,
         mut changed: impl FnMut(Prefix, &Path, Admission),
     ) {
         let Some(slot) = self.slots.get(id as usize) else { return };

@@ -169,6 +169,15 @@ fn validation_that_warns_refuses_nothing_and_one_that_is_off_says_nothing() {
         net.configure(1, peers, None);
         net.run(SECOND);
         assert_eq!(net.node(1).kernel, routes_to([2, 3]));
+        let rounds = [(OriginValidation::Warn, 1), (OriginValidation::Off, 0), (OriginValidation::Warn, 1)];
+        for (validation, shown) in rounds {
+            let mut peers = net.peers(1);
+            peers.iter_mut().for_each(|peer| peer.import.validation = validation);
+            net.configure(1, peers, None);
+            net.run(MINUTE);
+            assert_eq!(net.node(1).kernel.get(&stolen), Some(&vec![address(9, Family::Ipv4)]), "{validation:?}");
+            assert_eq!(rejected(&net).len(), shown, "{validation:?}, after another");
+        }
         assert_eq!(downs(&net, 1, 9), [], "on the same session");
     }
 }
