@@ -12,7 +12,7 @@
 //!   RFC 4724 section 4.2 holds as it stands, and the new connection takes the session's place when its handshake is
 //!   complete.
 //!
-//! docs/decisions/0010-second-connections.md has the reasons.
+//! docs/decisions/0009-second-connections.md has the reasons.
 
 use std::time::{Duration, Instant};
 
