@@ -143,7 +143,7 @@ fn rfc4724_4_2_a_peer_that_has_restarted_unnoticed_is_taken_back_without_a_lost_
     other.agent().kill9()?;
     wait_until("node2's kernel forgetting its connections", CONVERGENCE, || {
         other
-            .exec(&["ss", "-Htn", "state", "connected", "( sport = :179 or dport = :179 )"])
+            .exec(&["ss", "-Htn", "state", "connected", "exclude", "time-wait", "( sport = :179 or dport = :179 )"])
             .is_ok_and(|left| left.is_empty())
     })?;
     assert!(established_for(node).is_some(), "node1 has not noticed");
