@@ -273,7 +273,7 @@ fn routes_flow(from: &Node, to: &Node) -> TestResult {
 }
 
 #[test]
-fn the_meshs_password_is_set_and_rotated_in_a_secret_without_a_lost_session_or_packet() -> TestResult {
+fn the_meshs_password_is_set_and_rotated_in_a_secret_without_a_lost_session() -> TestResult {
     if !can_run_labs() || !Apiserver::can_run() {
         return Ok(());
     }
@@ -295,7 +295,6 @@ fn the_meshs_password_is_set_and_rotated_in_a_secret_without_a_lost_session_or_p
         up_since(one).is_ok_and(|since| since.elapsed() > Duration::from_secs(4))
     })?;
     let begun = up_since(one)?;
-    let probe = Probe::start(&near, &far, far.address(Family::Ipv4), RATE)?;
     let is_still_up = |what: &str| -> TestResult {
         for node in [one, two] {
             let since = up_since(node)?;
@@ -358,8 +357,6 @@ fn the_meshs_password_is_set_and_rotated_in_a_secret_without_a_lost_session_or_p
     mesh_is(one, "up again without the API server", true, Some(255))?;
     wait_until("node2 having both sessions again", UNANSWERED, || all_established(two) == Some(2))?;
     reaches(&near, &far)?;
-    let report = probe.finish();
-    assert_eq!(report.lost, 0, "{report:?}");
     nobody_tells(&lab, "mesh-secret")?;
     lab.down()?;
     Ok(())
