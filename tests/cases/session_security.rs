@@ -4,10 +4,10 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::mesh::{RATE, all_established, apply, mesh, peer, reaches, status};
+use tests::mesh::{all_established, apply, mesh, peer, reaches, status};
 use tests::pair::{ETCD, POOLS};
 use tests::{
-    Apiserver, CONVERGENCE, Lab, LabError, Node, Options, Place, PodSpec, Probe, TestResult, can_run_labs, wait_for,
+    Apiserver, CONVERGENCE, Lab, LabError, Node, Options, Place, PodSpec, TestResult, can_run_labs, wait_for,
     wait_until,
 };
 use types::Family;
