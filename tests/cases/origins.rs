@@ -5,7 +5,7 @@ use std::error::Error;
 use std::net::IpAddr;
 
 use serde_json::Value;
-use tests::mesh::{RATE, all_established, apply, mesh, own_blocks, restart_is_over, status};
+use tests::mesh::{RATE, all_established, mesh, own_blocks, restart_is_over, status};
 use tests::{CONVERGENCE, Lab, Node, Place, Probe, TestResult, can_run_labs, wait_until};
 use types::{Family, Prefix};
 
@@ -50,17 +50,6 @@ fn configure(router: &Node, lines: &[String]) -> TestResult {
     Ok(())
 }
 
-/// Applies what a node thinks of the router's routes.
-fn validation(node: &Node, validation: &str) -> TestResult {
-    apply(
-        node,
-        &format!(
-            "{{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {{name: node1-tor-v4}}, \
-             spec: {{node: node1, peerIP: 172.31.1.2, asNumber: 64601, originValidation: {validation}}}}}"
-        ),
-    )
-}
-
 #[test]
 fn what_a_router_announces_of_nodes_blocks_is_refused_by_name_and_good_routes_go_on() -> TestResult {
     if !can_run_labs() {
@@ -103,20 +92,6 @@ fn what_a_router_announces_of_nodes_blocks_is_refused_by_name_and_good_routes_go
     let report = probe.finish();
     assert_eq!(report.lost, 0, "{report:?}");
 
-    // What becomes of the pods without validation: the router has their traffic.
-    let stolen = host(two.address(Family::Ipv4));
-    validation(node, "off")?;
-    wait_until("the router having a pod of node2", CONVERGENCE, || has_route(node, &stolen))?;
-    validation(node, "enforce")?;
-    wait_until("the router losing it again", CONVERGENCE, || !has_route(node, &stolen))?;
-    validation(node, "warn")?;
-    wait_until("node1 warning of it and using it", CONVERGENCE, || {
-        has_route(node, &stolen) && rejected(node).contains_key(&stolen)
-    })?;
-    validation(node, "enforce")?;
-    wait_until("node1 refusing it again", CONVERGENCE, || {
-        !has_route(node, &stolen) && rejected(node).contains_key(&stolen)
-    })?;
     configure(router, &originate(&rogue, true))?;
     wait_until("node1 forgetting what the router has withdrawn", CONVERGENCE, || rejected(node).is_empty())?;
     lab.down()?;

@@ -154,8 +154,12 @@ impl Rib {
                 intake.forget_used();
                 self.revise(&Stirred::All);
             }
-            if more || judges_anew {
-                self.ask_again(|missed| missed.by_limit > 0 || judges_anew && missed.all() > 0);
+            // How many are not kept is an estimate, so that whoever had any route refused is asked.
+            let had_refused = self.sources.intake(peer).is_some_and(|intake| intake.totals().next().is_some());
+            if judges_anew && had_refused {
+                self.requests.extend(Family::ALL.map(|family| (peer, family)));
+            } else if more {
+                self.ask_again(|missed| missed.by_limit > 0);
             }
         }
     }
