@@ -145,23 +145,19 @@ impl Rib {
 
     /// A peer's terms have changed: its routes are judged by them.
     pub(crate) fn set_intake(&mut self, peer: PeerIndex, set: impl FnOnce(&mut Intake)) {
-        if let Some(intake) = self.sources.intake_mut(peer) {
-            let before = (intake.import.clone(), intake.limit, intake.action);
-            set(intake);
-            let more = (intake.limit, intake.action) != (before.1, before.2);
-            let judges_anew = intake.import != before.0;
-            if judges_anew {
-                intake.forget_used();
-                self.revise(&Stirred::All);
-            }
-            // How many are not kept is an estimate, so that whoever had any route refused is asked.
-            let had_refused = self.sources.intake(peer).is_some_and(|intake| intake.totals().next().is_some());
-            if judges_anew && had_refused {
-                self.requests.extend(Family::ALL.map(|family| (peer, family)));
-            } else if more {
-                self.ask_again(|missed| missed.by_limit > 0);
-            }
+        let Some(intake) = self.sources.intake_mut(peer) else { return };
+        let (import, limit) = (intake.import.clone(), (intake.limit, intake.action));
+        set(intake);
+        let (judges_anew, limits_anew) = (intake.import != import, (intake.limit, intake.action) != limit);
+        if judges_anew {
+            intake.forget_used();
+            self.revise(&Stirred::All);
         }
+        let Some(intake) = self.sources.intake(peer) else { return };
+        // How many routes are not kept is an estimate, so that a peer that had any refused is asked.
+        let had_refused = intake.totals().next().is_some();
+        let asks = |family: &Family| judges_anew && had_refused || limits_anew && intake.missed(*family).by_limit > 0;
+        self.requests.extend(Family::ALL.into_iter().filter(asks).map(|family| (peer, family)));
     }
 
     /// Peers that are to be asked for all their routes again, as some that were refused and not kept may be good now (RFC 2918).
