@@ -24,7 +24,7 @@ use clap::Args;
 use socket2::{Domain, Socket, Type};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use types::{Asn, Family, FibUpdate, NextHopState, NextHopWatch, Passwords, Prefix, RouterId};
+use types::{Asn, Family, FibUpdate, Passwords, Prefix, RouterId};
 
 use crate::report::Report;
 use crate::stats::percentile;
@@ -94,17 +94,8 @@ async fn start(seen: Arc<Seen>) -> anyhow::Result<Bgp> {
     let pools = ["10.0.0.0/8", "192.168.0.0/16"].map(str::parse).into_iter().collect::<Result<Vec<Prefix>, _>>()?;
     let import = ImportPolicy { pools, prefixes: Vec::new() };
     let config = SpeakerConfig { identity, restart_time: Duration::ZERO, preserved: Families::NONE, import };
-    let (bgp, Outputs { mut fib, mut watches }) = bgp::start(config, &TaskTracker::new(), CancellationToken::new());
-    let answering = bgp.clone();
-    tokio::spawn(async move {
-        while let Some(batch) = watches.recv().await {
-            let asked = batch.into_iter().filter_map(|watch| match watch {
-                NextHopWatch::Track(address) => Some(NextHopState { address, metric: Some(0) }),
-                NextHopWatch::Untrack(_) => None,
-            });
-            let _ = answering.next_hops(asked.collect()).await;
-        }
-    });
+    let (bgp, Outputs { mut fib, watches }) = bgp::start(config, &TaskTracker::new(), CancellationToken::new());
+    tokio::spawn(crate::speaker::answer(watches, bgp.clone()));
     tokio::spawn(async move {
         while let Some(batch) = fib.recv().await {
             let now = Instant::now();

@@ -8,6 +8,7 @@ mod memory;
 mod policy;
 mod report;
 mod scene;
+mod speaker;
 mod stats;
 
 use std::io::{self, Write};
@@ -40,6 +41,9 @@ enum Action {
     Policy(policy::Effort),
     /// Many pods at once in a Kubernetes cluster, beside the same cluster with ptp, host-local and static routes.
     K8s(k8s::Effort),
+    /// The BGP speaker alone, for a load generator to speak to.
+    #[command(hide = true)]
+    Speaker(speaker::Daemon),
     /// Measures inside a node; started by the other commands.
     #[command(hide = true)]
     Drive,
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         Action::Memory(load) => memory::run(load).and_then(|report| show(&report, cli.json)),
         Action::Policy(effort) => policy::run(effort).and_then(|report| show(&report, cli.json)),
         Action::K8s(effort) => k8s::run(effort).and_then(|report| show(&report, cli.json)),
+        Action::Speaker(daemon) => speaker::run(daemon),
         Action::Drive => driver::run(),
     };
     match ended {

@@ -110,28 +110,65 @@ impl Owner {
         }
     }
 
-    /// Goes turn by turn: takes what has come, lets the speaker decide, and writes. Timers and outputs come first, and a turn
-    /// is short, so that a peer with a million routes is in nobody's way.
+    /// Goes turn by turn. A turn begins when there is something to do, does some of everything that is there, timers and
+    /// outputs first, and is short, so that a peer with a million routes is in nobody's way.
     pub(crate) async fn run(mut self) {
         loop {
             let busy = self.interrupted || !self.unwritten.is_empty();
+            let now = Instant::now();
+            let clogged_until = self.fib.clogged_until().filter(|until| now < *until);
             tokio::select! {
                 biased;
+                () = std::future::ready(()), if busy => {}
                 () = self.fib.flush(), if !self.fib.is_empty() => {}
                 () = self.watches.flush(), if !self.watches.is_empty() => {}
-                () = at(self.speaker.timeout()) => self.speaker.handle(Input::Tick, Instant::now()),
-                () = at(self.probes.timeout()) => self.look_at_probes(),
-                () = at(self.sparingly.timeout()) => self.say_what_was_kept_back(),
+                () = at(self.speaker.timeout()) => {}
+                () = at(self.probes.timeout()) => {}
+                () = at(self.sparingly.timeout()) => {}
+                () = at(clogged_until) => {}
                 command = self.commands.recv() => match command {
                     Some(command) => self.command(command),
                     // The last handle is gone, so nobody can configure or ask any more: the agent is ending.
                     None => return,
                 },
-                event = self.inbox.recv() => event.into_iter().for_each(|event| self.socket_event(event)),
-                () = std::future::ready(()), if busy => {}
+                event = self.inbox.recv(), if clogged_until.is_none() => {
+                    event.into_iter().for_each(|event| self.socket_event(event));
+                }
             }
-            self.take_events();
+            self.look_at_timers();
+            self.take_commands();
+            // Felix takes routes more slowly than sockets bring them. What has not been read from a socket is in nobody's
+            // way; what has been read is before all that comes later.
+            if !self.fib.is_clogged(Instant::now()) {
+                self.take_events();
+            }
             self.settle();
+            self.fib.send();
+            self.watches.send();
+            // The tasks that this turn has woken may wait for this thread.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn look_at_timers(&mut self) {
+        let now = Instant::now();
+        let is_due = |timeout: Option<Instant>| timeout.is_some_and(|at| at <= now);
+        if is_due(self.speaker.timeout()) {
+            self.speaker.handle(Input::Tick, now);
+        }
+        if is_due(self.probes.timeout()) {
+            self.look_at_probes();
+        }
+        if is_due(self.sparingly.timeout()) {
+            self.say_what_was_kept_back();
+        }
+    }
+
+    fn take_commands(&mut self) {
+        let end = Instant::now() + TURN;
+        while Instant::now() < end {
+            let Ok(command) = self.commands.try_recv() else { return };
+            self.command(command);
         }
     }
 

@@ -65,8 +65,9 @@ impl Desired {
         self.learned.insert(prefix, next_hops);
     }
 
-    pub(crate) fn unlearn(&mut self, prefix: &Prefix) {
-        self.learned.remove(prefix);
+    /// Returns the first next hop that the prefix was reached through.
+    pub(crate) fn unlearn(&mut self, prefix: &Prefix) -> Option<IpAddr> {
+        self.learned.remove(prefix)?.first().copied()
     }
 
     pub(crate) fn set_node_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Vec<Prefix> {

@@ -16,6 +16,7 @@
 mod config;
 mod delta;
 mod desired;
+mod dirty;
 mod handle;
 mod interfaces;
 mod kernel_reports;

@@ -22,6 +22,10 @@ use super::table::{Protocols, RouteTable, Trouble};
 /// before a wake are taken after it.
 pub(crate) const COMMANDS_PER_ROUND: usize = 1_024;
 
+/// After how many changes of BGP's routes a round takes no more commands before it writes: a full table comes in batches of
+/// thousands, and is in nobody's way for longer than it takes to note these.
+const FIB_UPDATES_PER_ROUND: usize = 16_384;
+
 /// How many events of the kernel one round takes before it writes.
 const EVENTS_PER_ROUND: usize = 1_024;
 
@@ -70,6 +74,8 @@ pub(crate) struct Owner {
     waiting: Vec<Waiting>,
     /// The callers who want figures, once the kernel has what this round writes.
     asked: Vec<oneshot::Sender<RoutesView>>,
+    /// Whether the last round has left commands to the next one.
+    untaken: bool,
     /// When everything is read next although no event asked for it.
     next_resync: Instant,
     /// When everything is read because an event may have effects that come late.
@@ -94,6 +100,7 @@ impl Owner {
             resync: config.resync,
             waiting: Vec::new(),
             asked: Vec::new(),
+            untaken: false,
             next_resync: now + config.resync,
             next_look: None,
             next_retry: None,
@@ -118,9 +125,18 @@ impl Owner {
     pub(crate) fn round(&mut self, now: Instant) -> bool {
         self.timers(now);
         self.take_events();
+        let mut fib_updates = 0;
+        self.untaken = false;
         for _ in 0..COMMANDS_PER_ROUND {
+            if fib_updates >= FIB_UPDATES_PER_ROUND {
+                self.untaken = true;
+                break;
+            }
             match self.ends.commands.try_recv() {
-                Ok(command) => self.command(command),
+                Ok(command) => {
+                    fib_updates += if let Command::Fib(updates) = &command { updates.len() } else { 0 };
+                    self.command(command);
+                }
                 Err(mpsc::error::TryRecvError::Empty) => break,
                 Err(mpsc::error::TryRecvError::Disconnected) => return false,
             }
@@ -148,7 +164,7 @@ impl Owner {
     }
 
     fn timeout(&self, now: Instant) -> Duration {
-        if self.table.has_backlog() && self.next_retry.is_none() {
+        if self.untaken || self.table.has_backlog() && self.next_retry.is_none() {
             return Duration::ZERO;
         }
         let timers = [self.next_look, self.next_retry].into_iter().flatten();

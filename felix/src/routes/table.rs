@@ -9,6 +9,7 @@ use types::{Family, FibUpdate, InterfaceName, NextHopState, NextHopWatch, Prefix
 
 use super::delta::{Changes, Delta};
 use super::desired::{Desired, Wanted};
+use super::dirty::Dirty;
 use super::handle::RoutesView;
 use super::interfaces::Interfaces;
 use super::next_hops::NextHops;
@@ -75,7 +76,7 @@ pub(crate) struct RouteTable {
     /// Our routes as the kernel has them.
     pub(super) delta: Delta,
     /// The prefixes whose route may have to change.
-    pub(super) dirty: BTreeSet<Prefix>,
+    pub(super) dirty: Dirty,
     /// The dirty prefixes that a caller waits for.
     urgent: BTreeSet<Prefix>,
     /// Whether the last plan has left some dirty prefixes to the next one.
@@ -114,7 +115,7 @@ impl RouteTable {
             next_hops: NextHops::default(),
             interfaces: Interfaces::default(),
             delta: Delta::default(),
-            dirty: BTreeSet::new(),
+            dirty: Dirty::default(),
             urgent: BTreeSet::new(),
             backlog: false,
             moved: BTreeSet::new(),
@@ -165,12 +166,15 @@ impl RouteTable {
     pub(crate) fn fib(&mut self, update: FibUpdate) {
         match update {
             FibUpdate::Set { prefix, next_hops } => {
+                let through = next_hops.first().copied();
                 self.desired.learn(prefix, next_hops);
-                self.spoken(self.protocols.bgp, prefix);
+                self.delta.spoken(self.protocols.bgp, prefix);
+                self.dirty.insert_through(through, prefix);
             }
             FibUpdate::Withdraw { prefix } => {
-                self.desired.unlearn(&prefix);
-                self.spoken(self.protocols.bgp, prefix);
+                let through = self.desired.unlearn(&prefix);
+                self.delta.spoken(self.protocols.bgp, prefix);
+                self.dirty.insert_through(through, prefix);
             }
             FibUpdate::InSync { family } => self.dirty.extend(self.delta.in_sync(self.protocols.bgp, family)),
         }
@@ -245,7 +249,7 @@ impl RouteTable {
     }
 
     /// The changes that make the kernel what is desired, for the prefixes that may differ: all that a caller waits for,
-    /// and at most `limit` of the others.
+    /// and about `limit` of the others, in the turns of [`Dirty`].
     pub(crate) fn plan(&mut self, limit: usize) -> Vec<RouteChange> {
         if !self.moved.is_empty() {
             self.dirty.extend(self.desired.learned_through(&std::mem::take(&mut self.moved)));
@@ -254,7 +258,7 @@ impl RouteTable {
         prefixes.iter().for_each(|prefix| {
             self.dirty.remove(prefix);
         });
-        prefixes.extend(std::iter::from_fn(|| self.dirty.pop_first()).take(limit));
+        prefixes.append(&mut self.dirty.take(limit));
         self.backlog = !self.dirty.is_empty();
         let mut changes = Changes::default();
         for prefix in prefixes {
@@ -323,7 +327,7 @@ impl RouteTable {
 
     /// Lets everything that the kernel has refused be tried again.
     pub(crate) fn retry(&mut self) {
-        self.dirty.extend(self.troubles.keys());
+        self.dirty.extend(self.troubles.keys().copied());
     }
 
     /// Whether some refused change is worth another attempt.

@@ -1,0 +1,27 @@
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::{ENOUGH, Outbox, PER_BATCH, STUCK};
+
+#[tokio::test]
+async fn it_is_clogged_while_much_waits_for_a_task_that_takes_some() {
+    let (sender, mut batches) = mpsc::channel(1);
+    let mut outbox = Outbox::new(sender);
+    (0..ENOUGH - 1).for_each(|value| outbox.push(value));
+    assert!(!outbox.is_clogged(Instant::now()));
+    (0..PER_BATCH).for_each(|value| outbox.push(value));
+    assert!(outbox.is_clogged(Instant::now()));
+    outbox.flush().await;
+    assert!(!outbox.is_clogged(Instant::now()), "it is short again");
+    assert_eq!(batches.recv().await.map(|batch| batch.len()), Some(PER_BATCH));
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_task_that_is_stuck() {
+    let (sender, _batches) = mpsc::channel(1);
+    let mut outbox = Outbox::new(sender);
+    (0..ENOUGH).for_each(|value| outbox.push(value));
+    let now = Instant::now();
+    assert!(outbox.is_clogged(now) && !outbox.is_clogged(now + STUCK));
+}
