@@ -52,8 +52,8 @@ fn intrude(netns: &File, router_id: Ipv4Addr) -> io::Result<Answer> {
     })
 }
 
-/// The type and the body of the next message.
-fn receive(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
+/// The type and the body of the next BGP message.
+pub(crate) fn receive(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
     let mut head = [0; 19];
     stream.read_exact(&mut head)?;
     let mut body = vec![0; usize::from(u16::from_be_bytes([head[16], head[17]])) - 19];
@@ -61,7 +61,8 @@ fn receive(stream: &mut TcpStream) -> io::Result<(u8, Vec<u8>)> {
     Ok((head[18], body))
 }
 
-fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
+/// A BGP message of this type.
+pub(crate) fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
     let mut message = vec![0xff; 16];
     message.extend(u16::try_from(19 + body.len()).unwrap().to_be_bytes());
     message.push(kind);
