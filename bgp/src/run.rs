@@ -290,9 +290,9 @@ impl Owner {
     /// All peers as the local API shows them, in the order of their addresses.
     fn peers(&self, now: Instant) -> Vec<PeerStatus> {
         let dials = self.dials.values().filter_map(|dial| Some((dial.remote, dial.dropped_in_vain()?)));
-        let dials: HashMap<IpAddr, TcpDrops> = dials.collect();
+        let in_vain: HashMap<IpAddr, TcpDrops> = dials.chain(self.resent_in_vain()).collect();
         let shown = |status: bgp_proto::PeerStatus<'_>| {
-            let dropped = dials.get(&status.config.address).copied();
+            let dropped = in_vain.get(&status.config.address).copied();
             self.security.describe(view::peer(&status, now), dropped)
         };
         let peers = self.speaker.peers().map(shown);
@@ -300,6 +300,17 @@ impl Owner {
         let mut all: Vec<_> = peers.chain(withheld).collect();
         all.sort_by_key(|peer| peer.address);
         all
+    }
+
+    /// The peers whose TCP acknowledges nothing, with what the kernel has dropped since their sessions came up. A session that
+    /// stays so is down when its hold time is over.
+    fn resent_in_vain(&self) -> impl Iterator<Item = (IpAddr, TcpDrops)> {
+        let resending = |connection: &&Connection| sockopt::is_resending(connection.socket()).unwrap_or_default();
+        let peer = |connection: &Connection| Some(connection.socket().peer_addr().ok()?.ip());
+        let peers: Vec<IpAddr> = self.connections.values().filter(resending).filter_map(peer).collect();
+        // Mostly there is none, and nothing to be read.
+        let now = if peers.is_empty() { TcpDrops::default() } else { TcpDrops::now().unwrap_or_default() };
+        peers.into_iter().filter_map(move |peer| Some((peer, self.security.dropped_since_up(peer, now)?)))
     }
 
     /// Nobody has answered a dial.
@@ -422,7 +433,7 @@ impl Owner {
             Action::Probe { conn } => self.probes.begin(conn, Instant::now()),
             Action::Event { peer, event } => {
                 if matches!(event, PeerEvent::Established(_)) {
-                    self.security.established(peer);
+                    self.security.established(peer, TcpDrops::now().unwrap_or_default());
                 }
                 if let Some(event) = self.sparingly.says(peer, event, Instant::now()) {
                     let (what, is_warning) = view::event(&event);

@@ -91,6 +91,8 @@ pub(crate) struct Security {
     unanswered: BTreeMap<IpAddr, String>,
     /// Why connections were closed that came from peers' addresses since their sessions were up last.
     refused: BTreeMap<IpAddr, String>,
+    /// What the kernel had dropped when the sessions of peers came up.
+    dropped_before: BTreeMap<IpAddr, TcpDrops>,
 }
 
 /// What has become of a configuration.
@@ -112,9 +114,11 @@ impl Security {
     ) -> Adopted {
         let mut former = std::mem::take(&mut self.terms);
         self.withheld.clear();
+        let is_peer = |address: &IpAddr| peers.iter().any(|peer| peer.address == *address);
         for obstacles in [&mut self.unanswered, &mut self.refused] {
-            obstacles.retain(|address, _| peers.iter().any(|peer| peer.address == *address));
+            obstacles.retain(|address, _| is_peer(address));
         }
+        self.dropped_before.retain(|address, _| is_peer(address));
         let mut adopted = Adopted { peers: Vec::new(), changed: BTreeMap::new() };
         for peer in peers {
             let address = peer.address;
@@ -187,19 +191,29 @@ impl Security {
         self.refused.insert(peer, format!("a connection from its address was closed: {why}")).is_none()
     }
 
-    /// The session with the peer is up.
-    pub(crate) fn established(&mut self, peer: IpAddr) {
+    /// The session with the peer is up; the kernel has dropped so much before.
+    pub(crate) fn established(&mut self, peer: IpAddr, dropped: TcpDrops) {
         self.unanswered.remove(&peer);
         self.refused.remove(&peer);
+        self.dropped_before.insert(peer, dropped);
     }
 
-    /// Adds what is known here to what is told of a peer, of whom a dial is under way that nobody has answered while so much
-    /// was dropped.
+    /// What was dropped since the session with this peer came up, where something is asked of its connection.
+    pub(crate) fn dropped_since_up(&self, peer: IpAddr, now: TcpDrops) -> Option<TcpDrops> {
+        let is_protected = self.terms.get(&peer).is_some_and(|terms| *terms != Terms::default());
+        self.dropped_before.get(&peer).filter(|_| is_protected).map(|before| now.since(*before))
+    }
+
+    /// Adds what is known here to what is told of a peer who does not answer while so much was dropped: neither a dial that
+    /// is under way nor, where the session is up, what is sent to it again and again.
     pub(crate) fn describe(&self, mut status: PeerStatus, dropped: Option<TcpDrops>) -> PeerStatus {
         let terms = self.terms.get(&status.address);
         status.has_password = terms.is_some_and(|terms| terms.password.is_some());
         status.least_ttl = terms.and_then(|terms| terms.ttl_security).map(Hops::least_ttl);
-        if status.state != SessionState::Established {
+        if status.state == SessionState::Established {
+            let counted = dropped.filter(|drops| *drops != TcpDrops::default());
+            status.obstacle = terms.zip(counted).map(|(terms, drops)| obstacle(terms, drops));
+        } else {
             let now = terms.zip(dropped).map(|(terms, drops)| (obstacle(terms, drops), drops != TcpDrops::default()));
             let unanswered = match (now, self.unanswered.get(&status.address)) {
                 (Some((now, true)), _) | (Some((now, false)), None) => Some(now),

@@ -120,6 +120,27 @@ pub fn saved_syn(accepted: impl AsFd) -> io::Result<Option<Syn>> {
     Ok(Syn::read(kept))
 }
 
+/// Whether the connection sends again and again what its other end does not acknowledge (`tcpi_retransmits` of linux/tcp.h).
+pub fn is_resending(connected: impl AsFd) -> io::Result<bool> {
+    // The first fields of struct tcp_info: the state, that of congestion control, and how often in a row the retransmission
+    // timer has run out since something was acknowledged last.
+    let mut fields = [0_u8; 8];
+    let mut length = libc::socklen_t::try_from(fields.len()).unwrap_or_default();
+    #[expect(unsafe_code, reason = "nix and socket2 do not have TCP_INFO")]
+    // SAFETY: the pointer is to an array that lives through the call, and `length` holds its length in octets, which the
+    // kernel does not write beyond; the descriptor is open as long as it is borrowed.
+    let answer = unsafe {
+        libc::getsockopt(
+            connected.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            fields.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if answer == 0 { Ok(fields[2] > 0) } else { Err(io::Error::last_os_error()) }
+}
+
 /// What the packet says that a connection began with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Syn {

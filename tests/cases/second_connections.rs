@@ -6,8 +6,8 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use tests::mesh::{RATE, all_established, mesh, peer, restart_is_over, status};
-use tests::{CONVERGENCE, Node, Place as _, Probe, TestResult, can_run_labs, run_in, wait_until};
+use tests::mesh::{RATE, all_established, apply, mesh, peer, restart_is_over, status};
+use tests::{CONVERGENCE, Lab, Node, Place as _, Pod, Probe, TestResult, can_run_labs, run_in, wait_until};
 use types::Family;
 
 /// The addresses of node1 and node2.
@@ -122,12 +122,45 @@ fn rfc4724_4_2_a_peer_that_has_restarted_unnoticed_is_taken_back_without_a_lost_
     if !can_run_labs() {
         return Ok(());
     }
-    let (lab, one, two) = mesh("unnoticed")?;
+    let up = mesh("unnoticed")?;
+    taken_back(&up)?;
+    up.0.down()?;
+    Ok(())
+}
+
+#[test]
+fn rfc2385_4_1_and_rfc4724_4_2_with_a_password_at_both_ends_as_well() -> TestResult {
+    if !can_run_labs() {
+        return Ok(());
+    }
+    let up = mesh("unnoticedmd5")?;
+    for node in up.0.manx_nodes() {
+        std::fs::write(node.path("/etc/manx/mesh-password"), "unnoticed-secret")?;
+    }
+    apply(
+        up.0.node("node1"),
+        "{apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {name: default}, \
+         spec: {nodeMeshPasswordFile: /etc/manx/mesh-password}}",
+    )?;
+    for node in up.0.manx_nodes() {
+        wait_until("the mesh having its password", CONVERGENCE, || {
+            let peers = status(node).ok().and_then(|mut status| status["peers"].as_array_mut().map(std::mem::take));
+            let of_mesh = peers.into_iter().flatten().filter(|peer| peer["origin"] == "mesh");
+            of_mesh.filter(|peer| peer["hasPassword"] == true && peer["state"] == "established").count() == 4
+        })?;
+    }
+    taken_back(&up)?;
+    up.0.down()?;
+    Ok(())
+}
+
+/// Node2's agent dies, its kernel forgets its connections without a word to node1, and it comes back: not a packet is lost.
+fn taken_back((lab, one, two): &(Lab, Pod, Pod)) -> TestResult {
     let (node, other) = (lab.node("node1"), lab.node("node2"));
     settle(node)?;
     let probes = [
-        Probe::start(&one, &two, two.address(Family::Ipv4), RATE)?,
-        Probe::start(&two, &one, one.address(Family::Ipv4), RATE)?,
+        Probe::start(one, two, two.address(Family::Ipv4), RATE)?,
+        Probe::start(two, one, one.address(Family::Ipv4), RATE)?,
     ];
     // Node2's kernel gives its connections up, and no other node hears of it: the router between them passes no BGP on.
     other.exec(&["sysctl", "-qw", "net.ipv4.tcp_orphan_retries=1"])?;
@@ -151,14 +184,13 @@ fn rfc4724_4_2_a_peer_that_has_restarted_unnoticed_is_taken_back_without_a_lost_
     bgp_is_passed(true)?;
     other.agent().start()?;
     other.agent().wait_ready(CONVERGENCE)?;
-    restart_is_over(&lab, node)?;
+    restart_is_over(lab, node)?;
     let log = std::fs::read_to_string(node.agent().log())?;
     assert!(!log.contains("the session is alive"), "a restarted peer is refused");
     for probe in probes {
         let report = probe.finish();
         assert_eq!(report.lost, 0, "{report:?}");
     }
-    lab.down()?;
     Ok(())
 }
 

@@ -4,11 +4,11 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::mesh::{all_established, apply, mesh, peer, reaches, status};
+use tests::mesh::{RATE, all_established, apply, mesh, node_keeps, peer, reaches, status};
 use tests::pair::{ETCD, POOLS};
 use tests::{
-    Apiserver, CONVERGENCE, Lab, LabError, Node, Options, Place, PodSpec, TestResult, can_run_labs, wait_for,
-    wait_until,
+    Apiserver, CONVERGENCE, Capture, Lab, LabError, Node, Options, Place, Pod, PodSpec, Probe, TestResult,
+    can_run_labs, wait_for, wait_until,
 };
 use types::Family;
 
@@ -130,7 +130,16 @@ fn rfc2385_2_sessions_with_a_router_have_the_same_password_or_say_what_is_wrong_
         wait_until("the host reaching a pod", CONVERGENCE, || lab.node("host").ping(one.address(family)))?;
     }
 
+    // A session that is up says so before its hold time is over: what it has to tell is not acknowledged.
     fs::write(&file, "rack-secret-2")?;
+    node.agent().ctl(&["node", "drain"])?;
+    sessions_are(node, "up and told that the passwords differ", UNANSWERED, |session| {
+        is_established(session) && session["obstacle"].as_str().is_some_and(|told| told.contains("TCPMD5Failure"))
+    })?;
+    let metric = node.agent().metric("bgp_tcp_drops_total{reason=\"md5-wrong\"}")?;
+    assert!(metric >= 1.0, "{metric} counted");
+    node.agent().ctl(&["node", "drain", "--undo"])?;
+
     hold(node, in_file)?;
     sessions_are(node, "told that the passwords differ", UNANSWERED, tells("TCPMD5Failure"))?;
     hold(node, "")?;
@@ -261,7 +270,25 @@ fn up_since(node: &Node) -> Result<Instant, Box<dyn std::error::Error>> {
     Instant::now().checked_sub(Duration::from_secs(youngest)).ok_or_else(|| "the clock is young".into())
 }
 
-/// That a node's sessions carry routes: what the other node takes back goes, and comes again.
+/// Does something while the two pods speak with each other both ways and by either family: not a packet of theirs is lost.
+fn undisturbed(what: &str, pods: [&Pod; 2], step: impl FnOnce() -> TestResult) -> TestResult {
+    let [near, far] = pods;
+    let mut probes = Vec::new();
+    for (from, to) in [(near, far), (far, near)] {
+        for family in Family::ALL {
+            probes.push(Probe::start(from, to, to.address(family), RATE)?);
+        }
+    }
+    step()?;
+    for probe in probes {
+        let report = probe.finish();
+        assert!(report.sent > 0 && report.lost == 0, "{what}: {report:?}");
+    }
+    Ok(())
+}
+
+/// That a node's sessions carry routes: what the other node takes back goes, and comes again. Its pods are not to be reached
+/// meanwhile.
 fn routes_flow(from: &Node, to: &Node) -> TestResult {
     let count = || status(to).ok().and_then(|status| status["routes"]["bgp"].as_u64());
     let had = count();
@@ -272,8 +299,18 @@ fn routes_flow(from: &Node, to: &Node) -> TestResult {
     Ok(())
 }
 
+/// The same, and that what the sessions send for it is signed: a session that went on as it was would carry routes as well.
+fn routes_flow_signed(from: &Node, to: &Node) -> TestResult {
+    let capture = Capture::start(to, "eth1", "tcp port 179", 8, 20)?;
+    routes_flow(from, to)?;
+    let packets = capture.finish()?;
+    let unsigned: Vec<_> = packets.iter().filter(|packet| !packet.contains("md5")).collect();
+    assert!(!packets.is_empty() && unsigned.is_empty(), "{unsigned:?} of {} packets are not signed", packets.len());
+    Ok(())
+}
+
 #[test]
-fn the_meshs_password_is_set_and_rotated_in_a_secret_without_a_lost_session() -> TestResult {
+fn the_meshs_password_is_set_and_rotated_in_a_secret_without_a_lost_session_or_packet() -> TestResult {
     if !can_run_labs() || !Apiserver::can_run() {
         return Ok(());
     }
@@ -307,21 +344,26 @@ fn the_meshs_password_is_set_and_rotated_in_a_secret_without_a_lost_session() ->
     client.call("POST", SECRETS, Some(&secret))?;
     let configuration = "{apiVersion: projectcalico.org/v3, kind: BGPConfiguration, metadata: {name: default}, \
                          spec: {nodeMeshPassword: {secretKeyRef: {name: bgp-secrets, key: mesh}}}}";
-    apply(one, configuration)?;
-    for node in [one, two] {
-        mesh_is(node, "with the password", true, Some(255))?;
-    }
-    routes_flow(two, one)?;
+    undisturbed("setting a password", [&near, &far], || {
+        apply(one, configuration)?;
+        [one, two].into_iter().try_for_each(|node| mesh_is(node, "with the password", true, Some(255)))
+    })?;
+    routes_flow_signed(two, one)?;
     is_still_up("setting a password")?;
 
     let rotated = json!({"stringData": {"mesh": "mesh-secret-2"}});
-    client.call("PATCH", &format!("{SECRETS}/bgp-secrets"), Some(&rotated))?;
-    for node in [one, two] {
-        let log = || fs::read_to_string(node.agent().log()).unwrap_or_default();
-        wait_until("the new password taking effect", CONVERGENCE, || log().contains("a new password takes effect"))?;
-    }
-    routes_flow(two, one)?;
-    routes_flow(one, two)?;
+    undisturbed("a new password", [&near, &far], || {
+        client.call("PATCH", &format!("{SECRETS}/bgp-secrets"), Some(&rotated))?;
+        for node in [one, two] {
+            let log = || fs::read_to_string(node.agent().log()).unwrap_or_default();
+            wait_until("the new password taking effect", CONVERGENCE, || {
+                log().contains("a new password takes effect")
+            })?;
+        }
+        Ok(())
+    })?;
+    routes_flow_signed(two, one)?;
+    routes_flow_signed(one, two)?;
     is_still_up("a new password")?;
 
     // A registration as an older agent has it: nobody asks for a TTL, and no session ends; and back.
@@ -335,27 +377,39 @@ fn the_meshs_password_is_set_and_rotated_in_a_secret_without_a_lost_session() ->
     let mut older: Value = serde_json::from_str(&own)?;
     let removed = older["spec"].as_object_mut().ok_or("no spec")?.remove("ttlSecuritySubnets");
     assert!(removed.is_some(), "{own}");
-    for (registration, least) in [(older.to_string(), None), (own, Some(255))] {
-        etcdctl(&["put", key, &registration])?;
-        for node in [one, two] {
-            mesh_is(node, "as the registrations say", true, least)?;
+    undisturbed("TTL security that goes and comes", [&near, &far], || {
+        for (registration, least) in [(older.to_string(), None), (own, Some(255))] {
+            etcdctl(&["put", key, &registration])?;
+            for node in [one, two] {
+                mesh_is(node, "as the registrations say", true, least)?;
+            }
         }
-    }
+        Ok(())
+    })?;
     routes_flow(two, one)?;
     is_still_up("TTL security that goes and comes")?;
 
     // A Secret that is gone ends nothing, and is told; nor does an agent that is replaced while the API server is away.
-    client.call("DELETE", &format!("{SECRETS}/bgp-secrets"), None)?;
-    wait_until("the missing Secret being told", CONVERGENCE, || {
-        status(one).is_ok_and(|status| status["problems"].to_string().contains("Secret bgp-secrets: there is no such"))
+    undisturbed("a Secret that is gone", [&near, &far], || {
+        client.call("DELETE", &format!("{SECRETS}/bgp-secrets"), None)?;
+        wait_until("the missing Secret being told", CONVERGENCE, || {
+            status(one)
+                .is_ok_and(|status| status["problems"].to_string().contains("Secret bgp-secrets: there is no such"))
+        })?;
+        Ok(())
     })?;
     is_still_up("a Secret that is gone")?;
-    server.stop()?;
-    one.agent().kill9()?;
-    one.agent().start_with(&[("MANX_KUBERNETES", "/etc/manx/kubeconfig")])?;
-    one.agent().wait_ready(CONVERGENCE)?;
-    mesh_is(one, "up again without the API server", true, Some(255))?;
-    wait_until("node2 having both sessions again", UNANSWERED, || all_established(two) == Some(2))?;
+    undisturbed("an agent that is replaced without the API server", [&near, &far], || {
+        server.stop()?;
+        one.agent().kill9()?;
+        one.agent().start_with(&[("MANX_KUBERNETES", "/etc/manx/kubeconfig")])?;
+        one.agent().wait_ready(CONVERGENCE)?;
+        mesh_is(one, "up again without the API server", true, Some(255))?;
+        wait_until("node2 having both sessions again", UNANSWERED, || all_established(two) == Some(2))?;
+        // What was kept of before goes only when the peers have said all they have.
+        wait_until("nobody keeping paths of before", CONVERGENCE, || ![one, two].into_iter().any(node_keeps))?;
+        Ok(())
+    })?;
     reaches(&near, &far)?;
     nobody_tells(&lab, "mesh-secret")?;
     lab.down()?;

@@ -124,7 +124,8 @@ pub struct PeerStatus {
     /// The least TTL that the peer's packets may arrive with (RFC 5082), where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub least_ttl: Option<u8>,
-    /// Why connections with the peer do not come about now, as far as that can be told.
+    /// Why connections with the peer do not come about now, or why it does not answer on the one that is up, as far as that can
+    /// be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub obstacle: Option<String>,
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use felix::acl::{AclView, Histogram};
 use felix::routes::RoutesView;
+use kernel::netstat::TcpDrops;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
@@ -29,6 +30,8 @@ pub(crate) struct Moment {
     pub(crate) announced_services: usize,
     /// BGP connections that were closed as they were accepted: of strangers, and too many of one peer.
     pub(crate) turned_away: u64,
+    /// What the kernel has dropped of TCP for what sessions ask of their connections, since its namespace was made.
+    pub(crate) tcp_drops: TcpDrops,
 }
 
 /// The exposition of one moment.
@@ -73,6 +76,20 @@ impl Moment {
         out.gauge("services_announced", help, count(self.announced_services))?;
         let help = "BGP connections closed as they were accepted: from no peer's address, or too many from one";
         out.counter("bgp_connections_refused", help, self.turned_away)?;
+        let help =
+            "TCP segments that the kernel dropped for their signature (TCP MD5) or TTL, of all of the node's sockets";
+        let mut metric = out.0.encode_descriptor("bgp_tcp_drops", help, None, MetricType::Counter)?;
+        let TcpDrops { unsigned, unexpectedly_signed, wrongly_signed, low_ttl } = self.tcp_drops;
+        for (reason, count) in [
+            ("md5-missing", unsigned),
+            ("md5-unexpected", unexpectedly_signed),
+            ("md5-wrong", wrongly_signed),
+            ("low-ttl", low_ttl),
+        ] {
+            let labels = [("reason", reason)];
+            let mut metric = metric.encode_family(&labels)?;
+            metric.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
         out.counter("routes_conflicts", "Routes of others found in the place of ours", routes.conflicts)?;
         out.counter("routes_disturbed", "Routes of ours that others changed or deleted", routes.disturbed)
     }

@@ -8,6 +8,7 @@ use bgp::Bgp;
 use felix::acl::Acl;
 use felix::routes::Routes;
 use ipam::{Ipam, Stray};
+use kernel::netstat::TcpDrops;
 use store::{Store, keys};
 use tokio::sync::watch;
 
@@ -133,7 +134,9 @@ impl Status {
         let announced_services = self.services.announced.borrow().as_ref().map_or(0, BTreeSet::len);
         let (routes, acl) = (routes.unwrap_or_default(), acl.unwrap_or_default());
         let turned_away = self.owners.bgp.turned_away();
-        Moment { status, routes, acl, refused_endpoints, announced_services, turned_away }
+        // Counts that cannot be read are none, as those are that the kernel does not keep.
+        let tcp_drops = TcpDrops::now().unwrap_or_default();
+        Moment { status, routes, acl, refused_endpoints, announced_services, turned_away, tcp_drops }
     }
 
     pub(crate) async fn ipam(&self) -> IpamView {

@@ -125,7 +125,7 @@ fn an_obstacle_is_news_once_and_is_forgotten_when_the_session_is_up() {
     assert!(security.unanswered(ip(1), TcpDrops::default()).is_some());
     assert!(security.refused(ip(1), "TTL 9".to_owned()));
     assert!(!security.refused(ip(1), "TTL 8".to_owned()));
-    security.established(ip(1));
+    security.established(ip(1), TcpDrops::default());
     assert!(security.refused(ip(1), "TTL 8".to_owned()));
     assert!(security.unanswered(ip(9), TcpDrops::default()).is_none(), "that is no peer");
 }
@@ -148,6 +148,21 @@ fn a_peer_shows_what_protects_it_and_the_newest_that_is_known_of_what_is_in_its_
     tells(&security, Some(TcpDrops { wrongly_signed: 1, ..TcpDrops::default() }), "TCPMD5Failure");
     security.refused(ip(1), "TTL 9".to_owned());
     tells(&security, None, "TTL 9; the peer does not answer");
-    let up = PeerStatus { state: SessionState::Established, ..crate::view::withheld(&one(), "") };
-    assert_eq!(security.describe(up, None).obstacle, None);
+    let up = || PeerStatus { state: SessionState::Established, ..crate::view::withheld(&one(), "") };
+    assert_eq!(security.describe(up(), None).obstacle, None);
+    assert_eq!(security.describe(up(), Some(TcpDrops::default())).obstacle, None, "packets are lost in many ways");
+    let failed = TcpDrops { wrongly_signed: 1, ..TcpDrops::default() };
+    let obstacle = security.describe(up(), Some(failed)).obstacle.unwrap_or_default();
+    assert!(obstacle.contains("TCPMD5Failure"), "{obstacle}");
+}
+
+#[test]
+fn of_a_session_that_is_up_counts_what_was_dropped_since_and_only_where_something_is_asked_of_it() {
+    let mut security = Security::default();
+    adopt(&mut security, vec![peer(1, Some(source()), None), peer(2, None, None)], &known(Some("one"), None));
+    let dropped = |wrongly_signed| TcpDrops { wrongly_signed, ..TcpDrops::default() };
+    assert_eq!(security.dropped_since_up(ip(1), dropped(5)), None, "it has not been up");
+    [1, 2].into_iter().for_each(|number| security.established(ip(number), dropped(3)));
+    assert_eq!(security.dropped_since_up(ip(1), dropped(5)), Some(dropped(2)));
+    assert_eq!(security.dropped_since_up(ip(2), dropped(5)), None);
 }

@@ -122,12 +122,14 @@ fn a_key_is_changed_given_and_taken_away_on_a_connection_that_is_up_and_what_was
             let mut lost = &dialled;
             lost.write_all(b"x").unwrap();
             let nothing = wait_for_octet(&accepted, Duration::from_secs(2));
+            assert!(sockopt::is_resending(&dialled).unwrap() && !sockopt::is_resending(&accepted).unwrap());
             assert!(nothing.is_none(), "{before:?} to {after:?}: taken with another key");
             let begun = Instant::now();
             sockopt::set_md5_key(&accepted, address, after).unwrap();
             let taken = wait_for_octet(&accepted, Duration::from_secs(10));
             assert_eq!(taken, Some(b'x'), "{before:?} to {after:?} after {:?}", begun.elapsed());
             passes(&accepted, &dialled);
+            assert!(!sockopt::is_resending(&dialled).unwrap(), "what was sent is acknowledged");
         }
     });
 }

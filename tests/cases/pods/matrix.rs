@@ -26,6 +26,9 @@ const ADMITTED: u16 = 80;
 /// A port that the server admits nobody on.
 const DENIED: u16 = 81;
 
+/// The port of BGP (RFC 4271 section 8.2.1).
+const BGP: u16 = 179;
+
 /// Neighbours that a pod may make its node remember at a time: a quarter of what its table has room for.
 const MOST_INVENTED: usize = 256;
 
@@ -48,6 +51,38 @@ impl Sent {
         token
     }
 }
+
+/// What a packet carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    Udp,
+    /// The beginning of a connection.
+    Tcp,
+}
+
+impl Transport {
+    const fn protocol(self) -> u8 {
+        match self {
+            Self::Udp => protocol::UDP,
+            Self::Tcp => protocol::TCP,
+        }
+    }
+
+    /// A datagram or segment to this port, full of the token.
+    fn carry(self, ends: [IpAddr; 2], port: u16, token: Token) -> Vec<u8> {
+        match self {
+            Self::Udp => frame::udp(ends, [40_000, port], &token.fill(64)),
+            // Each a connection of its own: what a node answers to one changes nothing for the next.
+            Self::Tcp => {
+                let from = 20_000 + u16::try_from(token.0 % 40_000).unwrap_or_default();
+                frame::tcp(ends, [from, port], 2, &token.fill(64))
+            }
+        }
+    }
+}
+
+/// Where packets are sent to: its name, its address and port, and where they have to arrive.
+type Target = (&'static str, IpAddr, u16, Option<&'static str>);
 
 /// How a datagram is laid out in packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,11 +118,19 @@ impl Shape {
     }
 
     /// The packets. `also` is where a routing header leads on to, and the port that an overlapping fragment writes.
-    fn packets(self, ends: [IpAddr; 2], port: u16, token: Token, also: (IpAddr, u16)) -> Vec<Vec<u8>> {
+    fn packets(
+        self,
+        transport: Transport,
+        ends: [IpAddr; 2],
+        port: u16,
+        token: Token,
+        also: (IpAddr, u16),
+    ) -> Vec<Vec<u8>> {
         let [source, destination] = ends;
         let id = u16::try_from(token.0 & 0xffff).unwrap_or_default();
-        let head = Head::new(source, destination, protocol::UDP).id(id);
-        let datagram = frame::udp(ends, [40_000, port], &token.fill(64));
+        let inner = transport.protocol();
+        let head = Head::new(source, destination, inner).id(id);
+        let datagram = transport.carry(ends, port, token);
         let cut = |from: usize, to: usize| datagram.get(from..to).unwrap_or_default().to_vec();
         match self {
             Self::Whole => vec![head.packet(&datagram)],
@@ -98,7 +141,7 @@ impl Shape {
                 head.fragment(16, false, &cut(16, datagram.len())),
             ],
             Self::OverlappingFragments => {
-                let other = frame::udp(ends, [40_000, also.1], &token.fill(64));
+                let other = transport.carry(ends, also.1, token);
                 // One that is whole within another would be taken for a repetition.
                 vec![
                     head.fragment(0, true, &cut(0, 8)),
@@ -108,26 +151,26 @@ impl Shape {
             }
             Self::LaterFragmentAlone => vec![head.fragment(16, false, &cut(16, datagram.len()))],
             Self::HopByHop => {
-                vec![Head { protocol: protocol::HOP_BY_HOP, ..head }.packet(&frame::padding(protocol::UDP, &datagram))]
+                vec![Head { protocol: protocol::HOP_BY_HOP, ..head }.packet(&frame::padding(inner, &datagram))]
             }
             Self::DestinationOptions => {
                 let head = Head { protocol: protocol::DESTINATION_OPTIONS, ..head };
-                vec![head.packet(&frame::padding(protocol::UDP, &datagram))]
+                vec![head.packet(&frame::padding(inner, &datagram))]
             }
             Self::Routing(kind) => {
                 let IpAddr::V6(last) = also.0 else { return Vec::new() };
                 // The checksum is over the last destination (RFC 8200 section 8.1).
-                let datagram = frame::udp([source, also.0], [40_000, also.1], &token.fill(64));
+                let datagram = transport.carry([source, also.0], also.1, token);
                 let head = Head { protocol: protocol::ROUTING, ..head };
-                vec![head.packet(&frame::routing(protocol::UDP, kind, last, &datagram))]
+                vec![head.packet(&frame::routing(inner, kind, last, &datagram))]
             }
             Self::AtomicFragment => vec![head.fragment(0, false, &datagram)],
         }
     }
 }
 
-/// Who a packet says that it is from.
-fn sources(guarded: &Guarded, own: &dyn Fn(Family) -> IpAddr, family: Family) -> Vec<(&'static str, IpAddr)> {
+/// Who a packet says that it is from. `other` is what the same pod has on another interface.
+fn sources(guarded: &Guarded, [own, other]: [IpAddr; 2], family: Family) -> Vec<(&'static str, IpAddr)> {
     let of = |addresses: [IpAddr; 2]| addresses.into_iter().find(|address| Family::of(*address) == family);
     let (gateway, loopback, nobody, group): (IpAddr, IpAddr, IpAddr, IpAddr) = match family {
         Family::Ipv4 => (
@@ -144,7 +187,8 @@ fn sources(guarded: &Guarded, own: &dyn Fn(Family) -> IpAddr, family: Family) ->
         ),
     };
     let named = [
-        ("its own address", Some(own(family))),
+        ("its own address", Some(own)),
+        ("the address of its other interface", Some(other)),
         ("its node's address", of(node_addresses("node1"))),
         ("another node's address", of(node_addresses("node2"))),
         ("the gateway's address", Some(gateway)),
@@ -199,7 +243,13 @@ fn nothing_forbidden_that_a_privileged_pod_makes_by_hand_arrives_and_its_node_le
     let mut guarded = Guarded::with("matrix", &[])?;
     let attacker = guarded.friends[0].clone();
     let wire = Wire::open(&attacker, "eth0")?;
-    let own = |family| attacker.address(family);
+    // The pod has addresses on a second interface too, each of which is its own there alone.
+    let second = second_interface(&guarded, &attacker)?;
+    let second_wire = Wire::open(&attacker, "eth1")?;
+    let own = Family::ALL.map(|family| {
+        let second = second.iter().copied().find(|address| Family::of(*address) == family);
+        [Some(attacker.address(family)), second]
+    });
     let host = guarded.world.lab.node("host");
     let (node1, node2) = (guarded.world.node("node1"), guarded.world.node("node2"));
     let taps = [
@@ -209,33 +259,37 @@ fn nothing_forbidden_that_a_privileged_pod_makes_by_hand_arrives_and_its_node_le
         Tap::on_the_wire(&guarded.server)?,
         Tap::on_the_wire(&guarded.friends[1])?,
     ];
-    let before = knowledge(node1, &attacker, wire.mac)?;
     let mut sent = Sent::default();
-    for family in Family::ALL {
-        let of = |addresses: [IpAddr; 2]| addresses.into_iter().find(|address| Family::of(*address) == family);
-        let gateway = if family == Family::Ipv4 { IpAddr::V4(GATEWAY_IPV4) } else { IpAddr::V6(GATEWAY_IPV6) };
-        let (first, second) =
-            (of(node_addresses("node1")).ok_or("node1")?, of(node_addresses("node2")).ok_or("node2")?);
-        let (server, friend) = (guarded.server.address(family), guarded.friends[1].address(family));
-        let targets = [
-            ("its node", first, ORDINARY, Some(PLACES[0])),
-            ("BFD of its node", first, 3784, None),
-            ("another node", second, ORDINARY, Some(PLACES[1])),
-            ("BFD of another node", second, 4784, None),
-            ("an allowed pod", server, ADMITTED, Some(PLACES[3])),
-            ("an allowed pod on another node", friend, ADMITTED, Some(PLACES[4])),
-            ("a denied pod", server, DENIED, None),
-            ("a denied pod on another node", friend, DENIED, None),
-            ("its gateway", gateway, ORDINARY, None),
-        ];
-        for (source_name, source) in sources(&guarded, &own, family) {
-            for (target_name, target, port, place) in targets {
-                for shape in Shape::of(family) {
-                    let is_own = source == own(family);
-                    let place = place.filter(|_| is_own && shape.is_proper());
-                    let token = sent.name(format!("{family}, from {source_name}, to {target_name}, {shape:?}"), place);
-                    for packet in shape.packets([source, target], port, token, (server, DENIED)) {
-                        wire.send(&frame::ethernet(HOST_MAC, wire.mac, frame::ethertype(source), &packet))?;
+    for ([_, source], target) in own.iter().zip(Family::ALL.map(|family| guarded.friends[1].address(family))) {
+        let source = source.ok_or("the second interface lacks a family")?;
+        let token = sent.name(format!("the first packet from {source}"), Some(PLACES[4]));
+        wait_until("the other node knowing the second interface", CONVERGENCE, || {
+            let packets = Shape::Whole.packets(Transport::Udp, [source, target], ADMITTED, token, (target, DENIED));
+            let frame = |packet: &Vec<u8>| frame::ethernet(HOST_MAC, second_wire.mac, frame::ethertype(source), packet);
+            packets.iter().all(|packet| second_wire.send(&frame(packet)).is_ok()) && taps[4].seen().contains(&token)
+        })?;
+    }
+    let before = knowledge(node1, &attacker, wire.mac)?;
+    for (family, [first, second]) in Family::ALL.into_iter().zip(own) {
+        let (first, second) = (first.ok_or("no address")?, second.ok_or("no second address")?);
+        for (wire, of_wire, owns) in [(&wire, "", [first, second]), (&second_wire, "on eth1, ", [second, first])] {
+            for (source_name, source) in sources(&guarded, owns, family) {
+                for (transport, targets) in
+                    [(Transport::Udp, datagrams(&guarded, family)), (Transport::Tcp, connections(family))]
+                {
+                    let also = match transport {
+                        Transport::Udp => (guarded.server.address(family), DENIED),
+                        Transport::Tcp => (node_address("node1", family), BGP),
+                    };
+                    for (target_name, target, port, place) in targets {
+                        for shape in Shape::of(family) {
+                            let place = place.filter(|_| source == owns[0] && shape.is_proper());
+                            let name = format!("{of_wire}{family}, from {source_name}, to {target_name}, {shape:?}");
+                            let token = sent.name(name, place);
+                            for packet in shape.packets(transport, [source, target], port, token, also) {
+                                wire.send(&frame::ethernet(HOST_MAC, wire.mac, frame::ethertype(source), &packet))?;
+                            }
+                        }
                     }
                 }
             }
@@ -301,6 +355,55 @@ fn nothing_forbidden_that_a_privileged_pod_makes_by_hand_arrives_and_its_node_le
     Ok(())
 }
 
+/// Plugs the pod in once more, as a runtime does that gives it a second network; gives the addresses there.
+fn second_interface(guarded: &Guarded, pod: &Pod) -> Result<Vec<IpAddr>, Box<dyn Error>> {
+    let mut attachment = pod.attachment.clone();
+    "eth1".clone_into(&mut attachment.interface);
+    let result = guarded.world.node("node1").runtime()?.add(&attachment)?;
+    let ips = result["ips"].as_array().ok_or("no addresses")?;
+    let texts = ips.iter().filter_map(|ip| ip["address"].as_str()?.split('/').next());
+    Ok(texts.map(str::parse).collect::<Result<_, _>>()?)
+}
+
+/// The address of this family that a node peers from.
+fn node_address(node: &str, family: Family) -> IpAddr {
+    let [ipv4, ipv6] = node_addresses(node);
+    if family == Family::Ipv4 { ipv4 } else { ipv6 }
+}
+
+fn gateway(family: Family) -> IpAddr {
+    if family == Family::Ipv4 { GATEWAY_IPV4.into() } else { GATEWAY_IPV6.into() }
+}
+
+/// Where datagrams are sent to.
+fn datagrams(guarded: &Guarded, family: Family) -> Vec<Target> {
+    let (node1, node2) = (node_address("node1", family), node_address("node2", family));
+    let (server, friend) = (guarded.server.address(family), guarded.friends[1].address(family));
+    vec![
+        ("its node", node1, ORDINARY, Some(PLACES[0])),
+        ("BFD of its node", node1, 3784, None),
+        ("another node", node2, ORDINARY, Some(PLACES[1])),
+        ("BFD of another node", node2, 4784, None),
+        ("an allowed pod", server, ADMITTED, Some(PLACES[3])),
+        ("an allowed pod on another node", friend, ADMITTED, Some(PLACES[4])),
+        ("a denied pod", server, DENIED, None),
+        ("a denied pod on another node", friend, DENIED, None),
+        ("its gateway", gateway(family), ORDINARY, None),
+    ]
+}
+
+/// Where connections are begun to. What overlaps, or comes behind a routing header, writes BGP's port over another one.
+fn connections(family: Family) -> Vec<Target> {
+    let (node1, node2) = (node_address("node1", family), node_address("node2", family));
+    vec![
+        ("TCP of its node", node1, ORDINARY, Some(PLACES[0])),
+        ("BGP of its node", node1, BGP, None),
+        ("TCP of another node", node2, ORDINARY, Some(PLACES[1])),
+        ("BGP of another node", node2, BGP, None),
+        ("BGP of its gateway", gateway(family), BGP, None),
+    ]
+}
+
 fn connects(pod: &dyn Place, to: IpAddr) -> bool {
     super::connect(pod, 0, (to, ADMITTED).into()).is_ok()
 }
@@ -310,17 +413,24 @@ fn is_harmless(name: &str, place: &str) -> bool {
     let own = name.contains("from its own address");
     let to = |target: &str| name.contains(&format!("to {target}, "));
     let allowed = match place {
-        "node1" => to("its node"),
+        "node1" => to("its node") || to("TCP of its node"),
         // The policies of a pod are enforced at its own node.
         "node2" => {
-            ["another node", "an allowed pod on another node", "a denied pod on another node"].into_iter().any(to)
+            let harmless = [
+                "another node",
+                "TCP of another node",
+                "an allowed pod on another node",
+                "a denied pod on another node",
+            ];
+            harmless.into_iter().any(to)
         }
         "x/server" => to("an allowed pod"),
         "x/friend-node2" => to("an allowed pod on another node"),
         _ => false,
     };
     // A routing header that the node does not follow is like any other; one that it follows leads to the server.
-    own && allowed && !(name.contains("Routing") && place == "x/server") && !name.contains("Overlapping")
+    let is_led_on = name.contains("Routing") && (place == "x/server" || name.contains("TCP of"));
+    own && allowed && !is_led_on && !name.contains("Overlapping")
 }
 
 /// Router advertisements, redirects, neighbours that are none, answers of DHCP and ARP.

@@ -71,6 +71,13 @@ const PASSWORD: &[(&str, Field)] = &[(
     Nested(&[("name", Any), ("key", Any), ("optional", Only(&["false"]))]),
 )];
 
+/// What to write in the place of a field that people look for.
+const INSTEAD: &[(&str, &str)] = &[(
+    "spec.localWorkloadSelector",
+    "sessions with pods are not built, and their node's BGP and BFD ports stay closed to them: run such a router in the \
+     host's network and name its address in peerIP",
+)];
+
 /// The field of a Namespace's `spec` that an API server adds.
 const NAMESPACE: &[(&str, Field)] = &[("finalizers", Any)];
 
@@ -95,7 +102,10 @@ fn collect(path: &str, known: &[(&str, Field)], value: &Value, refused: &mut Vec
     for (key, value) in object {
         let path = format!("{path}.{key}");
         match known.iter().find(|(name, _)| name == key).map(|(_, field)| field) {
-            None => refused.push(path),
+            None => {
+                let instead = INSTEAD.iter().find(|(known, _)| *known == path);
+                refused.push(instead.map_or_else(|| path.clone(), |(_, instead)| format!("{path} ({instead})")));
+            }
             Some(Any) => {}
             Some(Only(values)) => {
                 let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);

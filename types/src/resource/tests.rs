@@ -46,6 +46,13 @@ fn every_refused_field_is_named_at_once() {
 }
 
 #[test]
+fn a_peer_that_is_a_pod_is_refused_with_what_to_write_instead() {
+    let spec = json!({"localWorkloadSelector": "app == 'router'", "asNumber": 1});
+    let error = resource("BGPPeer", "pods", spec).unwrap_err();
+    assert!(error.contains("spec.localWorkloadSelector (") && error.contains("in peerIP"), "{error}");
+}
+
+#[test]
 fn an_unimplemented_kind_is_an_error_naming_it() {
     let error = resource("BGPFilter", "f", json!({})).unwrap_err();
     assert!(error.contains("kind BGPFilter of projectcalico.org/v3 is not implemented"), "{error}");

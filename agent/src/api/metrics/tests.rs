@@ -33,6 +33,7 @@ fn the_exposition_has_every_figure_once_with_its_type() {
         refused_endpoints: 1,
         announced_services: 3,
         turned_away: 5,
+        tcp_drops: TcpDrops { wrongly_signed: 4, ..TcpDrops::default() },
     })
     .unwrap();
     for line in [
@@ -41,6 +42,8 @@ fn the_exposition_has_every_figure_once_with_its_type() {
         "manx_datastore_confirmed_age_seconds 9",
         "manx_services_announced 3",
         "manx_bgp_connections_refused_total 5",
+        "manx_bgp_tcp_drops_total{reason=\"md5-wrong\"} 4",
+        "manx_bgp_tcp_drops_total{reason=\"low-ttl\"} 0",
         "manx_policy_repairs_total 3",
         "manx_policy_endpoints{kind=\"refused\"} 1",
         "manx_policy_drops_total{endpoint=\"manx/a/eth0\",namespace=\"shop\",pod=\"web\",direction=\"ingress\"} 7",
