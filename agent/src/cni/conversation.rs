@@ -3,7 +3,7 @@
 //! An ADD goes through reserve, policy (while the binary wires: until a pod has its policy the kernel drops what it
 //! sends), route, commit, answer; whatever ends it early undoes the steps behind it in reverse. A DEL takes the route away,
 //! lets the binary park the link, takes policy and addresses back. The steps themselves belong to ipam and felix; this
-//! module is their order.
+//! module is their order. Conversations about one attachment take turns.
 
 use std::io;
 use std::pin::pin;
@@ -21,6 +21,7 @@ use types::cni::{self, Attach, Detach, FrameError, Park, Refused, Reply, Request
 use types::{EndpointId, WorkloadEndpoint};
 
 use super::attachments::Attachments;
+use super::links::Presence;
 use super::tombstones;
 use crate::policy::facts;
 
@@ -60,7 +61,10 @@ impl Attachments {
             let msg = format!("the API server has not told this node of pod {pod} yet");
             return Err(ConversationError::Refused(Refused { code: code::TRY_AGAIN, msg }));
         };
+        let _turn = self.turns.at(&id.host_interface()).await;
+        still_there(stream, &id)?;
         tombstones::make_good(self, &id).await;
+        self.clear(&id).await?;
         let reservation = Reservation { pod, labels, ports };
         let endpoint = self.ipam.reserve(id.clone(), reservation).await.map_err(refuse_reservation)?;
         let outcome = self.wire(stream, &endpoint).await;
@@ -71,6 +75,22 @@ impl Attachments {
             self.identities.attached(id).await;
         }
         outcome
+    }
+
+    /// An attachment of before, of which no DEL has told: one that serves a pod stays, of any other nothing does.
+    async fn clear(&self, id: &EndpointId) -> Result<(), Refused> {
+        let Some(endpoint) = self.ipam.endpoint(id.clone()).await else { return Ok(()) };
+        let link = self.host.link(endpoint.host_interface.clone()).await;
+        match link.map_err(|error| Refused { code: code::AGENT, msg: error.to_string() })? {
+            Presence::Up => {
+                let msg = format!("endpoint {id} is attached already, to {}: delete it first", endpoint.host_interface);
+                Err(Refused { code: code::AGENT, msg })
+            }
+            Presence::Down | Presence::Gone => {
+                self.undo(&endpoint).await;
+                Ok(())
+            }
+        }
     }
 
     /// From the reservation to the answer; the caller undoes on failure.
@@ -125,6 +145,8 @@ impl Attachments {
     async fn detach(&self, stream: &mut UnixStream, detach: Detach) -> Result<(), ConversationError> {
         speak_same(detach.protocol)?;
         let id = detach.id;
+        let _turn = self.turns.at(&id.host_interface()).await;
+        still_there(stream, &id)?;
         let endpoint = self.ipam.endpoint(id.clone()).await;
         if let Some(endpoint) = &endpoint {
             let detached = self.routes.detach(endpoint.addresses.clone()).await;
@@ -186,7 +208,7 @@ enum ConversationError {
     #[error("the CNI binary has sent a message that may not come at this point of the conversation")]
     OutOfOrder,
     /// The binary is gone while its answer is being made.
-    #[error("the binary left before endpoint {0} was attached")]
+    #[error("the binary left before it was done with endpoint {0}")]
     Left(EndpointId),
 }
 
@@ -218,6 +240,16 @@ async fn read<T: DeserializeOwned>(stream: &mut UnixStream) -> Result<T, FrameEr
     let mut body = vec![0; cni::announced(header)?];
     stream.read_exact(&mut body).await?;
     Ok(serde_json::from_slice(&body)?)
+}
+
+/// After a wait: a binary that has left meanwhile is done for, and whatever it asked for may be of a life that is over.
+fn still_there(stream: &UnixStream, id: &EndpointId) -> Result<(), ConversationError> {
+    match stream.try_read(&mut [0]) {
+        Ok(0) => Err(ConversationError::Left(id.clone())),
+        Ok(_) => Err(ConversationError::OutOfOrder),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(FrameError::Io(error).into()),
+    }
 }
 
 /// Ends when the binary leaves, or speaks though it is not its turn.

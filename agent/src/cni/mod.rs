@@ -3,8 +3,10 @@
 
 pub(crate) mod attachments;
 mod conversation;
-mod links;
+pub(crate) mod links;
 mod reaper;
 pub(crate) mod recovery;
 pub(crate) mod tasks;
 mod tombstones;
+pub(crate) mod turns;
+mod vanished;
