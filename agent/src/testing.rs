@@ -97,7 +97,7 @@ impl World {
 pub(crate) fn attachments(world: &World, identities: Identities, released: &Path) -> Attachments {
     let (_, mtu) = watch::channel(1_500);
     let (parked, _) = mpsc::channel(1);
-    let kernel = world.kernel.clone();
+    let (kernel, filter) = (world.kernel.clone(), world.filter.clone());
     Attachments {
         ipam: world.ipam.clone(),
         routes: world.routes.clone(),
@@ -109,7 +109,7 @@ pub(crate) fn attachments(world: &World, identities: Identities, released: &Path
         released: released.to_owned(),
         readiness: Readiness::new(),
         turns: Turns::default(),
-        host: HostLinks::of(move || Ok(Box::new(kernel.clone()))),
+        host: HostLinks::of(move || Ok(Box::new(kernel.clone())), move || Ok(Box::new(filter.sets()))),
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tracing::{debug, info, warn};
 
 use ipam::{Description, Request as Reservation, ReserveError};
-use types::cni::{self, Attach, Detach, FrameError, Park, Refused, Reply, Request, Wire, code};
+use types::cni::{self, Attach, Check, Collect, Detach, FrameError, Park, Refused, Reply, Request, Wire, code};
 use types::{EndpointId, WorkloadEndpoint};
 
 use super::attachments::Attachments;
@@ -38,6 +38,8 @@ impl Attachments {
         let outcome = match receive(&mut stream).await {
             Ok(Request::Attach(attach)) => self.attach(&mut stream, attach).await,
             Ok(Request::Detach(detach)) => self.detach(&mut stream, detach).await,
+            Ok(Request::Check(Check { protocol, id })) => self.check(&mut stream, protocol, &id).await,
+            Ok(Request::Collect(collect)) => self.gc(&mut stream, collect).await,
             Ok(Request::Status { protocol }) => self.status(&mut stream, protocol).await,
             Ok(Request::Wired | Request::Parked) => Err(ConversationError::OutOfOrder),
             Err(error) => Err(error.into()),
@@ -191,7 +193,20 @@ impl Attachments {
         if unready.is_empty() {
             return Ok(send(stream, &Reply::Done).await?);
         }
-        Err(ConversationError::Refused(Refused { code: code::UNAVAILABLE, msg: unready.join("; ") }))
+        let code = if self.readiness.limits_pods() { code::LIMITED } else { code::UNAVAILABLE };
+        Err(ConversationError::Refused(Refused { code, msg: unready.join("; ") }))
+    }
+
+    async fn check(&self, stream: &mut UnixStream, protocol: u32, id: &EndpointId) -> Result<(), ConversationError> {
+        speak_same(protocol)?;
+        let wire = self.verify(id).await?;
+        Ok(send(stream, &Reply::Wire(wire)).await?)
+    }
+
+    async fn gc(&self, stream: &mut UnixStream, collect: Collect) -> Result<(), ConversationError> {
+        speak_same(collect.protocol)?;
+        self.collect(collect).await?;
+        Ok(send(stream, &Reply::Done).await?)
     }
 }
 

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use kernel::acl::{LinuxSets, Sets};
 use kernel::{Kernel, KernelError, Linux, ours};
 
 use types::InterfaceName;
@@ -13,17 +15,32 @@ use types::InterfaceName;
 #[derive(Clone)]
 pub(crate) struct HostLinks {
     open: Arc<dyn Fn() -> Result<Box<dyn Kernel>, KernelError> + Send + Sync>,
+    sets: Arc<dyn Fn() -> Result<Box<dyn Sets>, KernelError> + Send + Sync>,
 }
 
 impl HostLinks {
     /// The kernel that this process runs on.
     pub(crate) fn node() -> Self {
-        Self::of(|| Ok(Box::new(Linux::open()?)))
+        Self::of(|| Ok(Box::new(Linux::open()?)), || Ok(Box::new(LinuxSets::open()?)))
     }
 
     /// Any other.
-    pub(crate) fn of(open: impl Fn() -> Result<Box<dyn Kernel>, KernelError> + Send + Sync + 'static) -> Self {
-        Self { open: Arc::new(open) }
+    pub(crate) fn of(
+        open: impl Fn() -> Result<Box<dyn Kernel>, KernelError> + Send + Sync + 'static,
+        sets: impl Fn() -> Result<Box<dyn Sets>, KernelError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { open: Arc::new(open), sets: Arc::new(sets) }
+    }
+
+    /// What the kernel lacks of an endpoint's policies, in words.
+    pub(super) async fn lacking(
+        &self,
+        interface: InterfaceName,
+        addresses: Vec<IpAddr>,
+    ) -> anyhow::Result<Vec<String>> {
+        let open = Arc::clone(&self.sets);
+        let look = move || felix::acl::lacking(open()?.as_mut(), &interface, &addresses);
+        Ok(tokio::task::spawn_blocking(look).await??)
     }
 
     /// The names of all links.

@@ -2,6 +2,7 @@
 //! links that wait to be deleted.
 
 pub(crate) mod attachments;
+mod collection;
 mod conversation;
 pub(crate) mod links;
 mod reaper;
@@ -10,3 +11,4 @@ pub(crate) mod tasks;
 mod tombstones;
 pub(crate) mod turns;
 mod vanished;
+mod verification;

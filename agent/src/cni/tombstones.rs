@@ -61,6 +61,8 @@ async fn consume_file(attachments: &Attachments, path: &Path) {
         attachments.undo(&endpoint).await;
         info!(endpoint = %id, "a pod is detached whose DEL was not answered in time");
     }
+    // Its DEL has parked a link of which nobody else may have told, as that of an ADD that was cut off.
+    attachments.reap();
     if let Err(error) = tombstone::remove_file(path) {
         warn!(path = %path.display(), %error, "the tombstone of a DEL that is made good cannot be removed");
     }
