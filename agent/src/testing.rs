@@ -1,5 +1,6 @@
 //! What the tests of this crate share: ipam, felix and policy as they are, on kernels in memory.
 
+use std::path::Path;
 use std::time::Duration;
 
 use felix::acl::{Acl, AclBackend, AclConfig};
@@ -11,13 +12,18 @@ use kernel::fake::FakeKernel;
 use kernel::fake::acl::{AclOperation, FakeAcl};
 use serde_json::json;
 use store::Journal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use types::policy::{Labels, PolicyId, PolicyKind, network_policy};
 use types::{EndpointId, NamespacedName, Pod, PodRef, Update};
 
+use crate::cni::attachments::Attachments;
+use crate::cni::links::HostLinks;
+use crate::cni::turns::Turns;
+use crate::node::readiness::Readiness;
 use crate::policy::facts;
+use crate::policy::pods::Identities;
 
 /// EBUSY, as a held lock is told.
 const BUSY: i32 = 16;
@@ -84,6 +90,26 @@ impl World {
         let routes = self.routes.view().await.unwrap().local;
         let held = self.ipam.endpoint(id.clone()).await;
         held.is_none() && self.acl.show(id.clone()).await.is_none() && routes == 0
+    }
+}
+
+/// The agent's side of CNI in a world. Whoever is told of parked links has left.
+pub(crate) fn attachments(world: &World, identities: Identities, released: &Path) -> Attachments {
+    let (_, mtu) = watch::channel(1_500);
+    let (parked, _) = mpsc::channel(1);
+    let (kernel, filter) = (world.kernel.clone(), world.filter.clone());
+    Attachments {
+        ipam: world.ipam.clone(),
+        routes: world.routes.clone(),
+        acl: world.acl.clone(),
+        identities,
+        mtu,
+        parked_group: kernel::ours::LINK_GROUP,
+        parked,
+        released: released.to_owned(),
+        readiness: Readiness::new(),
+        turns: Turns::default(),
+        host: HostLinks::of(move || Ok(Box::new(kernel.clone())), move || Ok(Box::new(filter.sets()))),
     }
 }
 

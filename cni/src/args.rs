@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt;
 use std::path::PathBuf;
 
 use types::{ContainerId, InterfaceName, PodRef};
@@ -27,26 +26,15 @@ pub enum Command {
     Status,
     /// VERSION: say which versions are spoken.
     Version,
-    /// A command that CNI knows and this plugin does not serve.
-    Unserved(Unserved),
-}
-
-/// The commands that are refused by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unserved {
     /// CHECK: say whether an attachment is as ADD left it.
-    Check,
-    /// Remove all attachments that the runtime does not list.
+    Check {
+        /// The pod's interface.
+        attachment: Attachment,
+        /// CNI_NETNS: the namespace that it is in.
+        netns: PathBuf,
+    },
+    /// GC: remove all attachments of the network that the runtime does not list.
     Gc,
-}
-
-impl fmt::Display for Unserved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Check => "CHECK",
-            Self::Gc => "GC",
-        })
-    }
 }
 
 /// One interface of one sandbox, and what CNI_ARGS says of the pod.
@@ -81,19 +69,18 @@ impl Command {
             "DEL" => Ok(Verb::Del),
             "STATUS" => Ok(Verb::Bare(Self::Status)),
             "VERSION" => Ok(Verb::Bare(Self::Version)),
-            "CHECK" => Ok(Verb::Bare(Self::Unserved(Unserved::Check))),
-            "GC" => Ok(Verb::Bare(Self::Unserved(Unserved::Gc))),
+            "CHECK" => Ok(Verb::Check),
+            "GC" => Ok(Verb::Bare(Self::Gc)),
             unknown => Err(invalid(format!("CNI_COMMAND: {unknown:?} is not a command of CNI"))),
         });
         match command.transpose()? {
             Some(Verb::Add) => {
-                let attachment = environment.attachment()?;
-                let netns = environment.required("CNI_NETNS")?;
-                environment.complete()?;
-                match (attachment, netns) {
-                    (Some(attachment), Some(netns)) => Ok(Self::Add { attachment, netns: netns.into() }),
-                    _ => Err(environment.missing()),
-                }
+                let (attachment, netns) = environment.attachment_in_place()?;
+                Ok(Self::Add { attachment, netns })
+            }
+            Some(Verb::Check) => {
+                let (attachment, netns) = environment.attachment_in_place()?;
+                Ok(Self::Check { attachment, netns })
             }
             Some(Verb::Del) => {
                 let attachment = environment.attachment()?;
@@ -109,6 +96,7 @@ impl Command {
 /// How much of the environment a command needs.
 enum Verb {
     Add,
+    Check,
     Del,
     Bare(Command),
 }
@@ -148,6 +136,17 @@ impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
         let container = ContainerId::new(container).map_err(|error| invalid(format!("CNI_CONTAINERID: {error}")))?;
         let interface = InterfaceName::new(interface).map_err(|error| invalid(format!("CNI_IFNAME: {error}")))?;
         Ok(Some(Attachment { container, interface, args }))
+    }
+
+    /// The attachment, and the namespace that it is or will be in.
+    fn attachment_in_place(&mut self) -> Result<(Attachment, PathBuf), CniError> {
+        let attachment = self.attachment()?;
+        let netns = self.required("CNI_NETNS")?;
+        self.complete()?;
+        match (attachment, netns) {
+            (Some(attachment), Some(netns)) => Ok((attachment, netns.into())),
+            _ => Err(self.missing()),
+        }
     }
 
     fn complete(&self) -> Result<(), CniError> {

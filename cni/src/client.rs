@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use types::EndpointId;
-use types::cni::{self, Attach, Detach, FrameError, PROTOCOL, Park, Refused, Reply, Request, Wire};
+use types::cni::{
+    self, Attach, Check, Collect, Detach, FrameError, PROTOCOL, Park, Refused, Reply, Request, Wire, code,
+};
 
 use crate::spec::{CniError, Code};
 
@@ -19,8 +21,12 @@ impl AnswerTimeLimit {
     pub const ADD: Self = Self(Duration::from_secs(15));
     /// DEL: the agent waits for nothing; a stuck one must not hold a pod's end up.
     pub const DEL: Self = Self(Duration::from_secs(3));
-    /// STATUS: runtimes ask every 5 s.
-    pub const STATUS: Self = Self(Duration::from_secs(2));
+    /// STATUS: runtimes ask every 5 s, and an agent that works answers within a millisecond.
+    pub const STATUS: Self = Self(Duration::from_millis(500));
+    /// CHECK: the agent reads sets of the kernel.
+    pub const CHECK: Self = Self(Duration::from_secs(5));
+    /// GC: each attachment that goes may have policies of its own.
+    pub const GC: Self = Self(Duration::from_secs(60));
 
     /// Any other limit, for tests.
     pub const fn of(time: Duration) -> Self {
@@ -80,6 +86,19 @@ impl Agent {
     /// Asks whether an ADD would be served.
     pub fn status(&mut self) -> Result<(), AgentError> {
         self.ask_for_done(&Request::Status { protocol: PROTOCOL }, "Status")
+    }
+
+    /// CHECK: what the agent keeps of the attachment, once it has looked that it is in force.
+    pub fn check(&mut self, id: EndpointId) -> Result<Wire, AgentError> {
+        match self.ask(&Request::Check(Check { protocol: PROTOCOL, id }))? {
+            Reply::Wire(wire) => Ok(wire),
+            other => Err(self.out_of_order("Check", &other)),
+        }
+    }
+
+    /// GC: when this returns, nothing is left of the network but what is listed.
+    pub fn collect(&mut self, collect: Collect) -> Result<(), AgentError> {
+        self.ask_for_done(&Request::Collect(collect), "Collect")
     }
 
     fn ask_for_done(&mut self, request: &Request, said: &'static str) -> Result<(), AgentError> {
@@ -162,9 +181,8 @@ impl AgentError {
 
     /// In the terms of CNI, for STATUS: 50, or 51 if the agent says so (CNI spec section 2, STATUS).
     pub fn into_status(self) -> CniError {
-        const LIMITED: u32 = 51;
         let code = match &self {
-            Self::Refused(Refused { code: LIMITED, .. }) => Code::Agent(LIMITED),
+            Self::Refused(Refused { code: code::LIMITED, .. }) => Code::Agent(code::LIMITED),
             _ => Code::Unavailable,
         };
         CniError::new(code, self.to_string())

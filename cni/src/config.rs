@@ -1,17 +1,18 @@
 //! The network configuration on stdin (CNI spec section 1, and section 4 for what the runtime derives).
 //!
 //! Keys are matched exactly, except below `args`, `runtimeConfig` and `prevResult`'s values, where containerd writes Go's
-//! capitalised names. Unknown keys are tolerated.
+//! capitalised names. Unknown keys are tolerated, but for those that are known to ask for something (`wishes`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use types::policy::Protocol;
-use types::{EndpointPort, NetworkName};
+use types::{ContainerId, EndpointPort, InterfaceName, NetworkName};
 
 use crate::args::Attachment;
 use crate::spec::{CniError, CniVersion, Code};
+use crate::wishes::{self, Wish, lookup};
 
 /// Where the agent's files are unless the configuration says otherwise.
 pub const RUN_DIR: &str = "/run/manx";
@@ -33,23 +34,21 @@ pub struct NetworkConfig {
     pub ports: Vec<EndpointPort>,
     /// The result of the plugins before this one, with all its keys.
     pub previous: Option<Map<String, Value>>,
-    /// What asks for certain addresses or a certain MAC, as it stands: key and value.
-    wishes: Vec<(&'static str, String)>,
+    /// The MTU that the pod is to have, in octets; none leaves it to the agent.
+    pub mtu: Option<u32>,
+    /// The value of `dns`, if it says anything.
+    pub dns: Option<Value>,
+    /// The value of `cni.dev/valid-attachments`: what GC is to leave.
+    valid_attachments: Option<Value>,
+    /// What is asked for in vain.
+    wishes: Vec<Wish>,
 }
 
 impl NetworkConfig {
     /// Parses and checks. An error comes with the version to write it in: the configuration's where that is known.
     pub fn parse(input: &[u8]) -> Result<Self, (CniVersion, CniError)> {
-        let latest = |error| (CniVersion::LATEST, error);
-        let object = match serde_json::from_slice(input) {
-            Ok(Value::Object(object)) => object,
-            Ok(_) => return Err(latest(CniError::new(Code::Decode, "the network configuration is not a JSON object"))),
-            Err(error) => {
-                let msg = format!("the network configuration is not JSON: {error}");
-                return Err(latest(CniError::new(Code::Decode, msg)));
-            }
-        };
-        let version = version(&object).map_err(latest)?;
+        let object = object(input)?;
+        let version = version(&object).map_err(|error| (CniVersion::LATEST, error))?;
         Self::checked(version, &object).map_err(|error| (version, error))
     }
 
@@ -64,15 +63,10 @@ impl NetworkConfig {
         let args = section(object, "args", "args")?.map(|args| section(args, "cni", "args.cni")).transpose()?.flatten();
         let runtime = section(object, "runtimeConfig", "runtimeConfig")?;
         let previous = section(object, "prevResult", "prevResult")?.cloned();
-        let mut wishes = Vec::new();
-        for (place, section, key) in [
-            ("runtimeConfig.ips", runtime, "ips"),
-            ("runtimeConfig.mac", runtime, "mac"),
-            ("args.cni.ips", args, "ips"),
-            ("args.cni.mac", args, "mac"),
-        ] {
-            let value = section.and_then(|section| lookup(section, key));
-            wishes.extend(value.filter(|value| !is_empty(value)).map(|value| (place, value.to_string())));
+        let mut wishes = wishes::of(object, runtime);
+        for (place, key) in [("args.cni.ips", "ips"), ("args.cni.mac", "mac")] {
+            let value = args.and_then(|args| lookup(args, key));
+            wishes.extend(value.and_then(|value| wishes::wish(place.to_owned(), value, wishes::ADDRESSES)));
         }
         Ok(Self {
             version,
@@ -82,25 +76,54 @@ impl NetworkConfig {
             labels: args.and_then(|args| lookup(args, "labels")).map_or_else(|| Ok(BTreeMap::new()), labels)?,
             ports: args.and_then(|args| lookup(args, "manx.io/ports")).map_or_else(|| Ok(Vec::new()), ports)?,
             previous,
+            mtu: mtu(object)?,
+            dns: section(object, "dns", "dns")?.filter(|dns| !dns.is_empty()).map(|dns| Value::Object(dns.clone())),
+            valid_attachments: object.get("cni.dev/valid-attachments").filter(|value| !value.is_null()).cloned(),
             wishes,
         })
     }
 
-    /// Refuses a wish for a certain address or MAC (code 2): the agent chooses both, and a pod that silently gets
-    /// another one than was asked for is worse off than one that does not start.
+    /// The same for DEL, which goes by the network's name and the agent's places alone: whatever else was written since the
+    /// ADD, a version that is not spoken among it, must not keep a pod from being taken down.
+    pub fn parse_for_del(input: &[u8]) -> Result<Self, (CniVersion, CniError)> {
+        let object = object(input)?;
+        let version = version(&object).unwrap_or(CniVersion::LATEST);
+        let kept = ["name", "type", "runDir", "agentSocket"];
+        let object = object.into_iter().filter(|(key, _)| kept.contains(&key.as_str())).collect();
+        Self::checked(version, &object).map_err(|error| (version, error))
+    }
+
+    /// The attachments of this network that GC is to leave (CNI spec section 2, GC). A list that is absent is an error, never
+    /// an empty one: all pods of the node would go.
+    pub fn valid_attachments(&self) -> Result<BTreeSet<(ContainerId, InterfaceName)>, CniError> {
+        const KEY: &str = "cni.dev/valid-attachments";
+        let value = self.valid_attachments.as_ref();
+        let value = value.ok_or_else(|| invalid(format!("{KEY} is missing: without it nothing is collected")))?;
+        let items = value.as_array().ok_or_else(|| invalid(format!("{KEY}: {value} is not a list")))?;
+        let attachment = |item: &Value| {
+            let field = |key| {
+                let text = item.as_object().and_then(|item| lookup(item, key)).and_then(Value::as_str);
+                text.ok_or_else(|| invalid(format!("{KEY}: {item} has no {key}")))
+            };
+            let container = ContainerId::new(field("containerID")?);
+            let interface = InterfaceName::new(field("ifname")?);
+            Ok((
+                container.map_err(|error| invalid(format!("{KEY}: containerID: {error}")))?,
+                interface.map_err(|error| invalid(format!("{KEY}: ifname: {error}")))?,
+            ))
+        };
+        items.iter().map(attachment).collect()
+    }
+
+    /// Refuses the first wish that is not granted (code 2).
     pub fn refuse_wishes(&self, attachment: &Attachment) -> Result<(), CniError> {
         let argument = |place, key: &str| {
             let value = attachment.args.get(key).filter(|value| !value.is_empty());
-            value.map(|value| (place, value.clone()))
+            value.map(|value| Wish::argument(place, value.clone()))
         };
         let arguments = [argument("CNI_ARGS IP", "IP"), argument("CNI_ARGS MAC", "MAC")];
-        match self.wishes.iter().cloned().chain(arguments.into_iter().flatten()).next() {
-            None => Ok(()),
-            Some((key, value)) => {
-                let msg = format!("{key}={value} is not supported: addresses come from the node's pools");
-                Err(CniError::new(Code::UnsupportedField, msg))
-            }
-        }
+        let first = self.wishes.iter().cloned().chain(arguments.into_iter().flatten()).next();
+        first.map_or(Ok(()), |wish| Err(wish.into_cni()))
     }
 
     /// Where a DEL without an agent leaves its tombstone.
@@ -113,6 +136,29 @@ impl NetworkConfig {
 pub fn requested_version(input: &[u8]) -> Option<String> {
     let object: Map<String, Value> = serde_json::from_slice(input).ok()?;
     object.get("cniVersion")?.as_str().map(str::to_owned)
+}
+
+fn object(input: &[u8]) -> Result<Map<String, Value>, (CniVersion, CniError)> {
+    let msg = match serde_json::from_slice(input) {
+        Ok(Value::Object(object)) => return Ok(object),
+        Ok(_) => "the network configuration is not a JSON object".to_owned(),
+        Err(error) => format!("the network configuration is not JSON: {error}"),
+    };
+    Err((CniVersion::LATEST, CniError::new(Code::Decode, msg)))
+}
+
+/// The key `mtu`; 0 leaves it to the agent, as nothing does.
+fn mtu(object: &Map<String, Value>) -> Result<Option<u32>, CniError> {
+    // The least that IPv4 works with (RFC 791), and the most that a pair of links takes.
+    const SIZES: std::ops::RangeInclusive<u64> = 68..=65_535;
+    match object.get("mtu") {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_u64() {
+            Some(0) => Ok(None),
+            Some(size) if SIZES.contains(&size) => Ok(u32::try_from(size).ok()),
+            _ => Err(invalid(format!("mtu: {value} is not a number of octets between 68 and 65535"))),
+        },
+    }
 }
 
 /// CNI spec section 4: an absent version is 0.1.0.
@@ -156,20 +202,6 @@ fn section<'a>(
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(section)) => Ok(Some(section)),
         Some(other) => Err(invalid(format!("{place}: {other} is not an object"))),
-    }
-}
-
-/// A key in any case: Go's decoder does not mind it, and containerd relies on that.
-fn lookup<'a>(object: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
-    object.get(key).or_else(|| object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value))
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        _ => false,
     }
 }
 

@@ -22,12 +22,16 @@
 //! |---|---|---|
 //! | `runDir` | `/run/manx` | the agent's run folder: the socket, the group of parked links, and the tombstones of DELs that met no agent |
 //! | `agentSocket` | `cni.sock` in `runDir` | the agent's CNI socket |
+//! | `mtu` | the agent's | the pod's MTU: at most the agent's, and with IPv6 at least 1280 |
+//! | `dns` | none | goes into the result |
 //!
 //! `args.cni.labels` and `args.cni["manx.io/ports"]` describe the pod where there is no Kubernetes. A request for a
 //! certain address or MAC (`runtimeConfig.ips`, `runtimeConfig.mac`, `args.cni.ips`, `IP=` and `MAC=` in CNI_ARGS) is
-//! refused with code 2: the pod would silently get another one. Unknown keys are tolerated, as the CNI spec wants.
+//! refused with code 2, and so is what other networks' plugins know and this one does not do ([`wishes`]): a pod would silently
+//! get something else. Other unknown keys are tolerated, as the CNI spec wants.
 
 pub mod args;
+mod check;
 pub mod client;
 pub mod config;
 pub mod parked_group;
@@ -37,6 +41,7 @@ pub mod spec;
 pub mod tombstone;
 pub mod verbs;
 pub mod wiring;
+pub mod wishes;
 
 #[cfg(test)]
 mod fake_agent;

@@ -4,6 +4,7 @@
 //!   node                                    pod
 //!   lo       169.254.1.1/32 scope link      lo     up
 //!   mx…      ee:ee:ee:ee:ee:ee ◄─ veth ─►   eth0   10.65.0.2/32, fd00::2/128
+//!            169.254.1.1/32 scope host
 //!            fe80::ecee:eeff:feee:eeee             default via 169.254.1.1 and fe80::ecee:eeff:feee:eeee
 //! ```
 //!
@@ -76,6 +77,10 @@ pub enum WiringStep {
     /// Node: 169.254.1.1/32 on `lo`. Proxy ARP alone answers for it only where the node has a default route. The scope is
     /// link, or the address would become a source of the node's own packets.
     GatewayAddress,
+    /// Node: 169.254.1.1/32 on the host's end too. A node whose `arp_ignore` is 1 (kube-proxy's strictARP sets it for all
+    /// interfaces) answers for no address of another interface, so the one on `lo` is silent there. The scope is host, or the
+    /// address would be the source of what the node sends to the pod.
+    GatewayOfPair,
     /// On the node: makes the pair, with the host's end up.
     MakePair,
     /// On either side: sets a sysctl.
@@ -141,7 +146,7 @@ impl WiringStep {
     /// The namespace in which the step is taken.
     pub const fn side(&self) -> Side {
         match self {
-            Self::GatewayAddress | Self::MakePair | Self::GatewayLinkLocal => Side::Host,
+            Self::GatewayAddress | Self::GatewayOfPair | Self::MakePair | Self::GatewayLinkLocal => Side::Host,
             Self::Sysctl(sysctl) => sysctl.side,
             Self::AwaitCarrier(side) => *side,
             Self::RaiseLoopback
@@ -161,6 +166,7 @@ impl WiringStep {
             Self::Sysctl(sysctl) => sysctl.undo,
             Self::RaiseLoopback => Undo::Restore,
             Self::GatewayLinkLocal
+            | Self::GatewayOfPair
             | Self::Address(_)
             | Self::RaisePod
             | Self::GatewayNeighbour(_)
@@ -182,6 +188,9 @@ pub fn plan(pairing: &Pairing) -> Vec<WiringStep> {
     }
     steps.push(WiringStep::MakePair);
     host_sysctls(&mut steps, &pairing.host, ipv4, ipv6);
+    if ipv4 {
+        steps.push(WiringStep::GatewayOfPair);
+    }
     if ipv6 {
         steps.push(WiringStep::GatewayLinkLocal);
     }

@@ -18,6 +18,8 @@ pub struct Attached<'a> {
     pub pod_mac: [u8; 6],
     /// CNI_NETNS, as the runtime wrote it.
     pub sandbox: &'a str,
+    /// The configuration's `dns`, which goes into the result where no plugin before has given one.
+    pub dns: Option<&'a Value>,
 }
 
 impl Attached<'_> {
@@ -31,6 +33,12 @@ impl Attached<'_> {
         list(&mut result, "interfaces")?.extend(self.interfaces(version));
         list(&mut result, "ips")?.extend(self.ips(version, pod_interface));
         list(&mut result, "routes")?.extend(self.routes());
+        if let Some(dns) = self.dns {
+            let known = result.get("dns").and_then(Value::as_object).is_some_and(|dns| !dns.is_empty());
+            if !known {
+                result.insert("dns".to_owned(), dns.clone());
+            }
+        }
         Ok(Value::Object(result).to_string())
     }
 
@@ -52,7 +60,7 @@ impl Attached<'_> {
     fn ips(&self, version: CniVersion, interface: usize) -> impl Iterator<Item = Value> {
         self.pairing.addresses.iter().map(move |address| {
             let mut ip = json!({ "address": Prefix::host(*address).to_string(), "interface": interface });
-            if let (CniVersion::V0_3_1 | CniVersion::V0_4_0, Some(ip)) = (version, ip.as_object_mut()) {
+            if let (true, Some(ip)) = (version < CniVersion::V1_0_0, ip.as_object_mut()) {
                 let family = match address {
                     IpAddr::V4(_) => "4",
                     IpAddr::V6(_) => "6",

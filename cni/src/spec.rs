@@ -6,10 +6,10 @@ use serde::{Serialize, Serializer};
 use serde_json::json;
 
 /// A version of the CNI specification that this plugin speaks.
-///
-/// 0.3.0 is left out: its result differs from 0.3.1 by a misprint that no runtime relies on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CniVersion {
+    /// 0.3.0: the same as 0.3.1, which corrects its text.
+    V0_3_0,
     /// 0.3.1: interfaces, addresses with a family, routes.
     V0_3_1,
     /// Version 0.4.0, with CHECK and with prevResult in DEL.
@@ -22,7 +22,7 @@ pub enum CniVersion {
 
 impl CniVersion {
     /// Every version, the oldest first.
-    pub const ALL: [Self; 4] = [Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
+    pub const ALL: [Self; 5] = [Self::V0_3_0, Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
     /// What is spoken where the runtime names no version.
     pub const LATEST: Self = Self::V1_1_0;
 
@@ -34,6 +34,7 @@ impl CniVersion {
     /// The version as it stands in JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::V0_3_0 => "0.3.0",
             Self::V0_3_1 => "0.3.1",
             Self::V0_4_0 => "0.4.0",
             Self::V1_0_0 => "1.0.0",
@@ -122,8 +123,8 @@ pub enum Code {
     Protocol,
     /// 102: the kernel refused a step of the wiring.
     Kernel,
-    /// 103: the command is part of CNI but not of this plugin.
-    NotImplemented,
+    /// 104: an attachment is not as ADD left it (CHECK).
+    Deviates,
     /// What the agent answered, by its own number.
     Agent(u32),
 }
@@ -143,7 +144,7 @@ impl Code {
             Self::Unavailable => types::cni::code::UNAVAILABLE,
             Self::Protocol => types::cni::code::PROTOCOL,
             Self::Kernel => 102,
-            Self::NotImplemented => 103,
+            Self::Deviates => 104,
             Self::Agent(number) => number,
         }
     }

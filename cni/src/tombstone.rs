@@ -63,7 +63,8 @@ pub fn list(folder: &Path) -> io::Result<Vec<Tombstone>> {
     Ok(found)
 }
 
-fn read(path: &Path) -> Result<EndpointId, TombstoneError> {
+/// Whose tombstone the file is.
+pub fn read(path: &Path) -> Result<EndpointId, TombstoneError> {
     Ok(fs::read_to_string(path)?.trim().parse()?)
 }
 

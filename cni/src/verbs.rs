@@ -5,10 +5,11 @@ use std::io::Read;
 use std::path::Path;
 
 use kernel::{Kernel, KernelError, Linux};
-use types::cni::{Attach, PROTOCOL, Wire};
+use types::cni::{Attach, Collect, PROTOCOL, Wire};
 use types::{EndpointId, Family};
 
-use crate::args::{Attachment, Command, Unserved};
+use crate::args::{Attachment, Command};
+use crate::check::check;
 use crate::client::{Agent, AgentError, AnswerTimeLimit};
 use crate::config::{self, NetworkConfig};
 use crate::parked_group;
@@ -17,6 +18,9 @@ use crate::result::Attached;
 use crate::spec::{self, CniError, CniVersion, Code};
 use crate::tombstone;
 use crate::wiring::{self, PodSide, WiringError};
+
+/// The least MTU of IPv6, in octets (RFC 8200 section 5).
+const IPV6_LEAST_MTU: u32 = 1_280;
 
 /// The outcome of an invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +69,11 @@ pub fn run(variable: impl Fn(&str) -> Option<OsString>, stdin: &mut dyn Read, ma
     if command == Command::Version {
         return Outcome::success(spec::version_report(config::requested_version(&input).as_deref()));
     }
-    let config = match NetworkConfig::parse(&input) {
+    let parsed = match &command {
+        Command::Del(_) => NetworkConfig::parse_for_del(&input),
+        _ => NetworkConfig::parse(&input),
+    };
+    let config = match parsed {
         Ok(config) => config,
         Err((version, error)) => return Outcome::failure(&error, version),
     };
@@ -73,7 +81,10 @@ pub fn run(variable: impl Fn(&str) -> Option<OsString>, stdin: &mut dyn Read, ma
         Command::Add { attachment, netns } => add(&config, attachment, netns, machine).map(Outcome::success),
         Command::Del(attachment) => del(&config, attachment, machine),
         Command::Status => status(&config).map(|()| Outcome::success(String::new())),
-        Command::Unserved(unserved) => Err(refuse(&config, *unserved)),
+        Command::Check { attachment, netns } => since(CniVersion::V0_4_0, &config, "CHECK")
+            .and_then(|()| check(&config, &endpoint_id(&config, attachment), netns, machine))
+            .map(|notes| Outcome { notes, ..Outcome::success(String::new()) }),
+        Command::Gc => gc(&config).map(|()| Outcome::success(String::new())),
         Command::Version => Ok(Outcome::success(String::new())),
     };
     outcome.unwrap_or_else(|error| Outcome::failure(&error, config.version))
@@ -112,10 +123,12 @@ fn add(
         ports: config.ports.clone(),
     });
     let wire = wire.map_err(AgentError::into_cni)?;
-    let pairing = pairing(wire, &id, sandbox)?;
+    let pairing = pairing(wire, &id, sandbox, config.mtu)?;
 
     let wired = wiring::wire(host, &mut pod, &pairing).map_err(WiringError::into_cni)?;
-    let attached = Attached { pairing: &pairing, pod_mac: wired.pod_mac(), sandbox: &netns.to_string_lossy() };
+    let sandbox = netns.to_string_lossy();
+    let attached =
+        Attached { pairing: &pairing, pod_mac: wired.pod_mac(), sandbox: &sandbox, dns: config.dns.as_ref() };
     let answer = attached
         .to_json(config.version, config.previous.clone())
         .and_then(|result| agent.wired().map(|()| result).map_err(AgentError::into_cni));
@@ -185,20 +198,19 @@ enum DetachError {
     Wiring(#[from] WiringError),
 }
 
-/// STATUS: no output where an ADD would be served, else an error of code 50.
+/// STATUS: no output where an ADD would be served, else an error of code 50, or 51 where pods that are there suffer too.
 fn status(config: &NetworkConfig) -> Result<(), CniError> {
     since(CniVersion::V1_1_0, config, "STATUS")?;
     let agent = Agent::connect(&config.agent_socket, AnswerTimeLimit::STATUS);
     agent.and_then(|mut agent| agent.status()).map_err(AgentError::into_status)
 }
 
-fn refuse(config: &NetworkConfig, unserved: Unserved) -> CniError {
-    let first = match unserved {
-        Unserved::Check => CniVersion::V0_4_0,
-        Unserved::Gc => CniVersion::V1_1_0,
-    };
-    let refusal = || CniError::new(Code::NotImplemented, format!("{unserved} is not implemented by manx"));
-    since(first, config, &unserved.to_string()).err().unwrap_or_else(refusal)
+/// GC: nothing is left of the network's attachments but what the runtime lists.
+fn gc(config: &NetworkConfig) -> Result<(), CniError> {
+    since(CniVersion::V1_1_0, config, "GC")?;
+    let collect = Collect { protocol: PROTOCOL, network: config.name.clone(), valid: config.valid_attachments()? };
+    let agent = Agent::connect(&config.agent_socket, AnswerTimeLimit::GC);
+    agent.and_then(|mut agent| agent.collect(collect)).map_err(AgentError::into_cni)
 }
 
 /// Whether the configuration's version has the command (code 1).
@@ -219,7 +231,7 @@ fn endpoint_id(config: &NetworkConfig, attachment: &Attachment) -> EndpointId {
 }
 
 /// Checks what the agent wants made: DEL without an agent relies on the host interface's name.
-fn pairing(wire: Wire, id: &EndpointId, sandbox: Sandbox) -> Result<Pairing, CniError> {
+fn pairing(wire: Wire, id: &EndpointId, sandbox: Sandbox, mtu: Option<u32>) -> Result<Pairing, CniError> {
     let wrong = |what: String| CniError::new(Code::Protocol, format!("the agent wants {what}"));
     let expected = id.host_interface();
     if wire.host_interface != expected {
@@ -229,7 +241,17 @@ fn pairing(wire: Wire, id: &EndpointId, sandbox: Sandbox) -> Result<Pairing, Cni
     if !matches!(families.as_slice(), [_]) && !matches!(families.as_slice(), [one, other] if one != other) {
         return Err(wrong(format!("addresses {:?} instead of one per family", wire.addresses)));
     }
-    let Wire { host_interface: host, addresses, mtu, .. } = wire;
+    let Wire { host_interface: host, addresses, mtu: most, .. } = wire;
+    let mtu = mtu.unwrap_or(most);
+    if mtu > most {
+        let msg = format!("mtu={mtu} is not supported: more than {most} octets do not fit through this node's network");
+        return Err(CniError::new(Code::UnsupportedField, msg));
+    }
+    if mtu < IPV6_LEAST_MTU && families.contains(&Family::Ipv6) {
+        let msg =
+            format!("mtu={mtu} is not supported: the pod has IPv6, which needs {IPV6_LEAST_MTU} octets (RFC 8200)");
+        return Err(CniError::new(Code::UnsupportedField, msg));
+    }
     Ok(Pairing { host, pod: id.interface.clone(), addresses, mtu, sandbox })
 }
 

@@ -17,7 +17,7 @@ use crate::plan::{Absent, Pairing, Sandbox, Side, Sysctl, Undo, WiringStep, gate
 use crate::spec::{CniError, Code};
 
 /// `lo` is the first link of every namespace (LOOPBACK_IFINDEX in the kernel's `include/net/net_namespace.h`).
-const LOOPBACK: u32 = 1;
+pub(crate) const LOOPBACK: u32 = 1;
 
 /// The protocol of the pod's routes: made by hand (RTPROT_BOOT in rtnetlink(7)).
 const PROTOCOL_BOOT: u8 = 3;
@@ -57,7 +57,10 @@ impl PodSide {
 
     /// Visits the namespace. A thread that cannot return is an error, even if `visit` was well; sockets opened before
     /// keep their namespace, so that the pair can still be taken back.
-    fn within<T>(&mut self, visit: impl FnOnce(&mut dyn Kernel) -> Result<T, WiringError>) -> Result<T, WiringError> {
+    pub(crate) fn within<T>(
+        &mut self,
+        visit: impl FnOnce(&mut dyn Kernel) -> Result<T, WiringError>,
+    ) -> Result<T, WiringError> {
         let Some(home) = &self.home else { return visit(self.kernel.as_mut()) };
         self.netns.enter().map_err(WiringError::Pod)?;
         let outcome = visit(self.kernel.as_mut());
@@ -207,6 +210,10 @@ impl Wired {
                 self.host_index = index;
                 self.take_back.push(TakeBack::DeleteLink(index));
             }),
+            WiringStep::GatewayOfPair => {
+                let address = InterfaceAddress::new(self.host_index, IpAddr::V4(GATEWAY_IPV4), 32);
+                host.add_address(&address.with_scope(Scope::Host))
+            }
             WiringStep::GatewayLinkLocal => {
                 let address = InterfaceAddress::new(self.host_index, IpAddr::V6(GATEWAY_IPV6), 64);
                 host.add_address(&address.with_scope(Scope::Link).with_flags(AddressFlags::NO_DAD))
@@ -257,7 +264,10 @@ impl Wired {
                 add_route(kernel, route)
             }
             WiringStep::AwaitCarrier(_) => return await_carrier(kernel, &pairing.pod, WiringError::Pod),
-            WiringStep::GatewayAddress | WiringStep::MakePair | WiringStep::GatewayLinkLocal => Ok(()),
+            WiringStep::GatewayAddress
+            | WiringStep::GatewayOfPair
+            | WiringStep::MakePair
+            | WiringStep::GatewayLinkLocal => Ok(()),
         };
         outcome.map_err(WiringError::Pod)
     }

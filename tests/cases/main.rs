@@ -9,6 +9,8 @@
 mod addresses;
 // Which crate may depend on which.
 mod architecture;
+// Many runtimes at once, and an agent that dies meanwhile.
+mod churn;
 // `manxctl node clean`: a node that Manx leaves.
 mod clean;
 // A node whose wall clock is wrong.
@@ -51,6 +53,8 @@ mod session_security;
 mod services_bgp;
 // An etcd that speaks TLS.
 mod tls;
+// CNI's verbs, in all versions.
+mod verbs;
 
 use std::path::{Path, PathBuf};
 

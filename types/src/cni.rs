@@ -7,20 +7,22 @@
 //!          binary: Wired    agent: Done | Refused     (route in the kernel, journal committed)
 //! DEL      binary: Detach   agent: Park | Done        (route gone; Done where the agent knows no such link)
 //!          binary: Parked   agent: Done               (address released)
+//! CHECK    binary: Check    agent: Wire | Refused     (what the agent has of the attachment, which is in force)
+//! GC       binary: Collect  agent: Done | Refused     (nothing is left of what is not listed)
 //! STATUS   binary: Status   agent: Done | Refused
 //! ```
 //!
 //! A connection that ends before `Done` is an abort: the agent undoes what the conversation had reached. Every first
 //! message carries the protocol's version; an agent speaks its own and the one before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{EndpointId, EndpointPort, InterfaceName, PodRef};
+use crate::{ContainerId, EndpointId, EndpointPort, InterfaceName, NetworkName, PodRef};
 
 /// The version of the conversation that this build speaks.
 pub const PROTOCOL: u32 = 1;
@@ -63,6 +65,10 @@ pub enum Request {
     Detach(Detach),
     /// DEL: the link is down and in its group, or was gone already.
     Parked,
+    /// CHECK: is the attachment in force?
+    Check(Check),
+    /// GC: release what is not listed.
+    Collect(Collect),
     /// STATUS: would ADD work?
     Status {
         /// See [`PROTOCOL`].
@@ -96,11 +102,31 @@ pub struct Detach {
     pub id: EndpointId,
 }
 
+/// What a CHECK asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    /// See [`PROTOCOL`].
+    pub protocol: u32,
+    /// The attachment to look at.
+    pub id: EndpointId,
+}
+
+/// What a GC asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collect {
+    /// See [`PROTOCOL`].
+    pub protocol: u32,
+    /// The network whose attachments are meant.
+    pub network: NetworkName,
+    /// Those of the network that stay: container and interface.
+    pub valid: BTreeSet<(ContainerId, InterfaceName)>,
+}
+
 /// What the agent answers to the binary.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
 pub enum Reply {
-    /// ADD: make the pair like this.
+    /// ADD: make the pair like this. CHECK: so it was made.
     Wire(Wire),
     /// DEL: set the link down and put it into this group.
     Park(Park),
@@ -148,6 +174,8 @@ pub mod code {
     pub const TRY_AGAIN: u32 = 11;
     /// The plugin cannot serve ADD now.
     pub const UNAVAILABLE: u32 = 50;
+    /// ADD cannot be served now, and pods that are there may be cut off from a part of the network.
+    pub const LIMITED: u32 = 51;
     /// Our own code: the agent failed for a reason that another attempt may not cure.
     pub const AGENT: u32 = 100;
     /// Our own code: binary and agent do not speak the same version of the protocol.

@@ -10,7 +10,8 @@ use tracing::warn;
 
 use types::WorkloadEndpoint;
 
-use super::links;
+use super::links::HostLinks;
+use super::turns::Turns;
 use crate::node::readiness::Readiness;
 use crate::policy::pods::Identities;
 
@@ -35,25 +36,38 @@ pub(crate) struct Attachments {
     pub(crate) released: PathBuf,
     /// What keeps ADD from being served, if anything.
     pub(crate) readiness: Readiness,
+    /// Whose turn it is at which attachment.
+    pub(crate) turns: Turns,
+    /// The kernel that has the pods' links.
+    pub(crate) host: HostLinks,
 }
 
 impl Attachments {
-    /// Takes back whatever an attachment has, in the order in which a DEL does; what cannot be taken back is said.
+    /// Takes back whatever an attachment has; what cannot be taken back is said. To be called in the attachment's turn.
     pub(super) async fn undo(&self, endpoint: &WorkloadEndpoint) {
+        for complaint in self.take_back(endpoint).await {
+            warn!(endpoint = %endpoint.id, "an attachment is given up: {complaint}");
+        }
+    }
+
+    /// The same, in the order in which a DEL does it; answers what could not be taken back.
+    pub(super) async fn take_back(&self, endpoint: &WorkloadEndpoint) -> Vec<String> {
+        let mut complaints = Vec::new();
         if let Err(error) = self.routes.detach(endpoint.addresses.clone()).await {
-            warn!(endpoint = %endpoint.id, %error, "routes of an abandoned attachment stay until the next resync");
+            complaints.push(format!("its routes stay until the next resync: {error}"));
         }
         // Before the release: from then on another ADD of the same attachment may make a link of the same name.
-        if let Err(error) = links::park(endpoint.host_interface.clone(), self.parked_group).await {
-            warn!(endpoint = %endpoint.id, %error, "the link of an abandoned attachment stays until the DEL of its pod");
+        if let Err(error) = self.host.park(endpoint.host_interface.clone(), self.parked_group).await {
+            complaints.push(format!("its link stays until the DEL of its pod: {error}"));
         }
         if let Err(error) = self.acl.detach(endpoint.id.clone()).await {
-            warn!(endpoint = %endpoint.id, %error, "policy of an abandoned attachment stays until the next resync");
+            complaints.push(format!("its policies stay until the next resync: {error}"));
         }
         if let Err(error) = self.ipam.release(endpoint.id.clone()).await {
-            warn!(endpoint = %endpoint.id, %error, "addresses of an abandoned attachment stay taken");
+            complaints.push(format!("its addresses stay taken: {error}"));
         }
         self.reap();
+        complaints
     }
 
     /// Says that a link was parked.

@@ -3,7 +3,7 @@
 //! An ADD goes through reserve, policy (while the binary wires: until a pod has its policy the kernel drops what it
 //! sends), route, commit, answer; whatever ends it early undoes the steps behind it in reverse. A DEL takes the route away,
 //! lets the binary park the link, takes policy and addresses back. The steps themselves belong to ipam and felix; this
-//! module is their order.
+//! module is their order. Conversations about one attachment take turns.
 
 use std::io;
 use std::pin::pin;
@@ -17,10 +17,11 @@ use tokio::net::UnixStream;
 use tracing::{debug, info, warn};
 
 use ipam::{Description, Request as Reservation, ReserveError};
-use types::cni::{self, Attach, Detach, FrameError, Park, Refused, Reply, Request, Wire, code};
+use types::cni::{self, Attach, Check, Collect, Detach, FrameError, Park, Refused, Reply, Request, Wire, code};
 use types::{EndpointId, WorkloadEndpoint};
 
 use super::attachments::Attachments;
+use super::links::Presence;
 use super::tombstones;
 use crate::policy::facts;
 
@@ -37,6 +38,8 @@ impl Attachments {
         let outcome = match receive(&mut stream).await {
             Ok(Request::Attach(attach)) => self.attach(&mut stream, attach).await,
             Ok(Request::Detach(detach)) => self.detach(&mut stream, detach).await,
+            Ok(Request::Check(Check { protocol, id })) => self.check(&mut stream, protocol, &id).await,
+            Ok(Request::Collect(collect)) => self.gc(&mut stream, collect).await,
             Ok(Request::Status { protocol }) => self.status(&mut stream, protocol).await,
             Ok(Request::Wired | Request::Parked) => Err(ConversationError::OutOfOrder),
             Err(error) => Err(error.into()),
@@ -60,7 +63,10 @@ impl Attachments {
             let msg = format!("the API server has not told this node of pod {pod} yet");
             return Err(ConversationError::Refused(Refused { code: code::TRY_AGAIN, msg }));
         };
+        let _turn = self.turns.at(&id.host_interface()).await;
+        still_there(stream, &id)?;
         tombstones::make_good(self, &id).await;
+        self.clear(&id).await?;
         let reservation = Reservation { pod, labels, ports };
         let endpoint = self.ipam.reserve(id.clone(), reservation).await.map_err(refuse_reservation)?;
         let outcome = self.wire(stream, &endpoint).await;
@@ -71,6 +77,22 @@ impl Attachments {
             self.identities.attached(id).await;
         }
         outcome
+    }
+
+    /// An attachment of before, of which no DEL has told: one that serves a pod stays, of any other nothing does.
+    async fn clear(&self, id: &EndpointId) -> Result<(), Refused> {
+        let Some(endpoint) = self.ipam.endpoint(id.clone()).await else { return Ok(()) };
+        let link = self.host.link(endpoint.host_interface.clone()).await;
+        match link.map_err(|error| Refused { code: code::AGENT, msg: error.to_string() })? {
+            Presence::Up => {
+                let msg = format!("endpoint {id} is attached already, to {}: delete it first", endpoint.host_interface);
+                Err(Refused { code: code::AGENT, msg })
+            }
+            Presence::Down | Presence::Gone => {
+                self.undo(&endpoint).await;
+                Ok(())
+            }
+        }
     }
 
     /// From the reservation to the answer; the caller undoes on failure.
@@ -125,6 +147,8 @@ impl Attachments {
     async fn detach(&self, stream: &mut UnixStream, detach: Detach) -> Result<(), ConversationError> {
         speak_same(detach.protocol)?;
         let id = detach.id;
+        let _turn = self.turns.at(&id.host_interface()).await;
+        still_there(stream, &id)?;
         let endpoint = self.ipam.endpoint(id.clone()).await;
         if let Some(endpoint) = &endpoint {
             let detached = self.routes.detach(endpoint.addresses.clone()).await;
@@ -169,7 +193,20 @@ impl Attachments {
         if unready.is_empty() {
             return Ok(send(stream, &Reply::Done).await?);
         }
-        Err(ConversationError::Refused(Refused { code: code::UNAVAILABLE, msg: unready.join("; ") }))
+        let code = if self.readiness.limits_pods() { code::LIMITED } else { code::UNAVAILABLE };
+        Err(ConversationError::Refused(Refused { code, msg: unready.join("; ") }))
+    }
+
+    async fn check(&self, stream: &mut UnixStream, protocol: u32, id: &EndpointId) -> Result<(), ConversationError> {
+        speak_same(protocol)?;
+        let wire = self.verify(id).await?;
+        Ok(send(stream, &Reply::Wire(wire)).await?)
+    }
+
+    async fn gc(&self, stream: &mut UnixStream, collect: Collect) -> Result<(), ConversationError> {
+        speak_same(collect.protocol)?;
+        self.collect(collect).await?;
+        Ok(send(stream, &Reply::Done).await?)
     }
 }
 
@@ -186,7 +223,7 @@ enum ConversationError {
     #[error("the CNI binary has sent a message that may not come at this point of the conversation")]
     OutOfOrder,
     /// The binary is gone while its answer is being made.
-    #[error("the binary left before endpoint {0} was attached")]
+    #[error("the binary left before it was done with endpoint {0}")]
     Left(EndpointId),
 }
 
@@ -218,6 +255,16 @@ async fn read<T: DeserializeOwned>(stream: &mut UnixStream) -> Result<T, FrameEr
     let mut body = vec![0; cni::announced(header)?];
     stream.read_exact(&mut body).await?;
     Ok(serde_json::from_slice(&body)?)
+}
+
+/// After a wait: a binary that has left meanwhile is done for, and whatever it asked for may be of a life that is over.
+fn still_there(stream: &UnixStream, id: &EndpointId) -> Result<(), ConversationError> {
+    match stream.try_read(&mut [0]) {
+        Ok(0) => Err(ConversationError::Left(id.clone())),
+        Ok(_) => Err(ConversationError::OutOfOrder),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(FrameError::Io(error).into()),
+    }
 }
 
 /// Ends when the binary leaves, or speaks though it is not its turn.

@@ -2,9 +2,13 @@
 //! links that wait to be deleted.
 
 pub(crate) mod attachments;
+mod collection;
 mod conversation;
-mod links;
+pub(crate) mod links;
 mod reaper;
 pub(crate) mod recovery;
 pub(crate) mod tasks;
 mod tombstones;
+pub(crate) mod turns;
+mod vanished;
+mod verification;

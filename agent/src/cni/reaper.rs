@@ -1,13 +1,13 @@
 //! Deletes parked links in groups: one message for many, as each deletion costs an RCU grace period of its own.
 
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
-use kernel::ours::change_if_there;
-use kernel::{Kernel, KernelError, LinkChange};
+use kernel::ours::{self, change_if_there};
+use kernel::{Kernel, KernelError, Link, LinkChange};
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
-
-use types::InterfaceName;
 
 /// How many links are deleted at most with one message: more would hold the kernel's RTNL lock for too long.
 const LINKS_PER_MESSAGE: usize = 32;
@@ -41,34 +41,41 @@ pub(crate) fn run(mut kernel: Box<dyn Kernel>, group: u32, mut parked: mpsc::Rec
     }
 }
 
-/// Deletes what is parked now; the number of links deleted. A group with a member that does not bear our name is not
-/// ours alone: then each of ours is deleted by itself.
+/// Deletes what is parked now; the number of links deleted. What is deleted at once is what was found: links of ours, down,
+/// moved to a group that nobody else knows. Whatever comes into the group of parked links meanwhile is not among them.
 pub(crate) fn reap(kernel: &mut dyn Kernel, group: u32) -> Result<usize, KernelError> {
-    let ours = |name: &str| InterfaceName::new(name).is_ok_and(|name| name.is_ours());
-    let members: Vec<_> = kernel.links()?.into_iter().filter(|link| link.group == group).collect();
-    let (links, foreign): (Vec<_>, Vec<_>) = members.into_iter().partition(|link| ours(&link.name));
-    if !foreign.is_empty() {
-        links.iter().try_for_each(|link| kernel.delete_link(link.index))?;
-        return Ok(links.len());
-    }
-    let mut left = links.as_slice();
-    while left.len() > LINKS_PER_MESSAGE {
-        // A group cannot be deleted in part: the surplus goes back to the default group, down and routeless as it is,
-        // and returns for the next message.
-        let (now, later) = left.split_at(LINKS_PER_MESSAGE);
+    let links = kernel.links()?;
+    let is_parked = |link: &&Link| link.group == group && ours::is_our_link(link) && !link.up;
+    let parked: Vec<u32> = links.iter().filter(is_parked).map(|link| link.index).collect();
+    let taken: BTreeSet<u32> = links.iter().map(|link| link.group).collect();
+    for batch in parked.chunks(LINKS_PER_MESSAGE) {
+        let own = unused_group(&taken);
         let moved = |kernel: &mut dyn Kernel, to| {
             let change = LinkChange { group: Some(to), ..LinkChange::default() };
-            later.iter().try_for_each(|link| change_if_there(kernel, link.index, &change))
+            batch.iter().try_for_each(|index| change_if_there(kernel, *index, &change))
         };
-        moved(kernel, 0)?;
-        let deleted = kernel.delete_link_group(group);
-        moved(kernel, group)?;
-        deleted?;
-        left = later;
-        debug!(count = now.len(), "parked links are deleted");
+        let deleted = moved(kernel, own).and_then(|()| kernel.delete_link_group(own));
+        if let Err(error) = deleted {
+            // Back to where the next attempt finds them.
+            moved(kernel, group)?;
+            return Err(error);
+        }
     }
-    if !left.is_empty() {
-        kernel.delete_link_group(group)?;
-    }
-    Ok(links.len())
+    Ok(parked.len())
 }
+
+/// A number that no link's group has, and that nobody else thinks of.
+fn unused_group(taken: &BTreeSet<u32>) -> u32 {
+    const HIGH: u32 = 1 << 30;
+    loop {
+        // The upper half of a hash of nothing with random keys; the kernel keeps groups as signed numbers.
+        let random = u32::try_from(RandomState::new().build_hasher().finish() >> 32).unwrap_or_default();
+        let group = (random & (HIGH - 1)) | HIGH;
+        if !taken.contains(&group) {
+            return group;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

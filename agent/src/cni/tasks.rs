@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::attachments::Attachments;
-use super::{reaper, tombstones};
+use super::{reaper, tombstones, vanished};
 
 /// How long after a failure the next conversation is accepted.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -32,6 +32,7 @@ impl CniTasks {
         let kernel: Box<dyn Kernel> = Box::new(Linux::open()?);
         std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper::run(kernel, group, parked))?;
         tracker.spawn(tombstones::follow(attachments.clone()));
+        tracker.spawn(vanished::follow(attachments.clone()));
         tracker.spawn(serve(listener, attachments, tracker.clone()));
         Ok(())
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ::cni::tombstone::{self, Tombstone, TombstoneError};
+use futures::future;
 use tracing::{info, warn};
 
 use types::EndpointId;
@@ -21,11 +22,7 @@ pub(super) async fn follow(attachments: Attachments) {
     loop {
         looks.tick().await;
         match list(&attachments.released) {
-            Ok(found) => {
-                for (id, path) in found {
-                    consume(&attachments, &id, &path).await;
-                }
-            }
+            Ok(found) => consume(&attachments, found).await,
             Err(error) => {
                 let folder = attachments.released.display();
                 warn!(%folder, %error, "the folder of tombstones cannot be read; pods whose DEL was not answered keep their addresses until it can");
@@ -34,19 +31,38 @@ pub(super) async fn follow(attachments: Attachments) {
     }
 }
 
-/// The same for one attachment, which is about to begin anew: from then on its tombstone would speak of another life.
-pub(super) async fn make_good(attachments: &Attachments, id: &EndpointId) {
-    let path: PathBuf = attachments.released.join(id.host_interface().as_str());
-    if path.exists() {
-        consume(attachments, id, &path).await;
-    }
+/// Makes good what the list says, each in its attachment's turn: since the list was made, an ADD may have done it, and then
+/// have given the attachment a new life.
+async fn consume(attachments: &Attachments, found: Vec<(EndpointId, PathBuf)>) {
+    let consumed = found.into_iter().map(|(id, path)| async move {
+        let _turn = attachments.turns.at(&id.host_interface()).await;
+        consume_file(attachments, &path).await;
+    });
+    future::join_all(consumed).await;
 }
 
-async fn consume(attachments: &Attachments, id: &EndpointId, path: &Path) {
+/// The same for one attachment that is about to begin anew, in its turn: from then on its tombstone would speak of another
+/// life.
+pub(super) async fn make_good(attachments: &Attachments, id: &EndpointId) {
+    consume_file(attachments, &attachments.released.join(id.host_interface().as_str())).await;
+}
+
+/// To be called in the turn of the attachment: what the file says now, not what it said.
+async fn consume_file(attachments: &Attachments, path: &Path) {
+    let id = match tombstone::read(path) {
+        Ok(id) => id,
+        Err(TombstoneError::Io(error)) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => {
+            warn!(path = %path.display(), %error, "a tombstone cannot be read, so what its DEL was to give back stays in use until the next start");
+            return;
+        }
+    };
     if let Some(endpoint) = attachments.ipam.endpoint(id.clone()).await {
         attachments.undo(&endpoint).await;
         info!(endpoint = %id, "a pod is detached whose DEL was not answered in time");
     }
+    // Its DEL has parked a link of which nobody else may have told, as that of an ADD that was cut off.
+    attachments.reap();
     if let Err(error) = tombstone::remove_file(path) {
         warn!(path = %path.display(), %error, "the tombstone of a DEL that is made good cannot be removed");
     }
@@ -70,3 +86,6 @@ pub(super) fn list(folder: &Path) -> io::Result<Vec<(EndpointId, PathBuf)>> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

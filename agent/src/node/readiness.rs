@@ -61,6 +61,12 @@ impl Readiness {
         let _ = self.reasons.subscribe().wait_for(BTreeMap::is_empty).await;
     }
 
+    /// Whether something is the matter that pods suffer from which are there already.
+    pub(crate) fn limits_pods(&self) -> bool {
+        let limits = |part: &Part| matches!(part, Part::Routes | Part::Speaker | Part::OwnAddress | Part::Policy);
+        self.reasons.borrow().keys().any(limits)
+    }
+
     /// The reasons now; none means ready.
     pub(crate) fn reasons(&self) -> Vec<String> {
         self.reasons.borrow().values().cloned().collect()

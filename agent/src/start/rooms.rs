@@ -25,7 +25,9 @@ use crate::cluster::reclaim_task::ReclaimTask;
 use crate::cluster::remembered_passwords::RememberedPasswords;
 use crate::cluster::tasks::ClusterTasks;
 use crate::cni::attachments::Attachments;
+use crate::cni::links::HostLinks;
 use crate::cni::tasks::CniTasks;
+use crate::cni::turns::Turns;
 use crate::node;
 use crate::node::addresses_task::OwnAddresses;
 use crate::node::host;
@@ -186,6 +188,8 @@ impl Prepared {
             parked,
             released: self.config.run_dir.join(types::cni::RELEASED),
             readiness: self.readiness.clone(),
+            turns: Turns::default(),
+            host: HostLinks::node(),
         }
     }
 

@@ -19,6 +19,7 @@ fn all_missing_variables_are_named_in_one_message() {
         (vec![("CNI_COMMAND", "ADD")], "[CNI_CONTAINERID,CNI_IFNAME,CNI_NETNS]"),
         (vec![("CNI_COMMAND", "ADD"), ("CNI_IFNAME", "eth0"), ("CNI_NETNS", "")], "[CNI_CONTAINERID,CNI_NETNS]"),
         (vec![("CNI_COMMAND", "DEL")], "[CNI_CONTAINERID,CNI_IFNAME]"),
+        (vec![("CNI_COMMAND", "CHECK"), ("CNI_IFNAME", "eth0")], "[CNI_CONTAINERID,CNI_NETNS]"),
     ] {
         let error = command(&variables).unwrap_err();
         assert_eq!(error.code.number(), 4);
@@ -76,5 +77,5 @@ fn del_needs_no_namespace_and_version_and_status_need_nothing() {
     assert!(matches!(command(&del), Ok(Command::Del(_))));
     assert_eq!(command(&[("CNI_COMMAND", "VERSION"), ("CNI_IFNAME", "a/b")]), Ok(Command::Version));
     assert_eq!(command(&[("CNI_COMMAND", "STATUS")]), Ok(Command::Status));
-    assert_eq!(command(&[("CNI_COMMAND", "GC")]), Ok(Command::Unserved(Unserved::Gc)));
+    assert_eq!(command(&[("CNI_COMMAND", "GC")]), Ok(Command::Gc));
 }

@@ -24,10 +24,10 @@ fn every_supported_version_is_read_and_any_other_is_code_1_with_the_versions_tha
     for version in CniVersion::ALL {
         assert_eq!(parse(&with("cniVersion", json!(version))).unwrap().version, version);
     }
-    for version in [json!("0.1.0"), json!("0.2.0"), json!("0.3.0"), json!("2.0.0"), json!("")] {
+    for version in [json!("0.1.0"), json!("0.2.0"), json!("0.3.2"), json!("2.0.0"), json!("")] {
         let (written_in, error) = parse(&with("cniVersion", version.clone())).unwrap_err();
         assert_eq!((written_in, error.code.number()), (CniVersion::LATEST, 1), "{version}");
-        assert_eq!(error.details, "plugin supports 0.3.1, 0.4.0, 1.0.0, 1.1.0");
+        assert_eq!(error.details, "plugin supports 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0");
     }
     let (_, error) = parse(&json!({ "name": "manx", "type": "manx" })).unwrap_err();
     assert_eq!(error.msg, "incompatible CNI versions: config is \"0.1.0\"");
@@ -65,6 +65,9 @@ fn a_bad_value_is_code_7_and_named() {
         (with("agentSocket", json!(7)), "agentSocket: 7 is not an absolute path"),
         (with("args", json!([])), "args: [] is not an object"),
         (with("args", json!({ "cni": 1 })), "args.cni: 1 is not an object"),
+        (with("mtu", json!("big")), "mtu: \"big\" is not a number of octets between 68 and 65535"),
+        (with("mtu", json!(67)), "mtu: 67 is not"),
+        (with("dns", json!([])), "dns: [] is not an object"),
         (with("prevResult", json!("x")), "prevResult: \"x\" is not an object"),
         (with("args", json!({ "cni": { "labels": { "app": 1 } } })), "args.cni.labels: app: 1 is not a string"),
         (with("args", json!({ "cni": { "labels": [{ "key": "a" }] } })), "args.cni.labels: {\"key\":\"a\"} has no"),
@@ -125,5 +128,51 @@ fn version_reads_what_it_can_and_never_fails() {
     assert_eq!(requested_version(b"{\"cniVersion\":\"0.4.0\"}").as_deref(), Some("0.4.0"));
     for input in ["", "{", "{}", "{\"cniVersion\": 1}"] {
         assert_eq!(requested_version(input.as_bytes()), None);
+    }
+}
+
+#[test]
+fn del_reads_a_configuration_that_add_refuses_whatever_is_wrong_with_it() {
+    for (key, value) in [
+        ("cniVersion", json!("0.1.0")),
+        ("cniVersion", json!("9.0.0")),
+        ("cniVersion", json!(7)),
+        ("args", json!({ "cni": { "labels": 1 } })),
+        ("prevResult", json!("x")),
+        ("mtu", json!("big")),
+        ("runtimeConfig", json!([])),
+    ] {
+        let config = with(key, value.clone());
+        assert!(parse(&config).is_err(), "{config}");
+        let config = NetworkConfig::parse_for_del(config.to_string().as_bytes()).unwrap();
+        assert_eq!(config.name.to_string(), "manx", "{key}: {value}");
+    }
+    let (_, error) = NetworkConfig::parse_for_del(b"{\"cniVersion\":\"0.1.0\",\"type\":\"manx\"}").unwrap_err();
+    assert_eq!((error.code.number(), &*error.msg), (7, "name is missing"));
+}
+
+#[test]
+fn gc_takes_a_list_of_attachments_and_nothing_else_for_one() {
+    let valid = |value: Value| parse(&with("cni.dev/valid-attachments", value)).unwrap().valid_attachments();
+    assert_eq!(valid(json!([])), Ok(BTreeSet::new()));
+    let listed = valid(json!([{ "containerID": "c1", "ifname": "eth0" }, { "containerID": "c2", "ifName": "eth0" }]));
+    assert_eq!(listed.unwrap().len(), 2);
+    for (value, culprit) in [
+        (Value::Null, "cni.dev/valid-attachments is missing"),
+        (json!({}), "cni.dev/valid-attachments: {} is not a list"),
+        (json!([{ "ifname": "eth0" }]), "cni.dev/valid-attachments: {\"ifname\":\"eth0\"} has no containerID"),
+        (json!([{ "containerID": "../x", "ifname": "eth0" }]), "cni.dev/valid-attachments: containerID: "),
+        (json!([{ "containerID": "c1", "ifname": "a/b" }]), "cni.dev/valid-attachments: ifname: "),
+    ] {
+        let error = valid(value).unwrap_err();
+        assert_eq!(error.code.number(), 7);
+        assert!(error.msg.starts_with(culprit), "{}", error.msg);
+    }
+}
+
+#[test]
+fn an_mtu_is_read_and_0_is_none() {
+    for (value, mtu) in [(json!(1_280), Some(1_280)), (json!(0), None), (Value::Null, None)] {
+        assert_eq!(parse(&with("mtu", value)).unwrap().mtu, mtu);
     }
 }

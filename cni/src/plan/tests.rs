@@ -27,7 +27,11 @@ fn nothing_moves_before_sysctls_and_addresses_are_in_place() {
     let raised = position(&steps, |step| *step == WiringStep::RaisePod);
     for (place, step) in steps.iter().enumerate() {
         match step {
-            WiringStep::Sysctl(_) | WiringStep::Address(_) | WiringStep::MakePair | WiringStep::GatewayLinkLocal => {
+            WiringStep::Sysctl(_)
+            | WiringStep::Address(_)
+            | WiringStep::MakePair
+            | WiringStep::GatewayOfPair
+            | WiringStep::GatewayLinkLocal => {
                 assert!(place < raised, "{step:?}");
             }
             WiringStep::DefaultRoute(_) | WiringStep::GatewayNeighbour(_) | WiringStep::GatewayOnLink => {

@@ -13,7 +13,7 @@ fn pairing() -> Pairing {
 
 fn result(version: CniVersion, previous: Option<Value>) -> Value {
     let pairing = pairing();
-    let attached = Attached { pairing: &pairing, pod_mac: [2, 0, 0, 0, 0, 0xa], sandbox: "/run/netns/c1" };
+    let attached = Attached { pairing: &pairing, pod_mac: [2, 0, 0, 0, 0, 0xa], sandbox: "/run/netns/c1", dns: None };
     let previous = previous.map(|value| value.as_object().unwrap().clone());
     serde_json::from_str(&attached.to_json(version, previous).unwrap()).unwrap()
 }
@@ -22,8 +22,8 @@ const HOST: &str = "ee:ee:ee:ee:ee:ee";
 const POD: &str = "02:00:00:00:00:0a";
 
 #[test]
-fn cni_0_3_1_and_0_4_0_give_addresses_their_family() {
-    for version in [CniVersion::V0_3_1, CniVersion::V0_4_0] {
+fn versions_before_1_0_0_give_addresses_their_family() {
+    for version in [CniVersion::V0_3_0, CniVersion::V0_3_1, CniVersion::V0_4_0] {
         assert_eq!(
             result(version, None),
             json!({
@@ -75,8 +75,23 @@ fn what_earlier_plugins_did_stays_and_ours_comes_behind_it() {
 #[test]
 fn a_malformed_previous_result_is_code_7_and_named() {
     let pairing = pairing();
-    let attached = Attached { pairing: &pairing, pod_mac: [0; 6], sandbox: "" };
+    let attached = Attached { pairing: &pairing, pod_mac: [0; 6], sandbox: "", dns: None };
     let previous = json!({ "ips": 3 }).as_object().unwrap().clone();
     let error = attached.to_json(CniVersion::V1_0_0, Some(previous)).unwrap_err();
     assert_eq!((error.code.number(), &*error.msg), (7, "prevResult.ips: 3 is not a list"));
+}
+
+#[test]
+fn the_configurations_dns_is_in_the_result_unless_an_earlier_plugin_gave_one() {
+    let (pairing, dns) = (pairing(), json!({ "nameservers": ["10.0.0.53"] }));
+    let attached = Attached { pairing: &pairing, pod_mac: [2, 0, 0, 0, 0, 0xa], sandbox: "/n", dns: Some(&dns) };
+    let answer = |previous: Value| {
+        let previous = previous.as_object().cloned();
+        let text = attached.to_json(CniVersion::V1_0_0, previous).unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()["dns"].clone()
+    };
+    assert_eq!(answer(json!({})), dns);
+    assert_eq!(answer(json!({ "dns": {} })), dns);
+    let earlier = json!({ "domain": "example.org" });
+    assert_eq!(answer(json!({ "dns": earlier })), earlier);
 }

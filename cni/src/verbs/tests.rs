@@ -481,13 +481,14 @@ fn status_is_silent_or_code_50_with_the_reason() {
 }
 
 #[test]
-fn a_command_that_the_version_does_not_have_is_code_1_and_one_that_manx_lacks_is_named() {
+fn a_command_that_the_version_does_not_have_is_code_1_and_one_without_what_it_needs_is_code_7() {
     let bed = Bed::new();
     for (command, version, code, msg) in [
         ("CHECK", "0.3.1", 1, "CHECK needs cniVersion 0.4.0, the config says 0.3.1"),
-        ("CHECK", "0.4.0", 103, "CHECK is not implemented by manx"),
+        ("CHECK", "0.3.0", 1, "CHECK needs cniVersion 0.4.0, the config says 0.3.0"),
+        ("CHECK", "0.4.0", 7, "prevResult is missing: CHECK compares with it"),
         ("GC", "1.0.0", 1, "GC needs cniVersion 1.1.0, the config says 1.0.0"),
-        ("GC", "1.1.0", 103, "GC is not implemented by manx"),
+        ("GC", "1.1.0", 7, "cni.dev/valid-attachments is missing: without it nothing is collected"),
         ("STATUS", "1.0.0", 1, "STATUS needs cniVersion 1.1.0, the config says 1.0.0"),
     ] {
         let outcome = bed.call(command, &bed.config(version));
@@ -524,4 +525,177 @@ fn stdin_that_cannot_be_read_is_code_5_and_a_bad_config_keeps_its_version() {
     let outcome = bed.call("ADD", &json!({ "cniVersion": "0.4.0", "name": "net" }));
     assert_eq!(error(&outcome), (7, "type is missing".to_owned()));
     assert!(outcome.stdout.contains("\"cniVersion\":\"0.4.0\""), "{}", outcome.stdout);
+}
+
+/// A bed with a pod that was added and has its routes, and the configuration that CHECK gets.
+fn checked_bed() -> (Bed, Value) {
+    let bed = Bed::new();
+    let agent = bed.agent(vec![accepts_add()]);
+    let outcome = bed.add();
+    succeeded(&outcome);
+    drop(agent.heard());
+    let index = bed.host_link().unwrap().index;
+    for address in wire().addresses {
+        bed.host.put_route(Route::on_link(Prefix::host(address), 77, index)).unwrap();
+    }
+    let mut config = bed.config("1.0.0");
+    config["prevResult"] = serde_json::from_str(&outcome.stdout).unwrap();
+    (bed, config)
+}
+
+#[test]
+fn check_is_silent_where_all_is_as_add_left_it_and_where_others_have_added_to_it() {
+    let (bed, mut config) = checked_bed();
+    let agent = bed.agent(vec![vec![Play::Say(Reply::Wire(wire()))], vec![Play::Say(Reply::Wire(wire()))]]);
+    assert_eq!(bed.call("CHECK", &config), Outcome::success(String::new()));
+    // A plugin behind this one has changed the MAC, and has added an address and a route.
+    let interfaces = config["prevResult"]["interfaces"].as_array_mut().unwrap();
+    interfaces[1]["mac"] = json!("02:00:00:00:00:99");
+    interfaces.push(json!({ "name": "ifb0", "sandbox": "" }));
+    bed.pod.clone().add_address(&InterfaceAddress::new(2, "192.0.2.7".parse().unwrap(), 24)).unwrap();
+    assert_eq!(bed.call("CHECK", &config), Outcome::success(String::new()));
+    assert_eq!(agent.heard()[0], [Request::Check(types::cni::Check { protocol: PROTOCOL, id: id() })]);
+}
+
+#[test]
+fn check_names_what_is_wrong_in_the_kernel_on_either_side() {
+    type Harm = fn(&Bed);
+    let harms: [(Harm, &str); 9] = [
+        (|bed| bed.pod.remove_link(2), "the pod has no interface eth0"),
+        (|bed| bed.host.remove_link(2), "the node has no interface mx"),
+        (|bed| bed.host.set_link_up(2, false), "is down on the node"),
+        (
+            |bed| {
+                let mut pod = bed.pod.clone();
+                let addresses = pod.addresses().unwrap();
+                let of_pod = addresses.iter().find(|own| own.address == wire().addresses[0]).unwrap();
+                pod.delete_address(of_pod).unwrap();
+            },
+            "eth0 does not have 10.65.0.2",
+        ),
+        (
+            |bed| bed.pod.remove_routes(Prefix::default_route(Family::Ipv6)),
+            "the pod has no default route of IPv6 by eth0",
+        ),
+        (
+            |bed| {
+                let gateway = crate::plan::gateway(Family::Ipv4);
+                bed.pod.clone().set_neighbour(&kernel::Neighbour::permanent(2, gateway, [2; 6])).unwrap();
+            },
+            "the pod's neighbour 169.254.1.1 has another MAC",
+        ),
+        (
+            |bed| bed.host.set_sysctl(SysctlKey::ipv4_conf(&host_interface(), "rp_filter"), "0"),
+            "rp_filter is 0 instead of 1",
+        ),
+        (
+            |bed| bed.host.remove_routes(Prefix::host(wire().addresses[1])),
+            "the node's route to fd00::2 does not lead to mx",
+        ),
+        (
+            |bed| {
+                let mut host = bed.host.clone();
+                let addresses = host.addresses().unwrap();
+                let of_pair = addresses.iter().find(|own| own.index == 2 && own.address.is_ipv4()).unwrap();
+                host.delete_address(of_pair).unwrap();
+            },
+            "does not have 169.254.1.1",
+        ),
+    ];
+    for (harm, told) in harms {
+        let (bed, config) = checked_bed();
+        harm(&bed);
+        let _agent = bed.agent(vec![vec![Play::Say(Reply::Wire(wire()))]]);
+        let (code, msg) = error(&bed.call("CHECK", &config));
+        assert_eq!(code, 104, "{msg}");
+        assert!(msg.starts_with("net/c1/eth0 is not as ADD left it: ") && msg.contains(told), "{msg}");
+    }
+}
+
+#[test]
+fn check_says_what_the_agent_lacks_and_goes_by_the_kernel_where_there_is_no_agent() {
+    let (bed, config) = checked_bed();
+    let other = Wire { addresses: vec!["10.65.0.9".parse().unwrap()], ..wire() };
+    let lacks = "net/c1/eth0 holds no addresses on this node";
+    let _agent = bed.agent(vec![vec![refuses(100, lacks)], vec![Play::Say(Reply::Wire(other))]]);
+    let (code, msg) = error(&bed.call("CHECK", &config));
+    assert!(code == 104 && msg.ends_with(lacks), "{msg}");
+    let (code, msg) = error(&bed.call("CHECK", &config));
+    assert!(code == 104 && msg.ends_with("holds 10.65.0.9, and prevResult says 10.65.0.2, fd00::2"), "{msg}");
+    // Nobody answers any more.
+    let _ = std::fs::remove_file(bed.run_dir.path().join("cni.sock"));
+    let outcome = bed.call("CHECK", &config);
+    succeeded(&outcome);
+    assert!(outcome.notes[0].contains("no agent at "), "{outcome:?}");
+    bed.host.remove_routes(Prefix::host(wire().addresses[1]));
+    assert_eq!(error(&bed.call("CHECK", &config)).0, 104);
+}
+
+#[test]
+fn check_of_a_result_that_is_not_of_this_interface_is_code_7() {
+    let (bed, mut config) = checked_bed();
+    config["prevResult"]["interfaces"][1]["name"] = json!("net9");
+    let told = "prevResult.interfaces has no eth0 in a sandbox".to_owned();
+    assert_eq!(error(&bed.call("CHECK", &config)), (7, told));
+}
+
+#[test]
+fn gc_gives_the_agent_the_list_and_says_what_it_says() {
+    let bed = Bed::new();
+    let mut config = bed.config("1.1.0");
+    config["cni.dev/valid-attachments"] = json!([{ "containerID": "c2", "ifname": "eth0" }]);
+    let agent = bed.agent(vec![vec![Play::Say(Reply::Done)], vec![refuses(100, "net/c9/eth0: busy")]]);
+    assert_eq!(bed.call("GC", &config), Outcome::success(String::new()));
+    assert_eq!(error(&bed.call("GC", &config)), (100, "net/c9/eth0: busy".to_owned()));
+    let Request::Collect(collect) = &agent.heard()[0][0] else { panic!("not a GC") };
+    assert_eq!(collect.network.to_string(), "net");
+    let listed: Vec<_> = collect.valid.iter().map(|(id, name)| format!("{id}/{name}")).collect();
+    assert_eq!(listed, ["c2/eth0"]);
+    assert_eq!(error(&bed.call("GC", &config)).0, 11);
+}
+
+#[test]
+fn status_keeps_the_agents_51() {
+    let bed = Bed::new();
+    let _agent = bed.agent(vec![vec![refuses(51, "policies are not in force")]]);
+    let told = "policies are not in force".to_owned();
+    assert_eq!(error(&bed.call("STATUS", &bed.config("1.1.0"))), (51, told));
+}
+
+#[test]
+fn del_of_what_add_refuses_works() {
+    for (key, value) in [("cniVersion", json!("0.2.0")), ("cniVersion", json!("2.0.0")), ("policy", json!({ "a": 1 }))]
+    {
+        let bed = Bed::new();
+        let _agent = bed.agent(vec![accepts_add(), vec![park(), Play::Say(Reply::Done)]]);
+        succeeded(&bed.add());
+        let mut config = bed.config("1.0.0");
+        config[key] = value;
+        assert!([1, 2].contains(&error(&bed.call("ADD", &config)).0));
+        succeeded(&bed.call("DEL", &config));
+        assert!(!bed.host_link().unwrap().up);
+    }
+}
+
+#[test]
+fn an_mtu_of_the_configuration_is_the_pods_unless_it_does_not_fit() {
+    for (mtu, code) in [(1_300, None), (1_450, None), (1_451, Some(2)), (1_279, Some(2))] {
+        let bed = Bed::new();
+        let _agent = bed.agent(vec![accepts_add()]);
+        let mut config = bed.config("1.1.0");
+        config["mtu"] = json!(mtu);
+        let outcome = bed.call("ADD", &config);
+        match code {
+            None => {
+                succeeded(&outcome);
+                assert_eq!(u64::from(bed.host_link().unwrap().mtu), mtu);
+                let result: Value = serde_json::from_str(&outcome.stdout).unwrap();
+                assert_eq!(result["interfaces"][1]["mtu"], mtu);
+            }
+            Some(code) => {
+                assert_eq!(error(&outcome).0, code);
+                assert_eq!(bed.host_link(), None);
+            }
+        }
+    }
 }

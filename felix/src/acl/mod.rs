@@ -31,11 +31,13 @@ mod saved;
 mod sets;
 mod state;
 mod tables;
+mod verified;
 mod view;
 
 pub use config::{AclConfig, NatPool};
 pub use handle::{Acl, AclError};
 pub use owner::AclBackend;
+pub use verified::lacking;
 pub use view::{AclView, DropCount, Histogram};
 
 pub(crate) use config::MarkSpace;

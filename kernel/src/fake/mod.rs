@@ -10,6 +10,7 @@ mod events;
 mod failures;
 mod state;
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -67,6 +68,15 @@ pub enum Operation {
     WriteSysctl,
 }
 
+/// What another program does at a moment that a test has chosen.
+pub(crate) struct Meddling(Box<dyn FnOnce(&FakeKernel) + Send>);
+
+impl fmt::Debug for Meddling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Meddling")
+    }
+}
+
 impl FakeKernel {
     /// A namespace with nothing but `lo`, index 1, up.
     pub fn new() -> Self {
@@ -91,6 +101,11 @@ impl FakeKernel {
     /// Lets every change of routes to this prefix fail until [`FakeKernel::heal`].
     pub fn fail_route(&self, prefix: Prefix, errno: i32) {
         self.lock().failures.on_route(prefix, errno);
+    }
+
+    /// Lets something happen right before the next call of an operation, as another program may do it between two calls.
+    pub fn before(&self, operation: Operation, act: impl FnOnce(&Self) + Send + 'static) {
+        self.lock().before.insert(operation, Meddling(Box::new(act)));
     }
 
     /// Ends all failures that were asked for.
@@ -178,6 +193,10 @@ impl FakeKernel {
 
     /// Counts the call, and fails it if a test has asked for that.
     fn call(&self, operation: Operation, what: impl FnOnce() -> String) -> Result<MutexGuard<'_, State>, KernelError> {
+        let meddling = self.lock().before.remove(&operation);
+        if let Some(Meddling(act)) = meddling {
+            act(self);
+        }
         let mut state = self.lock();
         state.calls.push(operation);
         match state.failures.calls.of_call(operation) {

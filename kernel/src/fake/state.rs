@@ -7,7 +7,7 @@ use types::{Family, Prefix};
 
 use super::events::{FakeEvents, Subscriber, queue};
 use super::failures::CallFailures;
-use super::{FakeKernel, Operation};
+use super::{FakeKernel, Meddling, Operation};
 use crate::events::Event;
 use crate::netns::NetnsId;
 use crate::{
@@ -37,6 +37,8 @@ pub(super) struct State {
     /// The other end of each veth, by the index of the host's end.
     peers: BTreeMap<u32, (NetnsId, u32)>,
     pub(super) failures: Failures,
+    /// What happens before the next call of an operation.
+    pub(super) before: BTreeMap<Operation, Meddling>,
     pub(super) calls: Vec<Operation>,
     pub(super) route_changes: Vec<RouteChange>,
     subscribers: Vec<Subscriber<Event>>,
@@ -63,6 +65,7 @@ impl Default for State {
             namespaces: BTreeMap::new(),
             peers: BTreeMap::new(),
             failures: Failures::default(),
+            before: BTreeMap::new(),
             calls: Vec::new(),
             route_changes: Vec::new(),
             subscribers: Vec::new(),

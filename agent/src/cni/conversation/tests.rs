@@ -1,30 +1,16 @@
-use std::path::PathBuf;
+use std::path::Path;
 
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::{Receiver, Sender};
-use tokio::sync::{mpsc, watch};
 use types::policy::Labels;
 use types::{NamespacedName, Pod, PodRef, Update};
 
 use super::*;
-use crate::node::readiness::Readiness;
 use crate::policy::pods::{self, Identities, Question};
-use crate::testing::{World, id, pod, reference, soon, tier, until};
+use crate::testing::{self, World, id, pod, reference, soon, tier, until};
 
 fn attachments(world: &World, identities: Identities) -> Attachments {
-    let (_, mtu) = watch::channel(1_500);
-    // Whoever is told of parked links has left.
-    let (parked, _) = mpsc::channel(1);
-    Attachments {
-        ipam: world.ipam.clone(),
-        routes: world.routes.clone(),
-        acl: world.acl.clone(),
-        identities,
-        mtu,
-        parked_group: kernel::ours::LINK_GROUP,
-        parked,
-        released: PathBuf::from("/nowhere"),
-        readiness: Readiness::new(),
-    }
+    testing::attachments(world, identities, Path::new("/nowhere"))
 }
 
 /// The binary's end, and the conversation at the other.
@@ -203,4 +189,90 @@ async fn a_pod_that_the_api_server_has_not_told_of_is_tried_again() {
         _ = async { tokio::join!(conversation, script) } => {}
     }
     assert!(world.is_gone(&id).await);
+}
+
+/// An ADD from its beginning to its end.
+async fn add(world: &World, attachments: &Attachments, id: &EndpointId) {
+    let (mut binary, conversation) = conversation(attachments);
+    let script = async {
+        let request = attach(id, reference("a", None), tier("web"));
+        assert!(matches!(ask(&mut binary, &request).await, Reply::Wire(_)));
+        world.wire(id);
+        assert_eq!(ask(&mut binary, &Request::Wired).await, Reply::Done);
+    };
+    soon(async { tokio::join!(conversation, script) }).await;
+}
+
+#[tokio::test]
+async fn a_del_that_fails_brings_nothing_back_that_another_del_took() {
+    let world = World::new().await;
+    let (attachments, id) = (attachments(&world, Identities::Stated), id("aaa1"));
+    add(&world, &attachments, &id).await;
+    let detach = Request::Detach(Detach { protocol: cni::PROTOCOL, id: id.clone() });
+    let (mut first, one) = conversation(&attachments);
+    let (mut second, two) = conversation(&attachments);
+    let script = async {
+        assert!(matches!(ask(&mut first, &detach).await, Reply::Park(_)));
+        send(&mut second, &detach).await.unwrap();
+        // The second has its turn only when the first is done; if it were heard before, this is where it would end.
+        let early = tokio::time::timeout(Duration::from_millis(50), read::<Reply>(&mut second)).await;
+        if early.is_ok() {
+            assert_eq!(ask(&mut second, &Request::Parked).await, Reply::Done);
+            drop(first);
+            return;
+        }
+        drop(first);
+        assert!(matches!(read(&mut second).await.unwrap(), Reply::Park(_)));
+        assert_eq!(ask(&mut second, &Request::Parked).await, Reply::Done);
+    };
+    soon(async { tokio::join!(one, two, script) }).await;
+    assert!(world.is_gone(&id).await);
+}
+
+#[tokio::test]
+async fn a_request_whose_binary_has_left_meanwhile_changes_nothing() {
+    let world = World::new().await;
+    let (attachments, id) = (attachments(&world, Identities::Stated), id("aaa1"));
+    let turn = attachments.turns.at(&id.host_interface()).await;
+    let detach = Request::Detach(Detach { protocol: cni::PROTOCOL, id: id.clone() });
+    let (mut late, conversation_of_late) = conversation(&attachments);
+    send(&mut late, &detach).await.unwrap();
+    drop(late);
+    let script = async {
+        // As if the agent had been stopped: the runtime has given up and begun anew before the DEL is looked at.
+        tokio::task::yield_now().await;
+        drop(turn);
+    };
+    soon(async { tokio::join!(conversation_of_late, script) }).await;
+    world.kernel.take_route_changes();
+    add(&world, &attachments, &id).await;
+    let (mut late, conversation_of_late) = conversation(&attachments);
+    send(&mut late, &detach).await.unwrap();
+    drop(late);
+    world.kernel.take_route_changes();
+    soon(conversation_of_late).await;
+    assert_eq!(world.kernel.take_route_changes(), []);
+    assert!(world.ipam.endpoint(id).await.is_some());
+}
+
+#[tokio::test]
+async fn an_add_of_what_serves_a_pod_is_refused_and_one_of_remains_begins_anew() {
+    let world = World::new().await;
+    let (attachments, id) = (attachments(&world, Identities::Stated), id("aaa1"));
+    add(&world, &attachments, &id).await;
+    let (mut binary, talk) = conversation(&attachments);
+    let script = async { ask(&mut binary, &attach(&id, reference("a", None), tier("web"))).await };
+    let ((), reply) = soon(async { tokio::join!(talk, script) }).await;
+    let Reply::Refused(refused) = reply else { panic!("{reply:?}") };
+    assert_eq!(refused.code, code::AGENT);
+    assert!(refused.msg.contains("manx/aaa1/eth0 is attached already"), "{refused}");
+    assert!(world.ipam.endpoint(id.clone()).await.is_some());
+    assert_eq!(world.routes.view().await.unwrap().local, 1);
+
+    let mut kernel = world.kernel.clone();
+    let link = kernel::Kernel::link(&mut kernel, &id.host_interface()).unwrap().unwrap();
+    kernel.remove_link(link.index);
+    add(&world, &attachments, &id).await;
+    assert_eq!(world.ipam.endpoints().await.len(), 1);
+    assert_eq!(world.routes.view().await.unwrap().local, 1);
 }

@@ -58,6 +58,7 @@ impl Lab {
                 let node = Netns::open(path(&self.node)).unwrap();
                 vec![Play::Say(Reply::Wire(wire())), Play::After(Box::new(move || put_routes(&node)), Reply::Done)]
             }
+            'C' => vec![Play::Say(Reply::Wire(wire()))],
             _ => vec![Play::Say(Reply::Park(park())), Play::Say(Reply::Done)],
         });
         FakeAgent::start(&self.run_dir.path().join("cni.sock"), scripts.collect())
@@ -69,14 +70,21 @@ impl Lab {
     }
 
     fn call_at(&self, command: &str, netns: &str) -> Outcome {
+        self.call_with(command, netns, &json!({}))
+    }
+
+    fn call_with(&self, command: &str, netns: &str, keys: &Value) -> Outcome {
         let variables = BTreeMap::from([
             ("CNI_COMMAND", command),
             ("CNI_CONTAINERID", "c1"),
             ("CNI_NETNS", netns),
             ("CNI_IFNAME", "eth0"),
         ]);
-        let config =
-            json!({ "cniVersion": "1.0.0", "name": "net", "type": "manx", "runDir": self.run_dir.path() }).to_string();
+        let mut config = json!({ "cniVersion": "1.0.0", "name": "net", "type": "manx", "runDir": self.run_dir.path() });
+        for (key, value) in keys.as_object().unwrap() {
+            config[key.as_str()] = value.clone();
+        }
+        let config = config.to_string();
         let variable = |name: &str| variables.get(name).map(OsString::from);
         netns::run_in(&self.node, || run(variable, &mut config.as_bytes(), &Node)).unwrap()
     }
@@ -183,6 +191,90 @@ fn a_pods_first_packet_gets_through_and_the_gateway_answers_without_a_default_ro
 }
 
 #[test]
+fn the_gateway_answers_a_pod_without_its_entry_or_with_another_mac_whatever_the_nodes_arp_sysctls_are() {
+    for (sysctls, order) in [
+        (vec![("ipv4/conf/all/arp_ignore", "1"), ("ipv4/conf/all/arp_announce", "2")], "before"),
+        (vec![("ipv4/conf/all/arp_ignore", "1"), ("ipv4/conf/all/arp_announce", "2")], "after"),
+        (vec![("ipv4/conf/all/arp_ignore", "3")], "after"),
+        (vec![("ipv4/conf/all/arp_filter", "1")], "after"),
+        (vec![], "after"),
+    ] {
+        let Some(lab) = Lab::new() else { return };
+        let set = || {
+            lab.on_node(|kernel| {
+                for (name, value) in &sysctls {
+                    kernel.write_sysctl(&SysctlKey::global(name), value).unwrap();
+                }
+            });
+        };
+        if order == "before" {
+            set();
+        }
+        let pod = Netns::create().unwrap();
+        let _agent = lab.agent("A");
+        succeeded(&lab.call("ADD", Some(&pod)));
+        if order == "after" {
+            set();
+        }
+        echoes(&lab, &pod, ip(NODE_IPV4));
+        // As the tuning plugin changes a MAC: the kernel forgets every neighbour with it, the permanent ones too.
+        inside(&pod, |kernel| {
+            let index = kernel.link(&eth0()).unwrap().unwrap().index;
+            let mac = LinkChange { mac: Some([2, 0, 0, 0, 0, 9]), ..LinkChange::default() };
+            kernel.change_link(index, &mac).unwrap();
+            let gone = |entry: &kernel::Neighbour| entry.address != IpAddr::V4(GATEWAY_IPV4);
+            assert!(kernel.neighbours().unwrap().iter().all(gone));
+        });
+        for server in [NODE_IPV4, NODE_IPV6] {
+            echoes(&lab, &pod, ip(server));
+        }
+    }
+}
+
+#[test]
+fn the_gateways_address_is_no_source_of_what_the_node_sends_to_the_pod() {
+    let Some(lab) = Lab::new() else { return };
+    let pod = Netns::create().unwrap();
+    let _agent = lab.agent("A");
+    succeeded(&lab.call("ADD", Some(&pod)));
+    let source = netns::run_in(&lab.node, || {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect((wire().addresses[0], 9)).unwrap();
+        socket.local_addr().unwrap().ip()
+    });
+    assert_eq!(source.unwrap(), ip(NODE_IPV4));
+}
+
+#[test]
+fn check_of_a_pod_that_is_there_is_silent_and_says_what_the_kernel_has_lost() {
+    let Some(lab) = Lab::new() else { return };
+    let pod = Netns::create().unwrap();
+    let _agent = lab.agent("ACCCC");
+    let added = lab.call("ADD", Some(&pod));
+    succeeded(&added);
+    let previous: Value = serde_json::from_str(&added.stdout).unwrap();
+    let check = || lab.call_with("CHECK", path(&pod).to_str().unwrap(), &json!({ "prevResult": previous }));
+    succeeded(&check());
+    let told = |outcome: &Outcome, what: &str| assert!(outcome.stdout.contains(what), "{outcome:?}");
+    inside(&pod, |kernel| {
+        let link = kernel.link(&eth0()).unwrap().unwrap();
+        let all = kernel.addresses().unwrap();
+        let own = all.iter().find(|own| own.index == link.index && own.address == wire().addresses[1]).unwrap();
+        kernel.delete_address(own).unwrap();
+    });
+    told(&check(), "eth0 does not have fd00::2");
+    lab.on_node(|kernel| {
+        kernel.write_sysctl(&SysctlKey::ipv4_conf(&host_interface(), "proxy_arp"), "0").unwrap();
+    });
+    told(&check(), "proxy_arp is 0 instead of 1");
+    lab.on_node(|kernel| {
+        let link = kernel.link(&host_interface()).unwrap().unwrap();
+        kernel.change_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() }).unwrap();
+    });
+    told(&check(), "the node's route to 10.65.0.2 does not lead to");
+}
+
+#[test]
 fn both_ends_are_as_the_design_says() {
     let Some(lab) = Lab::new() else { return };
     let pod = Netns::create().unwrap();
@@ -215,8 +307,8 @@ fn both_ends_are_as_the_design_says() {
     assert_eq!((link.up, link.mac, link.mtu, link.group), (true, Some(HOST_MAC), 1_450, 0));
     assert_eq!(sysctls, ["1", "0", "1", "1", "0", "0", "0", "1"]);
     let gateway = |address: IpAddr| gateways.iter().filter(move |own| own.address == address);
-    assert!(gateway(IpAddr::V4(GATEWAY_IPV4)).all(|own| own.index == 1 && own.scope == kernel::Scope::Link));
-    assert_eq!(gateway(IpAddr::V4(GATEWAY_IPV4)).count(), 1);
+    let places: Vec<_> = gateway(IpAddr::V4(GATEWAY_IPV4)).map(|own| (own.index, own.scope)).collect();
+    assert_eq!(places, [(1, kernel::Scope::Link), (link.index, kernel::Scope::Host)]);
     let link_local: Vec<_> = gateway(IpAddr::V6(GATEWAY_IPV6)).collect();
     assert_eq!(link_local.len(), 1);
     assert!(!link_local[0].flags.contains(AddressFlags::TENTATIVE));
