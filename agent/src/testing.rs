@@ -14,6 +14,7 @@ use store::Journal;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use types::host_ports::PodPorts;
 use types::policy::{Labels, PolicyId, PolicyKind, network_policy};
 use types::{EndpointId, NamespacedName, Pod, PodRef, Update};
 
@@ -128,6 +129,7 @@ pub(crate) fn pod(name: &str, uid: &str, labels: Labels) -> (NamespacedName, Pod
         host_network: false,
         finished: false,
         addresses: Vec::new(),
+        host_ports: PodPorts::default(),
     };
     (NamespacedName { namespace: NAMESPACE.to_owned(), name: name.to_owned() }, pod)
 }

@@ -103,6 +103,11 @@ impl NetworkConfig {
         }
     }
 
+    /// Where it is said which host ports are mapped.
+    pub fn mapped(&self) -> PathBuf {
+        self.run_dir.join(types::cni::MAPPED)
+    }
+
     /// Where a DEL without an agent leaves its tombstone.
     pub fn tombstones(&self) -> PathBuf {
         self.run_dir.join(types::cni::RELEASED)

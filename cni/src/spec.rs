@@ -124,6 +124,8 @@ pub enum Code {
     Kernel,
     /// 103: the command is part of CNI but not of this plugin.
     NotImplemented,
+    /// What a plugin that this one ran answered, by its own number.
+    Delegate(u32),
     /// What the agent answered, by its own number.
     Agent(u32),
 }
@@ -144,7 +146,7 @@ impl Code {
             Self::Protocol => types::cni::code::PROTOCOL,
             Self::Kernel => 102,
             Self::NotImplemented => 103,
-            Self::Agent(number) => number,
+            Self::Delegate(number) | Self::Agent(number) => number,
         }
     }
 }

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use types::WorkloadEndpoint;
 
+use super::host_ports::HostPorts;
 use super::links;
 use crate::node::readiness::Readiness;
 use crate::policy::pods::Identities;
@@ -23,6 +24,8 @@ pub(crate) struct Attachments {
     pub(crate) routes: Routes,
     /// The owner of the filter.
     pub(crate) acl: Acl,
+    /// The owner of host ports.
+    pub(crate) host_ports: HostPorts,
     /// Says which Pod object an attachment belongs to.
     pub(crate) identities: Identities,
     /// The MTU for pods' interfaces.
@@ -53,6 +56,7 @@ impl Attachments {
         if let Err(error) = self.ipam.release(endpoint.id.clone()).await {
             warn!(endpoint = %endpoint.id, %error, "addresses of an abandoned attachment stay taken");
         }
+        self.host_ports.release(&endpoint.id).await;
         self.reap();
     }
 

@@ -5,6 +5,7 @@ use tokio::sync::{mpsc, watch};
 use types::policy::Labels;
 use types::{NamespacedName, Pod, PodRef, Update};
 
+use super::super::host_ports::HostPorts;
 use super::*;
 use crate::node::readiness::Readiness;
 use crate::policy::pods::{self, Identities, Question};
@@ -18,6 +19,7 @@ fn attachments(world: &World, identities: Identities) -> Attachments {
         ipam: world.ipam.clone(),
         routes: world.routes.clone(),
         acl: world.acl.clone(),
+        host_ports: HostPorts::unused(),
         identities,
         mtu,
         parked_group: kernel::ours::LINK_GROUP,
@@ -34,7 +36,8 @@ fn conversation(attachments: &Attachments) -> (UnixStream, impl Future<Output = 
 }
 
 fn attach(id: &EndpointId, pod: PodRef, labels: Labels) -> Request {
-    Request::Attach(Attach { protocol: cni::PROTOCOL, id: id.clone(), pod, labels, ports: Vec::new() })
+    let (id, protocol, ports) = (id.clone(), cni::PROTOCOL, Vec::new());
+    Request::Attach(Attach { protocol, id, pod, labels, ports, maps_host_ports: true })
 }
 
 async fn ask(binary: &mut UnixStream, request: &Request) -> Reply {
@@ -166,7 +169,7 @@ async fn labels_that_change_while_the_binary_wires_are_not_lost() {
         let ended = Pod { labels: tier("db"), finished: true, ..web.clone() };
         updates.send(Update::Set(key, ended)).await.unwrap();
         let stated = || Description { labels: Labels::new(), ports: Vec::new(), finished: false };
-        let known = async || identities.of(&web.reference, stated()).await.unwrap().finished;
+        let known = async || identities.of(&web.reference, stated()).await.unwrap().description.finished;
         until(known).await;
         // With one more answer the task is done with the change.
         assert!(known().await);
