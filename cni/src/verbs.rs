@@ -130,6 +130,8 @@ fn add(
         let left: Vec<_> = left.iter().map(ToString::to_string).collect();
         if left.is_empty() { error } else { error.with_details(format!("left behind: {}", left.join("; "))) }
     })?;
+    // That conversation is over; taking back would be one of its own.
+    drop(agent);
     if !host_ports.is_empty() {
         // Now that the routes are in the kernel: by them portmap finds the host's end of the pair.
         let mapped = Mapping::new(&id, attachment, &attached, host_ports)

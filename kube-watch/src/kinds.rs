@@ -269,14 +269,14 @@ fn ports(containers: Vec<Container>, init_containers: Vec<Container>) -> Vec<Con
 
 /// What they say of host ports. What no host port comes of is left out: every node holds this of each of its pods.
 fn host_ports(wish: Option<String>, ports: &[ContainerPort]) -> PodPorts {
-    let matter = ports.iter().filter(|port| wish.is_some() || port.host_port.is_some());
-    let declared = matter.map(|port| DeclaredPort {
+    let declared = ports.iter().map(|port| DeclaredPort {
         protocol: port.protocol.unwrap_or(Protocol::Tcp),
         container_port: port.container_port,
-        // The API writes 0 for none.
+        // 0 is none.
         host_port: port.host_port.filter(|port| *port != 0),
     });
-    PodPorts { declared: declared.collect(), wish }
+    let matter = declared.filter(|port| wish.is_some() || port.host_port.is_some());
+    PodPorts { declared: matter.collect(), wish }
 }
 
 /// Those that have names.
