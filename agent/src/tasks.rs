@@ -19,6 +19,7 @@
 //!   API server ──Services, EndpointSlices (while needed)──► announcements, load_balancer   ──Node──► announcements
 //!  cni
 //!   cni.sock ──► conversation (1 per connection) ──► ipam, felix ──parked──► reaper (1 thread)
+//!   conversation ──asks──► host_ports (1) ──who has which──► annotations (1) ──► API server   API server ──Services (while needed)──► host_ports
 //!   tombstones (1) ──► ipam, felix: DELs that were not answered
 //!  policy
 //!   policies, namespaces (1 source each) ──PolicyUpdate──► carry (1) ──► felix (acl)

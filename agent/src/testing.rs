@@ -15,10 +15,12 @@ use store::Journal;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use types::host_ports::PodPorts;
 use types::policy::{Labels, PolicyId, PolicyKind, network_policy};
 use types::{EndpointId, NamespacedName, Pod, PodRef, Update};
 
 use crate::cni::attachments::Attachments;
+use crate::cni::host_ports::HostPorts;
 use crate::cni::links::HostLinks;
 use crate::cni::turns::Turns;
 use crate::node::readiness::Readiness;
@@ -102,6 +104,7 @@ pub(crate) fn attachments(world: &World, identities: Identities, released: &Path
         ipam: world.ipam.clone(),
         routes: world.routes.clone(),
         acl: world.acl.clone(),
+        host_ports: HostPorts::unused(),
         identities,
         mtu,
         parked_group: kernel::ours::LINK_GROUP,
@@ -154,6 +157,7 @@ pub(crate) fn pod(name: &str, uid: &str, labels: Labels) -> (NamespacedName, Pod
         host_network: false,
         finished: false,
         addresses: Vec::new(),
+        host_ports: PodPorts::default(),
     };
     (NamespacedName { namespace: NAMESPACE.to_owned(), name: name.to_owned() }, pod)
 }

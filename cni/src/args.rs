@@ -1,6 +1,6 @@
 //! The environment in which the runtime calls a plugin (CNI spec section 2, Parameters).
 //!
-//! CNI_PATH is not asked for: this plugin calls no other.
+//! CNI_PATH is not asked for: only a pod with host ports needs another plugin, and then its absence is an error.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -46,6 +46,8 @@ pub struct Attachment {
     pub interface: InterfaceName,
     /// CNI_ARGS. Keys that this plugin does not know are kept and not minded, with and without `IgnoreUnknown`.
     pub args: BTreeMap<String, String>,
+    /// The folders of CNI_PATH.
+    pub plugins: Vec<PathBuf>,
 }
 
 impl Attachment {
@@ -132,10 +134,12 @@ impl<F: Fn(&str) -> Option<OsString>> Environment<F> {
         let container = self.required("CNI_CONTAINERID")?;
         let interface = self.required("CNI_IFNAME")?;
         let args = arguments(&self.optional("CNI_ARGS")?.unwrap_or_default())?;
+        let plugins = self.optional("CNI_PATH")?.unwrap_or_default();
+        let plugins = plugins.split(':').filter(|folder| !folder.is_empty()).map(PathBuf::from).collect();
         let (Some(container), Some(interface)) = (container, interface) else { return Ok(None) };
         let container = ContainerId::new(container).map_err(|error| invalid(format!("CNI_CONTAINERID: {error}")))?;
         let interface = InterfaceName::new(interface).map_err(|error| invalid(format!("CNI_IFNAME: {error}")))?;
-        Ok(Some(Attachment { container, interface, args }))
+        Ok(Some(Attachment { container, interface, args, plugins }))
     }
 
     /// The attachment, and the namespace that it is or will be in.

@@ -126,6 +126,11 @@ impl NetworkConfig {
         first.map_or(Ok(()), |wish| Err(wish.into_cni()))
     }
 
+    /// Where it is said which host ports are mapped.
+    pub fn mapped(&self) -> PathBuf {
+        self.run_dir.join(types::cni::MAPPED)
+    }
+
     /// Where a DEL without an agent leaves its tombstone.
     pub fn tombstones(&self) -> PathBuf {
         self.run_dir.join(types::cni::RELEASED)

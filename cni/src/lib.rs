@@ -10,6 +10,7 @@
 //!                       ├─► verbs ─► client ◄── unix socket ──► agent
 //!  stdin ───► config ───┘     │
 //!                             ├─► plan (pure) ─► wiring ─► kernel, host side and pod side
+//!                             ├─► mapping ─► delegate ─► portmap (pods with host ports)
 //!                             └─► parked_group, tombstone (DEL without an agent)
 //!  stdout ◄── result or error (spec, result)
 //! ```
@@ -34,6 +35,8 @@ pub mod args;
 mod check;
 pub mod client;
 pub mod config;
+pub mod delegate;
+pub mod mapping;
 pub mod parked_group;
 pub mod plan;
 pub mod result;

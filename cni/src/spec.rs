@@ -125,6 +125,8 @@ pub enum Code {
     Kernel,
     /// 104: an attachment is not as ADD left it (CHECK).
     Deviates,
+    /// What a plugin that this one ran answered, by its own number.
+    Delegate(u32),
     /// What the agent answered, by its own number.
     Agent(u32),
 }
@@ -145,7 +147,7 @@ impl Code {
             Self::Protocol => types::cni::code::PROTOCOL,
             Self::Kernel => 102,
             Self::Deviates => 104,
-            Self::Agent(number) => number,
+            Self::Delegate(number) | Self::Agent(number) => number,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::args::{Attachment, Command};
 use crate::check::check;
 use crate::client::{Agent, AgentError, AnswerTimeLimit};
 use crate::config::{self, NetworkConfig};
+use crate::mapping::{self, Mapping, UnmapError};
 use crate::parked_group;
 use crate::plan::{Pairing, Sandbox};
 use crate::result::Attached;
@@ -78,7 +79,7 @@ pub fn run(variable: impl Fn(&str) -> Option<OsString>, stdin: &mut dyn Read, ma
         Err((version, error)) => return Outcome::failure(&error, version),
     };
     let outcome = match &command {
-        Command::Add { attachment, netns } => add(&config, attachment, netns, machine).map(Outcome::success),
+        Command::Add { attachment, netns } => add(&config, attachment, netns, machine),
         Command::Del(attachment) => del(&config, attachment, machine),
         Command::Status => status(&config).map(|()| Outcome::success(String::new())),
         Command::Check { attachment, netns } => since(CniVersion::V0_4_0, &config, "CHECK")
@@ -100,18 +101,20 @@ impl Outcome {
     }
 }
 
-/// ADD: addresses from the agent, the pair, the routes from the agent; in this order back on failure.
+/// ADD: addresses from the agent, the pair, the routes from the agent, then host ports; in this order back on failure.
 fn add(
     config: &NetworkConfig,
     attachment: &Attachment,
     netns: &Path,
     machine: &dyn Machine,
-) -> Result<String, CniError> {
+) -> Result<Outcome, CniError> {
     config.refuse_wishes(attachment)?;
     let mut pod = machine.pod(netns)?;
     let mut host = machine.host().map_err(|error| WiringError::Host(error).into_cni())?;
     let host = host.as_mut();
     let id = endpoint_id(config, attachment);
+    // Before its link, whose routes they lead to: an ADD of this id that was not undone.
+    mapping::unmap(&config.mapped(), &id, &attachment.plugins).map_err(UnmapError::into_cni)?;
     wiring::clear_remains(host, &id.host_interface()).map_err(WiringError::into_cni)?;
     let sandbox = wiring::survey(&mut pod, &attachment.interface).map_err(WiringError::into_cni)?;
     let mut agent = Agent::connect(&config.agent_socket, AnswerTimeLimit::ADD).map_err(AgentError::into_cni)?;
@@ -121,8 +124,11 @@ fn add(
         pod: attachment.pod(),
         labels: config.labels.clone(),
         ports: config.ports.clone(),
+        maps_host_ports: true,
     });
-    let wire = wire.map_err(AgentError::into_cni)?;
+    let mut wire = wire.map_err(AgentError::into_cni)?;
+    let host_ports = std::mem::take(&mut wire.host_ports);
+    let notes = unmap_stale(config, attachment, &wire)?;
     let pairing = pairing(wire, &id, sandbox, config.mtu)?;
 
     let wired = wiring::wire(host, &mut pod, &pairing).map_err(WiringError::into_cni)?;
@@ -132,31 +138,67 @@ fn add(
     let answer = attached
         .to_json(config.version, config.previous.clone())
         .and_then(|result| agent.wired().map(|()| result).map_err(AgentError::into_cni));
-    answer.map_err(|error| {
+    let result = answer.map_err(|error| {
         let left = wired.undo(host, &mut pod);
         let left: Vec<_> = left.iter().map(ToString::to_string).collect();
         if left.is_empty() { error } else { error.with_details(format!("left behind: {}", left.join("; "))) }
-    })
+    })?;
+    // That conversation is over; taking back would be one of its own.
+    drop(agent);
+    if !host_ports.is_empty() {
+        // Now that the routes are in the kernel: by them portmap finds the host's end of the pair.
+        let mapped = Mapping::new(&id, attachment, &attached, host_ports)
+            .and_then(|mapping| mapping.make(&config.mapped(), netns));
+        mapped.map_err(|error| match take_back(config, attachment, &id, host) {
+            Ok(_) => error,
+            Err(left) => error.with_details(format!("left behind: {left}")),
+        })?;
+    }
+    Ok(Outcome { notes, ..Outcome::success(result) })
 }
 
-/// DEL: with the agent, or without. It fails only if the kernel does not let go of the link.
+/// Unmaps the host ports of attachments that have gone without it. One that stays does no harm unless it leads to this pod.
+fn unmap_stale(config: &NetworkConfig, attachment: &Attachment, wire: &Wire) -> Result<Vec<String>, CniError> {
+    let mut notes = Vec::new();
+    for stale in &wire.stale_mappings {
+        match mapping::unmap(&config.mapped(), stale, &attachment.plugins) {
+            Ok(_) => {}
+            Err(error) if error.concerns(&wire.addresses) => return Err(error.into_cni()),
+            Err(error) => notes.push(error.to_string()),
+        }
+    }
+    Ok(notes)
+}
+
+/// DEL: with the agent, or without. It fails only if the kernel does not let go of the link, or portmap not of host ports: both
+/// would lead to whoever has the pod's address next.
 fn del(config: &NetworkConfig, attachment: &Attachment, machine: &dyn Machine) -> Result<Outcome, CniError> {
     let id = endpoint_id(config, attachment);
     let mut host = machine.host().map_err(|error| WiringError::Host(error).into_cni())?;
-    match detach(config, &id, host.as_mut()) {
+    take_back(config, attachment, &id, host.as_mut())
+}
+
+fn take_back(
+    config: &NetworkConfig,
+    attachment: &Attachment,
+    id: &EndpointId,
+    host: &mut dyn Kernel,
+) -> Result<Outcome, CniError> {
+    mapping::unmap(&config.mapped(), id, &attachment.plugins).map_err(UnmapError::into_cni)?;
+    match detach(config, id, host) {
         Ok(()) => {
             // An earlier DEL may have left a tombstone, by which the agent would take a later attachment of this id down.
             let folder = config.tombstones();
-            let stays = tombstone::remove(&folder, &id).err();
+            let stays = tombstone::remove(&folder, id).err();
             let notes = stays.map(|error| format!("the tombstone of {id} in {} stays: {error}", folder.display()));
             Ok(Outcome { notes: notes.into_iter().collect(), ..Outcome::success(String::new()) })
         }
         Err(DetachError::Wiring(error)) => Err(error.into_cni()),
         Err(DetachError::Agent(error)) => {
             let group = parked_group::read(&config.run_dir);
-            wiring::park(host.as_mut(), &id.host_interface(), group).map_err(WiringError::into_cni)?;
+            wiring::park(host, &id.host_interface(), group).map_err(WiringError::into_cni)?;
             let mut notes = vec![format!("{error}; {} is left for the agent to reap", id.host_interface())];
-            notes.extend(bury(config, &id, &error, host.as_mut()));
+            notes.extend(bury(config, id, &error, host));
             Ok(Outcome { notes, ..Outcome::success(String::new()) })
         }
     }

@@ -10,6 +10,7 @@ use types::config::{
     EtcdSettings, EtcdTls, IptablesVariant, KernelMarks, KeyPrefix, KubernetesAccess, NatOutgoingExclusions, Password,
     PolicySettings,
 };
+use types::host_ports::PortRange;
 use types::{NameError, NodeName, Prefix};
 
 use crate::keys::KEYS;
@@ -34,6 +35,7 @@ pub(crate) struct Shape {
     kernel: Kernel,
     kubernetes: Option<Text>,
     cni_conf_dir: Option<Text>,
+    host_ports: HostPorts,
     policy: Policy,
 }
 
@@ -70,6 +72,12 @@ struct Kernel {
     link_group: Option<Parsed<u32>>,
     protocols: Option<List<u8>>,
     mark_mask: Option<Text>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, deny_unknown_fields)]
+struct HostPorts {
+    range: Option<Parsed<PortRange>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -152,6 +160,7 @@ impl Shape {
             kernel: self.kernel.checked()?,
             kubernetes,
             cni_conf_dir: self.cni_conf_dir.filter(|Text(folder)| !folder.is_empty()).map(|Text(folder)| folder.into()),
+            host_ports: self.host_ports.range.map(|Parsed(range)| range),
             policy: self.policy.checked(),
         })
     }

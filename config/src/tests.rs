@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use types::config::{Config, DetectionMethod, KernelMarks};
+use types::host_ports::PortRange;
 use types::{Family, Prefix};
 
 use super::*;
@@ -35,6 +36,7 @@ fn every_key_has_a_variable_which_wins_over_the_file() {
         ("MANX_BGP_IMPORT_PREFIXES", "0.0.0.0/0"),
         ("MANX_ADDRESS_DETECTION_IPV4", "interface=eth1"),
         ("MANX_COOL_DOWN", "500ms"),
+        ("MANX_HOST_PORTS_RANGE", "20000-20009"),
         ("MANX_ETCD_SERVICE_HOST", "set by Kubernetes"),
     ];
     let config = config(file, &environment).unwrap();
@@ -44,6 +46,7 @@ fn every_key_has_a_variable_which_wins_over_the_file() {
     assert_eq!(config.import_prefixes, [Prefix::default_route(Family::Ipv4)]);
     assert_eq!(config.address_detection.ipv4, DetectionMethod::Interface("eth1".parse().unwrap()));
     assert_eq!((config.mtu, config.cool_down), (Some(1500), Duration::from_millis(500)));
+    assert_eq!(config.host_ports, PortRange::new(20_000, 20_009));
 }
 
 #[test]
@@ -71,6 +74,11 @@ fn every_bad_setting_is_an_error_that_names_its_key() {
         (json!({"mtu": 576}), "mtu"),
         (json!({"reclaimGrace": "0s"}), "reclaimGrace"),
         (json!({"coolDown": "soon"}), "coolDown"),
+        (
+            json!({"hostPorts": {"range": "80-90"}}),
+            "hostPorts.range: \"80-90\": not a range FIRST-LAST of ports of 1024 to 65535",
+        ),
+        (json!({"hostPorts": {"range": "20000"}}), "hostPorts.range"),
         (json!({"healthAddress": "9179"}), "healthAddress"),
         (json!({"kernel": {"linkGroup": 0}}), "kernel.linkGroup"),
         (json!({"kernel": {"protocols": [77, 77]}}), "kernel.protocols"),

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::networking::v1 as networking;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use types::host_ports::{DeclaredPort, PodPorts};
 use types::policy::{Labels, PolicyId, PolicyKind, Protocol};
 use types::{EndpointPort, NamespacedName, Pod, PodRef};
 
@@ -174,10 +175,13 @@ struct PodMetadata {
     annotations: Option<PodAnnotations>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct PodAnnotations {
     #[serde(rename = "kubernetes.io/config.hash")]
     config_hash: Option<String>,
+    // `types::host_ports::WISH_ANNOTATION`.
+    #[serde(rename = "manx.io/hostport")]
+    host_ports: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -201,6 +205,7 @@ struct ContainerPort {
     name: Option<String>,
     protocol: Option<Protocol>,
     container_port: u16,
+    host_port: Option<u16>,
 }
 
 #[derive(Deserialize)]
@@ -236,11 +241,14 @@ impl Kind for Pods {
     fn read(key: &NamespacedName, object: Value) -> Result<Pod, serde_json::Error> {
         let PodObject { metadata, spec, status } = serde_json::from_value(object)?;
         let PodStatus { phase, pod_ips } = status.unwrap_or(PodStatus { phase: None, pod_ips: None });
+        let annotations = metadata.annotations.unwrap_or_default();
+        let ports = ports(spec.containers.unwrap_or_default(), spec.init_containers.unwrap_or_default());
         Ok(Pod {
             reference: PodRef { namespace: key.namespace.clone(), name: key.name.clone(), uid: metadata.uid },
-            config_hash: metadata.annotations.and_then(|annotations| annotations.config_hash),
+            config_hash: annotations.config_hash,
             labels: metadata.labels.unwrap_or_default(),
-            ports: ports(spec.containers.unwrap_or_default(), spec.init_containers.unwrap_or_default()),
+            host_ports: host_ports(annotations.host_ports, &ports),
+            ports: named(ports),
             host_network: spec.host_network.unwrap_or_default(),
             finished: matches!(phase.as_deref(), Some("Succeeded" | "Failed")),
             addresses: pod_ips.into_iter().flatten().map(|address| address.ip).collect(),
@@ -252,18 +260,32 @@ impl Kind for Pods {
     }
 }
 
-/// The named ports of the containers that run beside each other: those of `containers`, and init containers that restart
+/// The ports of the containers that run beside each other: those of `containers`, and init containers that restart
 /// (sidecars). A plain init container has ended before they listen.
-fn ports(containers: Vec<Container>, init_containers: Vec<Container>) -> Vec<EndpointPort> {
+fn ports(containers: Vec<Container>, init_containers: Vec<Container>) -> Vec<ContainerPort> {
     let sidecars = init_containers.into_iter().filter(|it| it.restart_policy.as_deref() == Some("Always"));
-    let ports = containers.into_iter().chain(sidecars).flat_map(|container| container.ports.unwrap_or_default());
-    ports
-        .filter_map(|port| {
-            let name = port.name?;
-            let protocol = port.protocol.unwrap_or(Protocol::Tcp);
-            Some(EndpointPort { name, protocol, port: port.container_port })
-        })
-        .collect()
+    containers.into_iter().chain(sidecars).flat_map(|container| container.ports.unwrap_or_default()).collect()
+}
+
+/// What they say of host ports. What no host port comes of is left out: every node holds this of each of its pods.
+fn host_ports(wish: Option<String>, ports: &[ContainerPort]) -> PodPorts {
+    let declared = ports.iter().map(|port| DeclaredPort {
+        protocol: port.protocol.unwrap_or(Protocol::Tcp),
+        container_port: port.container_port,
+        // 0 is none.
+        host_port: port.host_port.filter(|port| *port != 0),
+    });
+    let matter = declared.filter(|port| wish.is_some() || port.host_port.is_some());
+    PodPorts { declared: matter.collect(), wish }
+}
+
+/// Those that have names.
+fn named(ports: Vec<ContainerPort>) -> Vec<EndpointPort> {
+    let named = ports.into_iter().filter_map(|port| {
+        let protocol = port.protocol.unwrap_or(Protocol::Tcp);
+        Some(EndpointPort { name: port.name?, protocol, port: port.container_port })
+    });
+    named.collect()
 }
 
 #[cfg(test)]

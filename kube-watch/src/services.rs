@@ -62,6 +62,14 @@ struct ServiceSpec {
     #[serde(rename = "externalIPs")]
     external_ips: Option<Vec<String>>,
     external_traffic_policy: Option<String>,
+    ports: Option<Vec<ServicePort>>,
+    health_check_node_port: Option<u16>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServicePort {
+    node_port: Option<u16>,
 }
 
 #[derive(Default, Deserialize)]
@@ -128,6 +136,7 @@ impl Kind for Services {
             has_ingress_hostname: ingress.iter().any(|entry| entry.hostname.is_some()),
             ingress: addresses(Some(ingress.into_iter().filter_map(|entry| entry.ip).collect())),
             is_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+            node_ports: node_ports(spec.ports, spec.health_check_node_port),
             requested,
             said: said.map(|condition| AddressCondition {
                 is_met: condition.status == "True",
@@ -140,6 +149,12 @@ impl Kind for Services {
     fn incarnation(_: &Service) -> Option<&str> {
         None
     }
+}
+
+/// The ports that it has on every node, whatever their protocol.
+fn node_ports(ports: Option<Vec<ServicePort>>, health_check: Option<u16>) -> BTreeSet<u16> {
+    let ports = ports.into_iter().flatten().filter_map(|port| port.node_port);
+    ports.chain(health_check).filter(|port| *port != 0).collect()
 }
 
 /// Addresses; what is none (`None` of a headless Service) is left out.

@@ -1,4 +1,4 @@
-//! What is written to the API server: the status of a Service; module `node` has what is written of Nodes.
+//! What is written to the API server: the status of a Service, an annotation of a Pod; module `node` has what is written of Nodes.
 
 use std::net::IpAddr;
 
@@ -66,6 +66,23 @@ impl Writer {
         match self.calls.patch_status(&path, &service.name, &patch).await {
             Ok(version) => Ok(version),
             Err(CallError::Gone) => Err(WriteError::Outdated { object: format!("Service {service}") }),
+            Err(CallError::Failed(error)) => Err(error.into()),
+        }
+    }
+
+    /// Sets an annotation of a Pod. Without its UID the patch could meet another pod of the name.
+    pub async fn annotate_pod(
+        &mut self,
+        pod: &NamespacedName,
+        uid: &str,
+        key: &str,
+        value: &str,
+    ) -> Result<(), WriteError> {
+        let patch = json!({ "metadata": { "uid": uid, "annotations": { key: value } } });
+        let path = core::Pod::url_path(&(), Some(&pod.namespace));
+        match self.calls.patch(&path, &pod.name, &patch).await {
+            Ok(()) => Ok(()),
+            Err(CallError::Gone) => Err(WriteError::Outdated { object: format!("Pod {pod}") }),
             Err(CallError::Failed(error)) => Err(error.into()),
         }
     }

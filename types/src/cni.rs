@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::host_ports::HostPort;
 use crate::{ContainerId, EndpointId, EndpointPort, InterfaceName, NetworkName, PodRef};
 
 /// The version of the conversation that this build speaks.
@@ -39,6 +40,10 @@ pub const CONFLIST: &str = "10-manx.conflist";
 /// The folder of tombstones under the agent's run folder: one file per attachment that a DEL ended without an agent.
 /// The file's name is the host interface's, its content the [`EndpointId`] as text.
 pub const RELEASED: &str = "released";
+
+/// The folder under the agent's run folder that says which host ports are mapped: one file per attachment, named after the host's
+/// interface.
+pub const MAPPED: &str = "mapped";
 
 /// The file under the run folder that has the number of the group of parked links (`kernel.linkGroup`), for DELs that no agent
 /// answers.
@@ -91,6 +96,9 @@ pub struct Attach {
     /// Named ports from `args.cni["manx.io/ports"]` (without Kubernetes).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<EndpointPort>,
+    /// Whether the binary maps host ports that the agent names ([`Wire::host_ports`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub maps_host_ports: bool,
 }
 
 /// What a DEL asks for.
@@ -147,6 +155,12 @@ pub struct Wire {
     pub mtu: u32,
     /// The link group that parked links are in: a link of this name found there is the remains of an earlier DEL.
     pub parked_group: u32,
+    /// The host ports to be mapped to the pod once its routes are in the kernel.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
+    /// Attachments that are gone, but whose host ports are still mapped: to be unmapped first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale_mappings: Vec<EndpointId>,
 }
 
 /// Where a detached link waits to be deleted with others.

@@ -21,6 +21,7 @@ pub mod backoff;
 pub mod cni;
 pub mod config;
 pub mod duration;
+pub mod host_ports;
 pub mod ownership;
 pub mod policy;
 pub mod resource;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::host_ports::PodPorts;
 use crate::policy::Labels;
 use crate::{EndpointPort, PodRef};
 
@@ -31,6 +32,9 @@ pub struct Pod {
     /// The pod's addresses: `status.podIPs`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
+    /// What the pod says of host ports.
+    #[serde(default, skip_serializing_if = "PodPorts::is_empty")]
+    pub host_ports: PodPorts,
 }
 
 impl Pod {

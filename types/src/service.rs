@@ -1,5 +1,6 @@
 //! What Manx needs of Services and of what stands behind them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::{Family, NamespacedName, Prefix};
@@ -30,6 +31,8 @@ pub struct Service {
     /// Whether `externalTrafficPolicy` is `Local`: a client from outside is served on the node where it comes in, or
     /// not at all.
     pub is_local: bool,
+    /// Its ports on every node, of whatever protocol: `nodePort` of its ports, and `healthCheckNodePort`.
+    pub node_ports: BTreeSet<u16>,
     /// What it asks for of its addresses.
     pub requested: Requested,
     /// The condition about its addresses in its status, if it is ours.

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use types::WorkloadEndpoint;
 
+use super::host_ports::HostPorts;
 use super::links::HostLinks;
 use super::turns::Turns;
 use crate::node::readiness::Readiness;
@@ -24,6 +25,8 @@ pub(crate) struct Attachments {
     pub(crate) routes: Routes,
     /// The owner of the filter.
     pub(crate) acl: Acl,
+    /// The owner of host ports.
+    pub(crate) host_ports: HostPorts,
     /// Says which Pod object an attachment belongs to.
     pub(crate) identities: Identities,
     /// The MTU for pods' interfaces.
@@ -66,6 +69,7 @@ impl Attachments {
         if let Err(error) = self.ipam.release(endpoint.id.clone()).await {
             complaints.push(format!("its addresses stay taken: {error}"));
         }
+        self.host_ports.release(&endpoint.id).await;
         self.reap();
         complaints
     }

@@ -18,12 +18,15 @@ use tracing::{debug, info, warn};
 
 use ipam::{Description, Request as Reservation, ReserveError};
 use types::cni::{self, Attach, Check, Collect, Detach, FrameError, Park, Refused, Reply, Request, Wire, code};
+use types::host_ports::{HostPort, WISH_ANNOTATION, Wanted};
 use types::{EndpointId, WorkloadEndpoint};
 
 use super::attachments::Attachments;
+use super::host_ports::{Ask, HostPortError};
 use super::links::Presence;
 use super::tombstones;
 use crate::policy::facts;
+use crate::policy::pods::Identity;
 
 /// How long the binary may say nothing: then it is gone or stuck, as wiring takes a millisecond.
 const BINARY_SILENCE_LIMIT: Duration = Duration::from_secs(30);
@@ -31,6 +34,9 @@ const BINARY_SILENCE_LIMIT: Duration = Duration::from_secs(30);
 /// How long policy may take to be in force once the pair is wired: shorter than the binary waits for the answer
 /// (`AnswerTimeLimit::ADD` in crate `cni`, 15 s), so that the runtime is told why and nothing is left when it comes with the DEL.
 const POLICY_WAIT: Duration = Duration::from_secs(10);
+
+/// The interface that host ports lead to: the one that runtimes give every pod. A pod may have others, by other networks.
+const HOST_PORTS_INTERFACE: &str = "eth0";
 
 impl Attachments {
     /// Holds one conversation to its end.
@@ -57,19 +63,31 @@ impl Attachments {
 
     async fn attach(&self, stream: &mut UnixStream, attach: Attach) -> Result<(), ConversationError> {
         speak_same(attach.protocol)?;
-        let Attach { id, pod, labels, ports, .. } = attach;
+        let Attach { id, pod, labels, ports, maps_host_ports, .. } = attach;
         let stated = Description { labels, ports, finished: false };
-        let Some(Description { labels, ports, .. }) = self.identities.of(&pod, stated).await else {
+        let Some(identity) = self.identities.of(&pod, stated).await else {
             let msg = format!("the API server has not told this node of pod {pod} yet");
             return Err(ConversationError::Refused(Refused { code: code::TRY_AGAIN, msg }));
         };
+        let wish = host_ports_of(&id, &identity, maps_host_ports)?;
+        let Identity { description: Description { labels, ports, .. }, uid, named_host_ports, .. } = identity;
         let _turn = self.turns.at(&id.host_interface()).await;
         still_there(stream, &id)?;
         tombstones::make_good(self, &id).await;
         self.clear(&id).await?;
         let reservation = Reservation { pod, labels, ports };
         let endpoint = self.ipam.reserve(id.clone(), reservation).await.map_err(refuse_reservation)?;
-        let outcome = self.wire(stream, &endpoint).await;
+        let outcome = async {
+            let host_ports = match wish {
+                None => Vec::new(),
+                Some(wanted) => {
+                    let ask = Ask { endpoint: endpoint.clone(), uid, wanted, named: named_host_ports };
+                    self.host_ports.give(ask).await.map_err(refuse_host_ports)?
+                }
+            };
+            self.wire(stream, &endpoint, host_ports).await
+        }
+        .await;
         if outcome.is_err() {
             self.undo(&endpoint).await;
         } else {
@@ -96,12 +114,20 @@ impl Attachments {
     }
 
     /// From the reservation to the answer; the caller undoes on failure.
-    async fn wire(&self, stream: &mut UnixStream, endpoint: &WorkloadEndpoint) -> Result<(), ConversationError> {
+    async fn wire(
+        &self,
+        stream: &mut UnixStream,
+        endpoint: &WorkloadEndpoint,
+        host_ports: Vec<HostPort>,
+    ) -> Result<(), ConversationError> {
+        let stale_mappings = self.host_ports.stale().await;
         let wire = Wire {
             host_interface: endpoint.host_interface.clone(),
             addresses: endpoint.addresses.clone(),
             mtu: *self.mtu.borrow(),
             parked_group: self.parked_group,
+            host_ports,
+            stale_mappings,
         };
         send(stream, &Reply::Wire(wire)).await?;
         // Policy comes into force while the binary wires.
@@ -167,6 +193,7 @@ impl Attachments {
                 // Before the release: nothing of this pod is in a set when its address can be another's.
                 self.acl.detach(id.clone()).await.map_err(|error| refuse(code::AGENT, &error))?;
                 self.ipam.release(id.clone()).await.map_err(|error| refuse(code::AGENT, &error))?;
+                self.host_ports.release(&id).await;
                 self.reap();
                 send(stream, &Reply::Done).await?;
                 if let Some(endpoint) = endpoint {
@@ -238,6 +265,25 @@ fn speak_same(protocol: u32) -> Result<(), Refused> {
 
 fn refuse(code: u32, error: &dyn std::error::Error) -> Refused {
     Refused { code, msg: error.to_string() }
+}
+
+/// The container ports that are to have host ports; none: the pod asks for none, or this is not its interface for them.
+fn host_ports_of(id: &EndpointId, identity: &Identity, can_map: bool) -> Result<Option<Wanted>, Refused> {
+    if id.interface.as_str() != HOST_PORTS_INTERFACE {
+        return Ok(None);
+    }
+    let wanted = identity.host_ports.wanted().map_err(|error| refuse(code::AGENT, &error))?;
+    if wanted.is_some() && !can_map {
+        let msg = format!(
+            "the pod has the annotation {WISH_ANNOTATION}, but the CNI binary is older than the agent and maps no host ports"
+        );
+        return Err(Refused { code: code::PROTOCOL, msg });
+    }
+    Ok(wanted)
+}
+
+fn refuse_host_ports(error: HostPortError) -> Refused {
+    refuse(code::TRY_AGAIN, &error)
 }
 
 fn refuse_reservation(error: ReserveError) -> Refused {

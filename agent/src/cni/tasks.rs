@@ -1,15 +1,19 @@
 //! The tasks of this room, as the diagram in `crate::tasks` shows them.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use kernel::{Kernel, Linux};
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
+use super::annotations::Annotations;
 use super::attachments::Attachments;
+use super::host_ports::HostPortsTask;
 use super::{reaper, tombstones, vanished};
+use crate::node::kubernetes::ApiServer;
 
 /// How long after a failure the next conversation is accepted.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -20,6 +24,12 @@ pub(crate) struct CniTasks {
     pub(crate) listener: UnixListener,
     /// The owners that every conversation needs.
     pub(crate) attachments: Attachments,
+    /// The owner of host ports.
+    pub(crate) host_ports: HostPortsTask,
+    /// The API server, where there is one.
+    pub(crate) api: Option<ApiServer>,
+    /// The node's addresses.
+    pub(crate) addresses: watch::Receiver<Vec<IpAddr>>,
     /// Tells when a link was parked.
     pub(crate) parked: mpsc::Receiver<()>,
 }
@@ -27,10 +37,15 @@ pub(crate) struct CniTasks {
 impl CniTasks {
     /// Starts the tasks of this room.
     pub(crate) fn start(self, tracker: &TaskTracker) -> anyhow::Result<()> {
-        let Self { listener, attachments, parked } = self;
+        let Self { listener, attachments, host_ports, api, addresses, parked } = self;
         let group = attachments.parked_group;
         let kernel: Box<dyn Kernel> = Box::new(Linux::open()?);
         std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper::run(kernel, group, parked))?;
+        tracker.spawn(host_ports.run());
+        if let Some(api) = api {
+            let given = attachments.host_ports.given();
+            tracker.spawn(Annotations { api, given, addresses }.run());
+        }
         tracker.spawn(tombstones::follow(attachments.clone()));
         tracker.spawn(vanished::follow(attachments.clone()));
         tracker.spawn(serve(listener, attachments, tracker.clone()));

@@ -8,6 +8,8 @@ use felix::policy::{EndpointFacts, PolicyUpdate};
 use ipam::{Description, Ipam};
 use tokio::sync::{mpsc, oneshot};
 
+use types::host_ports::PodPorts;
+use types::policy::Protocol;
 use types::update::Mirror;
 use types::{EndpointId, NamespacedName, Pod, PodRef, Update, WorkloadEndpoint};
 
@@ -42,13 +44,29 @@ pub(crate) enum Question {
 #[derive(Debug)]
 pub(crate) struct Asker {
     pod: PodRef,
-    reply: oneshot::Sender<Description>,
+    reply: oneshot::Sender<Identity>,
+}
+
+/// What is known of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// What is published of it.
+    pub(crate) description: Description,
+    /// The UID that the API server knows it by.
+    pub(crate) uid: Option<String>,
+    /// What it says of host ports.
+    pub(crate) host_ports: PodPorts,
+    /// The host ports that pods of this node name themselves; none where it wishes none.
+    pub(crate) named_host_ports: BTreeSet<(Protocol, u16)>,
 }
 
 impl Identities {
     /// What is known of the pod that the runtime names; none: the API server knows no such pod (yet).
-    pub(crate) async fn of(&self, pod: &PodRef, stated: Description) -> Option<Description> {
-        let Self::Kubernetes(questions) = self else { return Some(stated) };
+    pub(crate) async fn of(&self, pod: &PodRef, stated: Description) -> Option<Identity> {
+        let Self::Kubernetes(questions) = self else {
+            let (host_ports, named_host_ports) = (PodPorts::default(), BTreeSet::new());
+            return Some(Identity { description: stated, uid: None, host_ports, named_host_ports });
+        };
         let (reply, answer) = oneshot::channel();
         questions.send(Question::Who(Asker { pod: pod.clone(), reply })).await.ok()?;
         tokio::time::timeout(POD_OBJECT_WAIT, answer).await.ok()?.ok()
@@ -80,6 +98,17 @@ impl Pods {
 
     fn find(&self, reference: &PodRef) -> Option<&Pod> {
         self.known.entries().get(&key(reference)).filter(|pod| pod.is_meant_by(reference))
+    }
+
+    fn identity(&self, pod: &Pod) -> Identity {
+        let wishes = pod.host_ports.wish.is_some();
+        let others = self.known.entries().values().filter(|_| wishes).flat_map(|pod| &pod.host_ports.declared);
+        Identity {
+            description: facts::description(pod),
+            uid: pod.reference.uid.clone(),
+            host_ports: pod.host_ports.clone(),
+            named_host_ports: others.filter_map(|port| Some((port.protocol, port.host_port?))).collect(),
+        }
     }
 }
 
@@ -143,7 +172,7 @@ fn answer(pods: &Pods, waiting: Vec<Asker>) -> Vec<Asker> {
     for asker in waiting {
         match pods.find(&asker.pod) {
             // The asker may have left in this moment.
-            Some(pod) => drop(asker.reply.send(facts::description(pod))),
+            Some(pod) => drop(asker.reply.send(pods.identity(pod))),
             None if asker.reply.is_closed() => {}
             None => unanswered.push(asker),
         }

@@ -25,6 +25,7 @@ use crate::cluster::reclaim_task::ReclaimTask;
 use crate::cluster::remembered_passwords::RememberedPasswords;
 use crate::cluster::tasks::ClusterTasks;
 use crate::cni::attachments::Attachments;
+use crate::cni::host_ports::{HostPorts, HostPortsTask};
 use crate::cni::links::HostLinks;
 use crate::cni::tasks::CniTasks;
 use crate::cni::turns::Turns;
@@ -81,7 +82,10 @@ impl Prepared {
 
         let services = self.services(&conclusions);
         let node = self.node(registered);
-        let attachments = self.attachments(parked, tracker);
+        let (host_ports_task, host_ports) = self.host_ports();
+        let attachments = self.attachments(host_ports, parked, tracker);
+        let api_server = self.api_server();
+        let addresses = node.addresses.found.subscribe();
         let known_passwords = passwords.known.subscribe();
         let status =
             self.status(&conclusions, refused_endpoints, services.view(), known_passwords.clone(), drained.clone());
@@ -121,7 +125,14 @@ impl Prepared {
             },
             services,
             node,
-            cni: CniTasks { listener: sockets.cni, attachments, parked: parked_links },
+            cni: CniTasks {
+                listener: sockets.cni,
+                attachments,
+                host_ports: host_ports_task,
+                api: api_server,
+                addresses,
+                parked: parked_links,
+            },
             api: ApiTasks { socket: sockets.api, health_port: sockets.health, api: Api { status, denied, relabels } },
         }
     }
@@ -175,13 +186,20 @@ impl Prepared {
         NodeTasks { addresses, object }
     }
 
-    fn attachments(&mut self, parked: mpsc::Sender<()>, tracker: &TaskTracker) -> Attachments {
+    fn host_ports(&self) -> (HostPortsTask, HostPorts) {
+        let (journal, ipam) = (self.own.journal.clone(), self.owners.ipam.clone());
+        let mapped = self.config.run_dir.join(types::cni::MAPPED);
+        HostPortsTask::new(self.config.host_ports, journal, ipam, self.api_server(), mapped)
+    }
+
+    fn attachments(&mut self, host_ports: HostPorts, parked: mpsc::Sender<()>, tracker: &TaskTracker) -> Attachments {
         let Owners { ipam, routes, acl, .. } = self.owners.clone();
         let mtu = node::tasks::mtu(&self.config, &routes, self.host.kernel.as_mut(), tracker);
         Attachments {
             ipam,
             routes,
             acl,
+            host_ports,
             identities: self.identities.clone(),
             mtu,
             parked_group: self.config.kernel.link_group,

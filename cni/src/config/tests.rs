@@ -16,6 +16,7 @@ fn attachment(args: &[(&str, &str)]) -> Attachment {
         container: "c1".parse().unwrap(),
         interface: "eth0".parse().unwrap(),
         args: args.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        plugins: Vec::new(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Whole invocations against a fake kernel and a fake agent.
 
+mod host_ports;
 mod in_the_kernel;
 
 use std::cell::RefCell;
@@ -27,6 +28,8 @@ struct Bed {
     pod: FakeKernel,
     netns: RefCell<Option<Netns>>,
     run_dir: TempDir,
+    /// The value of CNI_PATH.
+    plugins: String,
 }
 
 impl Machine for Bed {
@@ -51,7 +54,13 @@ impl Bed {
         // As a runtime makes it: nothing is up, IPv6 is off.
         pod.set_link_up(LO, false);
         pod.set_sysctl(lo_disable_ipv6(), "1");
-        Self { host, pod, netns: RefCell::new(Some(netns)), run_dir: tempfile::tempdir().unwrap() }
+        Self {
+            host,
+            pod,
+            netns: RefCell::new(Some(netns)),
+            run_dir: tempfile::tempdir().unwrap(),
+            plugins: "/opt/cni/bin".to_owned(),
+        }
     }
 
     fn agent(&self, scripts: Vec<Vec<Play>>) -> FakeAgent {
@@ -69,7 +78,7 @@ impl Bed {
             ("CNI_NETNS", "/run/netns/c1"),
             ("CNI_IFNAME", "eth0"),
             ("CNI_ARGS", "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web"),
-            ("CNI_PATH", "/opt/cni/bin"),
+            ("CNI_PATH", self.plugins.as_str()),
         ]);
         let input = config.to_string();
         run(|name| variables.get(name).map(OsString::from), &mut input.as_bytes(), self)
@@ -115,6 +124,8 @@ fn wire() -> Wire {
         addresses: vec!["10.65.0.2".parse().unwrap(), "fd00::2".parse().unwrap()],
         mtu: 1_450,
         parked_group: GROUP,
+        host_ports: Vec::new(),
+        stale_mappings: Vec::new(),
     }
 }
 
@@ -341,7 +352,13 @@ fn a_second_add_without_del_fails_and_leaves_the_first_as_it_is() {
     succeeded(&bed.add());
     let standing = bed.host_link();
     // The runtime comes with a new namespace under the old id.
-    let other = Bed { host: bed.host, pod: FakeKernel::new(), netns: RefCell::new(None), run_dir: bed.run_dir };
+    let other = Bed {
+        host: bed.host,
+        pod: FakeKernel::new(),
+        netns: RefCell::new(None),
+        run_dir: bed.run_dir,
+        plugins: bed.plugins,
+    };
     let (code, msg) = error(&other.add());
     assert_eq!(code, 102);
     assert!(msg.contains(host_interface().as_str()), "{msg}");

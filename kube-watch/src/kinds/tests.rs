@@ -44,6 +44,21 @@ fn a_pod_has_the_named_ports_of_its_containers_and_of_sidecars_but_not_of_init_c
 }
 
 #[test]
+fn what_a_pod_says_of_host_ports_is_read_as_far_as_it_matters() {
+    let ports =
+        json!([{ "containerPort": 80, "hostPort": 8080 }, { "containerPort": 53, "protocol": "UDP", "hostPort": 0 }]);
+    let read = |annotations: Value| {
+        pod(json!({ "metadata": { "annotations": annotations }, "spec": { "containers": [{ "ports": ports }] } }))
+            .host_ports
+    };
+    let declared = |protocol, container_port, host_port| DeclaredPort { protocol, container_port, host_port };
+    let named = declared(Protocol::Tcp, 80, Some(8080));
+    assert_eq!(read(json!(null)), PodPorts { wish: None, declared: vec![named.clone()] });
+    let asked = PodPorts { wish: Some("auto".to_owned()), declared: vec![named, declared(Protocol::Udp, 53, None)] };
+    assert_eq!(read(json!({ types::host_ports::WISH_ANNOTATION: "auto" })), asked);
+}
+
+#[test]
 fn a_pod_has_ended_when_its_phase_is_succeeded_or_failed() {
     for (phase, finished) in [("Pending", false), ("Running", false), ("Succeeded", true), ("Failed", true)] {
         assert_eq!(pod(json!({ "status": { "phase": phase } })).finished, finished, "{phase}");

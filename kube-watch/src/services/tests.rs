@@ -28,7 +28,8 @@ fn a_service_is_read_with_its_addresses_and_what_it_asks_for() {
         "spec": {
             "type": "LoadBalancer", "loadBalancerIP": "203.0.113.7", "ipFamilies": ["IPv4", "IPv6"],
             "clusterIPs": ["10.96.0.7", "fd00:96::7"], "externalIPs": ["198.51.100.7"],
-            "externalTrafficPolicy": "Local",
+            "externalTrafficPolicy": "Local", "healthCheckNodePort": 30_001,
+            "ports": [{ "port": 80, "nodePort": 30_000 }, { "port": 81 }],
         },
         "status": { "loadBalancer": { "ingress": [{ "ip": "203.0.113.7", "ipMode": "VIP" }] }, "conditions": [
             { "type": "other", "status": "False" },
@@ -36,6 +37,7 @@ fn a_service_is_read_with_its_addresses_and_what_it_asks_for() {
         ]},
     }));
     assert!(service.is_load_balancer && service.is_local && service.class.is_none());
+    assert_eq!(service.node_ports, BTreeSet::from([30_000, 30_001]));
     assert_eq!(service.cluster_ips, [address("10.96.0.7"), address("fd00:96::7")]);
     assert_eq!((service.external_ips, service.ingress), (vec![address("198.51.100.7")], vec![address("203.0.113.7")]));
     assert_eq!(service.families, Family::ALL);

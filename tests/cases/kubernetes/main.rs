@@ -6,6 +6,7 @@
 mod cluster_itself;
 mod components;
 mod downgrade;
+mod host_ports;
 mod life;
 mod manx;
 mod mesh;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use tests::{Cluster, LabError, Peering, TestResult, wait_for};
 
-use crate::{SOON, pods, shared};
+use crate::{SOON, host_ports, pods, shared};
 
 /// The user name with which the agents ask the API server.
 const AGENTS: &str = "system:serviceaccount:manx-system:manx-agent";
@@ -29,7 +29,9 @@ type Right = (String, String, String);
 fn agents_are_refused_nothing_and_have_no_right_too_many() -> TestResult {
     let Some(cluster) = shared::alone("rights")? else { return Ok(()) };
     cluster.apply_resources(ADDRESSES)?;
+    host_ports::switch_on(&cluster, "20000-20009")?;
     let done = use_every_right(&cluster, &cluster.namespace);
+    host_ports::switch_off(&cluster)?;
     cluster.peer(Peering::RackAs)?;
     cluster.manxctl("node1", &["delete", "ippools", "services"])?;
     cluster.manxctl("node1", &["delete", "bgppeers", "locked"])?;
@@ -38,6 +40,7 @@ fn agents_are_refused_nothing_and_have_no_right_too_many() -> TestResult {
 
 fn use_every_right(cluster: &Cluster, namespace: &str) -> TestResult {
     pods::start(cluster, namespace, &[("web", "node1")])?;
+    cluster.apply(&host_ports::asks(namespace, "open", &[("TCP", 8080)]).to_string())?;
     // Which nodes announce this Service depends on where its endpoints are.
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web", "namespace": namespace },

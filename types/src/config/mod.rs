@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::host_ports::PortRange;
 use crate::resource::IpPoolSpec;
 use crate::{NodeName, Prefix};
 
@@ -62,6 +63,9 @@ pub struct Config {
     /// `cniConfDir`: the folder where the agent puts the CNI configuration when it can serve ADD. By default none: it puts it
     /// nowhere.
     pub cni_conf_dir: Option<PathBuf>,
+    /// `hostPorts.range`: the host's ports that pods are given when they ask for any; both ends from 1024 to 65535. By default none:
+    /// a pod that asks is refused.
+    pub host_ports: Option<PortRange>,
     /// `policy.*`: how policies are enforced.
     pub policy: PolicySettings,
 }

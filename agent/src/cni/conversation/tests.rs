@@ -20,7 +20,8 @@ fn conversation(attachments: &Attachments) -> (UnixStream, impl Future<Output = 
 }
 
 fn attach(id: &EndpointId, pod: PodRef, labels: Labels) -> Request {
-    Request::Attach(Attach { protocol: cni::PROTOCOL, id: id.clone(), pod, labels, ports: Vec::new() })
+    let (id, protocol, ports) = (id.clone(), cni::PROTOCOL, Vec::new());
+    Request::Attach(Attach { protocol, id, pod, labels, ports, maps_host_ports: true })
 }
 
 async fn ask(binary: &mut UnixStream, request: &Request) -> Reply {
@@ -152,7 +153,7 @@ async fn labels_that_change_while_the_binary_wires_are_not_lost() {
         let ended = Pod { labels: tier("db"), finished: true, ..web.clone() };
         updates.send(Update::Set(key, ended)).await.unwrap();
         let stated = || Description { labels: Labels::new(), ports: Vec::new(), finished: false };
-        let known = async || identities.of(&web.reference, stated()).await.unwrap().finished;
+        let known = async || identities.of(&web.reference, stated()).await.unwrap().description.finished;
         until(known).await;
         // With one more answer the task is done with the change.
         assert!(known().await);

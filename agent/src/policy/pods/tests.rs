@@ -12,7 +12,7 @@ fn known(pods: impl IntoIterator<Item = (NamespacedName, Pod)>) -> Pods {
     known
 }
 
-fn asker(name: &str, uid: Option<&str>) -> (Asker, oneshot::Receiver<Description>) {
+fn asker(name: &str, uid: Option<&str>) -> (Asker, oneshot::Receiver<Identity>) {
     let (reply, answer) = oneshot::channel();
     (Asker { pod: reference(name, uid), reply }, answer)
 }
@@ -42,7 +42,7 @@ fn an_add_waits_for_the_pod_of_its_uid() {
     pods.apply(Update::Set(key, pod.clone()));
     assert!(answer(&pods, waiting).is_empty());
     let description = Description { labels: tier("db"), ports: pod.ports, finished: false };
-    assert_eq!(told.try_recv().unwrap(), description);
+    assert_eq!(told.try_recv().unwrap().description, description);
 }
 
 #[test]
@@ -109,7 +109,7 @@ async fn a_relabel_that_cannot_come_into_force_holds_nobody_up() {
         let (other_key, other) = pod("b", "u2", tier("web"));
         updates.send(Update::Set(other_key, other)).await.unwrap();
         let known = soon(identities.of(&reference("b", Some("u2")), stated())).await.unwrap();
-        assert_eq!(known.labels, tier("web"));
+        assert_eq!(known.description.labels, tier("web"));
         updates.send(Update::Set(key, Pod { finished: true, labels: tier("cache"), ..web })).await.unwrap();
         until(async || labels(&world, &id).await == tier("cache")).await;
         let endpoint = world.ipam.endpoint(id.clone()).await.unwrap();

@@ -1,7 +1,7 @@
 //! Whole invocations in fresh namespaces of the real kernel, with a fake agent that puts the routes as the real one does.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process;
 use std::time::Duration;
@@ -11,12 +11,16 @@ use kernel::{AddressFlags, InterfaceAddress, Link, LinkChange, Netns, Route, Rou
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use types::cni::{GATEWAY_IPV4, GATEWAY_IPV6, HOST_MAC, Park, Reply};
+use types::host_ports::HostPort;
+use types::policy::Protocol;
 use types::{InterfaceName, Prefix};
 
 use super::super::*;
 use crate::fake_agent::{FakeAgent, Play};
 
 const GROUP: u32 = 4_077;
+/// Where the package of the reference plugins puts them.
+const PLUGINS: &str = "/usr/lib/cni";
 const NODE_IPV4: &str = "192.0.2.1";
 const NODE_IPV6: &str = "2001:db8::1";
 
@@ -79,6 +83,7 @@ impl Lab {
             ("CNI_CONTAINERID", "c1"),
             ("CNI_NETNS", netns),
             ("CNI_IFNAME", "eth0"),
+            ("CNI_PATH", PLUGINS),
         ]);
         let mut config = json!({ "cniVersion": "1.0.0", "name": "net", "type": "manx", "runDir": self.run_dir.path() });
         for (key, value) in keys.as_object().unwrap() {
@@ -131,6 +136,8 @@ fn wire() -> Wire {
         addresses: vec![ip("10.65.0.2"), ip("fd00::2")],
         mtu: 1_450,
         parked_group: GROUP,
+        host_ports: Vec::new(),
+        stale_mappings: Vec::new(),
     }
 }
 
@@ -272,6 +279,50 @@ fn check_of_a_pod_that_is_there_is_silent_and_says_what_the_kernel_has_lost() {
         kernel.change_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() }).unwrap();
     });
     told(&check(), "the node's route to 10.65.0.2 does not lead to");
+}
+
+#[test]
+fn the_real_portmap_leads_a_host_port_to_the_pod_until_its_del() {
+    let Some(lab) = Lab::new() else { return };
+    if !Path::new(PLUGINS).join("portmap").exists() {
+        return say_skipped(&format!("there is no portmap in {PLUGINS}"));
+    }
+    let (pod, node) = (Netns::create().unwrap(), Netns::open(path(&lab.node)).unwrap());
+    let port = HostPort { protocol: Protocol::Tcp, container_port: 8080, host_port: 20_000 };
+    let wire = Wire { host_ports: vec![port], ..wire() };
+    let add = vec![Play::Say(Reply::Wire(wire)), Play::After(Box::new(move || put_routes(&node)), Reply::Done)];
+    let del = vec![Play::Say(Reply::Park(park())), Play::Say(Reply::Done)];
+    let agent = FakeAgent::start(&lab.run_dir.path().join("cni.sock"), vec![add, del]);
+    let _server = netns::run_in(&pod, || TcpListener::bind("[::]:8080").unwrap()).unwrap();
+    let connect = |address| {
+        let address = SocketAddr::new(ip(address), 20_000);
+        netns::run_in(&lab.node, || TcpStream::connect_timeout(&address, Duration::from_secs(5))).unwrap()
+    };
+    let rules = |program: &str| {
+        let save = || process::Command::new(program).args(["-t", "nat"]).output().unwrap().stdout;
+        String::from_utf8(netns::run_in(&lab.node, save).unwrap()).unwrap()
+    };
+
+    succeeded(&lab.call("ADD", Some(&pod)));
+    for address in [NODE_IPV4, NODE_IPV6] {
+        connect(address).unwrap_or_else(|error| panic!("{address}: {error}; {}", rules("iptables-save")));
+    }
+    let localnet = |interface: &InterfaceName| {
+        let key = SysctlKey::ipv4_conf(interface, "route_localnet");
+        lab.on_node(|kernel| kernel.read_sysctl(&key).unwrap())
+    };
+    // portmap has found the host's end by the pod's route, and no other interface.
+    assert_eq!((localnet(&host_interface()).as_str(), localnet(&"lo".parse().unwrap()).as_str()), ("1", "0"));
+
+    succeeded(&lab.call("DEL", None));
+    for address in [NODE_IPV4, NODE_IPV6] {
+        assert!(connect(address).is_err(), "{address}");
+    }
+    for program in ["iptables-save", "ip6tables-save"] {
+        let rules = rules(program);
+        assert!(!rules.contains("CNI-DN-"), "{rules}");
+    }
+    agent.heard();
 }
 
 #[test]

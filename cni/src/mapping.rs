@@ -1,0 +1,216 @@
+//! Host ports of pods. The reference plugin portmap maps them; this plugin runs it, as the runtime may run it in the chain behind
+//! this one for ports that the pod names itself. portmap's chains are named after network and container, so the network has a name
+//! of its own here.
+//!
+//! What is mapped is recorded before it is, one file per attachment in a folder of the run folder, with all that portmap needs for
+//! its DEL: no agent is needed for that, and none can forget it. The agent reads the records too. It gives a recorded port to
+//! nobody else, and names the records of attachments that are gone to the next ADD.
+
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use types::host_ports::HostPort;
+use types::{EndpointId, InterfaceName};
+
+use crate::args::Attachment;
+use crate::delegate::{DelegateError, Plugin};
+use crate::plan::Pairing;
+use crate::result::Attached;
+use crate::spec::{CniError, CniVersion, Code};
+
+/// The plugin that maps ports.
+const PLUGIN: &str = "portmap";
+
+/// The version that is spoken with it: every portmap that is in use knows it.
+const VERSION: CniVersion = CniVersion::V0_4_0;
+
+/// An attachment's host ports, mapped or about to be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mapping {
+    /// The attachment.
+    pub id: EndpointId,
+    /// The host ports.
+    pub host_ports: Vec<HostPort>,
+    /// The pod's addresses, which they lead to.
+    pub addresses: Vec<IpAddr>,
+    /// The folders in which the runtime had its plugins at the ADD.
+    plugins: Vec<PathBuf>,
+    /// The configuration that portmap gets.
+    config: Value,
+}
+
+impl Mapping {
+    /// What is to be mapped to a pod.
+    pub fn new(
+        id: &EndpointId,
+        attachment: &Attachment,
+        attached: &Attached<'_>,
+        host_ports: Vec<HostPort>,
+    ) -> Result<Self, CniError> {
+        let previous: Value = serde_json::from_str(&attached.to_json(VERSION, None)?)
+            .map_err(|error| CniError::new(Code::Protocol, format!("the result for {PLUGIN}: {error}")))?;
+        let Pairing { addresses, .. } = attached.pairing;
+        let mapping = |port: &HostPort| {
+            json!({
+                "hostPort": port.host_port,
+                "containerPort": port.container_port,
+                "protocol": port.protocol.to_string().to_ascii_lowercase(),
+            })
+        };
+        let config = json!({
+            "cniVersion": VERSION,
+            "name": format!("{}-hostports-{}", id.network, id.host_interface()),
+            "type": PLUGIN,
+            "capabilities": { "portMappings": true },
+            "runtimeConfig": { "portMappings": host_ports.iter().map(mapping).collect::<Vec<_>>() },
+            "prevResult": previous,
+        });
+        let (id, addresses, plugins) = (id.clone(), addresses.clone(), attachment.plugins.clone());
+        Ok(Self { id, host_ports, addresses, plugins, config })
+    }
+
+    /// Records it, then maps the ports. What of it there is after a failure, [`unmap`] takes away.
+    pub fn make(&self, folder: &Path, netns: &Path) -> Result<(), CniError> {
+        let plugin = Plugin::find(PLUGIN, &self.plugins).map_err(|error| error.into_cni("host ports"))?;
+        write(folder, self).map_err(|error| {
+            CniError::new(
+                Code::Io,
+                format!("cannot record the host ports of {} in {}: {error}", self.id, folder.display()),
+            )
+        })?;
+        self.run(&plugin, "ADD", netns.as_os_str()).map_err(|error| error.into_cni("host ports cannot be mapped"))
+    }
+
+    fn run(&self, plugin: &Plugin, command: &str, netns: &OsStr) -> Result<(), DelegateError> {
+        let plugins = self.plugins.iter().map(|folder| folder.to_string_lossy()).collect::<Vec<_>>().join(":");
+        let variables = [
+            ("CNI_COMMAND", OsStr::new(command)),
+            ("CNI_CONTAINERID", OsStr::new(self.id.container.as_str())),
+            ("CNI_IFNAME", OsStr::new(self.id.interface.as_str())),
+            ("CNI_NETNS", netns),
+            ("CNI_PATH", OsStr::new(&plugins)),
+        ];
+        plugin.run(&variables, &self.config)
+    }
+}
+
+/// Takes away what is mapped for an attachment; nothing mapped is success, and costs a look at a file. `plugins` are folders to look
+/// for portmap in before those of the ADD. Gives what was mapped.
+pub fn unmap(folder: &Path, id: &EndpointId, plugins: &[PathBuf]) -> Result<Option<Mapping>, UnmapError> {
+    let path = path(folder, id);
+    let Some(mapping) = read(&path)? else { return Ok(None) };
+    let folders: Vec<_> = plugins.iter().chain(&mapping.plugins).cloned().collect();
+    let unmapped = Plugin::find(PLUGIN, &folders).and_then(|plugin| mapping.run(&plugin, "DEL", OsStr::new("")));
+    match unmapped {
+        Ok(()) => {
+            remove(&path).map_err(|error| UnmapError::Record { path, error })?;
+            Ok(Some(mapping))
+        }
+        Err(error) => Err(UnmapError::Plugin { mapping: Box::new(mapping), error }),
+    }
+}
+
+/// Why host ports stay mapped.
+#[derive(Debug, thiserror::Error)]
+pub enum UnmapError {
+    /// portmap does not take them away.
+    #[error("host ports of {} stay mapped: {error}", mapping.id)]
+    Plugin {
+        /// The host ports with what they lead to.
+        mapping: Box<Mapping>,
+        /// The reason.
+        error: DelegateError,
+    },
+    /// The record cannot be read, or not be removed.
+    #[error("{}: {error}", path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        error: io::Error,
+    },
+}
+
+impl UnmapError {
+    /// In the terms of CNI.
+    pub fn into_cni(self) -> CniError {
+        match self {
+            Self::Plugin { mapping, error } => error.into_cni(&format!("host ports of {} stay mapped", mapping.id)),
+            Self::Record { .. } => CniError::new(Code::Io, self.to_string()),
+        }
+    }
+
+    /// Whether a host port leads, or may lead, to one of these addresses.
+    pub fn concerns(&self, addresses: &[IpAddr]) -> bool {
+        match self {
+            Self::Plugin { mapping, .. } => mapping.addresses.iter().any(|address| addresses.contains(address)),
+            Self::Record { .. } => true,
+        }
+    }
+}
+
+/// What is recorded in the folder of attachments whose host interface is `wanted`; where there is no folder there is nothing. A
+/// record that makes no sense is left out.
+pub fn list(folder: &Path, wanted: impl Fn(&InterfaceName) -> bool) -> io::Result<Vec<Mapping>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        // Another name is a record that is being written.
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<InterfaceName>().ok());
+        if name.is_some_and(|name| name.is_ours() && wanted(&name)) {
+            let text = match fs::read(&path) {
+                Ok(text) => text,
+                // It was unmapped in this moment.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            found.extend(serde_json::from_slice::<Mapping>(&text).ok());
+        }
+    }
+    Ok(found)
+}
+
+fn read(path: &Path) -> Result<Option<Mapping>, UnmapError> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(UnmapError::Record { path: path.to_owned(), error }),
+    };
+    let nonsense = |error: serde_json::Error| UnmapError::Record { path: path.to_owned(), error: error.into() };
+    serde_json::from_slice(&text).map(Some).map_err(nonsense)
+}
+
+/// The record appears whole or not at all.
+fn write(folder: &Path, mapping: &Mapping) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let unfinished = folder.join(format!(".{}.{}", mapping.id.host_interface(), std::process::id()));
+    let text = serde_json::to_vec(mapping)?;
+    let written = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, path(folder, &mapping.id)));
+    if written.is_err() {
+        // Best effort: on a full disk there may be an empty file.
+        let _ = fs::remove_file(&unfinished);
+    }
+    written
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn path(folder: &Path, id: &EndpointId) -> PathBuf {
+    folder.join(id.host_interface().as_str())
+}
