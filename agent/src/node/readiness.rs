@@ -15,7 +15,7 @@ pub(crate) enum Part {
     Routes,
     /// The speaker does not listen.
     Speaker,
-    /// Another node has this one's address.
+    /// This node's address is not there yet, or another node has it.
     OwnAddress,
     /// Policy is not in force as it should be.
     Policy,
@@ -59,6 +59,11 @@ impl Readiness {
     pub(crate) async fn all_ready(&self) {
         // Never an error: the sender is ours.
         let _ = self.reasons.subscribe().wait_for(BTreeMap::is_empty).await;
+    }
+
+    /// Why a part is not ready.
+    pub(crate) fn reason(&self, part: Part) -> Option<String> {
+        self.reasons.borrow().get(&part).cloned()
     }
 
     /// The reasons now; none means ready.
