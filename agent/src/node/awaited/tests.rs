@@ -1,5 +1,5 @@
-use kernel::{InterfaceAddress, Kernel as _};
 use kernel::fake::FakeKernel;
+use kernel::{InterfaceAddress, Kernel as _};
 use types::config::AddressDetection;
 
 use super::super::addresses::find;
