@@ -35,6 +35,8 @@ for family in iptables ip6tables; do
     done
 done
 put /sbin/modprobe
+# A container that gets its links after it runs is given its addresses by it: containerlab's `exec`.
+put /bin/ip
 # Matches and targets, all of them: saving reads whatever rules others have made.
 extensions=$(dirname "$(find /usr/lib -name libxt_set.so)")
 put "$extensions"/*.so

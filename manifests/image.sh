@@ -10,6 +10,8 @@
 #   --measure         also tell how large the archive is compressed
 #   --can-compile     only tell whether the base images of the build stages are there or can be fetched
 #
+# The archive has the image under two tags, the version's and `latest`, which topologies name. `docker load` takes it too.
+#
 # Needs buildah and root. Base images come from their registry. Where that is not reached, the Debian that the image's
 # files come from is made out of this host's Debian mirror (mmdebstrap), under the name that the Containerfile has; the
 # programs have to be given then. Does nothing where the archive was made from the same inputs.
@@ -120,7 +122,7 @@ buildah bud "${options[@]}" -f manifests/Containerfile -t "$image" . >"$work/log
 
 # What does not even say its version here does not do so on a node.
 container=$(buildah from --pull-never "$image")
-for command in "manx-agent --version" "manxctl --version" "iptables-nft --version" "ip6tables-legacy --version" "modprobe --version"; do
+for command in "manx-agent --version" "manxctl --version" "iptables-nft --version" "ip6tables-legacy --version" "modprobe --version" "ip -V"; do
     # shellcheck disable=SC2086
     said=$(buildah run --isolation chroot "$container" -- $command 2>&1) || die "in the image, $command: $said"
     echo "    $command: $(head -1 <<<"$said")" >&2
@@ -129,6 +131,11 @@ buildah rm "$container" >/dev/null
 
 rm -f "$output" "$output.inputs"
 buildah push --quiet "$image" "docker-archive:$output:$image" >&2
+tar -xf "$output" -C "$work" manifest.json
+sed -i "s|\"$image\"|&,\"${image%:*}:latest\"|" "$work/manifest.json"
+grep -q "\"${image%:*}:latest\"" "$work/manifest.json" || die "the archive does not name $image"
+tar --delete -f "$output" manifest.json
+tar -rf "$output" -C "$work" --owner 0 --group 0 manifest.json
 cp "$work/inputs" "$output.inputs"
 # Its predecessor would stay for ever, without a name.
 [ -z "$before" ] || [ "$before" = "$(buildah images --quiet "$image")" ] || buildah rmi "$before" >/dev/null

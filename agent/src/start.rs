@@ -1,7 +1,8 @@
 //! From the configuration to a running node, in the order that restarts depend on.
 //!
 //! 1. The state folder is locked and the journal opened: what this node has given out.
-//! 2. The kernel is read: this node's addresses, and what is left of the agent's earlier life.
+//! 2. The kernel is read: this node's addresses, and what is left of the agent's earlier life. Addresses that are not there yet
+//!    are waited for.
 //! 3. The node's name is taken in the store. If the store is away, the node goes on with what it remembers.
 //! 4. The sockets are opened, and the kernel is reconciled with the journal. Routes of local pods are wanted again before
 //!    anything is deleted.
@@ -35,10 +36,13 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
     let cancel = CancellationToken::new();
     // Held until the agent ends: the folder is no other agent's meanwhile.
     let state_dir = StateDir::lock(&config.state_dir)?;
-    let tasks = prepare(config, &state_dir, &tracker, &cancel).await?;
-    let failed = tasks.start(&tracker, &cancel)?;
+    let work = async {
+        let tasks = prepare(config, &state_dir, &tracker, &cancel).await?;
+        let failed = tasks.start(&tracker, &cancel)?;
+        Err(failed.await)
+    };
     tokio::select! {
-        error = failed => Err(error),
+        outcome = work => outcome,
         () = terminated() => {
             // No NOTIFICATION, no withdrawal: peers and kernel keep what they have until the next start.
             info!("the agent ends; the kernel keeps forwarding");
@@ -56,7 +60,7 @@ async fn prepare(
 ) -> anyhow::Result<Tasks> {
     let readiness = Readiness::new();
     let own = OwnState::read(&config, state_dir).await?;
-    let mut host = Host::look(&config, &own).await?;
+    let mut host = Host::look(&config, &own, &readiness).await?;
     let membership = Membership::enter(&config, state_dir, &own).await?;
 
     let routes = cluster::tasks::routes(&config, &host.addresses)?;

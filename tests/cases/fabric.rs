@@ -54,7 +54,7 @@ fn rfc4724_4_2_the_routers_bgp_daemon_crashing_and_starting_again_loses_no_packe
         return Ok(());
     }
     let (lab, one, _) = mesh("helper")?;
-    let (node, router, host) = (lab.node("node1"), lab.node("tor"), lab.node("host"));
+    let (node, router, host) = (lab.node("node1"), lab.node("tor"), lab.node("client"));
     for family in Family::ALL {
         wait_until("a pod reaching the host", CONVERGENCE, || one.ping(host_address(family)))?;
     }

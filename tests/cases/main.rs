@@ -15,6 +15,8 @@ mod churn;
 mod clean;
 // A node whose wall clock is wrong.
 mod clock;
+// Topologies as containerlab runs them, and the real containerlab.
+mod containerlab;
 // The documents: what they link to and name exists.
 mod documents;
 // What nodes and the fabric's router have of each other.

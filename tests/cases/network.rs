@@ -19,7 +19,7 @@ fn pods_of_different_nodes_and_the_host_behind_the_router_reach_each_other_witho
         return Ok(());
     }
     let (lab, one, two) = mesh("reach")?;
-    let host = lab.node("host");
+    let host = lab.node("client");
     for family in Family::ALL {
         wait_until("the host reaching a pod", CONVERGENCE, || host.ping(one.address(family)))?;
         wait_until("a pod reaching the host", CONVERGENCE, || one.ping(host_address(family)))?;
@@ -178,7 +178,7 @@ fn rfc4271_6_1_garbage_on_the_bgp_port_is_answered_and_disturbs_nobody() -> Test
         "{apiVersion: projectcalico.org/v3, kind: BGPPeer, metadata: {name: silent}, \
          spec: {node: node1, peerIP: 192.0.2.10, asNumber: 64999}}",
     )?;
-    wait_for("garbage being answered as such", CONVERGENCE, || match say_garbage("host") {
+    wait_for("garbage being answered as such", CONVERGENCE, || match say_garbage("client") {
         Ok(said) if said.ends_with("0015030101") => Ok(()),
         said => Err(format!("{said:?}")),
     })?;

@@ -107,7 +107,7 @@ fn who_connects_from_a_peers_address_ends_no_session_and_is_closed_counted_and_t
     let told = log.lines().filter(|line| line.contains("the session is alive")).count();
     assert!((1..=5).contains(&told), "told {told} times");
     // A stranger is not even answered.
-    let stranger = lab.node("host").namespace().netns()?;
+    let stranger = lab.node("client").namespace().netns()?;
     let answer = intrude(&stranger, Ipv4Addr::new(192, 0, 2, 10))?;
     assert_eq!(answer, Answer::Closed);
     assert!(node.agent().metric("bgp_connections_refused_total")? >= 1.0);

@@ -186,7 +186,7 @@ fn ranges_come_from_every_node_and_addresses_of_local_services_from_those_with_r
 /// Checks that packets to an address without a Service are dropped where they come in, and that packets that a node
 /// leads to a Service are not.
 fn only_what_a_service_takes_passes(cluster: &ServiceNodes) -> TestResult {
-    let (host, one) = (cluster.lab.node("host"), cluster.lab.node("node1"));
+    let (host, one) = (cluster.lab.node("client"), cluster.lab.node("node1"));
     let answer = host.try_exec(&["ping", "-c", "3", "-i", "0.2", "-W", "1", "203.0.113.99"])?;
     assert!(!answer.stdout.contains("exceeded"), "it goes round and round: {}", answer.stdout);
     let dropped: usize = cluster.lab.manx_nodes().map(|node| drops(node, "203.0.113.0/24")).sum();

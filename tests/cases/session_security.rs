@@ -127,7 +127,7 @@ fn rfc2385_2_sessions_with_a_router_have_the_same_password_or_say_what_is_wrong_
     sessions_are(node, "established by node1's connection", CONVERGENCE, is_locked)?;
     router(&lab, &["no neighbor NODE passive"])?;
     for family in Family::ALL {
-        wait_until("the host reaching a pod", CONVERGENCE, || lab.node("host").ping(one.address(family)))?;
+        wait_until("the host reaching a pod", CONVERGENCE, || lab.node("client").ping(one.address(family)))?;
     }
 
     // A session that is up says so before its hold time is over: what it has to tell is not acknowledged.

@@ -168,10 +168,10 @@ fn router(lab: &Lab) -> anyhow::Result<()> {
 /// Shows who reaches whom, in both families.
 fn reachability(lab: &Lab, pods: &[Pod]) -> anyhow::Result<()> {
     title(format_args!("Who reaches whom: 4 = IPv4, 6 = IPv6, - = unreachable"));
-    let host = lab.node("host");
+    let host = lab.node("client");
     let mut columns: Vec<(String, [IpAddr; 2])> =
         pods.iter().map(|pod| (pod.name(), Family::ALL.map(|family| pod.address(family)))).collect();
-    columns.push(("host".to_owned(), HOST));
+    columns.push(("client".to_owned(), HOST));
     let rows: Vec<&dyn Place> = pods.iter().map(|pod| pod as &dyn Place).chain([host as &dyn Place]).collect();
 
     let grid: Vec<Vec<String>> = thread::scope(|scope| {
@@ -227,13 +227,13 @@ fn wire(lab: &Lab) -> anyhow::Result<()> {
 /// Shows traffic to a node's pod while the node's agent dies and comes back.
 fn killed(lab: &Lab) -> anyhow::Result<()> {
     title(format_args!("Killing the agent of node1 (SIGKILL) and starting it again, under traffic to its pod"));
-    let (other, pod, host) = (lab.pod("node2", "a")?, lab.pod("node1", "a")?, lab.node("host"));
+    let (other, pod, host) = (lab.pod("node2", "a")?, lab.pod("node1", "a")?, lab.node("client"));
     let node = lab.node("node1");
     let mut probes = BTreeMap::new();
     for family in Family::ALL {
         let address = pod.address(family);
         probes.insert(format!("node2/a > node1/a, {family}"), Probe::start(&other, &pod, address, 200)?);
-        probes.insert(format!("host > node1/a, {family}"), Probe::start(host, &pod, address, 200)?);
+        probes.insert(format!("client > node1/a, {family}"), Probe::start(host, &pod, address, 200)?);
     }
     let begun = Instant::now();
     node.agent().kill9()?;

@@ -29,9 +29,16 @@ struct Daemon {
 }
 
 impl Frr<'_> {
+    /// Makes the folders that the daemons write to, whoever starts them.
+    pub(crate) fn prepare(self) -> Result<(), LabError> {
+        let folders = ["/run/frr", "/var/lib/frr", "/var/log/frr"];
+        let words = ["install", "-d", "-o", "frr", "-g", "frr", "-m", "755"];
+        self.node.exec(&words.into_iter().chain(folders).collect::<Vec<_>>()).map(drop)
+    }
+
     /// Starts the daemons and gives them `/etc/frr/frr.conf`.
     pub fn start(self) -> Result<(), LabError> {
-        self.node.exec(&["install", "-d", "-o", "frr", "-g", "frr", "-m", "755", "/run/frr", "/var/lib/frr"])?;
+        self.prepare()?;
         for daemon in self.daemons()? {
             self.launch(&daemon)?;
         }

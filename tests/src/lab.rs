@@ -238,25 +238,29 @@ impl Lab {
         node.configure()
     }
 
-    /// Starts etcd and FRR, and runs the nodes' own commands.
+    /// Starts etcd and FRR, and runs the nodes' own commands: the programs of images run first, as in containerlab.
     fn start_services(&self, tell: fn(fmt::Arguments<'_>)) -> Result<(), LabError> {
         let of = |role| self.nodes.values().filter(move |node| node.role() == role);
         for node in of(Role::Etcd) {
             tell(format_args!("etcd on {}", node.name()));
             node.etcd().launch()?;
         }
-        self.nodes.values().try_for_each(Node::configure)?;
         for node in of(Role::Frr) {
-            tell(format_args!("FRR on {}", node.name()));
-            node.frr().start()?;
+            node.frr().prepare()?;
+            if node.spec().command.is_none() {
+                tell(format_args!("FRR on {}", node.name()));
+                node.frr().start()?;
+            }
         }
-        for node in of(Role::Host) {
-            if let Some((program, arguments)) = node.spec().command.as_ref().and_then(|words| words.split_first()) {
+        for node in of(Role::Host).chain(of(Role::Frr)) {
+            let words = node.spec().command.as_ref().filter(|words| !is_bare_shell(words));
+            if let Some((program, arguments)) = words.and_then(|words| words.split_first()) {
                 let mut command = node.command(program);
                 command.args(arguments);
                 node.start_service("cmd", command)?;
             }
         }
+        self.nodes.values().try_for_each(Node::configure)?;
         for node in of(Role::Etcd) {
             node.etcd().wait_healthy(Duration::from_secs(30))?;
         }
@@ -489,6 +493,11 @@ fn with_machines(topology: Topology, count: Option<usize>) -> Topology {
     let Some(count) = count else { return topology };
     let kept: Vec<String> = topology.of_role(Role::Machine).take(count).map(str::to_owned).collect();
     topology.without(|name, node| node.role == Role::Machine && !kept.iter().any(|kept| kept == name))
+}
+
+/// A shell that is given nothing to do keeps a container with a terminal alive. Here it would end at once.
+fn is_bare_shell(words: &[String]) -> bool {
+    matches!(words, [shell] if ["sh", "bash", "ash"].contains(&shell.rsplit('/').next().unwrap_or_default()))
 }
 
 /// The environment of every program in a node.

@@ -37,6 +37,7 @@ mod agent;
 mod apiserver;
 mod binaries;
 mod capture;
+pub mod containerlab;
 mod error;
 mod etcd;
 mod flood;

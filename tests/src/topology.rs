@@ -50,7 +50,7 @@ pub struct NodeSpec {
     pub labels: BTreeMap<String, String>,
     /// Kernel settings of the node's network namespace.
     pub sysctls: BTreeMap<String, String>,
-    /// The command that replaces what the image runs.
+    /// The command that replaces what the image runs. A router of FRR that has one starts no daemons: its `exec` does.
     pub command: Option<Vec<String>>,
     /// The IPv4 address of `eth0`, if the file fixes it.
     pub management_ipv4: Option<Ipv4Addr>,
@@ -153,6 +153,9 @@ pub enum TopologyError {
     },
 }
 
+/// What containerlab knows as the other end of a link, so that a node of this name is never reached.
+const NOT_NODES: [&str; 3] = ["host", "mgmt-net", "macvlan"];
+
 impl Topology {
     /// Reads a topology file. Relative paths in it are relative to its folder.
     pub fn read(path: &Path) -> Result<Self, TopologyError> {
@@ -177,6 +180,12 @@ impl Topology {
         for (name, own) in &file.topology.nodes {
             if !valid_name(name) {
                 return Err(fault(name, "a node's name has letters, digits and '-'".to_owned()));
+            }
+            if NOT_NODES.contains(&name.as_str()) {
+                return Err(fault(
+                    name,
+                    "containerlab takes this name in a link for something of its own, not for a node".to_owned(),
+                ));
             }
             let node = file.topology.flatten(own).and_then(|merged| merged.check(folder));
             nodes.insert(name.clone(), node.map_err(|problem| fault(name, problem))?);
@@ -298,6 +307,8 @@ struct NodeSection {
     image: Option<String>,
     group: Option<String>,
     cmd: Option<String>,
+    network_mode: Option<String>,
+    startup_config: Option<String>,
     mgmt_ipv4: Option<Ipv4Addr>,
     mgmt_ipv6: Option<Ipv6Addr>,
     #[serde(default)]
@@ -337,6 +348,8 @@ impl NodeSection {
         let over = |far: Option<String>, near: &Option<String>| near.clone().or(far);
         self.image = over(self.image, &nearer.image);
         self.cmd = over(self.cmd, &nearer.cmd);
+        self.network_mode = over(self.network_mode, &nearer.network_mode);
+        self.startup_config = over(self.startup_config, &nearer.startup_config);
         self.mgmt_ipv4 = nearer.mgmt_ipv4.or(self.mgmt_ipv4);
         self.mgmt_ipv6 = nearer.mgmt_ipv6.or(self.mgmt_ipv6);
         self.exec.extend(nearer.exec.iter().cloned());
@@ -356,11 +369,14 @@ impl NodeSection {
             Some(other) => return Err(format!("kind {other:?} is not supported by the lab, which has linux only")),
             None => return Err("no kind".to_owned()),
         }
+        self.check_lacking()?;
         let role = Role::of_image(self.image.as_deref().ok_or("no image")?);
         let command = match (&self.cmd, role) {
             (None, _) => None,
-            (Some(line), Role::Etcd | Role::Host) => Some(split_words(line).map_err(|why| format!("cmd: {why}"))?),
-            (Some(_), Role::Manx | Role::Frr | Role::Machine | Role::ControlPlane) => {
+            (Some(line), Role::Etcd | Role::Frr | Role::Host) => {
+                Some(split_words(line).map_err(|why| format!("cmd: {why}"))?)
+            }
+            (Some(_), Role::Manx | Role::Machine | Role::ControlPlane) => {
                 return Err("cmd is not supported by the lab for this image".to_owned());
             }
         };
@@ -377,6 +393,25 @@ impl NodeSection {
             management_ipv4: self.mgmt_ipv4,
             management_ipv6: self.mgmt_ipv6,
         })
+    }
+}
+
+impl NodeSection {
+    /// Keys that containerlab has and that mean nothing here, or nothing in containerlab either.
+    fn check_lacking(&self) -> Result<(), String> {
+        if let Some(mode) = self.network_mode.as_deref().filter(|mode| *mode != "bridge") {
+            return Err(format!(
+                "network-mode {mode:?} is not supported by the lab: every node has a network namespace of its own with eth0 \
+                 in the management network, which is `bridge`; give the node's links to the node whose namespace it shares"
+            ));
+        }
+        if let Some(file) = &self.startup_config {
+            return Err(format!(
+                "startup-config {file:?} is not supported by the lab, and containerlab itself gives it to no node of kind \
+                 linux: bind the file to where its program reads it, such as {file}:/etc/frr/frr.conf"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -494,6 +529,7 @@ topology:
         assert_eq!(node.env["A"], "near");
         assert_eq!(node.env["B"], "1");
         assert_eq!(node.exec, [vec!["ip", "link"], vec!["sh", "-c", "echo a b"]]);
+        assert_eq!(node.command, None);
         let bind = Bind { source: "/labs/x/agent.yaml".into(), target: "/etc/manx/agent.yaml".into(), read_only: true };
         assert_eq!(node.binds, [bind]);
         assert_eq!(topology.nodes["r1"].role, Role::Frr);
@@ -502,7 +538,12 @@ topology:
     #[test]
     fn an_unknown_key_or_kind_is_refused_by_name() {
         for (from, to, culprit) in [
-            ("group: agents,", "group: agents, startup-config: x,", "startup-config"),
+            ("group: agents,", "group: agents, startup-config: n1/frr.conf,", "n1/frr.conf:/etc/frr/frr.conf"),
+            ("group: agents,", "group: agents, startup-delay: 5,", "startup-delay"),
+            ("kind: linux", "kind: linux, network-mode: none", "network-mode \"none\""),
+            ("group: agents,", "group: agents, network-mode: 'container:r1',", "network-mode \"container:r1\""),
+            ("group: agents,", "group: agents, cmd: bash,", "cmd"),
+            ("    n1: {", "    host: { group: agents }\n    n1: {", "host"),
             ("name: small", "name: small\nprefix: p", "prefix"),
             ("kind: linux", "kind: nokia_srlinux", "nokia_srlinux"),
             ("'r1:eth1'", "'r2:eth1'", "r2"),
@@ -519,5 +560,18 @@ topology:
             assert!(message.contains(culprit), "{culprit} is not named: {message}");
             assert!(message.contains("small.clab.yml"), "{message}");
         }
+    }
+
+    #[test]
+    fn a_router_may_be_started_and_configured_by_its_commands_alone() {
+        let text =
+            SMALL.replace("{ image: quay.io/frrouting/frr }", "{ image: frrouting/frr:v8.2.2, network-mode: bridge }");
+        let text = text
+            .replace("  groups:", "  kinds: { linux: { cmd: bash } }\n  groups:")
+            .replace("group: agents,", "image: a/host,");
+        let topology = parse(&text).unwrap();
+        assert_eq!(topology.nodes["r1"].role, Role::Frr);
+        assert_eq!(topology.nodes["r1"].command, Some(vec!["bash".to_owned()]));
+        assert_eq!(topology.nodes["n1"].command, Some(vec!["bash".to_owned()]));
     }
 }

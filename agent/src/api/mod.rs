@@ -8,3 +8,4 @@ mod resources;
 pub(crate) mod sockets;
 pub(crate) mod status;
 pub(crate) mod tasks;
+pub(crate) mod waiting;

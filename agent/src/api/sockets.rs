@@ -21,15 +21,17 @@ pub(crate) struct Sockets {
 impl Sockets {
     /// Listens, without answering yet: a DEL that comes from here on waits for the answer instead of leaving a tombstone.
     pub(crate) async fn open(config: &Config) -> anyhow::Result<Self> {
-        let health = TcpListener::bind(config.health_address).await;
-        Ok(Self {
-            cni: unix_listener(&config.run_dir.join(types::cni::SOCKET))?,
-            api: unix_listener(&config.run_dir.join(types::api::SOCKET))?,
-            health: health.with_context(|| {
-                format!("configuration key healthAddress: cannot listen on {}", config.health_address)
-            })?,
-        })
+        let (api, health) = asked(config).await?;
+        Ok(Self { cni: unix_listener(&config.run_dir.join(types::cni::SOCKET))?, api, health })
     }
+}
+
+/// The socket that operators connect to and the port that probes and scrapers connect to.
+pub(super) async fn asked(config: &Config) -> anyhow::Result<(UnixListener, TcpListener)> {
+    let health = TcpListener::bind(config.health_address)
+        .await
+        .with_context(|| format!("configuration key healthAddress: cannot listen on {}", config.health_address))?;
+    Ok((unix_listener(&config.run_dir.join(types::api::SOCKET))?, health))
 }
 
 /// A socket for root alone. One that a former agent left is replaced: the lock on the state folder says it is dead.

@@ -36,7 +36,7 @@ pub(crate) fn address(
     let (is_current, others): (Vec<_>, Vec<_>) =
         candidates.iter().filter(is_usable).partition(|c| Some(c.address) == current);
     let mut usable = is_current.into_iter().chain(others);
-    let missing = |what: String| DetectionError { family, what };
+    let missing = |what: String| DetectionError::Missing { family, what };
     match method {
         DetectionMethod::None => Ok(None),
         DetectionMethod::FirstFound => {
@@ -63,16 +63,36 @@ pub(crate) fn address(
             Ok(stays.or_else(|| known.next()))
         }
         DetectionMethod::Address(address) if Family::of(*address) == family => Ok(Some(*address)),
-        DetectionMethod::Address(address) => Err(missing(format!("{address} is of the other family"))),
+        DetectionMethod::Address(address) => Err(DetectionError::OtherFamily { family, address: *address }),
     }
 }
 
-/// The configured method finds nothing now; the agent tries again when addresses change.
+/// Why the configured method finds no address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("addressDetection.{family}: {what}")]
-pub(crate) struct DetectionError {
-    family: Family,
-    what: String,
+pub(crate) enum DetectionError {
+    /// The host has no such address now; the agent tries again when addresses change.
+    #[error("addressDetection.{family}: {what}")]
+    Missing {
+        /// The family that has no address.
+        family: Family,
+        /// What the host lacks.
+        what: String,
+    },
+    /// The configuration is wrong, whatever the host has.
+    #[error("addressDetection.{family}: {address} is of the other family")]
+    OtherFamily {
+        /// The family of the key.
+        family: Family,
+        /// The address in its value.
+        address: IpAddr,
+    },
+}
+
+impl DetectionError {
+    /// Whether a change on the host may mend it.
+    pub(crate) const fn may_come(&self) -> bool {
+        matches!(self, Self::Missing { .. })
+    }
 }
 
 fn is_link_local(address: IpAddr) -> bool {

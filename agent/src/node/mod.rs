@@ -2,6 +2,7 @@
 
 pub(crate) mod addresses;
 pub(crate) mod addresses_task;
+pub(crate) mod awaited;
 mod cni_configuration;
 mod detection;
 pub(crate) mod fatal;

@@ -15,7 +15,7 @@ pub(crate) enum Part {
     Routes,
     /// The speaker does not listen.
     Speaker,
-    /// Another node has this one's address.
+    /// This node's address is not there yet, or another node has it.
     OwnAddress,
     /// Policy is not in force as it should be.
     Policy,
@@ -65,6 +65,11 @@ impl Readiness {
     pub(crate) fn limits_pods(&self) -> bool {
         let limits = |part: &Part| matches!(part, Part::Routes | Part::Speaker | Part::OwnAddress | Part::Policy);
         self.reasons.borrow().keys().any(limits)
+    }
+
+    /// Why a part is not ready.
+    pub(crate) fn reason(&self, part: Part) -> Option<String> {
+        self.reasons.borrow().get(&part).cloned()
     }
 
     /// The reasons now; none means ready.

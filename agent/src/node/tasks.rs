@@ -24,14 +24,19 @@ impl NodeTasks {
     pub(crate) fn start(self, tracker: &TaskTracker) -> anyhow::Result<()> {
         let Self { addresses: own, object } = self;
         tracker.spawn(host::give_back_memory(object.readiness.clone()));
-        let (news, interfaces) = mpsc::channel(1);
-        let events = addresses::subscribe()?;
-        let watch_interfaces = move || addresses::watch_interfaces(events, &news);
-        std::thread::Builder::new().name("interfaces".to_owned()).spawn(watch_interfaces)?;
-        tracker.spawn(own.follow(interfaces, object.api.clone()));
+        tracker.spawn(own.follow(interface_changes()?, object.api.clone()));
         tracker.spawn(object.run());
         Ok(())
     }
+}
+
+/// Tells of changes of interfaces from now on, in a thread that ends with whoever listens.
+pub(crate) fn interface_changes() -> anyhow::Result<mpsc::Receiver<()>> {
+    let (news, interfaces) = mpsc::channel(1);
+    let events = addresses::subscribe()?;
+    let watch_interfaces = move || addresses::watch_interfaces(events, &news);
+    std::thread::Builder::new().name("interfaces".to_owned()).spawn(watch_interfaces)?;
+    Ok(interfaces)
 }
 
 /// The MTU of pods' interfaces: configured, else that of the interfaces that carry next hops, before there is one the

@@ -19,8 +19,11 @@ use tracing::{info, warn};
 use types::config::Config;
 use types::{Family, ResourceName, RouterId, Update};
 
+use crate::api;
+use crate::api::waiting::Waiting;
 use crate::cluster::presence::{self, Presence, PresenceError};
-use crate::node::{addresses, instance, internal_addresses, kubernetes};
+use crate::node::readiness::Readiness;
+use crate::node::{self, addresses, awaited, instance, internal_addresses, kubernetes};
 use crate::policy;
 use crate::policy::pods::{self, Identities};
 use crate::policy::remembered::Remembered;
@@ -75,10 +78,16 @@ pub(super) struct Host {
 
 impl Host {
     /// Finds the node's addresses, and what an earlier life of the agent has left in the kernel's tables.
-    pub(super) async fn look(config: &Config, own: &OwnState) -> anyhow::Result<Self> {
+    ///
+    /// What is configured and not there yet is waited for; operators and probes are told so meanwhile.
+    pub(super) async fn look(config: &Config, own: &OwnState, readiness: &Readiness) -> anyhow::Result<Self> {
         let mut kernel: Box<dyn Kernel> = Box::new(Linux::open()?);
         let internal = internal_addresses::find(config, &own.journal).await?;
-        let addresses = addresses::find(&config.address_detection, kernel.as_mut(), &internal)?;
+        let changes = node::tasks::interface_changes()?;
+        let look = || addresses::find(&config.address_detection, kernel.as_mut(), &internal);
+        let found = awaited::addresses(look, changes, readiness);
+        let waiting = Waiting::new(config.node_name.clone(), datastore(config), readiness.clone());
+        let addresses = api::tasks::answer_until(found, waiting, config).await??;
         let drawn_router_id = addresses::drawn_router_id(&own.instance)?;
         let preserved = preserved_forwarding(kernel.as_mut(), config)?;
         Ok(Self { kernel, internal, addresses, drawn_router_id, preserved })
@@ -118,7 +127,8 @@ impl Membership {
     /// Opens the store and takes the node's name in it.
     pub(super) async fn enter(config: &Config, state_dir: &StateDir, own: &OwnState) -> anyhow::Result<Self> {
         let cache = Cache::open(state_dir.cache())?;
-        let (store, datastore) = open_store(config, state_dir, &cache).await?;
+        let store = open_store(config, state_dir, &cache).await?;
+        let datastore = datastore(config);
         let presence = Presence {
             store: Arc::clone(&store),
             node: config.node_name.clone(),
@@ -191,16 +201,21 @@ fn preserved_forwarding(kernel: &mut dyn Kernel, config: &Config) -> anyhow::Res
     Ok(preserved.into_iter().collect())
 }
 
-/// The datastore and what to call it.
-async fn open_store(config: &Config, state_dir: &StateDir, cache: &Cache) -> anyhow::Result<(Arc<dyn Store>, String)> {
+/// The datastore.
+async fn open_store(config: &Config, state_dir: &StateDir, cache: &Cache) -> anyhow::Result<Arc<dyn Store>> {
     match &config.etcd {
         Some(settings) => {
-            let name = format!("etcd ({})", settings.endpoints().join(", "));
             let etcd = Etcd::connect(settings.clone().into()).await?;
-            Ok((Arc::new(Cached::new(etcd, cache.clone(), ETCD_WAIT)), name))
+            Ok(Arc::new(Cached::new(etcd, cache.clone(), ETCD_WAIT)))
         }
-        None => Ok((Arc::new(Local::open(state_dir.local())?), "local".to_owned())),
+        None => Ok(Arc::new(Local::open(state_dir.local())?)),
     }
+}
+
+/// What to call the datastore.
+fn datastore(config: &Config) -> String {
+    let etcd = config.etcd.as_ref().map(|settings| format!("etcd ({})", settings.endpoints().join(", ")));
+    etcd.unwrap_or_else(|| "local".to_owned())
 }
 
 /// Takes the node's name. A store that is away does not keep the node from starting; a live agent of the same name does.

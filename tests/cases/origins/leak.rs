@@ -118,7 +118,7 @@ fn a_router_that_leaks_a_table_inside_the_pools_costs_a_node_little_memory_and_n
          spec: {{node: node1, peerIP: '{LEAK}', asNumber: 64700}}}}"
     );
     apply(node, &document)?;
-    let mut stream = wait_for("the leaking router's session", CONVERGENCE, || establish(lab.node("host")))?;
+    let mut stream = wait_for("the leaking router's session", CONVERGENCE, || establish(lab.node("client")))?;
     wait_until("every session being up", CONVERGENCE, || ages(node).is_some_and(|ages| ages.len() == 7))?;
     let probe = Probe::start(&one, &two, two.address(Family::Ipv4), RATE)?;
     let [before, _] = memory(node)?;

@@ -46,7 +46,7 @@ fn masquerade(lab: &Lab, pod: &Pod) -> TestResult {
         );
         apply(lab.node("node1"), &pool)?;
     }
-    let sink = Sink::start(lab.node("host"), ORDINARY)?;
+    let sink = Sink::start(lab.node("client"), ORDINARY)?;
     for family in Family::ALL {
         let as_node = node_address(1, family);
         wait_until("the masquerade", CONVERGENCE, || {

@@ -250,7 +250,7 @@ fn nothing_forbidden_that_a_privileged_pod_makes_by_hand_arrives_and_its_node_le
         let second = second.iter().copied().find(|address| Family::of(*address) == family);
         [Some(attacker.address(family)), second]
     });
-    let host = guarded.world.lab.node("host");
+    let host = guarded.world.lab.node("client");
     let (node1, node2) = (guarded.world.node("node1"), guarded.world.node("node2"));
     let taps = [
         Tap::delivered(node1)?,

@@ -159,7 +159,7 @@ fn pods_of_a_pool_with_nat_outgoing_are_seen_outside_by_their_node_s_address_and
     let mut world = World::up("masquerade")?;
     world.masquerade()?;
     let (pod, other) = (world.plug("node1", PodSpec::new("a"))?, world.plug("node2", PodSpec::new("b"))?);
-    let (outside, inside) = (Sink::start(world.node("host"), 9000)?, Sink::start(&other, 9000)?);
+    let (outside, inside) = (Sink::start(world.node("client"), 9000)?, Sink::start(&other, 9000)?);
     let at = |addresses: &[IpAddr]| addresses.iter().map(|own| (*own, 9000).into()).collect::<Vec<SocketAddr>>();
     wait_until("packets from the node's address", CONVERGENCE, || {
         // A flow that began before the rule was there keeps its translation, so a new one begins.
@@ -180,7 +180,7 @@ fn pods_of_a_pool_with_nat_outgoing_are_seen_outside_by_their_node_s_address_and
         world.converges(&pod, Question::new(Protocol::Tcp, address, 80), true)?;
     }
     for address in pod.addresses() {
-        world.converges(world.node("host"), Question::new(Protocol::Tcp, *address, 80), true)?;
+        world.converges(world.node("client"), Question::new(Protocol::Tcp, *address, 80), true)?;
     }
     world.lab.down()?;
     Ok(())

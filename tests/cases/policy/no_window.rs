@@ -54,7 +54,7 @@ fn a_pod_under_default_deny_gets_and_sends_no_forbidden_packet_from_the_moment_i
     let sinks = [
         Sink::start(&stranger, FORBIDDEN)?,
         Sink::start(&far, FORBIDDEN)?,
-        Sink::start(world.node("host"), FORBIDDEN)?,
+        Sink::start(world.node("client"), FORBIDDEN)?,
     ];
     let goals: Vec<SocketAddr> =
         [stranger.addresses(), far.addresses(), &OUTSIDE].into_iter().flat_map(|some| at(some, FORBIDDEN)).collect();
@@ -66,7 +66,7 @@ fn a_pod_under_default_deny_gets_and_sends_no_forbidden_packet_from_the_moment_i
         let floods = [
             Flood::start(&stranger, &at(&guesses, FORBIDDEN), 500)?,
             Flood::start(&far, &at(&guesses, FORBIDDEN), 500)?,
-            Flood::start(world.node("host"), &at(&guesses, FORBIDDEN), 500)?,
+            Flood::start(world.node("client"), &at(&guesses, FORBIDDEN), 500)?,
         ];
         let allowed = Flood::start(&friend, &at(&guesses, ALLOWED), 200)?;
 

@@ -29,7 +29,7 @@ fn without_policies_everything_is_open_and_what_plain_iptables_drops_is_seen_as_
 
     // The host outside and the nodes themselves ask too.
     let to_here: Vec<Question> = here.addresses().iter().copied().flat_map(all_questions).collect();
-    let outside = world.node("host");
+    let outside = world.node("client");
     let askers: Vec<(&dyn Place, Vec<Question>)> =
         vec![(outside, to_here.clone()), (world.node("node1"), to_here.clone()), (world.node("node2"), to_here)];
     for (verdicts, (place, questions)) in ask_all(&askers)?.iter().zip(&askers) {

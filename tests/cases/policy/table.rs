@@ -15,7 +15,7 @@ use super::world::{OUTSIDE, PORTS, World, default_deny, node_addresses};
 const CONVERGENCE: Duration = Duration::from_secs(20);
 
 /// The name that [`World`] gives the host outside.
-const HOST: &str = "host";
+const HOST: &str = "client";
 
 impl World {
     /// The cluster as the oracle sees it.

@@ -55,7 +55,7 @@ impl World {
     }
 
     pub(crate) fn of(lab: Lab) -> Result<Self, Box<dyn Error>> {
-        let mut listeners = vec![Listener::start(lab.node("host"), &OUTSIDE, &PORTS)?];
+        let mut listeners = vec![Listener::start(lab.node("client"), &OUTSIDE, &PORTS)?];
         for node in lab.manx_nodes() {
             listeners.push(Listener::start(node, &node_addresses(&node.name()), &PORTS)?);
         }
@@ -97,7 +97,7 @@ impl World {
             IpAddr::V6(_) => (format!("2001:db8:{number}::"), ipv6),
         };
         let (address, source) = (address.to_string(), source.to_string());
-        self.lab.node("host").exec(&["ip", "route", "replace", &address, "via", &gateway, "src", &source]).map(drop)
+        self.lab.node("client").exec(&["ip", "route", "replace", &address, "via", &gateway, "src", &source]).map(drop)
     }
 
     /// Unplugs a pod.

@@ -45,7 +45,7 @@ pub(super) fn show(lab: &Lab, pods: &[Pod]) -> anyhow::Result<()> {
     say(format_args!("  node1# manxctl apply -f policies.yaml"));
     print(&node.agent().ctl(&["apply", "-f", "/etc/manx/policies.yaml"])?);
     let begun = Instant::now();
-    let admitted = |from: &str, to: &str| to == "host" || (from.ends_with("/a") && to.ends_with("/b"));
+    let admitted = |from: &str, to: &str| to == "client" || (from.ends_with("/a") && to.ends_with("/b"));
     let after = wait_for("the policies being in force everywhere", CONVERGENCE, || {
         let grid = Grid::look(lab, pods).map_err(|error| error.to_string())?;
         if grid.agrees(admitted) { Ok(grid) } else { Err("the grid is another") }.map_err(ToOwned::to_owned)
@@ -81,7 +81,7 @@ struct Grid {
 
 impl Grid {
     fn look(lab: &Lab, pods: &[Pod]) -> anyhow::Result<Self> {
-        let host = lab.node("host");
+        let host = lab.node("client");
         let addresses = |pod: &Pod| Family::ALL.map(|family| pod.address(family));
         let mut parties: Vec<(&dyn Place, [IpAddr; 2])> =
             pods.iter().map(|pod| (pod as &dyn Place, addresses(pod))).collect();

@@ -305,7 +305,7 @@ impl Cluster {
     /// # Panics
     /// If the topology has none of that name: a mistake in the topology.
     pub fn external_host(&self) -> &Node {
-        self.lab.node("host")
+        self.lab.node("client")
     }
 
     /// etcd, API server, controllers and scheduler.
