@@ -201,7 +201,9 @@ impl Calls {
         let client = self.client().await?;
         match tokio::time::timeout(ANSWER_TIME, request(client)).await {
             Ok(Ok(text)) => Ok(text),
-            Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) => Err(CallError::Gone),
+            Ok(Err(kube::Error::Api(answer))) if matches!(answer.code, 404 | 409) || is_of_another(&answer) => {
+                Err(CallError::Gone)
+            }
             Ok(Err(error)) => Err(self.error(error)),
             Err(_) => Err(self.unanswered()),
         }
@@ -293,6 +295,11 @@ impl Calls {
     fn config_error(&self, error: &kube::core::request::Error) -> CallError {
         CallError::Failed(WatchError::Config { key: self.config.node_name.to_string(), what: chain(error) })
     }
+}
+
+/// Whether a patch names the UID of an earlier object of the name: the API server calls that an attempt to change the UID (422).
+fn is_of_another(answer: &Answer) -> bool {
+    answer.code == 422 && answer.message.contains("metadata.uid")
 }
 
 impl fmt::Debug for Calls {

@@ -121,6 +121,10 @@ fn a_new_sandbox_has_ports_while_the_api_server_is_away(
 
 /// What the role allows is more than that; the admission policy says no.
 fn agents_may_write_no_more_than_this(cluster: &Cluster, namespace: &str) -> TestResult {
+    // kubectl reads what it patches, which agents may not.
+    cluster.kubectl(&["create", "role", "-n", namespace, "reader", "--verb=get", "--resource=pods"])?;
+    let agents = "--serviceaccount=manx-system:manx-agent";
+    cluster.kubectl(&["create", "rolebinding", "-n", namespace, "reader", "--role=reader", agents])?;
     let as_agent_of = |node: Option<&str>, pod: &str, patch: &Value| {
         let (patch, node) =
             (patch.to_string(), node.map(|node| format!("authentication.kubernetes.io/node-name={node}")));
