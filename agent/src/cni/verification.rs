@@ -30,6 +30,8 @@ impl Attachments {
             addresses: endpoint.addresses,
             mtu: *self.mtu.borrow(),
             parked_group: self.parked_group,
+            host_ports: Vec::new(),
+            stale_mappings: Vec::new(),
         })
     }
 }

@@ -592,7 +592,7 @@ fn check_names_what_is_wrong_in_the_kernel_on_either_side() {
         ),
         (
             |bed| bed.pod.remove_routes(Prefix::default_route(Family::Ipv6)),
-            "the pod has no default route of IPv6 by eth0",
+            "the pod has no default route of ipv6 by eth0",
         ),
         (
             |bed| {

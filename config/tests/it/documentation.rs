@@ -80,6 +80,7 @@ fn a_key_takes_values_of_its_documented_type_and_refuses_others_by_its_name() {
             "text" => (&["x", "/y"], &[]),
             "key prefix" => (&["/x/", "/x/y/"], &["x", "/x", "/", "/a b/"]),
             "detection method" => (&["none", "cidr=::/0", "interface=eth1"], &["guess", "cidr=x"]),
+            "port range" => (&["1024-65535", "20000-20000"], &["80-90", "20000", "20001-20000", "x-y"]),
             "port" => (&["1", "65535"], &["0", "65536", "x"]),
             "duration" => (&["1s", "2m", "1m30s"], &["1", "1d", "x"]),
             "number" => (&["1280", "65535"], &["-1", "x", "1.5", "4294967296"]),

@@ -98,7 +98,9 @@ fn a_new_sandbox_has_ports_while_the_api_server_is_away(
     // The network of each record is named after the sandbox.
     let record = || machine.shell("cat /run/manx/mapped/*");
     let old = record()?;
-    control.stop(Component::ApiServer)?;
+    // Scheduler and controllers end when they cannot renew their leases.
+    let away = [Component::Scheduler, Component::Controllers, Component::Apiserver];
+    away.into_iter().try_for_each(|component| control.stop(component))?;
     let filter = "labels.\"io.kubernetes.pod.name\"==game,labels.\"io.cri-containerd.kind\"==sandbox";
     let done = machine
         .exec(&["ctr", "--namespace", "k8s.io", "containers", "list", "--quiet", filter])
@@ -111,7 +113,7 @@ fn a_new_sandbox_has_ports_while_the_api_server_is_away(
                 other => Err(format!("{other:?}")),
             })
         });
-    control.start(Component::ApiServer)?;
+    away.into_iter().rev().try_for_each(|component| control.start(component))?;
     control.wait_ready(|words| cluster.kubectl(words))?;
     done?;
     let after = told(cluster, namespace, "game", |after| after[0].host != before[0].host)?;

@@ -115,8 +115,11 @@ fn a_block_goes_from_owner_to_owner_under_traffic_and_what_the_former_one_still_
 /// How long blocks of a node that is silent stay its own, in the tests below.
 const GRACE: Duration = Duration::from_secs(6);
 
+/// Two nodes' lab, their pods, and the traffic between these.
+type Talking = (Lab, [Pod; 2], Vec<Probe>);
+
 /// Two nodes, each with a pod that talks to the other's.
-fn talking(name: &str, grace: Duration) -> Result<(Lab, [Pod; 2], Vec<Probe>), Box<dyn std::error::Error>> {
+fn talking(name: &str, grace: Duration) -> Result<Talking, Box<dyn std::error::Error>> {
     let file = pair(name, &format!("{ETCD}{POOLS}reclaimGrace: {}s\n", grace.as_secs()))?;
     let lab = Lab::up(&file, &Options::unique(name))?;
     let pods = [lab.node("node1").plug("a")?, lab.node("node2").plug("b")?];
