@@ -131,11 +131,11 @@ buildah rm "$container" >/dev/null
 
 rm -f "$output" "$output.inputs"
 buildah push --quiet "$image" "docker-archive:$output:$image" >&2
-tar -xf "$output" -C "$work" manifest.json
-sed -i "s|\"$image\"|&,\"${image%:*}:latest\"|" "$work/manifest.json"
-grep -q "\"${image%:*}:latest\"" "$work/manifest.json" || die "the archive does not name $image"
-tar --delete -f "$output" manifest.json
-tar -rf "$output" -C "$work" --owner 0 --group 0 manifest.json
+mkdir "$work/archive"
+tar -xf "$output" -C "$work/archive"
+sed -i "s|\"$image\"|&,\"${image%:*}:latest\"|" "$work/archive/manifest.json"
+grep -q "\"${image%:*}:latest\"" "$work/archive/manifest.json" || die "the archive does not name $image"
+(cd "$work/archive" && tar -cf "$output" --owner 0 --group 0 -- *)
 cp "$work/inputs" "$output.inputs"
 # Its predecessor would stay for ever, without a name.
 [ -z "$before" ] || [ "$before" = "$(buildah images --quiet "$image")" ] || buildah rmi "$before" >/dev/null

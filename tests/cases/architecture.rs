@@ -24,7 +24,10 @@ const ALLOWED: [(&str, &[&str]); 17] = [
     ("felix", &["kernel", "types", "mailbox"]),
     ("cni", &["kernel", "types"]),
     ("ctl", &["config", "store", "kernel", "kube-watch", "types"]),
-    ("agent", &["types", "config", "store", "kernel", "kube-watch", "bgp-proto", "bgp", "ipam", "felix", "cni"]),
+    (
+        "agent",
+        &["types", "config", "store", "kernel", "kube-watch", "bgp-proto", "bgp", "ipam", "felix", "cni", "mailbox"],
+    ),
     ("tests", &["kernel", "types"]),
     ("fuzz-targets", &["bgp-proto", "types"]),
     ("oracle", &["types"]),

@@ -109,12 +109,14 @@ impl Shape {
         shapes
     }
 
-    /// Whether it is as good as a whole packet.
-    const fn is_proper(self) -> bool {
-        matches!(
-            self,
-            Self::Whole | Self::TinyFragments | Self::HopByHop | Self::DestinationOptions | Self::AtomicFragment
-        )
+    /// Whether it is as good as a whole packet. A first fragment of IPv6 has the whole header of TCP in it, or it is discarded
+    /// (RFC 8200 section 4.5); that of UDP is as long as the fragment.
+    const fn is_proper(self, family: Family, transport: Transport) -> bool {
+        match self {
+            Self::TinyFragments => !matches!((family, transport), (Family::Ipv6, Transport::Tcp)),
+            Self::Whole | Self::HopByHop | Self::DestinationOptions | Self::AtomicFragment => true,
+            _ => false,
+        }
     }
 
     /// The packets. `also` is where a routing header leads on to, and the port that an overlapping fragment writes.
@@ -283,7 +285,7 @@ fn nothing_forbidden_that_a_privileged_pod_makes_by_hand_arrives_and_its_node_le
                     };
                     for (target_name, target, port, place) in targets {
                         for shape in Shape::of(family) {
-                            let place = place.filter(|_| source == owns[0] && shape.is_proper());
+                            let place = place.filter(|_| source == owns[0] && shape.is_proper(family, transport));
                             let name = format!("{of_wire}{family}, from {source_name}, to {target_name}, {shape:?}");
                             let token = sent.name(name, place);
                             for packet in shape.packets(transport, [source, target], port, token, also) {
