@@ -39,6 +39,7 @@ pub mod delegate;
 pub mod mapping;
 pub mod parked_group;
 pub mod plan;
+mod records;
 pub mod result;
 pub mod spec;
 pub mod tombstone;

@@ -7,10 +7,9 @@
 //! nobody else, and names the records of attachments that are gone to the next ADD.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder};
+use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +20,7 @@ use types::{EndpointId, InterfaceName};
 use crate::args::Attachment;
 use crate::delegate::{DelegateError, Plugin};
 use crate::plan::Pairing;
+use crate::records;
 use crate::result::Attached;
 use crate::spec::{CniError, CniVersion, Code};
 
@@ -78,7 +78,8 @@ impl Mapping {
     /// Records it, then maps the ports. What of it there is after a failure, [`unmap`] takes away.
     pub fn make(&self, folder: &Path, netns: &Path) -> Result<(), CniError> {
         let plugin = Plugin::find(PLUGIN, &self.plugins).map_err(|error| error.into_cni("host ports"))?;
-        write(folder, self).map_err(|error| {
+        let record = serde_json::to_vec(self).map_err(io::Error::from);
+        record.and_then(|record| records::write(folder, &self.id, &record)).map_err(|error| {
             CniError::new(
                 Code::Io,
                 format!("cannot record the host ports of {} in {}: {error}", self.id, folder.display()),
@@ -103,13 +104,13 @@ impl Mapping {
 /// Takes away what is mapped for an attachment; nothing mapped is success, and costs a look at a file. `plugins` are folders to look
 /// for portmap in before those of the ADD. Gives what was mapped.
 pub fn unmap(folder: &Path, id: &EndpointId, plugins: &[PathBuf]) -> Result<Option<Mapping>, UnmapError> {
-    let path = path(folder, id);
+    let path = records::path(folder, id);
     let Some(mapping) = read(&path)? else { return Ok(None) };
     let folders: Vec<_> = plugins.iter().chain(&mapping.plugins).cloned().collect();
     let unmapped = Plugin::find(PLUGIN, &folders).and_then(|plugin| mapping.run(&plugin, "DEL", OsStr::new("")));
     match unmapped {
         Ok(()) => {
-            remove(&path).map_err(|error| UnmapError::Record { path, error })?;
+            records::remove(&path).map_err(|error| UnmapError::Record { path, error })?;
             Ok(Some(mapping))
         }
         Err(error) => Err(UnmapError::Plugin { mapping: Box::new(mapping), error }),
@@ -158,25 +159,15 @@ impl UnmapError {
 /// What is recorded in the folder of attachments whose host interface is `wanted`; where there is no folder there is nothing. A
 /// record that makes no sense is left out.
 pub fn list(folder: &Path, wanted: impl Fn(&InterfaceName) -> bool) -> io::Result<Vec<Mapping>> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
     let mut found = Vec::new();
-    for entry in entries {
-        let path = entry?.path();
-        // Another name is a record that is being written.
-        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<InterfaceName>().ok());
-        if name.is_some_and(|name| name.is_ours() && wanted(&name)) {
-            let text = match fs::read(&path) {
-                Ok(text) => text,
-                // It was unmapped in this moment.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
-            };
-            found.extend(serde_json::from_slice::<Mapping>(&text).ok());
-        }
+    for (_, path) in records::list(folder)?.into_iter().filter(|(name, _)| wanted(name)) {
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            // It was unmapped in this moment.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        found.extend(serde_json::from_slice::<Mapping>(&text).ok());
     }
     Ok(found)
 }
@@ -189,28 +180,4 @@ fn read(path: &Path) -> Result<Option<Mapping>, UnmapError> {
     };
     let nonsense = |error: serde_json::Error| UnmapError::Record { path: path.to_owned(), error: error.into() };
     serde_json::from_slice(&text).map(Some).map_err(nonsense)
-}
-
-/// The record appears whole or not at all.
-fn write(folder: &Path, mapping: &Mapping) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let unfinished = folder.join(format!(".{}.{}", mapping.id.host_interface(), std::process::id()));
-    let text = serde_json::to_vec(mapping)?;
-    let written = fs::write(&unfinished, text).and_then(|()| fs::rename(&unfinished, path(folder, &mapping.id)));
-    if written.is_err() {
-        // Best effort: on a full disk there may be an empty file.
-        let _ = fs::remove_file(&unfinished);
-    }
-    written
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn path(folder: &Path, id: &EndpointId) -> PathBuf {
-    folder.join(id.host_interface().as_str())
 }
