@@ -116,7 +116,8 @@ fn a_new_sandbox_has_ports_while_the_api_server_is_away(
     away.into_iter().rev().try_for_each(|component| control.start(component))?;
     control.wait_ready(|words| cluster.kubectl(words))?;
     done?;
-    wait_ready(cluster, namespace, &["game"])?;
+    // The Pod object says for a while yet that the container of before is ready.
+    wait_for("the container in the new sandbox", SOON, || cluster.pod(namespace, "game").map(drop))?;
     // There are no other ports than those that the sandbox before had.
     let after = told(cluster, namespace, "game", |after| after == before)?;
     is_reached(cluster, namespace, "game", &after)
