@@ -271,6 +271,11 @@ impl Origins {
         self.holders.contains_key(prefix) || self.range(prefix).is_some_and(|range| range.block_len == prefix.len())
     }
 
+    /// Whether the prefix is a part of a block of this node.
+    pub(crate) fn is_part_of_own_block(&self, prefix: &Prefix) -> bool {
+        matches!(self.part_of(prefix), Some((_, HolderId::Own)))
+    }
+
     /// The number of blocks and lent addresses that somebody has.
     pub(crate) fn holders(&self) -> usize {
         self.holders.len()

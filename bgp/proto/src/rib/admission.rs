@@ -45,6 +45,10 @@ impl Rules {
             return Judgement::refused(Refusal::Import);
         }
         let validation = voice.import.validation;
+        // It would lead packets to pods of this node away from it: no setting lets it in.
+        if validation != OriginValidation::Enforce && self.origins.is_part_of_own_block(prefix) {
+            return Judgement::refused(Refusal::PartOfBlock);
+        }
         let (doubted, warned) = match (validation, self.validity(prefix, voice)) {
             (OriginValidation::Enforce, Validity::Invalid(refusal)) => return Judgement::refused(refusal),
             (OriginValidation::Enforce, Validity::Unknown) => (true, None),

@@ -182,6 +182,18 @@ fn validation_that_warns_refuses_nothing_and_one_that_is_off_says_nothing() {
     }
 }
 
+#[test]
+fn a_part_of_an_own_block_is_let_in_by_no_setting() {
+    for validation in [OriginValidation::Enforce, OriginValidation::Warn, OriginValidation::Off] {
+        let mut net = guarded(|router| router.import.validation = validation);
+        let parts = ["10.65.1.0/27", "10.65.1.9/32"].map(prefix);
+        net.originate(9, parts.into());
+        net.run(SECOND);
+        assert_eq!(net.node(1).kernel, routes_to([2, 3]), "{validation:?}");
+        assert_eq!(rejected(&net), parts.map(|part| (part, Refusal::PartOfBlock)), "{validation:?}");
+    }
+}
+
 /// Prefixes outside of every pool.
 fn leaked(count: u32) -> BTreeSet<Prefix> {
     (0..count)
