@@ -41,14 +41,9 @@ impl<T> Outbox<T> {
         self.waiting.is_empty()
     }
 
-    /// Until when nothing should be done that brings about more values, unless some are taken before.
-    pub(crate) fn clogged_until(&self) -> Option<Instant> {
-        (self.waiting.len() >= ENOUGH).then(|| self.moved + STUCK)
-    }
-
-    /// Whether that is so now.
-    pub(crate) fn is_clogged(&self, now: Instant) -> bool {
-        self.clogged_until().is_some_and(|until| now < until)
+    /// Until when nothing should be done that brings about more values, unless some are taken before; none where more may come.
+    pub(crate) fn clogged_until(&self, now: Instant) -> Option<Instant> {
+        (self.waiting.len() >= ENOUGH).then(|| self.moved + STUCK).filter(|until| now < *until)
     }
 
     /// Sends what there is room for.

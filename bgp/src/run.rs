@@ -115,8 +115,7 @@ impl Owner {
     pub(crate) async fn run(mut self) {
         loop {
             let busy = self.interrupted || !self.unwritten.is_empty();
-            let now = Instant::now();
-            let clogged_until = self.fib.clogged_until().filter(|until| now < *until);
+            let clogged_until = self.fib.clogged_until(Instant::now());
             tokio::select! {
                 biased;
                 () = std::future::ready(()), if busy => {}
@@ -139,7 +138,7 @@ impl Owner {
             self.take_commands();
             // Felix takes routes more slowly than sockets bring them. What has not been read from a socket is in nobody's
             // way; what has been read is before all that comes later.
-            if !self.fib.is_clogged(Instant::now()) {
+            if self.fib.clogged_until(Instant::now()).is_none() {
                 self.take_events();
             }
             self.settle();

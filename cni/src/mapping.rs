@@ -7,7 +7,6 @@
 //! nobody else, and names the records of attachments that are gone to the next ADD.
 
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -161,23 +160,15 @@ impl UnmapError {
 pub fn list(folder: &Path, wanted: impl Fn(&InterfaceName) -> bool) -> io::Result<Vec<Mapping>> {
     let mut found = Vec::new();
     for (_, path) in records::list(folder)?.into_iter().filter(|(name, _)| wanted(name)) {
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            // It was unmapped in this moment.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        found.extend(serde_json::from_slice::<Mapping>(&text).ok());
+        // One that is not there any more was unmapped in this moment.
+        let text = records::read(&path)?;
+        found.extend(text.and_then(|text| serde_json::from_slice::<Mapping>(&text).ok()));
     }
     Ok(found)
 }
 
 fn read(path: &Path) -> Result<Option<Mapping>, UnmapError> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(UnmapError::Record { path: path.to_owned(), error }),
-    };
-    let nonsense = |error: serde_json::Error| UnmapError::Record { path: path.to_owned(), error: error.into() };
-    serde_json::from_slice(&text).map(Some).map_err(nonsense)
+    let unreadable = |error: io::Error| UnmapError::Record { path: path.to_owned(), error };
+    let Some(text) = records::read(path).map_err(unreadable)? else { return Ok(None) };
+    serde_json::from_slice(&text).map(Some).map_err(|error| unreadable(error.into()))
 }

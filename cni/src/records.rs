@@ -29,6 +29,15 @@ pub(crate) fn list(folder: &Path) -> io::Result<Vec<(InterfaceName, PathBuf)>> {
     Ok(found)
 }
 
+/// What the record says; nothing where there is none.
+pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Writes a record, which appears whole or not at all.
 pub(crate) fn write(folder: &Path, id: &EndpointId, content: &[u8]) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;

@@ -100,23 +100,8 @@ pub fn save_syns(listener: impl AsFd) -> io::Result<()> {
 /// while it answers a flood of SYNs with cookies.
 pub fn saved_syn(accepted: impl AsFd) -> io::Result<Option<Syn>> {
     let mut octets = [0_u8; 512];
-    let mut length = libc::socklen_t::try_from(octets.len()).unwrap_or_default();
-    #[expect(unsafe_code, reason = "nix and socket2 do not have TCP_SAVED_SYN")]
-    // SAFETY: the pointer is to an array that lives through the call, and `length` holds its length in octets, which the
-    // kernel does not write beyond; the descriptor is open as long as it is borrowed.
-    let answer = unsafe {
-        libc::getsockopt(
-            accepted.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            TCP_SAVED_SYN,
-            octets.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    if answer != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let kept = usize::try_from(length).ok().and_then(|length| octets.get(..length)).unwrap_or_default();
+    let length = get(&accepted, TCP_SAVED_SYN, &mut octets)?;
+    let kept = octets.get(..length).unwrap_or_default();
     Ok(Syn::read(kept))
 }
 
@@ -125,20 +110,8 @@ pub fn is_resending(connected: impl AsFd) -> io::Result<bool> {
     // The first fields of struct tcp_info: the state, that of congestion control, and how often in a row the retransmission
     // timer has run out since something was acknowledged last.
     let mut fields = [0_u8; 8];
-    let mut length = libc::socklen_t::try_from(fields.len()).unwrap_or_default();
-    #[expect(unsafe_code, reason = "nix and socket2 do not have TCP_INFO")]
-    // SAFETY: the pointer is to an array that lives through the call, and `length` holds its length in octets, which the
-    // kernel does not write beyond; the descriptor is open as long as it is borrowed.
-    let answer = unsafe {
-        libc::getsockopt(
-            connected.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            fields.as_mut_ptr().cast(),
-            &raw mut length,
-        )
-    };
-    if answer == 0 { Ok(fields[2] > 0) } else { Err(io::Error::last_os_error()) }
+    get(&connected, libc::TCP_INFO, &mut fields)?;
+    Ok(fields[2] > 0)
 }
 
 /// What the packet says that a connection began with.
@@ -230,6 +203,24 @@ fn storage(address: IpAddr) -> libc::sockaddr_storage {
         }
     }
     storage
+}
+
+/// Reads an option of TCP into the octets; how many the kernel has written.
+#[expect(unsafe_code, reason = "nix and socket2 do not have these options")]
+fn get(socket: &impl AsFd, option: libc::c_int, octets: &mut [u8]) -> io::Result<usize> {
+    let mut length = libc::socklen_t::try_from(octets.len()).unwrap_or_default();
+    // SAFETY: the pointer is to octets that live through the call, and `length` holds how many there are, which the kernel
+    // does not write beyond; the descriptor is open as long as it is borrowed.
+    let answer = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            option,
+            octets.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if answer == 0 { Ok(usize::try_from(length).unwrap_or_default()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Sets an option to a value of C's layout.

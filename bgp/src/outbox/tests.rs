@@ -9,11 +9,11 @@ async fn it_is_clogged_while_much_waits_for_a_task_that_takes_some() {
     let (sender, mut batches) = mpsc::channel(1);
     let mut outbox = Outbox::new(sender);
     (0..ENOUGH - 1).for_each(|value| outbox.push(value));
-    assert!(!outbox.is_clogged(Instant::now()));
+    assert!(outbox.clogged_until(Instant::now()).is_none());
     (0..PER_BATCH).for_each(|value| outbox.push(value));
-    assert!(outbox.is_clogged(Instant::now()));
+    assert!(outbox.clogged_until(Instant::now()).is_some());
     outbox.flush().await;
-    assert!(!outbox.is_clogged(Instant::now()), "it is short again");
+    assert!(outbox.clogged_until(Instant::now()).is_none(), "it is short again");
     assert_eq!(batches.recv().await.map(|batch| batch.len()), Some(PER_BATCH));
 }
 
@@ -23,5 +23,5 @@ async fn nobody_waits_for_a_task_that_is_stuck() {
     let mut outbox = Outbox::new(sender);
     (0..ENOUGH).for_each(|value| outbox.push(value));
     let now = Instant::now();
-    assert!(outbox.is_clogged(now) && !outbox.is_clogged(now + STUCK));
+    assert!(outbox.clogged_until(now).is_some() && outbox.clogged_until(now + STUCK).is_none());
 }
