@@ -68,6 +68,8 @@ async fn start(config: Config) -> anyhow::Result<Bgp> {
             passive: true,
             local_address: Some(own),
             route_reflector_client: peer.client,
+            // As a router tells its neighbours, and as the daemons do that it is measured beside.
+            export_all: true,
             ..PeerConfig::new(peer.address, Asn::new(peer.asn)?, asn)
         })
     };

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bgp_proto::{PeerConfig, PeerImport, PeerRole};
 use types::resource::{BgpConfigurationSpec, BgpPeerSpec, LimitAction, MeshTtlSecurity, OriginValidation, PeerTarget};
-use types::{Asn, ClusterNode, Family, Hops, NodeName, Prefix, ResourceName, SessionSecurity};
+use types::selector::Selector;
+use types::{Asn, ClusterNode, Family, Hops, NodeName, Prefix, ResourceName, SessionSecurity, WorkloadEndpoint};
 
 /// The port of BGP (RFC 4271 section 8.2.1).
 pub const PORT: u16 = 179;
@@ -20,6 +21,8 @@ pub struct DeclaredPeering<'a> {
     pub peers: &'a [(ResourceName, BgpPeerSpec)],
     /// The BGPConfiguration resource, or its defaults where there is none.
     pub configuration: &'a BgpConfigurationSpec,
+    /// The pods of this node.
+    pub pods: &'a [WorkloadEndpoint],
 }
 
 impl DeclaredPeering<'_> {
@@ -31,6 +34,21 @@ impl DeclaredPeering<'_> {
     /// What follows from a route whose origin does not check: what the peer's resource says, else the configuration.
     fn validation(&self, of_peer: Option<OriginValidation>) -> OriginValidation {
         of_peer.or(self.configuration.origin_validation).unwrap_or_default()
+    }
+
+    /// Which of its own pods a node peers with, with the AS number of those.
+    pub fn router_pods(&self, own: &ClusterNode) -> impl Iterator<Item = (&Selector, Asn)> {
+        let peers = self.peers.iter().filter(|(_, peer)| has_session(peer, own));
+        peers.filter_map(|(_, peer)| match peer.target() {
+            Some(PeerTarget::Pods(selector, asn)) => Some((selector, asn)),
+            _ => None,
+        })
+    }
+
+    /// The addresses of this node's pods that a selector means; pods that have come to their end are no routers.
+    pub fn pods_of(&self, selector: &Selector) -> impl Iterator<Item = IpAddr> {
+        let meant = self.pods.iter().filter(move |pod| !pod.finished && selector.matches(&pod.labels));
+        meant.flat_map(|pod| pod.addresses.iter().copied())
     }
 
     /// The port that a node's speaker listens on.
@@ -60,6 +78,15 @@ pub fn sessions(own: &NodeName, declared: &DeclaredPeering<'_>) -> Vec<PeerConfi
     found.by_address.into_values().collect()
 }
 
+/// Whether a BGPPeer is for a node.
+fn has_session(peer: &BgpPeerSpec, node: &ClusterNode) -> bool {
+    match (&peer.node, &peer.node_selector) {
+        (Some(wanted), _) => node.name == *wanted,
+        (None, Some(selector)) => selector.matches(&node.labels),
+        (None, None) => true,
+    }
+}
+
 /// The sessions of one node, while they are gathered.
 struct SessionList<'a> {
     /// The node.
@@ -72,11 +99,6 @@ struct SessionList<'a> {
 
 impl SessionList<'_> {
     fn bgp_peer(&mut self, name: &str, peer: &BgpPeerSpec) {
-        let has_session = |node: &ClusterNode| match (&peer.node, &peer.node_selector) {
-            (Some(wanted), _) => node.name == *wanted,
-            (None, Some(selector)) => selector.matches(&node.labels),
-            (None, None) => true,
-        };
         let terms = SessionTerms {
             reflector_client: self.own.cluster_id.is_some(),
             restart_time: peer.restart_time(),
@@ -91,7 +113,7 @@ impl SessionList<'_> {
             ..SessionTerms::default()
         };
         match peer.target() {
-            Some(PeerTarget::Router(address, asn)) if has_session(self.own) => {
+            Some(PeerTarget::Router(address, asn)) if has_session(peer, self.own) => {
                 let is_node = |node: &ClusterNode| node.addresses().contains(&address.address);
                 let terms = SessionTerms { dials_local_address: self.declared.nodes.iter().any(is_node), ..terms };
                 self.add(name, address.address, address.port.unwrap_or(PORT), asn, terms);
@@ -100,8 +122,8 @@ impl SessionList<'_> {
                 let selected = |node: &ClusterNode| selector.matches(&node.labels);
                 // The other side of a session needs it as well, whichever of the two the resource selects.
                 for node in self.declared.nodes {
-                    let ours = has_session(self.own) && selected(node);
-                    let theirs = has_session(node) && selected(self.own);
+                    let ours = has_session(peer, self.own) && selected(node);
+                    let theirs = has_session(peer, node) && selected(self.own);
                     if ours || theirs {
                         for family in Family::ALL {
                             self.node(name, node, family, terms.clone());
@@ -109,7 +131,13 @@ impl SessionList<'_> {
                     }
                 }
             }
-            Some(PeerTarget::Router(..)) | None => {}
+            Some(PeerTarget::Pods(selector, asn)) if has_session(peer, self.own) => {
+                let import = ImportTerms { validation: OriginValidation::Enforce, ..terms.import };
+                for address in self.declared.pods_of(selector) {
+                    self.add(name, address, PORT, asn, SessionTerms { is_pod: true, import, ..terms.clone() });
+                }
+            }
+            Some(PeerTarget::Router(..) | PeerTarget::Pods(..)) | None => {}
         }
     }
 
@@ -195,6 +223,8 @@ struct SessionTerms<'a> {
     security: SessionSecurity,
     /// The peer is a node of the cluster; whether it reflects others' routes.
     is_node: Option<bool>,
+    /// The peer is a pod of this node.
+    is_pod: bool,
     /// What is taken in of its routes.
     import: ImportTerms<'a>,
 }
@@ -217,6 +247,7 @@ impl SessionTerms<'_> {
     /// on, in either direction: both know the same resource.
     const fn role(&self, is_internal: bool) -> PeerRole {
         match (self.is_node, is_internal) {
+            _ if self.is_pod => PeerRole::Pod,
             (Some(false), true) => PeerRole::Node,
             (Some(false), false) if !self.export_all => PeerRole::Node,
             (Some(_), false) => PeerRole::Relay,

@@ -16,6 +16,8 @@ pub struct Ipam {
     commands: Mailbox<Command>,
     /// The blocks that this node owns, as the owner task sets them.
     blocks: watch::Receiver<Arc<BTreeSet<Prefix>>>,
+    /// How often endpoints have changed, as the owner task counts.
+    changes: watch::Receiver<u64>,
 }
 
 /// What the owner task is asked; the answer goes to `reply`.
@@ -33,8 +35,12 @@ pub(crate) enum Command {
 }
 
 impl Ipam {
-    pub(crate) const fn new(commands: mpsc::Sender<Command>, blocks: watch::Receiver<Arc<BTreeSet<Prefix>>>) -> Self {
-        Self { commands: Mailbox::new(commands), blocks }
+    pub(crate) const fn new(
+        commands: mpsc::Sender<Command>,
+        blocks: watch::Receiver<Arc<BTreeSet<Prefix>>>,
+        changes: watch::Receiver<u64>,
+    ) -> Self {
+        Self { commands: Mailbox::new(commands), blocks, changes }
     }
 
     /// Holds one address for each family for which an enabled pool selects this node, all or none. Out of own blocks at
@@ -78,6 +84,11 @@ impl Ipam {
     /// The complete attachments; none when ipam has ended.
     pub async fn endpoints(&self) -> Vec<WorkloadEndpoint> {
         self.commands.ask(|reply| Command::Endpoints { reply }).await.unwrap_or_default()
+    }
+
+    /// Changes whenever [`Ipam::endpoints`] may say something else than before.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
     }
 
     /// This node's blocks: it originates them, and an unreachable route stands for what of them is not given out.

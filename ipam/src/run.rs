@@ -40,6 +40,8 @@ pub(crate) struct Owner {
     jobs: Option<Jobs>,
     /// Tells the blocks that this node owns.
     blocks: watch::Sender<Arc<BTreeSet<Prefix>>>,
+    /// How often endpoints have changed, for who follows them.
+    changes: watch::Sender<u64>,
     /// ADDs that wait for an address, first come, first served.
     waiting: VecDeque<Waiting>,
     /// Callers to be answered once the journal was asked.
@@ -68,7 +70,7 @@ impl Owner {
         config: &IpamConfig,
         journal: Journal,
         jobs: Option<Jobs>,
-        blocks: watch::Sender<Arc<BTreeSet<Prefix>>>,
+        (blocks, changes): (watch::Sender<Arc<BTreeSet<Prefix>>>, watch::Sender<u64>),
     ) -> Self {
         Self {
             node,
@@ -78,6 +80,7 @@ impl Owner {
             journal_retry: Retry::new(0),
             jobs,
             blocks,
+            changes,
             waiting: VecDeque::new(),
             unanswered: Vec::new(),
         }
@@ -259,6 +262,9 @@ impl Owner {
         if let Err(error) = &outcome {
             self.journal_retry.failed(now());
             warn!(%error, "the journal could not be written; what it does not have yet is written again later");
+        }
+        if !self.unanswered.is_empty() {
+            self.changes.send_modify(|count| *count += 1);
         }
         for unanswered in std::mem::take(&mut self.unanswered) {
             match (unanswered, &outcome) {

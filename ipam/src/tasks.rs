@@ -51,6 +51,7 @@ pub async fn start(
     let node = Node::new(&config, store.is_some(), restored, run::now());
     let (to_owner, commands) = mpsc::channel(COMMANDS);
     let (blocks, own_blocks) = watch::channel(Arc::new(node.blocks()));
+    let (count, changes) = watch::channel(0);
     let (to_answers, answers) = mpsc::channel(JOBS);
     let claims = store.as_ref().map(|store| store.watch(keys::blocks()));
     let jobs = store.map(|store| Jobs {
@@ -60,9 +61,9 @@ pub async fn start(
         tracker: tracker.clone(),
         cancel: cancel.clone(),
     });
-    let owner = Owner::new(node, &config, journal, jobs, blocks);
+    let owner = Owner::new(node, &config, journal, jobs, (blocks, count));
     tracker.spawn(owner.run(commands, pools, claims, answers, cancel));
-    Ok(Ipam::new(to_owner, own_blocks))
+    Ok(Ipam::new(to_owner, own_blocks, changes))
 }
 
 /// Starts the jobs.

@@ -7,8 +7,12 @@ use bgp::sessions::{DeclaredPeering, PORT, sessions};
 use bgp::{OriginNode, PeerConfig};
 use felix::policy::Infrastructure;
 use types::resource::{BgpConfigurationSpec, BgpPeerSpec, IpPoolSpec, Kind, Metadata, NodeSpec, Resource, Spec};
+use types::selector::Selector;
 use types::update::Mirror;
-use types::{Asn, ClusterNode, Gone, NodeName, PasswordSource, Prefix, Registration, ResourceName, ServiceRanges};
+use types::{
+    Asn, ClusterNode, Gone, NodeName, PasswordSource, Prefix, Registration, ResourceName, ServiceRanges,
+    WorkloadEndpoint,
+};
 
 use super::sources::ClusterUpdate;
 
@@ -31,6 +35,8 @@ pub(crate) struct ClusterState {
     configurations: Mirror<ResourceName, Box<Resource>>,
     /// Resources of kind BGPPeer.
     peers: Mirror<ResourceName, Box<Resource>>,
+    /// This node's pods, where a BGPPeer means some of them.
+    pods: Vec<WorkloadEndpoint>,
 }
 
 /// A pool of addresses for Services of type LoadBalancer.
@@ -93,12 +99,24 @@ impl ClusterState {
             nodes: Mirror::new(),
             configurations: Mirror::new(),
             peers: Mirror::new(),
+            pods: Vec::new(),
         }
     }
 
     /// This node has these addresses from now on.
     pub(crate) fn readdress(&mut self, addresses: Vec<IpAddr>) {
         self.addresses = addresses;
+    }
+
+    /// Whether a BGPPeer means pods, so that it matters who this node's are.
+    pub(crate) fn peers_with_pods(&self) -> bool {
+        self.bgp_peers().iter().any(|(_, peer)| peer.local_workload_selector.is_some())
+    }
+
+    /// These are this node's pods.
+    pub(crate) fn set_pods(&mut self, mut pods: Vec<WorkloadEndpoint>) {
+        pods.sort_by(|one, other| one.id.cmp(&other.id));
+        self.pods = pods;
     }
 
     /// Takes a report; true where what is known has changed.
@@ -134,7 +152,8 @@ impl ClusterState {
         let node = nodes.iter().find(|node| node.name == self.own).cloned();
         let configuration = self.configuration();
         let peers = self.bgp_peers();
-        let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration };
+        let declared =
+            DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration, pods: &self.pods };
         let labels = node.as_ref().map(|node| node.labels.clone()).unwrap_or_default();
         let pools: Vec<_> = self
             .pools
@@ -239,10 +258,13 @@ fn infrastructure(declared: &DeclaredPeering<'_>, own: Option<&ClusterNode>) -> 
     });
     let routers = declared.peers.iter().filter_map(|(_, peer)| peer.peer_ip);
     let routers = routers.map(|peer| (peer.address, peer.port.unwrap_or(PORT)));
+    let selectors: Vec<&Selector> =
+        own.iter().flat_map(|own| declared.router_pods(own)).map(|(pods, _)| pods).collect();
+    let pods = selectors.iter().flat_map(|selector| declared.pods_of(selector)).map(|address| (address, PORT));
     Infrastructure {
-        speakers: nodes.chain(routers).collect(),
+        speakers: nodes.chain(routers).chain(pods).collect(),
         own_port: own.map_or(PORT, |node| declared.port(node)),
-        routers: Vec::new(),
+        routers: selectors.into_iter().cloned().collect(),
     }
 }
 

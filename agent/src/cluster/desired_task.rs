@@ -7,6 +7,7 @@ use std::time::Duration;
 use bgp::{Bgp, ImportPolicy, PeerConfig};
 use felix::acl::{Acl, NatPool};
 use felix::routes::Routes;
+use ipam::Ipam;
 use kernel::{Kernel as _, Linux};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
@@ -42,6 +43,8 @@ pub(crate) struct DesiredTask {
     pub(crate) addresses: watch::Receiver<Vec<IpAddr>>,
     /// What is known of the passwords of sessions.
     pub(crate) passwords: watch::Receiver<Passwords>,
+    /// Who this node's pods are: some of them may be routers.
+    pub(crate) ipam: Ipam,
     /// Pools of pods' addresses, for ipam.
     pub(crate) pools: mpsc::Sender<Update<ResourceName, ipam::Pool>>,
     /// The speaker, which gets sessions and import policy.
@@ -102,9 +105,10 @@ impl DesiredTask {
     pub(crate) async fn run(mut self, mut reports: mpsc::Receiver<ClusterUpdate>) -> anyhow::Result<()> {
         let mut batch = Vec::new();
         let mut in_force: Option<Desired> = None;
+        let mut pods = self.ipam.changes();
         let mut waits = false;
         loop {
-            let readdressed = tokio::select! {
+            let mut changed = tokio::select! {
                 received = reports.recv_many(&mut batch, UPDATES_PER_ROUND) => match received {
                     0 => return Ok(()),
                     _ => false,
@@ -113,6 +117,7 @@ impl DesiredTask {
                     self.cluster.readdress(self.addresses.borrow_and_update().clone());
                     true
                 }
+                Ok(()) = pods.changed(), if self.cluster.peers_with_pods() => true,
                 Ok(()) = self.passwords.changed() => {
                     if let Some(desired) = &in_force {
                         self.configure_sessions(desired).await?;
@@ -120,7 +125,6 @@ impl DesiredTask {
                     continue;
                 }
             };
-            let mut changed = readdressed;
             for update in batch.drain(..) {
                 match update {
                     ClusterUpdate::Block(update) => self.origins.claim(update),
@@ -136,6 +140,10 @@ impl DesiredTask {
             waits |= changed;
             if !self.origins.is_known() {
                 continue;
+            }
+            if waits && self.cluster.peers_with_pods() {
+                pods.mark_unchanged();
+                self.cluster.set_pods(self.ipam.endpoints().await);
             }
             let desired = std::mem::take(&mut waits).then(|| self.cluster.desired()).flatten();
             let Some(desired) = desired.filter(|desired| in_force.as_ref() != Some(desired)) else {

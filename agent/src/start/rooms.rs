@@ -281,7 +281,7 @@ impl Prepared {
         addresses: watch::Receiver<Vec<IpAddr>>,
         passwords: watch::Receiver<Passwords>,
     ) -> DesiredTask {
-        let Owners { bgp, routes, acl, .. } = self.owners.clone();
+        let Owners { ipam, bgp, routes, acl } = self.owners.clone();
         DesiredTask {
             cluster: ClusterState::new(self.config.node_name.clone(), self.host.addresses.clone()),
             origins: Origins::new(self.config.node_name.clone(), self.config.etcd.is_some()),
@@ -289,6 +289,7 @@ impl Prepared {
             drawn_router_id: self.host.drawn_router_id,
             addresses,
             passwords,
+            ipam,
             pools: self.pools.clone(),
             bgp,
             routes,

@@ -33,6 +33,8 @@ pub enum PeerRole {
     /// A router: it passes others' routes on, with whatever next hop.
     #[default]
     Fabric,
+    /// A pod of this node that is a router: it leads packets to itself, and speaks for nothing inside of pools.
+    Pod,
 }
 
 /// What holds for the routes of one peer.
@@ -318,6 +320,7 @@ impl Origins {
         let next_hop = attributes.next_hop.as_ref();
         let path = &attributes.path;
         match import.role {
+            PeerRole::Pod => Err(Refusal::NotTheOwner),
             PeerRole::Node => {
                 if !is_owners(peer) {
                     return Err(Refusal::NotTheOwner);
@@ -365,6 +368,7 @@ impl Origins {
             PeerRole::Reflector => is_nodes,
             // Through the fabric the next hop says nothing; the prefix alone would have to be known.
             PeerRole::Fabric | PeerRole::Relay => true,
+            PeerRole::Pod => false,
         }
     }
 

@@ -21,7 +21,7 @@ fn peer(json: &str) -> (ResourceName, BgpPeerSpec) {
 fn addresses(own: &str, nodes: &[ClusterNode], peers: &[(ResourceName, BgpPeerSpec)], mesh: bool) -> Vec<String> {
     let configuration =
         BgpConfigurationSpec { node_to_node_mesh_enabled: Some(mesh), ..BgpConfigurationSpec::default() };
-    let declared = DeclaredPeering { nodes, peers, configuration: &configuration };
+    let declared = DeclaredPeering { nodes, peers, configuration: &configuration, pods: &[] };
     sessions(&own.parse().unwrap(), &declared).iter().map(|s| format!("{} as {}", s.address, s.asn)).collect()
 }
 
@@ -45,13 +45,45 @@ fn a_bgp_peer_is_for_the_nodes_that_it_selects_and_wins_over_the_mesh() {
 }
 
 #[test]
+fn pods_with_the_labels_of_a_bgp_peer_are_peers_of_their_own_node_and_of_no_other() {
+    let nodes = [node("a", 1), node("b", 2)];
+    let pod = |name: &str, app: &str, finished: bool| -> WorkloadEndpoint {
+        serde_json::from_value(serde_json::json!({
+            "id": {"network": "manx", "containerId": name, "interface": "eth0"}, "pod": {"namespace": "n", "name": name},
+            "hostInterface": "mx1", "addresses": [format!("10.42.1.{}", name.len()), "fd00:42::7"], "labels": {"app": app},
+            "finished": finished,
+        }))
+        .unwrap()
+    };
+    let pods = [pod("r", "router", false), pod("web", "web", false), pod("ended", "router", true)];
+    let peers = [peer(
+        r#"{"localWorkloadSelector": "app == 'router'", "asNumber": 65010, "nodeSelector": "name == 'a'", "maxPrefixes": 9}"#,
+    )];
+    // What holds for everybody's routes does not let a pod's in.
+    let configuration = BgpConfigurationSpec {
+        node_to_node_mesh_enabled: Some(false),
+        origin_validation: Some(OriginValidation::Off),
+        ..BgpConfigurationSpec::default()
+    };
+    let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration, pods: &pods };
+    let of_a = sessions(&"a".parse().unwrap(), &declared);
+    assert_eq!(of_a.iter().map(|session| session.address.to_string()).collect::<Vec<_>>(), ["10.42.1.1", "fd00:42::7"]);
+    for session in &of_a {
+        assert_eq!((session.asn.to_string().as_str(), session.max_prefixes), ("65010", Some(9)));
+        assert_eq!((session.import.role, session.import.validation), (PeerRole::Pod, OriginValidation::Enforce));
+    }
+    assert!(sessions(&"b".parse().unwrap(), &declared).is_empty());
+    assert_eq!(declared.router_pods(&nodes[1]).count(), 0);
+}
+
+#[test]
 fn reflectors_leave_the_mesh_and_both_sides_of_a_selected_session_have_it() {
     let reflector = ClusterNode { cluster_id: Some(ClusterId([1, 1, 1, 1].into())), ..node("rr", 9) };
     let nodes = [node("a", 1), node("b", 2), reflector];
     let peers = [peer(r#"{"nodeSelector": "name != 'rr'", "peerSelector": "name == 'rr'"}"#)];
     let configuration =
         BgpConfigurationSpec { node_to_node_mesh_enabled: Some(false), ..BgpConfigurationSpec::default() };
-    let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration };
+    let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration, pods: &[] };
     let of_reflector = sessions(&"rr".parse().unwrap(), &declared);
     assert_eq!(of_reflector.len(), 4);
     assert!(of_reflector.iter().all(|session| session.route_reflector_client));
@@ -69,7 +101,7 @@ fn other_nodes_blocks_are_for_external_peers_that_ask_for_them() {
         let json = format!(r#"{{"peerIP": "198.51.100.1", "asNumber": {asn}, "exportOtherNodes": true}}"#);
         let peers = [peer(&json)];
         let configuration = BgpConfigurationSpec::default();
-        let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration };
+        let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration, pods: &[] };
         let sessions = sessions(&"a".parse().unwrap(), &declared);
         sessions.iter().filter(|session| session.export_all).map(|session| session.address).collect::<Vec<_>>()
     };
@@ -99,7 +131,7 @@ fn what_a_peer_is_to_the_cluster_follows_from_who_it_is() {
     ];
     let configuration =
         BgpConfigurationSpec { origin_validation: Some(OriginValidation::Warn), ..BgpConfigurationSpec::default() };
-    let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration };
+    let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration, pods: &[] };
     let found = sessions(&"a".parse().unwrap(), &declared);
     let of =
         |address: &str| found.iter().find(|session| session.address == address.parse::<IpAddr>().unwrap()).unwrap();
@@ -136,7 +168,7 @@ fn a_node_is_heard_at_the_address_that_it_knows_alone_and_a_router_at_any() {
         peer(r#"{"peerIP": "192.0.2.2", "asNumber": 64512}"#),
     ];
     let configuration = BgpConfigurationSpec::default();
-    let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration };
+    let declared = DeclaredPeering { nodes: &nodes, peers: &peers, configuration: &configuration, pods: &[] };
     for session in sessions(&"a".parse().unwrap(), &declared) {
         let is_router = session.address == IpAddr::from([198, 51, 100, 1]);
         assert_eq!(session.dials_local_address, !is_router, "{}", session.address);
@@ -146,7 +178,7 @@ fn a_node_is_heard_at_the_address_that_it_knows_alone_and_a_router_at_any() {
 /// What is asked of the transport of the sessions of node a, as text.
 fn security(nodes: &[ClusterNode], peers: &[(ResourceName, BgpPeerSpec)], configuration: &str) -> Vec<String> {
     let configuration: BgpConfigurationSpec = serde_json::from_str(configuration).unwrap();
-    let declared = DeclaredPeering { nodes, peers, configuration: &configuration };
+    let declared = DeclaredPeering { nodes, peers, configuration: &configuration, pods: &[] };
     let shown = |session: &PeerConfig| {
         let source = session.security.password.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
         let ttl = session.security.ttl_security.map_or(0, Hops::least_ttl);

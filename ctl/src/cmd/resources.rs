@@ -210,6 +210,7 @@ fn row(resource: &Resource) -> Vec<String> {
             let (target, asn) = match peer.target() {
                 Some(PeerTarget::Router(address, asn)) => (address.to_string(), asn.to_string()),
                 Some(PeerTarget::Nodes(selector)) => (format!("nodes {selector}"), "-".to_owned()),
+                Some(PeerTarget::Pods(selector, asn)) => (format!("pods {selector}"), asn.to_string()),
                 None => ("-".to_owned(), "-".to_owned()),
             };
             let nodes = match (&peer.node, &peer.node_selector) {

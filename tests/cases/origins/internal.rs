@@ -11,8 +11,8 @@ use types::Family;
 
 use super::{configure, good_paths, half_of, has_route, host, last_of, originate_as, refuses};
 
-/// Whether there is BIRD, which speaks in a node's place.
-fn can_speak() -> bool {
+/// Whether there is BIRD, which speaks in a node's or a pod's place.
+pub(super) fn can_speak() -> bool {
     let is_there = ["/usr/sbin/bird", "/sbin/bird"].iter().any(|program| fs::exists(program).unwrap_or_default());
     if !is_there {
         tests::say_skipped(&"there is no bird (install bird2)");

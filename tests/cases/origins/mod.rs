@@ -2,6 +2,8 @@
 
 // Routers and nodes of our own AS that speak for other nodes.
 mod internal;
+// Pods that are routers.
+mod pods;
 // A router that leaks very many routes.
 mod leak;
 // Blocks that change hands, and claims that cannot be read.
@@ -222,12 +224,16 @@ fn origin_validation_is_turned_off_and_on_and_only_warns_while_sessions_are_up_f
     // What becomes of pods without validation: the router has their traffic.
     let stolen = Family::ALL.map(|family| host(two.address(family)));
     let (of_the_peer, all) = (&stolen[..1], &stolen[..]);
-    let everything: BTreeMap<String, &str> = stolen.iter().map(|prefix| (prefix.clone(), "part-of-block")).collect();
+    // Of node1's own block, which no setting lets in.
+    let own = Family::ALL.map(|family| host(one.address(family)));
+    let announced = [&stolen[..], &own[..]].concat();
+    let everything: BTreeMap<String, &str> = announced.iter().map(|prefix| (prefix.clone(), "part-of-block")).collect();
+    let keeps_its_own = || assert!(!own.iter().any(|prefix| has_route(node, prefix)), "a pod of node1 is the router's");
     wait_until("every session being up", CONVERGENCE, || all_established(node) == Some(6))?;
     let since = |status: &Value| {
         status["peers"].as_array().into_iter().flatten().filter_map(|peer| peer["sinceSecs"].as_u64()).min()
     };
-    configure(router, &originate(&stolen, false))?;
+    configure(router, &originate(&announced, false))?;
     refuses(node, &everything)?;
     let before = since(&status(node)?);
 
@@ -237,6 +243,7 @@ fn origin_validation_is_turned_off_and_on_and_only_warns_while_sessions_are_up_f
     assert!(!has_route(node, &stolen[1]), "{} is used, and another peer's routes are judged", stolen[1]);
     of_the_router(node, Some("warn"))?;
     uses(node, of_the_peer, true)?;
+    keeps_its_own();
     let count = refused(node, "part-of-block")?;
     of_the_router(node, Some("enforce"))?;
     wait_until("node1 refusing it again", CONVERGENCE, || {
@@ -251,8 +258,10 @@ fn origin_validation_is_turned_off_and_on_and_only_warns_while_sessions_are_up_f
     assert!(!has_route(node, &stolen[0]), "{} is used, though its peer's own setting is enforce", stolen[0]);
     of_the_router(node, None)?;
     uses(node, all, false)?;
+    keeps_its_own();
     of_everybody(node, "warn")?;
     uses(node, all, true)?;
+    keeps_its_own();
     of_everybody(node, "enforce")?;
     wait_until("node1 refusing both", CONVERGENCE, || stolen.iter().all(|prefix| !has_route(node, prefix)))?;
     refuses(node, &everything)?;
@@ -260,7 +269,7 @@ fn origin_validation_is_turned_off_and_on_and_only_warns_while_sessions_are_up_f
     assert!(since(&status(node)?) >= before, "a session began anew");
     reaches(&one, &two)?;
     let probe = Probe::start(&one, &two, two.address(Family::Ipv4), RATE)?;
-    configure(router, &originate(&stolen, true))?;
+    configure(router, &originate(&announced, true))?;
     wait_until("node1 forgetting what the router has withdrawn", CONVERGENCE, || rejected(node).is_empty())?;
     let report = probe.finish();
     assert_eq!(report.lost, 0, "{report:?}");

@@ -30,7 +30,11 @@ pub struct BgpPeerSpec {
     /// The peers are these nodes, at their own addresses and AS numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_selector: Option<Selector>,
-    /// The peer's AS number; goes with `peerIP`.
+    /// The peers are those pods of the node itself that have such labels: routers that run as pods. Their node's speaker is
+    /// open to them, and to no other pod. What they announce inside of pools is refused, whatever `originValidation` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_workload_selector: Option<Selector>,
+    /// The peer's AS number; goes with `peerIP` and `localWorkloadSelector`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_number: Option<Asn>,
     /// How long this peer's routes stay while it restarts, such as `120s`.
@@ -78,15 +82,18 @@ pub enum PeerTarget<'a> {
     Router(PeerAddress, Asn),
     /// Nodes of this cluster.
     Nodes(&'a Selector),
+    /// Pods of the node that has the sessions.
+    Pods(&'a Selector, Asn),
 }
 
 impl BgpPeerSpec {
     /// The peers that this resource speaks of; `None` only for a value that [`super::Resource::from_value`] would have
     /// refused.
     pub fn target(&self) -> Option<PeerTarget<'_>> {
-        match (self.peer_ip, self.as_number, &self.peer_selector) {
-            (Some(address), Some(asn), None) => Some(PeerTarget::Router(address, asn)),
-            (None, None, Some(selector)) => Some(PeerTarget::Nodes(selector)),
+        match (self.peer_ip, self.as_number, &self.peer_selector, &self.local_workload_selector) {
+            (Some(address), Some(asn), None, None) => Some(PeerTarget::Router(address, asn)),
+            (None, None, Some(selector), None) => Some(PeerTarget::Nodes(selector)),
+            (None, Some(asn), None, Some(selector)) => Some(PeerTarget::Pods(selector, asn)),
             _ => None,
         }
     }
@@ -122,13 +129,35 @@ impl BgpPeerSpec {
         {
             return Some(format!("acceptAggregates: {aggregate} is no aggregate of blocks such as 10.42.64.0/18"));
         }
+        if self.local_workload_selector.is_some() {
+            return self.problem_with_pods().map(str::to_owned);
+        }
         match (self.peer_ip, self.as_number, &self.peer_selector) {
-            (None, _, None) => Some("needs peerIP or peerSelector".to_owned()),
+            (None, _, None) => Some("needs peerIP, peerSelector or localWorkloadSelector".to_owned()),
             (Some(_), _, Some(_)) => Some("peerIP and peerSelector exclude each other".to_owned()),
             (Some(_), None, None) => Some("peerIP needs asNumber".to_owned()),
             (None, Some(_), Some(_)) => Some("asNumber goes with peerIP (a node's AS number is its own)".to_owned()),
             _ => None,
         }
+    }
+
+    /// What is wrong with a resource whose peers are pods.
+    fn problem_with_pods(&self) -> Option<&'static str> {
+        if self.peer_ip.is_some() || self.peer_selector.is_some() {
+            return Some("localWorkloadSelector excludes peerIP and peerSelector");
+        }
+        if self.as_number.is_none() {
+            return Some("localWorkloadSelector needs asNumber");
+        }
+        if !matches!(self.origin_validation, None | Some(OriginValidation::Enforce))
+            || !self.accept_aggregates.is_empty()
+        {
+            return Some(
+                "originValidation and acceptAggregates do not go with localWorkloadSelector: what a pod announces inside of \
+                 pools is refused; leave them out",
+            );
+        }
+        None
     }
 }
 

@@ -53,6 +53,7 @@ const BGP_PEER: &[(&str, Field)] = &[
     ("nodeSelector", Any),
     ("peerIP", Any),
     ("peerSelector", Any),
+    ("localWorkloadSelector", Any),
     ("asNumber", Any),
     ("maxRestartTime", Any),
     ("exportOtherNodes", Any),
@@ -71,12 +72,12 @@ const PASSWORD: &[(&str, Field)] = &[(
     Nested(&[("name", Any), ("key", Any), ("optional", Only(&["false"]))]),
 )];
 
+/// What stands in the place of an address of its own for pods to peer with.
+const PODS_PEER_WITH: &str = "pods peer with an address of their node, which they know as status.hostIP; leave it out";
+
 /// What to write in the place of a field that people look for.
-const INSTEAD: &[(&str, &str)] = &[(
-    "spec.localWorkloadSelector",
-    "sessions with pods are not built, and their node's BGP and BFD ports stay closed to them: run such a router in the \
-     host's network and name its address in peerIP",
-)];
+const INSTEAD: &[(&str, &str)] =
+    &[("spec.localWorkloadPeeringIPV4", PODS_PEER_WITH), ("spec.localWorkloadPeeringIPV6", PODS_PEER_WITH)];
 
 /// The field of a Namespace's `spec` that an API server adds.
 const NAMESPACE: &[(&str, Field)] = &[("finalizers", Any)];

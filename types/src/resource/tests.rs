@@ -46,10 +46,25 @@ fn every_refused_field_is_named_at_once() {
 }
 
 #[test]
-fn a_peer_that_is_a_pod_is_refused_with_what_to_write_instead() {
-    let spec = json!({"localWorkloadSelector": "app == 'router'", "asNumber": 1});
-    let error = resource("BGPPeer", "pods", spec).unwrap_err();
-    assert!(error.contains("spec.localWorkloadSelector (") && error.contains("in peerIP"), "{error}");
+fn peers_that_are_pods_have_a_selector_and_an_as_number_and_nothing_that_lets_their_routes_in() {
+    let peer = |more: Value| {
+        let mut spec = json!({"localWorkloadSelector": "app == 'router'", "asNumber": 65010});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        resource("BGPPeer", "pods", spec)
+    };
+    assert!(peer(json!({})).is_ok() && peer(json!({"originValidation": "enforce", "nodeSelector": "all()"})).is_ok());
+    for (more, part) in [
+        (json!({"peerIP": "192.0.2.1"}), "excludes peerIP"),
+        (json!({"asNumber": null}), "needs asNumber"),
+        (json!({"originValidation": "off"}), "inside of pools is refused"),
+        (json!({"acceptAggregates": ["10.42.0.0/18"]}), "inside of pools is refused"),
+    ] {
+        let error = peer(more).unwrap_err();
+        assert!(error.contains(part), "{part} in {error}");
+    }
+    let error =
+        resource("BGPConfiguration", "default", json!({"localWorkloadPeeringIPV4": "169.254.9.9"})).unwrap_err();
+    assert!(error.contains("spec.localWorkloadPeeringIPV4 (") && error.contains("status.hostIP"), "{error}");
 }
 
 #[test]

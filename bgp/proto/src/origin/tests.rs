@@ -165,6 +165,27 @@ fn through_the_fabric_the_prefix_counts_and_what_another_node_is_named_for() {
 }
 
 #[test]
+fn a_pod_that_is_a_router_speaks_for_nothing_inside_of_pools_whatever_is_known_of_claims() {
+    let mut origins = origins();
+    let pod: IpAddr = [10, 42, 1, 7].into();
+    let said = || Said { role: PeerRole::Pod, peer: pod, next_hop: pod, as_path: vec![65_010], ..Said::by(1) };
+    for freshness in [Freshness::Live, Freshness::Expired] {
+        origins.apply(OriginChange::Freshness(freshness));
+        for (prefix, refusal) in [
+            ("10.42.1.7/32", Refusal::PartOfBlock),
+            ("10.42.1.0/26", Refusal::OwnBlock),
+            ("10.42.2.0/26", Refusal::NotTheOwner),
+            ("10.42.9.0/26", Refusal::Unclaimed),
+        ] {
+            said().is_refused(&origins, prefix, refusal);
+        }
+    }
+    origins.apply(OriginChange::Holder(prefix("10.42.2.0/26"), Some(Holder::Former(name(2)))));
+    said().is_refused(&origins, "10.42.2.0/26", Refusal::Unclaimed);
+    assert_eq!(said().judged(&origins, "198.51.100.0/24"), Validity::NotCovered);
+}
+
+#[test]
 fn an_aggregate_is_good_from_a_peer_for_which_it_is_listed_and_only_as_it_is_listed() {
     let origins = origins();
     let aggregates = vec![prefix("10.42.2.0/23"), prefix("10.42.2.0/27"), prefix("10.42.1.0/26")];

@@ -12,7 +12,7 @@ use super::intake::{Intake, LimitAction, RefusedSample};
 use super::loc::{Network, PrefixTable};
 use super::sources::Sources;
 use super::{AttributeSets, Rib, Tables};
-use crate::origin::{OriginChange, OriginValidation, Origins, Refusal, Stirred, Validity, Voice};
+use crate::origin::{OriginChange, OriginValidation, Origins, PeerRole, Refusal, Stirred, Validity, Voice};
 use crate::policy::ImportPolicy;
 
 /// What learned routes are judged by.
@@ -43,6 +43,15 @@ impl Rules {
     fn judge(&self, prefix: &Prefix, voice: &Voice<'_>) -> Judgement {
         if !self.import.accepts(prefix) {
             return Judgement::refused(Refusal::Import);
+        }
+        if voice.import.role == PeerRole::Pod {
+            // The default route is imported from the fabric; from a pod it would be the way of all of the node's pods.
+            if prefix.len() == 0 {
+                return Judgement::refused(Refusal::Import);
+            }
+            if voice.attributes.next_hop != Some(voice.peer) {
+                return Judgement::refused(Refusal::NextHop);
+            }
         }
         let validation = voice.import.validation;
         // It would lead packets to pods of this node away from it: no setting lets it in.

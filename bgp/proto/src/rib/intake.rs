@@ -88,7 +88,7 @@ impl Intake {
     pub(crate) fn limit(&self, holders: usize) -> u32 {
         let blocks = u32::try_from(holders).unwrap_or(u32::MAX);
         self.limit.unwrap_or_else(|| match self.import.role {
-            PeerRole::Node => BASE_LIMIT,
+            PeerRole::Node | PeerRole::Pod => BASE_LIMIT,
             PeerRole::Relay | PeerRole::Reflector | PeerRole::Fabric => {
                 BASE_LIMIT.saturating_add(blocks.saturating_mul(2))
             }
