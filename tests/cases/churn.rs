@@ -1,18 +1,15 @@
 //! Many runtimes at once on one node, and an agent that is killed, stopped and started again meanwhile.
 
 use std::collections::BTreeSet;
-use std::error::Error;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::pair::{ETCD, POOLS, container, links};
-use tests::{
-    Attachment, CONVERGENCE, Lab, Node, Options, Place, Runtime, TestResult, can_run_labs, wait_for, wait_until,
-};
+use tests::pair::{ETCD, POOLS, container};
+use tests::traces::{nothing_is_left, traces};
+use tests::{Attachment, CONVERGENCE, Lab, Node, Options, Place, Runtime, TestResult, can_run_labs, wait_until};
 
 use crate::pair;
 
@@ -141,44 +138,6 @@ fn torment(node: &Node, enough: &AtomicBool) -> Result<usize, String> {
     };
     torment().map_err(|error| error.to_string())?;
     Ok(times)
-}
-
-/// What there is of pods on the node, in the kernel, on disk and in etcd; empty when all are gone.
-fn traces(lab: &Lab, node: &Node) -> Result<String, Box<dyn Error>> {
-    let mut traces = String::new();
-    for link in links(node) {
-        writeln!(traces, "link {link}")?;
-    }
-    for family in ["-4", "-6"] {
-        let routes = node.exec(&["ip", family, "route", "show", "table", "all", "proto", "77"])?;
-        for route in routes.lines().filter(|line| !line.contains("unreachable")) {
-            writeln!(traces, "route {route}")?;
-        }
-    }
-    for entry in std::fs::read_dir(node.path("/run/manx/released")).into_iter().flatten() {
-        writeln!(traces, "tombstone {}", entry?.path().display())?;
-    }
-    let keys = lab.etcd().ctl(&["get", "--prefix", "", "--keys-only"])?;
-    for key in keys.lines().filter(|key| key.contains("/endpoints/")) {
-        writeln!(traces, "key {key}")?;
-    }
-    // Pools have lengths; what has none is a pod's.
-    let of_pod = |line: &&str| {
-        line.starts_with("add manx-") && (line.contains(" 10.42.") || line.contains(" fd00:42:")) && !line.contains('/')
-    };
-    for member in node.exec(&["ipset", "save"])?.lines().filter(of_pod) {
-        writeln!(traces, "member {member}")?;
-    }
-    Ok(traces)
-}
-
-fn nothing_is_left(lab: &Lab, node: &Node) -> TestResult {
-    wait_for("nothing being left of any pod", CONVERGENCE, || match traces(lab, node) {
-        Ok(traces) if traces.is_empty() => Ok(()),
-        Ok(traces) => Err(traces),
-        Err(error) => Err(error.to_string()),
-    })?;
-    Ok(())
 }
 
 #[test]
