@@ -25,6 +25,9 @@ const SHORT: usize = 1_000;
 /// The number of operations where a machine is there for this alone.
 const LONG_VARIABLE: &str = "MANX_CHURN_OPERATIONS";
 
+/// How long a runtime leaves a container alone after a refused ADD.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
 /// Where pods send their first packet: their own node, in both families.
 const SERVERS: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 
@@ -76,6 +79,8 @@ fn run(node: &Node, number: usize, limit: usize, done: &Done) -> Result<(), Stri
         *is_there = add(node, &runtime, attachment, done)?;
         if !*is_there {
             del(attachment)?;
+            // Without it, most of what is counted would be refusals of an agent that is away.
+            thread::sleep(BACK_OFF);
         }
     }
     containers.iter().try_for_each(del)
