@@ -122,7 +122,7 @@ impl Frr<'_> {
 fn daemons(text: &str) -> Result<Vec<Daemon>, String> {
     let values = || text.lines().filter_map(|line| line.trim().split_once('='));
     let value = |key: &str| {
-        let last = values().filter(|(name, _)| *name == key).last();
+        let last = values().rfind(|(name, _)| *name == key);
         last.map(|(_, value)| value.trim().trim_matches('"').trim())
     };
     let is_known = |name: &str| ALWAYS.contains(&name) || ASKED_FOR.contains(&name);
