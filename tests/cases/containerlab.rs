@@ -97,7 +97,7 @@ fn a_router_that_its_commands_start_and_configure_runs_as_they_say() -> TestResu
 }
 
 #[test]
-#[ignore = "needs containerlab and Docker, which it runs in namespaces of its own, and a minute: ./run test --long"]
+#[ignore = "needs containerlab and Docker, which it runs in namespaces of its own, and minutes: ./run test --long"]
 fn containerlab_itself_deploys_the_topologies_and_takes_them_down() -> TestResult {
     if !can_run_labs() || !can_run_containerlab() {
         return Ok(());

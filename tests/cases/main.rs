@@ -39,6 +39,8 @@ mod newer;
 mod node_life;
 // Routes that are not whose they say.
 mod origins;
+// podman, and a compose file on its network.
+mod podman;
 // What a hostile pod can do to nodes and routers.
 mod pods;
 // NetworkPolicy as the kernel enforces it.
@@ -47,6 +49,8 @@ mod policy;
 mod reclaim;
 // Which clause of which RFC is proved by which test.
 mod rfc_coverage;
+// Runtimes that call more than ADD and DEL.
+mod runtimes;
 // Connections from a peer's address beside its session.
 mod second_connections;
 // Passwords and TTL security of BGP sessions.

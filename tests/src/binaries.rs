@@ -72,6 +72,12 @@ pub fn can_run_labs() -> bool {
     missing.map(|reason| say_skipped(&reason)).is_none()
 }
 
+/// Whether programs are installed, each given with its package. If not, says so as [`say_skipped`] does.
+pub fn has_programs(programs: &[(&str, &str)]) -> bool {
+    let missing = programs.iter().find_map(|(program, package)| installed(program, package).err());
+    missing.map(|reason| say_skipped(&reason)).is_none()
+}
+
 /// Says on standard error that the test of this thread is SKIPPED, and why.
 pub fn say_skipped(reason: &dyn std::fmt::Display) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();

@@ -14,7 +14,13 @@ use crate::wait::wait_for;
 
 /// The daemons, in the order in which they start. The first run always (mgmtd where this FRR has one).
 const ALWAYS: [&str; 3] = ["mgmtd", "zebra", "staticd"];
-const ASKED_FOR: [&str; 4] = ["bgpd", "bfdd", "ospfd", "ospf6d"];
+const ASKED_FOR: [&str; 17] = [
+    "bgpd", "ripd", "ripngd", "ospfd", "ospf6d", "isisd", "babeld", "pimd", "pim6d", "ldpd", "nhrpd", "eigrpd",
+    "sharpd", "pbrd", "bfdd", "fabricd", "vrrpd",
+];
+
+/// The options that put a daemon into the background: FRR's own script gives them anyway, and the lab keeps its services.
+const IN_BACKGROUND: [&str; 2] = ["-d", "--daemon"];
 
 /// A node's FRR.
 #[derive(Debug, Clone, Copy)]
@@ -106,19 +112,52 @@ impl Frr<'_> {
     fn daemons(self) -> Result<Vec<Daemon>, LabError> {
         let path = self.node.path("/etc/frr/daemons");
         let text = fs::read_to_string(&path).map_err(LabError::io(path.display().to_string()))?;
-        let value = |key: &str| {
-            let mut lines = text.lines().filter_map(|line| line.trim().split_once('='));
-            lines.rfind(|(name, _)| *name == key).map(|(_, value)| value.trim().trim_matches('"').trim())
-        };
-        let always = ALWAYS.into_iter().filter(|name| installed(name, "frr").is_ok());
-        let asked = ASKED_FOR.into_iter().filter(|name| value(name).is_some_and(|value| value != "no"));
-        let daemon = |name: &'static str| {
-            let options = value(&format!("{name}_options")).filter(|options| !options.is_empty());
-            let options = options.map_or_else(|| Ok(Vec::new()), split_words);
-            let problem =
-                |problem| LabError::State { path: path.clone(), problem: format!("{name}_options {problem}") };
-            Ok(Daemon { name, options: options.map_err(problem)? })
-        };
-        always.chain(asked).map(daemon).collect()
+        let mut daemons = daemons(&text).map_err(|problem| LabError::State { path, problem })?;
+        daemons.retain(|daemon| daemon.name != "mgmtd" || installed(daemon.name, "frr").is_ok());
+        Ok(daemons)
+    }
+}
+
+/// Reads `/etc/frr/daemons`. Who is asked for and not known is named.
+fn daemons(text: &str) -> Result<Vec<Daemon>, String> {
+    let values = || text.lines().filter_map(|line| line.trim().split_once('='));
+    let value = |key: &str| {
+        let last = values().rfind(|(name, _)| *name == key);
+        last.map(|(_, value)| value.trim().trim_matches('"').trim())
+    };
+    let is_known = |name: &str| ALWAYS.contains(&name) || ASKED_FOR.contains(&name);
+    let is_daemon = |name: &str| name.ends_with('d') && !name.starts_with('#');
+    if let Some((name, _)) = values().find(|(name, value)| is_daemon(name) && *value == "yes" && !is_known(name)) {
+        return Err(format!(
+            "{name} is no daemon that the lab starts: it has {} and {}",
+            ALWAYS.join(", "),
+            ASKED_FOR.join(", ")
+        ));
+    }
+    let asked = ASKED_FOR.into_iter().filter(|name| value(name).is_some_and(|value| value != "no"));
+    let daemon = |name: &'static str| {
+        let options = value(&format!("{name}_options")).filter(|options| !options.is_empty());
+        let options = options.map_or_else(|| Ok(Vec::new()), split_words);
+        let mut options = options.map_err(|problem| format!("{name}_options {problem}"))?;
+        options.retain(|option| !IN_BACKGROUND.contains(&option.as_str()));
+        Ok(Daemon { name, options })
+    };
+    ALWAYS.into_iter().chain(asked).map(daemon).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn daemons_run_in_the_foreground_and_one_that_the_lab_lacks_is_named() {
+        let text =
+            "zebra=yes\nbgpd=no\nldpd=yes\n#pathd=yes\nvtysh_enable=yes\nldpd_options=\" --daemon -A 127.0.0.1\"\n";
+        let read = daemons(text).unwrap();
+        let names: Vec<_> = read.iter().map(|daemon| daemon.name).collect();
+        assert_eq!(names, ["mgmtd", "zebra", "staticd", "ldpd"]);
+        assert_eq!(read.last().unwrap().options, ["-A", "127.0.0.1"]);
+        let refused = daemons(&text.replace("#pathd", "pathd")).err().unwrap();
+        assert!(refused.contains("pathd"), "{refused}");
     }
 }

@@ -63,11 +63,12 @@ mod runtime;
 pub mod sources;
 mod state;
 pub mod topology;
+pub mod traces;
 mod wait;
 
 pub use agent::Agent;
 pub use apiserver::{ApiClient, Apiserver};
-pub use binaries::{can_run_labs, fake_clock, say_skipped};
+pub use binaries::{can_run_labs, fake_clock, has_programs, say_skipped};
 pub use capture::Capture;
 pub use error::LabError;
 pub use etcd::Etcd;
@@ -76,7 +77,8 @@ pub use flow::{Flow, Talker};
 pub use frr::Frr;
 pub use http::Answer;
 pub use k8s::{
-    AGNHOST_IMAGE, COREDNS_IMAGE, ETCD_IMAGE, PAUSE_IMAGE, can_run_clusters, images_folder, kubectl_command, reap,
+    AGNHOST_IMAGE, BUSYBOX_IMAGE, COREDNS_IMAGE, ETCD_IMAGE, PAUSE_IMAGE, can_run_clusters, images_folder,
+    kubectl_command, make_busybox, reap,
 };
 pub use k8s::{
     Cluster, ClusterOptions, ClusterPod, Component, ControlPlane, KubeProxy, Machine, Network, Peering, ProxyMode,

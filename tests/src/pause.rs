@@ -119,6 +119,11 @@ fn file_system(spec: &PauseSpec) -> Result<(), String> {
 
     overlay("/etc", "etc")?;
     overlay("/opt", "opt")?;
+    // The networks of runtimes that this host has are not the node's.
+    let networks = Path::new("/etc/cni/net.d");
+    if networks.exists() {
+        fs::remove_dir_all(networks).map_err(|error| format!("{}: {error}", networks.display()))?;
+    }
     for folder in ["/etc/manx", "/etc/cni/net.d", "/etc/frr", "/opt/cni/bin"] {
         make_folder(Path::new(folder))?;
     }

@@ -16,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::LabError;
 use crate::wait::wait_for;
 
-/// How long a killed process may take to be gone.
-const DEATH: Duration = Duration::from_secs(10);
+/// How long a killed process may take to be gone: on a machine with twenty others at work it was seen to need more than ten
+/// seconds.
+const DEATH: Duration = crate::CONVERGENCE;
 
 /// A process, told from any later one that gets the same pid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

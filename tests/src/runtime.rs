@@ -166,6 +166,51 @@ impl Runtime {
         Ok(())
     }
 
+    /// Calls CHECK of every plugin with the cached result. It is an error where there is none: runtimes check what they added.
+    pub fn check(&self, attachment: &Attachment) -> Result<(), CniError> {
+        let path = self.cache_path(attachment);
+        let problem = "has no result of an ADD to check against".to_owned();
+        let cached = read_cached(&path).ok_or(CniError::Network { path, problem })?;
+        for plugin in &self.plugins {
+            self.call("CHECK", plugin, attachment, Some(cached.result.clone()))?;
+        }
+        Ok(())
+    }
+
+    /// Calls STATUS of every plugin.
+    pub fn status(&self) -> Result<(), CniError> {
+        self.plugins.iter().try_for_each(|plugin| self.call_for_all("STATUS", plugin.clone()))
+    }
+
+    /// Calls DEL for every cached attachment that is not one of these, then GC of every plugin.
+    pub fn gc(&self, valid: &[&Attachment]) -> Result<(), CniError> {
+        let is_valid = |cached: &Cached| {
+            let Attachment { container, interface, .. } = &cached.attachment;
+            valid.iter().any(|valid| valid.container == *container && valid.interface == *interface)
+        };
+        for Cached { attachment, .. } in cached(&self.node).iter().filter(|cached| !is_valid(cached)) {
+            self.del(attachment)?;
+        }
+        let names = valid.iter().map(|valid| json!({ "containerID": valid.container, "ifname": valid.interface }));
+        let names: Value = names.collect();
+        for plugin in &self.plugins {
+            let mut plugin = plugin.clone();
+            plugin.insert("cni.dev/valid-attachments".to_owned(), names.clone());
+            self.call_for_all("GC", plugin)?;
+        }
+        Ok(())
+    }
+
+    /// A request that is about no container.
+    fn call_for_all(&self, command: &str, mut plugin: Map<String, Value>) -> Result<(), CniError> {
+        plugin.remove("capabilities");
+        plugin.insert("cniVersion".to_owned(), json!(self.version));
+        plugin.insert("name".to_owned(), json!(self.network));
+        let name = plugin_type(&plugin).unwrap_or_default().to_owned();
+        let output = self.run(&name, &[("CNI_COMMAND", command)], &Value::Object(plugin).to_string())?;
+        answer(&name, command, output).map(drop)
+    }
+
     /// Calls VERSION of the first plugin.
     pub fn plugin_versions(&self) -> Result<Value, CniError> {
         let name = self.plugins.first().and_then(plugin_type).unwrap_or_default();

@@ -120,8 +120,9 @@ impl StateFolder {
         for (name, record) in &state.namespaces {
             record.kill(name)?;
         }
+        // Machines have them, and containers of a runtime that a test runs in another node.
+        Groups::remove(&self.name())?;
         if let Some(disks) = &state.disks {
-            Groups::remove(&self.name())?;
             gone(fs::remove_dir_all(disks)).map_err(LabError::io(format!("removing {}", disks.display())))?;
         }
         self.forget()

@@ -382,13 +382,18 @@ impl NodeSection {
         };
         let exec = self.exec.iter().map(|line| split_words(line).map_err(|why| format!("exec {line:?}: {why}")));
         let binds = self.binds.iter().map(|text| check_bind(text, folder));
+        let mut sysctls: BTreeMap<_, _> = self.sysctls.iter().map(|(key, value)| (key.clone(), value.text())).collect();
+        if role == Role::Frr {
+            // Docker's containers have it from Docker's host, which forwards; example routers rely on that. IPv6's they have not.
+            sysctls.entry("net.ipv4.ip_forward".to_owned()).or_insert_with(|| "1".to_owned());
+        }
         Ok(NodeSpec {
             role,
             exec: exec.collect::<Result<_, _>>()?,
             binds: binds.collect::<Result<_, _>>()?,
             env: self.env.iter().map(|(key, value)| (key.clone(), value.text())).collect(),
             labels: self.labels.iter().map(|(key, value)| (key.clone(), value.text())).collect(),
-            sysctls: self.sysctls.iter().map(|(key, value)| (key.clone(), value.text())).collect(),
+            sysctls,
             command,
             management_ipv4: self.mgmt_ipv4,
             management_ipv6: self.mgmt_ipv6,
@@ -533,6 +538,8 @@ topology:
         let bind = Bind { source: "/labs/x/agent.yaml".into(), target: "/etc/manx/agent.yaml".into(), read_only: true };
         assert_eq!(node.binds, [bind]);
         assert_eq!(topology.nodes["r1"].role, Role::Frr);
+        assert_eq!(topology.nodes["r1"].sysctls["net.ipv4.ip_forward"], "1");
+        assert_eq!(node.sysctls.len(), 0);
     }
 
     #[test]

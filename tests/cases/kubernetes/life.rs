@@ -1,13 +1,14 @@
 //! A node's life, and what it depends on: reboots, restarts, and control planes that are away.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use tests::{Cluster, Component, Place, TestResult, wait_for};
+use tests::{Cluster, Component, Node, Place, TestResult, wait_for};
 
 use crate::pods::{self, Traffic};
 use crate::{SOON, shared};
@@ -45,6 +46,47 @@ fn of_pods_from_before_a_reboot_nothing_is_left_and_they_come_back() -> TestResu
 
 fn boot(cluster: &Cluster, node: &str) -> Result<Value, tests::LabError> {
     Ok(cluster.get(&["node", node])?["status"]["nodeInfo"]["bootID"].clone())
+}
+
+/// Stands before the CNI plugin and writes down what it is asked to delete.
+const WITNESS: &str = r#"#!/bin/sh
+[ "$CNI_COMMAND" != DEL ] || echo "$CNI_CONTAINERID netns=$CNI_NETNS" >>/run/deleted
+exec /opt/cni/bin/manx-itself
+"#;
+
+#[test]
+fn containerd_deletes_a_sandbox_twice_and_nothing_is_left_of_it() -> TestResult {
+    let Some(cluster) = shared::alone("twice")? else { return Ok(()) };
+    let (node, namespace) = (cluster.node("node2"), cluster.namespace.as_str());
+    fs::write(node.path("/opt/cni/bin/witness"), WITNESS)?;
+    node.shell("cd /opt/cni/bin && chmod +x witness && cp -a manx manx-itself && mv witness manx")?;
+    let done = deleted_twice(&cluster, node, namespace);
+    node.shell("cd /opt/cni/bin && mv manx-itself manx")?;
+    done
+}
+
+fn deleted_twice(cluster: &Cluster, node: &Node, namespace: &str) -> TestResult {
+    pods::start(cluster, namespace, &[("stays", "node2"), ("goes", "node2")])?;
+    let of_pod = r#"labels."io.kubernetes.pod.name"==goes,labels."io.cri-containerd.kind"==sandbox"#;
+    let sandboxes = || node.exec(&["ctr", "--namespace", "k8s.io", "containers", "list", "--quiet", of_pod]);
+    let sandbox = sandboxes()?.trim().to_owned();
+    assert!(!sandbox.is_empty() && !sandbox.contains('\n'), "{sandbox}");
+    cluster.kubectl(&["delete", "pod", "-n", namespace, "goes"])?;
+    // StopPodSandbox at once; RemovePodSandbox when the kubelet next clears away what has stopped.
+    wait_for("containerd to have removed the sandbox", SOON, || match sandboxes() {
+        Ok(left) if left.trim().is_empty() => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
+    let said = fs::read_to_string(node.path("/run/deleted"))?;
+    let of_sandbox: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix(&sandbox)).map(str::trim).collect();
+    assert!(matches!(of_sandbox.as_slice(), [first, .., "netns="] if first.len() > "netns=".len()), "{said}");
+    wait_for("nothing to be left of the pod", SOON, || {
+        nothing_is_left_over(cluster, "node2")?;
+        let files = "ls /run/manx/released /run/manx/mapped 2>/dev/null; ls /var/lib/cni/results | grep";
+        let files = node.shell(&format!("{files} {sandbox}; true")).map_err(|error| error.to_string())?;
+        if files.lines().all(|line| line.ends_with(':') || line.is_empty()) { Ok(()) } else { Err(files) }
+    })?;
+    Ok(())
 }
 
 /// Checks that the endpoints, the addresses in use and the host interfaces of a node are those of its pods.

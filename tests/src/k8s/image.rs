@@ -7,6 +7,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -22,6 +23,8 @@ pub const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10.2";
 pub const COREDNS_IMAGE: &str = "registry.k8s.io/coredns/coredns:v1.14.2";
 /// The image of the client and server of Kubernetes' own tests.
 pub const AGNHOST_IMAGE: &str = "registry.k8s.io/e2e-test-images/agnhost:2.63.0";
+/// The image that has the usual commands and nothing else, as Debian has them.
+pub const BUSYBOX_IMAGE: &str = "docker.io/library/busybox:1.35";
 /// The image of etcd, as Debian has it.
 pub const ETCD_IMAGE: &str = "quay.io/coreos/etcd:v3.4.23";
 
@@ -48,6 +51,7 @@ const BUSYBOX: (&str, &[&str]) = (
         "echo",
         "env",
         "hostname",
+        "httpd",
         "ip",
         "ls",
         "nc",
@@ -58,6 +62,7 @@ const BUSYBOX: (&str, &[&str]) = (
         "sh",
         "sleep",
         "traceroute",
+        "wget",
     ],
 );
 
@@ -92,6 +97,26 @@ pub(crate) fn make(assets: &Assets) -> Result<Vec<PathBuf>, LabError> {
         Ok(path)
     });
     made.collect()
+}
+
+/// Makes [`BUSYBOX_IMAGE`], if it is missing or older than what is in it; gives its archive, which is in the format that
+/// `docker save` writes.
+pub fn make_busybox() -> Result<PathBuf, LabError> {
+    // Tests that want it at the same time.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let image = Image {
+        name: BUSYBOX_IMAGE,
+        files: BTreeMap::from([(PathBuf::from(BUSYBOX.0), installed("busybox", "busybox-static")?)]),
+        links: Some(BUSYBOX),
+        entrypoint: &[],
+        arguments: &["sh"],
+    };
+    let folder = images_folder()?;
+    fs::create_dir_all(&folder).map_err(LabError::io(folder.display().to_string()))?;
+    let path = folder.join("busybox.tar");
+    image.make(&path).map_err(LabError::io(path.display().to_string()))?;
+    Ok(path)
 }
 
 /// etcd and etcdctl where the project's own image has them, and the libraries that Debian's are linked with.

@@ -43,7 +43,7 @@ use serde_json::Value;
 pub(crate) use self::assets::target_folder;
 pub use self::assets::{can_run_clusters, images_folder};
 pub use self::control::{Component, ControlPlane};
-pub use self::image::{AGNHOST_IMAGE, COREDNS_IMAGE, ETCD_IMAGE, PAUSE_IMAGE};
+pub use self::image::{AGNHOST_IMAGE, BUSYBOX_IMAGE, COREDNS_IMAGE, ETCD_IMAGE, PAUSE_IMAGE, make_busybox};
 pub use self::machine::Machine;
 pub use self::manx::Peering;
 pub use self::network::Network;
