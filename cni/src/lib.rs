@@ -26,6 +26,7 @@
 //! | `mtu` | the agent's | the pod's MTU: at most the agent's, and with IPv6 at least 1280 |
 //! | `dns` | none | goes into the result |
 //!
+//!
 //! `args.cni.labels` and `args.cni["manx.io/ports"]` describe the pod where there is no Kubernetes. A request for a
 //! certain address or MAC (`runtimeConfig.ips`, `runtimeConfig.mac`, `args.cni.ips`, `IP=` and `MAC=` in CNI_ARGS) is
 //! refused with code 2, and so is what other networks' plugins know and this one does not do ([`wishes`]): a pod would silently
@@ -41,6 +42,7 @@ pub mod parked_group;
 pub mod plan;
 mod records;
 pub mod result;
+mod source_routing;
 pub mod spec;
 pub mod tombstone;
 pub mod verbs;
