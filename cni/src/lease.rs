@@ -120,11 +120,12 @@ fn route(item: &Value) -> Result<(Prefix, Option<IpAddr>), CniError> {
 /// ADD: addresses from the agent, and nothing else. What the main plugin cannot use it gives back with a DEL.
 pub(crate) fn add(config: &NetworkConfig, lease: &LeaseConfig, attachment: &Attachment) -> Result<Outcome, CniError> {
     config.refuse_wishes(attachment)?;
+    let pod = attachment.pod()?;
     let mut agent = Agent::connect(&config.agent_socket, AnswerTimeLimit::ADD).map_err(AgentError::into_cni)?;
     let wire = agent.attach(Attach {
         protocol: PROTOCOL,
         id: verbs::endpoint_id(config, attachment),
-        pod: attachment.pod()?,
+        pod,
         labels: config.labels.clone(),
         ports: config.ports.clone(),
         maps_host_ports: false,

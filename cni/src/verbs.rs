@@ -123,6 +123,7 @@ fn add(
     machine: &dyn Machine,
 ) -> Result<Outcome, CniError> {
     config.refuse_wishes(attachment)?;
+    let named = attachment.pod()?;
     let mut pod = machine.pod(netns)?;
     let mut host = machine.host().map_err(|error| WiringError::Host(error).into_cni())?;
     let host = host.as_mut();
@@ -135,7 +136,7 @@ fn add(
     let wire = agent.attach(Attach {
         protocol: PROTOCOL,
         id: id.clone(),
-        pod: attachment.pod()?,
+        pod: named,
         labels: config.labels.clone(),
         ports: config.ports.clone(),
         maps_host_ports: true,

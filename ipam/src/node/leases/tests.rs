@@ -77,7 +77,7 @@ fn what_other_plugins_wire_outlives_a_look_at_the_kernel_and_ends_with_the_boot(
     let subnet = node.endpoint(&of_network("lan", "a")).unwrap().addresses[0];
     let block = *node.blocks().iter().find(|block| block.contains(subnet)).unwrap();
     assert_eq!(restored.shared, BTreeMap::from([(block, "lan".parse().unwrap())]));
-    let mut next = start(restored.clone());
+    let mut next = start(same_boot(restored.clone()));
     assert_eq!(next.endpoints().len(), 2);
     assert_eq!(next.reconcile(&BTreeSet::new(), Instant::now()), []);
 
