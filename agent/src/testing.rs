@@ -165,7 +165,7 @@ pub(crate) fn pod(name: &str, uid: &str, labels: Labels) -> (NamespacedName, Pod
 /// An endpoint of a pod, complete and under its policies.
 pub(crate) async fn attached(world: &World, container: &str, pod: &Pod) -> EndpointId {
     let id = id(container);
-    let request = Request { pod: pod.reference.clone(), labels: pod.labels.clone(), ports: Vec::new() };
+    let request = Request { pod: pod.reference.clone(), labels: pod.labels.clone(), ports: Vec::new(), link: None };
     let endpoint = world.ipam.reserve(id.clone(), request).await.unwrap();
     soon(world.acl.attach(id.clone(), facts::of_endpoint(endpoint))).await.unwrap();
     world.ipam.commit(id.clone()).await.unwrap();

@@ -51,14 +51,22 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// The pod as CNI_ARGS names it; outside Kubernetes, `default` and the container's id.
-    pub fn pod(&self) -> PodRef {
-        let arg = |key: &str| self.args.get(key).filter(|value| !value.is_empty()).cloned();
-        PodRef {
-            namespace: arg("K8S_POD_NAMESPACE").unwrap_or_else(|| "default".to_owned()),
-            name: arg("K8S_POD_NAME").unwrap_or_else(|| self.container.to_string()),
-            uid: arg("K8S_POD_UID"),
-        }
+    /// The pod as CNI_ARGS names it; outside Kubernetes, `default` and the container's id. A name that is longer than any that
+    /// Kubernetes gives is refused: it would be kept, and told to the other nodes.
+    pub fn pod(&self) -> Result<PodRef, CniError> {
+        /// The most octets of a name (RFC 1123, as Kubernetes has it).
+        const MOST: usize = 253;
+        let arg = |key: &str| match self.args.get(key).filter(|value| !value.is_empty()) {
+            Some(value) if value.len() > MOST => {
+                Err(invalid(format!("CNI_ARGS {key}: {} octets are more than the {MOST} of a name", value.len())))
+            }
+            value => Ok(value.cloned()),
+        };
+        Ok(PodRef {
+            namespace: arg("K8S_POD_NAMESPACE")?.unwrap_or_else(|| "default".to_owned()),
+            name: arg("K8S_POD_NAME")?.unwrap_or_else(|| self.container.to_string()),
+            uid: arg("K8S_POD_UID")?,
+        })
     }
 }
 

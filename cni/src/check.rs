@@ -19,6 +19,7 @@ use types::{EndpointId, Family, InterfaceName, Prefix};
 use crate::client::{Agent, AgentError, AnswerTimeLimit};
 use crate::config::NetworkConfig;
 use crate::plan::{Absent, Pairing, Sandbox, Side, Sysctl, WiringStep, gateway, plan};
+use crate::source_routing;
 use crate::spec::{CniError, Code};
 use crate::verbs::Machine;
 use crate::wiring::{PodSide, WiringError};
@@ -155,6 +156,8 @@ fn pod_side(
                     wrong.push(format!("the pod has no default route of {family} by {name}"));
                 }
             }
+            WiringStep::SourceRoute(family) => wrong.extend(source_routing::route_is_wrong(kernel, link, *family)?),
+            WiringStep::SourceRule(address) => wrong.extend(source_routing::rule_is_wrong(kernel, link, *address)?),
             WiringStep::GatewayNeighbour(family) => {
                 let of_gateway = |entry: &&kernel::Neighbour| {
                     entry.index == link.index && entry.address == gateway(*family) && entry.mac != HOST_MAC

@@ -11,6 +11,7 @@ use types::policy::Protocol;
 use types::{ContainerId, EndpointPort, InterfaceName, NetworkName};
 
 use crate::args::Attachment;
+use crate::lease::{self, LeaseConfig};
 use crate::spec::{CniError, CniVersion, Code};
 use crate::wishes::{self, Wish, lookup};
 
@@ -38,6 +39,8 @@ pub struct NetworkConfig {
     pub mtu: Option<u32>,
     /// The value of `dns`, if it says anything.
     pub dns: Option<Value>,
+    /// Another plugin wires, and runs this one for addresses alone.
+    pub lease: Option<LeaseConfig>,
     /// The value of `cni.dev/valid-attachments`: what GC is to leave.
     valid_attachments: Option<Value>,
     /// What is asked for in vain.
@@ -58,26 +61,41 @@ impl NetworkConfig {
         if required(object, "type")?.is_empty() {
             return Err(invalid("type is empty"));
         }
-        let run_dir = path(object, "runDir")?.unwrap_or_else(|| PathBuf::from(RUN_DIR));
-        let agent_socket = path(object, "agentSocket")?.unwrap_or_else(|| run_dir.join(types::cni::SOCKET));
+        let ipam = lease::section(object);
+        let own = ipam.unwrap_or(object);
+        let run_dir = path(own, "runDir")?.unwrap_or_else(|| PathBuf::from(RUN_DIR));
+        let agent_socket = path(own, "agentSocket")?.unwrap_or_else(|| run_dir.join(types::cni::SOCKET));
         let args = section(object, "args", "args")?.map(|args| section(args, "cni", "args.cni")).transpose()?.flatten();
         let runtime = section(object, "runtimeConfig", "runtimeConfig")?;
         let previous = section(object, "prevResult", "prevResult")?.cloned();
-        let mut wishes = wishes::of(object, runtime);
-        for (place, key) in [("args.cni.ips", "ips"), ("args.cni.mac", "mac")] {
+        let mut wishes = match ipam {
+            Some(ipam) => wishes::of_main_plugin(ipam, runtime),
+            None => wishes::of(object, runtime),
+        };
+        let asked: &[_] = match ipam {
+            Some(_) => &[("args.cni.ips", "ips")],
+            None => &[("args.cni.ips", "ips"), ("args.cni.mac", "mac")],
+        };
+        for (place, key) in asked.iter().copied() {
             let value = args.and_then(|args| lookup(args, key));
             wishes.extend(value.and_then(|value| wishes::wish(place.to_owned(), value, wishes::ADDRESSES)));
         }
+        let labels = args.and_then(|args| lookup(args, "labels")).map_or_else(|| Ok(BTreeMap::new()), labels)?;
+        let ports = args.and_then(|args| lookup(args, "manx.io/ports")).map_or_else(|| Ok(Vec::new()), ports)?;
+        fits(&labels, &ports)?;
+        let is_own = ipam.is_none();
+        let dns = if is_own { section(object, "dns", "dns")? } else { None };
         Ok(Self {
             version,
             name,
             agent_socket,
             run_dir,
-            labels: args.and_then(|args| lookup(args, "labels")).map_or_else(|| Ok(BTreeMap::new()), labels)?,
-            ports: args.and_then(|args| lookup(args, "manx.io/ports")).map_or_else(|| Ok(Vec::new()), ports)?,
+            labels,
+            ports,
             previous,
-            mtu: mtu(object)?,
-            dns: section(object, "dns", "dns")?.filter(|dns| !dns.is_empty()).map(|dns| Value::Object(dns.clone())),
+            mtu: if is_own { mtu(object)? } else { None },
+            dns: dns.filter(|dns| !dns.is_empty()).map(|dns| Value::Object(dns.clone())),
+            lease: ipam.map(|ipam| LeaseConfig::of(required(object, "type")?, ipam)).transpose()?,
             valid_attachments: object.get("cni.dev/valid-attachments").filter(|value| !value.is_null()).cloned(),
             wishes,
         })
@@ -89,7 +107,13 @@ impl NetworkConfig {
         let object = object(input)?;
         let version = version(&object).unwrap_or(CniVersion::LATEST);
         let kept = ["name", "type", "runDir", "agentSocket"];
-        let object = object.into_iter().filter(|(key, _)| kept.contains(&key.as_str())).collect();
+        let keep = |(key, _): &(&String, &Value)| kept.contains(&key.as_str());
+        let clone = |(key, value): (&String, &Value)| (key.clone(), value.clone());
+        let ipam = lease::section(&object).map(|ipam| ipam.iter().filter(keep).map(clone).collect());
+        let mut object: Map<String, Value> = object.iter().filter(keep).map(clone).collect();
+        if let Some(ipam) = ipam {
+            object.insert("ipam".to_owned(), Value::Object(ipam));
+        }
         Self::checked(version, &object).map_err(|error| (version, error))
     }
 
@@ -121,7 +145,8 @@ impl NetworkConfig {
             let value = attachment.args.get(key).filter(|value| !value.is_empty());
             value.map(|value| Wish::argument(place, value.clone()))
         };
-        let arguments = [argument("CNI_ARGS IP", "IP"), argument("CNI_ARGS MAC", "MAC")];
+        let mac = argument("CNI_ARGS MAC", "MAC").filter(|_| self.lease.is_none());
+        let arguments = [argument("CNI_ARGS IP", "IP"), mac];
         let first = self.wishes.iter().cloned().chain(arguments.into_iter().flatten()).next();
         first.map_or(Ok(()), |wish| Err(wish.into_cni()))
     }
@@ -135,6 +160,20 @@ impl NetworkConfig {
     pub fn tombstones(&self) -> PathBuf {
         self.run_dir.join(types::cni::RELEASED)
     }
+}
+
+/// What describes a pod is kept, and told to the other nodes, for as long as the pod is there: a megabyte of it would be no
+/// description.
+fn fits(labels: &BTreeMap<String, String>, ports: &[EndpointPort]) -> Result<(), CniError> {
+    const MOST: usize = 64 << 10;
+    let labels: usize = labels.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let ports: usize = ports.iter().map(|port| port.name.len() + size_of::<EndpointPort>()).sum();
+    for (key, size) in [("args.cni.labels", labels), ("args.cni[\"manx.io/ports\"]", ports)] {
+        if size > MOST {
+            return Err(invalid(format!("{key}: {size} octets are more than the {MOST} that describe a pod")));
+        }
+    }
+    Ok(())
 }
 
 /// The runtime's `cniVersion`, if the input is an object that has one. VERSION asks for no more.
@@ -181,7 +220,7 @@ fn version(object: &Map<String, Value>) -> Result<CniVersion, CniError> {
     })
 }
 
-fn required<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a str, CniError> {
+pub(crate) fn required<'a>(object: &'a Map<String, Value>, key: &str) -> Result<&'a str, CniError> {
     match object.get(key) {
         Some(Value::String(text)) => Ok(text),
         Some(other) => Err(invalid(format!("{key}: {other} is not a string"))),
@@ -258,7 +297,7 @@ fn ports(value: &Value) -> Result<Vec<EndpointPort>, CniError> {
     items.iter().map(port).collect()
 }
 
-fn invalid(msg: impl Into<String>) -> CniError {
+pub(crate) fn invalid(msg: impl Into<String>) -> CniError {
     CniError::new(Code::InvalidConfig, msg)
 }
 

@@ -10,6 +10,7 @@
 //!                       ├─► verbs ─► client ◄── unix socket ──► agent
 //!  stdin ───► config ───┘     │
 //!                             ├─► plan (pure) ─► wiring ─► kernel, host side and pod side
+//!                             ├─► lease (another plugin wires: addresses alone)
 //!                             ├─► mapping ─► delegate ─► portmap (pods with host ports)
 //!                             └─► parked_group, tombstone (DEL without an agent)
 //!  stdout ◄── result or error (spec, result)
@@ -26,6 +27,9 @@
 //! | `mtu` | the agent's | the pod's MTU: at most the agent's, and with IPv6 at least 1280 |
 //! | `dns` | none | goes into the result |
 //!
+//! Under a main plugin of another kind, whose `ipam.type` is `manx` ([`lease`]), these keys stand in the section `ipam`: `runDir`,
+//! `agentSocket` and `routes`.
+//!
 //! `args.cni.labels` and `args.cni["manx.io/ports"]` describe the pod where there is no Kubernetes. A request for a
 //! certain address or MAC (`runtimeConfig.ips`, `runtimeConfig.mac`, `args.cni.ips`, `IP=` and `MAC=` in CNI_ARGS) is
 //! refused with code 2, and so is what other networks' plugins know and this one does not do ([`wishes`]): a pod would silently
@@ -36,11 +40,13 @@ mod check;
 pub mod client;
 pub mod config;
 pub mod delegate;
+pub mod lease;
 pub mod mapping;
 pub mod parked_group;
 pub mod plan;
 mod records;
 pub mod result;
+mod source_routing;
 pub mod spec;
 pub mod tombstone;
 pub mod verbs;

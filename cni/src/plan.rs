@@ -38,7 +38,7 @@ pub struct Pairing {
 pub struct Sandbox {
     /// Its `lo` is up already (containerd's loopback plugin was quicker).
     pub loopback_up: bool,
-    /// Families with a default route, through another network's interface. Those stay as they are.
+    /// Families with a default route, through another network's interface. Those stay as they are; the pair gets tables of its own.
     pub default_routes: BTreeSet<Family>,
 }
 
@@ -46,6 +46,11 @@ impl Pairing {
     /// The pod's families, in the order of its addresses.
     fn families(&self) -> impl Iterator<Item = Family> {
         self.addresses.iter().map(|address| Family::of(*address))
+    }
+
+    /// The families whose default route leads elsewhere: packets from this pair's addresses are routed by their source.
+    pub fn by_source(&self) -> impl Iterator<Item = Family> {
+        self.families().filter(|family| self.sandbox.default_routes.contains(family))
     }
 
     /// The families whose default route leads through this pair.
@@ -100,6 +105,10 @@ pub enum WiringStep {
     GatewayOnLink,
     /// In the pod: puts the default route.
     DefaultRoute(Family),
+    /// Pod: the default route of the interface's own table, where another interface has that of the main table.
+    SourceRoute(Family),
+    /// In the pod: sends packets from this address by the interface's own table.
+    SourceRule(IpAddr),
     /// Either side: wait until the end runs. The kernel switches its queue on some time after carrier (in its linkwatch
     /// worker) and drops what is sent before; since Linux 6.7 looking at the link makes it do so at once.
     AwaitCarrier(Side),
@@ -136,6 +145,8 @@ pub enum Undo {
     WithPair,
     /// The pair is deleted.
     DeletePair,
+    /// The rule is deleted: it would outlive the pair.
+    DeleteRule,
     /// It belongs to the sandbox and is put back to what it was.
     Restore,
     /// It belongs to the node, for all pods, and stays.
@@ -154,7 +165,9 @@ impl WiringStep {
             | Self::RaisePod
             | Self::GatewayNeighbour(_)
             | Self::GatewayOnLink
-            | Self::DefaultRoute(_) => Side::Pod,
+            | Self::DefaultRoute(_)
+            | Self::SourceRoute(_)
+            | Self::SourceRule(_) => Side::Pod,
         }
     }
 
@@ -165,6 +178,7 @@ impl WiringStep {
             Self::MakePair => Undo::DeletePair,
             Self::Sysctl(sysctl) => sysctl.undo,
             Self::RaiseLoopback => Undo::Restore,
+            Self::SourceRule(_) => Undo::DeleteRule,
             Self::GatewayLinkLocal
             | Self::GatewayOfPair
             | Self::Address(_)
@@ -172,6 +186,7 @@ impl WiringStep {
             | Self::GatewayNeighbour(_)
             | Self::GatewayOnLink
             | Self::DefaultRoute(_)
+            | Self::SourceRoute(_)
             | Self::AwaitCarrier(_) => Undo::WithPair,
         }
     }
@@ -207,6 +222,11 @@ pub fn plan(pairing: &Pairing) -> Vec<WiringStep> {
             steps.push(WiringStep::GatewayOnLink);
         }
         steps.push(WiringStep::DefaultRoute(family));
+    }
+    for family in pairing.by_source() {
+        steps.push(WiringStep::SourceRoute(family));
+        let of_family = pairing.addresses.iter().copied().filter(|address| Family::of(*address) == family);
+        steps.extend(of_family.map(WiringStep::SourceRule));
     }
     steps.push(WiringStep::AwaitCarrier(Side::Pod));
     steps.push(WiringStep::AwaitCarrier(Side::Host));

@@ -12,6 +12,7 @@ use crate::args::{Attachment, Command};
 use crate::check::check;
 use crate::client::{Agent, AgentError, AnswerTimeLimit};
 use crate::config::{self, NetworkConfig};
+use crate::lease;
 use crate::mapping::{self, Mapping, UnmapError};
 use crate::parked_group;
 use crate::plan::{Pairing, Sandbox};
@@ -22,6 +23,9 @@ use crate::wiring::{self, PodSide, WiringError};
 
 /// The least MTU of IPv6, in octets (RFC 8200 section 5).
 const IPV6_LEAST_MTU: u32 = 1_280;
+
+/// The longest configuration that is read, in octets: results of other plugins and what orchestrators add have room in it.
+const MAX_CONFIG: u64 = 16 << 20;
 
 /// The outcome of an invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,9 +67,13 @@ pub fn run(variable: impl Fn(&str) -> Option<OsString>, stdin: &mut dyn Read, ma
         Err(error) => return Outcome::failure(&error, CniVersion::LATEST),
     };
     let mut input = Vec::new();
-    if let Err(error) = stdin.read_to_end(&mut input) {
+    if let Err(error) = stdin.take(MAX_CONFIG + 1).read_to_end(&mut input) {
         let error = CniError::new(Code::Io, format!("cannot read the network configuration from stdin: {error}"));
         return Outcome::failure(&error, CniVersion::LATEST);
+    }
+    if input.len() as u64 > MAX_CONFIG {
+        let msg = format!("the network configuration on stdin is longer than {MAX_CONFIG} octets");
+        return Outcome::failure(&CniError::new(Code::Decode, msg), CniVersion::LATEST);
     }
     if command == Command::Version {
         return Outcome::success(spec::version_report(config::requested_version(&input).as_deref()));
@@ -79,11 +87,17 @@ pub fn run(variable: impl Fn(&str) -> Option<OsString>, stdin: &mut dyn Read, ma
         Err((version, error)) => return Outcome::failure(&error, version),
     };
     let outcome = match &command {
-        Command::Add { attachment, netns } => add(&config, attachment, netns, machine),
+        Command::Add { attachment, netns } => match &config.lease {
+            Some(lease) => lease::add(&config, lease, attachment),
+            None => add(&config, attachment, netns, machine),
+        },
         Command::Del(attachment) => del(&config, attachment, machine),
         Command::Status => status(&config).map(|()| Outcome::success(String::new())),
         Command::Check { attachment, netns } => since(CniVersion::V0_4_0, &config, "CHECK")
-            .and_then(|()| check(&config, &endpoint_id(&config, attachment), netns, machine))
+            .and_then(|()| match &config.lease {
+                Some(_) => lease::check(&config, &endpoint_id(&config, attachment)),
+                None => check(&config, &endpoint_id(&config, attachment), netns, machine),
+            })
             .map(|notes| Outcome { notes, ..Outcome::success(String::new()) }),
         Command::Gc => gc(&config).map(|()| Outcome::success(String::new())),
         Command::Version => Ok(Outcome::success(String::new())),
@@ -92,7 +106,7 @@ pub fn run(variable: impl Fn(&str) -> Option<OsString>, stdin: &mut dyn Read, ma
 }
 
 impl Outcome {
-    const fn success(stdout: String) -> Self {
+    pub(crate) const fn success(stdout: String) -> Self {
         Self { stdout, notes: Vec::new(), success: true }
     }
 
@@ -109,6 +123,7 @@ fn add(
     machine: &dyn Machine,
 ) -> Result<Outcome, CniError> {
     config.refuse_wishes(attachment)?;
+    let named = attachment.pod()?;
     let mut pod = machine.pod(netns)?;
     let mut host = machine.host().map_err(|error| WiringError::Host(error).into_cni())?;
     let host = host.as_mut();
@@ -121,10 +136,11 @@ fn add(
     let wire = agent.attach(Attach {
         protocol: PROTOCOL,
         id: id.clone(),
-        pod: attachment.pod(),
+        pod: named,
         labels: config.labels.clone(),
         ports: config.ports.clone(),
         maps_host_ports: true,
+        addresses_for: None,
     });
     let mut wire = wire.map_err(AgentError::into_cni)?;
     let host_ports = std::mem::take(&mut wire.host_ports);
@@ -158,7 +174,11 @@ fn add(
 }
 
 /// Unmaps the host ports of attachments that have gone without it. One that stays does no harm unless it leads to this pod.
-fn unmap_stale(config: &NetworkConfig, attachment: &Attachment, wire: &Wire) -> Result<Vec<String>, CniError> {
+pub(crate) fn unmap_stale(
+    config: &NetworkConfig,
+    attachment: &Attachment,
+    wire: &Wire,
+) -> Result<Vec<String>, CniError> {
     let mut notes = Vec::new();
     for stale in &wire.stale_mappings {
         match mapping::unmap(&config.mapped(), stale, &attachment.plugins) {
@@ -264,7 +284,7 @@ fn since(first: CniVersion, config: &NetworkConfig, command: &str) -> Result<(),
     Err(CniError::new(Code::IncompatibleVersion, msg))
 }
 
-fn endpoint_id(config: &NetworkConfig, attachment: &Attachment) -> EndpointId {
+pub(crate) fn endpoint_id(config: &NetworkConfig, attachment: &Attachment) -> EndpointId {
     EndpointId {
         network: config.name.clone(),
         container: attachment.container.clone(),

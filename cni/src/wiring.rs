@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use kernel::{
     AddressFlags, InterfaceAddress, Kernel, KernelError, LinkChange, Linux, Neighbour, Netns, Route, RouteChange,
-    RouteFilter, RouteKind, RouteNextHop, Scope, SysctlKey, VethSpec,
+    RouteFilter, RouteKind, RouteNextHop, Scope, SourceRule, SysctlKey, VethSpec,
 };
 use types::cni::{GATEWAY_IPV4, GATEWAY_IPV6, HOST_MAC};
 use types::{Family, InterfaceName, Prefix};
 
 use crate::plan::{Absent, Pairing, Sandbox, Side, Sysctl, Undo, WiringStep, gateway, plan};
+use crate::source_routing;
 use crate::spec::{CniError, Code};
 
 /// `lo` is the first link of every namespace (LOOPBACK_IFINDEX in the kernel's `include/net/net_namespace.h`).
@@ -171,6 +172,7 @@ enum TakeBack {
     DeleteLink(u32),
     LowerLoopback,
     WriteSysctl { side: Side, key: SysctlKey, value: String },
+    DeleteRule(SourceRule),
 }
 
 impl Wired {
@@ -184,6 +186,7 @@ impl Wired {
         let undone = self.take_back.into_iter().rev().map(|step| match step {
             TakeBack::DeleteLink(index) => host.delete_link(index).map_err(WiringError::Host),
             TakeBack::LowerLoopback => pod.within(|kernel| lower(kernel, LOOPBACK).map_err(WiringError::Pod)),
+            TakeBack::DeleteRule(rule) => pod.within(|kernel| kernel.delete_rule(&rule).map_err(WiringError::Pod)),
             TakeBack::WriteSysctl { side: Side::Host, key, value } => {
                 host.write_sysctl(&key, &value).map_err(WiringError::Host)
             }
@@ -225,7 +228,9 @@ impl Wired {
             | WiringStep::RaisePod
             | WiringStep::GatewayNeighbour(_)
             | WiringStep::GatewayOnLink
-            | WiringStep::DefaultRoute(_) => Ok(()),
+            | WiringStep::DefaultRoute(_)
+            | WiringStep::SourceRoute(_)
+            | WiringStep::SourceRule(_) => Ok(()),
         };
         outcome.map_err(WiringError::Host)
     }
@@ -262,6 +267,11 @@ impl Wired {
                 let mut route = Route::via(Prefix::default_route(*family), PROTOCOL_BOOT, []);
                 route.next_hops = vec![RouteNextHop { interface: Some(pod), ..RouteNextHop::via(gateway(*family)) }];
                 add_route(kernel, route)
+            }
+            WiringStep::SourceRoute(family) => add_route(kernel, source_routing::route(pod, *family)),
+            WiringStep::SourceRule(address) => {
+                let rule = source_routing::rule(pod, *address);
+                source_routing::put(kernel, &rule).map(|()| self.take_back.push(TakeBack::DeleteRule(rule)))
             }
             WiringStep::AwaitCarrier(_) => return await_carrier(kernel, &pairing.pod, WiringError::Pod),
             WiringStep::GatewayAddress

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::lease;
 use crate::spec::{CniError, Code};
 
 /// A key that asks for something, and its value as it stands.
@@ -64,6 +65,22 @@ pub(crate) fn of(object: &Map<String, Value>, runtime: Option<&Map<String, Value
         None => {}
     }
     for (key, why) in RUNTIME {
+        let value = runtime.and_then(|section| lookup(section, key));
+        wishes.extend(value.and_then(|value| wish(format!("runtimeConfig.{key}"), value, why)));
+    }
+    wishes
+}
+
+/// What a main plugin's configuration asks this plugin for in vain, which it runs for addresses alone: what stands outside of
+/// `ipam` is its own business.
+pub(crate) fn of_main_plugin(ipam: &Map<String, Value>, runtime: Option<&Map<String, Value>>) -> Vec<Wish> {
+    let foreign: Map<_, _> = ipam
+        .iter()
+        .filter(|(key, _)| !lease::KEYS.contains(&key.as_str()))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let mut wishes: Vec<_> = of_ipam(&foreign).collect();
+    for (key, why) in RUNTIME.into_iter().filter(|(key, _)| matches!(*key, "ips" | "ipRanges")) {
         let value = runtime.and_then(|section| lookup(section, key));
         wishes.extend(value.and_then(|value| wish(format!("runtimeConfig.{key}"), value, why)));
     }

@@ -11,16 +11,22 @@
 //!
 //! Pure: it neither journals nor publishes, but says what is to be journalled. Who owns a block is not decided here.
 
+mod leases;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use store::JournalWrite;
-use types::{EndpointId, EndpointPort, Family, InterfaceName, PodRef, Prefix, WorkloadEndpoint};
+use types::{
+    EndpointId, EndpointPort, Family, InterfaceName, LinkKind, NetworkName, PodRef, Prefix, Subnet, WorkloadEndpoint,
+};
 
 use crate::Pool;
 use crate::block::{Block, TooLarge};
 use crate::rows::{self, Restored};
+
+pub(crate) use leases::{NoRoom, least_block};
 
 /// The pod that an attachment is for, as its ADD names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +37,8 @@ pub struct Request {
     pub labels: BTreeMap<String, String>,
     /// The named ports of the pod.
     pub ports: Vec<EndpointPort>,
+    /// The link that another plugin makes for it; none: it gets a pair of links of this node.
+    pub link: Option<LinkKind>,
 }
 
 /// Own blocks, and the endpoints that have their addresses.
@@ -43,9 +51,11 @@ pub(crate) struct Allocator {
     /// Whether a release counts only once the store shows it.
     acknowledged: bool,
     /// The blocks that this node owns; no two overlap.
-    blocks: BTreeMap<Prefix, Block>,
+    pub(super) blocks: BTreeMap<Prefix, Block>,
+    /// Ranges that are one subnet on the link of a network: addresses of them are given to that network alone.
+    pub(super) shared: BTreeMap<Prefix, NetworkName>,
     /// The endpoints that hold addresses.
-    endpoints: BTreeMap<EndpointId, Held>,
+    pub(super) endpoints: BTreeMap<EndpointId, Held>,
     /// The addresses that were released and are not free yet.
     resting: BTreeSet<IpAddr>,
     /// The addresses of `resting` that the store may still show, by the endpoint that it shows them for. The cool-down of the
@@ -70,9 +80,9 @@ pub struct Description {
 }
 
 #[derive(Debug)]
-struct Held {
-    endpoint: WorkloadEndpoint,
-    phase: Phase,
+pub(super) struct Held {
+    pub(super) endpoint: WorkloadEndpoint,
+    pub(super) phase: Phase,
 }
 
 /// How far an attachment has come.
@@ -100,6 +110,7 @@ impl Allocator {
             cool_down,
             acknowledged,
             blocks: BTreeMap::new(),
+            shared: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             resting: BTreeSet::new(),
             releasing: BTreeMap::new(),
@@ -113,9 +124,10 @@ impl Allocator {
         for endpoint in restored.endpoints {
             self.endpoints.insert(endpoint.id.clone(), Held { endpoint, phase: Phase::Committed });
         }
+        self.shared = restored.shared;
         for (address, by) in restored.resting {
             // The process was killed between two commits: the endpoint that has the address was journalled later.
-            if !self.endpoints.values().any(|held| held.endpoint.addresses.contains(&address)) {
+            if !self.endpoints.values().flat_map(|held| held.endpoint.held()).any(|held| held == address) {
                 self.rest(address, Some(by), now);
             }
         }
@@ -130,8 +142,11 @@ impl Allocator {
         if self.blocks.contains_key(&cidr) {
             return Ok(());
         }
-        let held = self.endpoints.values().flat_map(|held| held.endpoint.addresses.iter());
-        let block = Block::new(cidr, held.chain(&self.resting).copied())?;
+        let held = self.endpoints.values().flat_map(|held| held.endpoint.held());
+        let mut block = Block::new(cidr, held.chain(self.resting.iter().copied()))?;
+        if self.shared.contains_key(&cidr) {
+            block.share();
+        }
         self.blocks.insert(cidr, block);
         Ok(())
     }
@@ -164,12 +179,31 @@ impl Allocator {
             chosen.push(block.ok_or(family)?.1);
         }
         let addresses = chosen.iter().filter_map(|cidr| self.blocks.get_mut(cidr)?.take()).collect();
-        let Request { pod, labels, ports } = request;
+        Ok(self.hold(id, request, addresses, Vec::new()))
+    }
+
+    /// The addresses are the attachment's from now on.
+    pub(super) fn hold(
+        &mut self,
+        id: EndpointId,
+        request: Request,
+        addresses: Vec<IpAddr>,
+        subnets: Vec<Subnet>,
+    ) -> WorkloadEndpoint {
+        let Request { pod, labels, ports, link: _ } = request;
         let host_interface = id.host_interface();
-        let endpoint =
-            WorkloadEndpoint { id: id.clone(), pod, host_interface, addresses, labels, ports, finished: false };
+        let endpoint = WorkloadEndpoint {
+            id: id.clone(),
+            pod,
+            host_interface,
+            addresses,
+            subnets,
+            labels,
+            ports,
+            finished: false,
+        };
         self.endpoints.insert(id, Held { endpoint: endpoint.clone(), phase: Phase::Reserved });
-        Ok(endpoint)
+        endpoint
     }
 
     /// How far an attachment has come; none: it holds nothing.
@@ -214,10 +248,10 @@ impl Allocator {
         now: Instant,
     ) -> Option<(WorkloadEndpoint, Phase, Vec<JournalWrite>)> {
         let Held { endpoint, phase } = self.endpoints.remove(id)?;
-        for address in &endpoint.addresses {
+        for address in endpoint.held() {
             // What was only reserved was never published.
             let by = (phase == Phase::Committed).then(|| id.clone());
-            self.rest(*address, by, now);
+            self.rest(address, by, now);
         }
         let writes = match phase {
             Phase::Reserved => Vec::new(),
@@ -229,7 +263,7 @@ impl Allocator {
     /// The store shows an endpoint: its addresses that are free, and that it does not have here, rest like released ones.
     /// Gives what to journal.
     pub(crate) fn withhold(&mut self, published: &WorkloadEndpoint, now: Instant) -> Vec<JournalWrite> {
-        let free: Vec<IpAddr> = published.addresses.iter().copied().filter(|address| self.withdraw(*address)).collect();
+        let free: Vec<IpAddr> = published.held().filter(|address| self.withdraw(*address)).collect();
         for address in &free {
             self.rest(*address, Some(published.id.clone()), now);
         }
@@ -282,9 +316,11 @@ impl Allocator {
         self.endpoints.values().filter(|held| held.phase == Phase::Committed).map(|held| &held.endpoint)
     }
 
-    /// The committed endpoints whose host interface is not in `present`.
+    /// The committed endpoints whose host interface is not in `present`, but for those that never had one.
     pub(crate) fn without_interface(&self, present: &BTreeSet<InterfaceName>) -> Vec<EndpointId> {
-        let absent = |endpoint: &&WorkloadEndpoint| !present.contains(&endpoint.host_interface);
+        let absent = |endpoint: &&WorkloadEndpoint| {
+            !endpoint.is_wired_elsewhere() && !present.contains(&endpoint.host_interface)
+        };
         self.all_committed().filter(absent).map(|endpoint| endpoint.id.clone()).collect()
     }
 
@@ -316,9 +352,16 @@ impl Allocator {
         BlockCount { addresses, in_use: addresses - free - resting, resting, free }
     }
 
-    fn blocks_of<'a>(&'a self, open: &'a [&Pool], family: Family) -> impl Iterator<Item = (&'a Prefix, &'a Block)> {
+    /// Those that are no network's subnet.
+    pub(super) fn blocks_of<'a>(
+        &'a self,
+        open: &'a [&Pool],
+        family: Family,
+    ) -> impl Iterator<Item = (&'a Prefix, &'a Block)> {
         let in_open_pool = move |cidr: &Prefix| open.iter().any(|pool| pool.cidr.covers(cidr));
-        self.blocks.iter().filter(move |(cidr, _)| cidr.family() == family && in_open_pool(cidr))
+        let is_candidate =
+            move |cidr: &Prefix| cidr.family() == family && in_open_pool(cidr) && !self.shared.contains_key(cidr);
+        self.blocks.iter().filter(move |(cidr, _)| is_candidate(cidr))
     }
 
     /// Takes a certain address out of its block; false: it is not free.

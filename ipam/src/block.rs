@@ -11,6 +11,9 @@ use types::Prefix;
 /// The most host bits of a block: an IPv4 /20 or an IPv6 /116, 4,096 addresses.
 pub(crate) const MAX_HOST_BITS: u8 = 12;
 
+/// The place of the gateway in a block that is one subnet on a link.
+const GATEWAY: u32 = 1;
+
 /// A block that this node gives addresses out of. Every address of the prefix is usable: pods are reached by /32 and /128
 /// routes, so there is neither a network nor a broadcast address.
 ///
@@ -84,6 +87,47 @@ impl Block {
         self.set(ordinal);
         self.skip_taken();
         Some(self.address(ordinal))
+    }
+
+    /// Whether two free addresses are a subnet of their own.
+    pub(crate) fn has_pair(&self) -> bool {
+        self.free_pair().is_some()
+    }
+
+    /// Takes two addresses that are a subnet of their own, in their order.
+    pub(crate) fn take_pair(&mut self) -> Option<(IpAddr, IpAddr)> {
+        let first = self.free_pair()?;
+        for ordinal in [first, first + 1] {
+            self.returned.retain(|(_, returned)| *returned != ordinal);
+            self.set(ordinal);
+        }
+        self.skip_taken();
+        Some((self.address(first), self.address(first + 1)))
+    }
+
+    fn free_pair(&self) -> Option<u32> {
+        (0..self.size() / 2).map(|pair| pair * 2).find(|first| !self.is_taken(*first) && !self.is_taken(first + 1))
+    }
+
+    /// Whether no address of it is taken.
+    pub(crate) const fn is_unused(&self) -> bool {
+        self.taken_count == 0
+    }
+
+    /// From now on it is one subnet on a link: its first and last address are nobody's there (the network's or the routers' of
+    /// IPv6, RFC 4291 section 2.6.1, and the broadcast), and the second is the gateway's.
+    pub(crate) fn share(&mut self) {
+        let last = self.size() - 1;
+        for ordinal in [0, GATEWAY, last] {
+            self.returned.retain(|(_, returned)| *returned != ordinal);
+            self.set(ordinal);
+        }
+        self.skip_taken();
+    }
+
+    /// The gateway of a block that is one subnet on a link.
+    pub(crate) fn gateway(&self) -> IpAddr {
+        self.address(GATEWAY)
     }
 
     /// Takes a certain address; false: it is not free, or lies elsewhere.

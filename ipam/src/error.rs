@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use store::JournalError;
-use types::{EndpointId, Family, ResourceName};
+use types::{EndpointId, Family, LinkKind, NetworkName, Prefix, ResourceName};
 
 use crate::fence::{Unconfirmed, in_words};
 use crate::{PoolError, RowError};
@@ -49,6 +49,27 @@ pub enum ReserveError {
         pools: Vec<PoolCount>,
         /// What keeps this node from claiming another block, where something does.
         obstacle: Option<String>,
+    },
+    /// No block of this node has room for a subnet, for an interface that another plugin wires.
+    #[error("no free {family} subnet for {}{}", link_text(*.link), obstacle_text(.obstacle))]
+    NoSubnet {
+        /// The family.
+        family: Family,
+        /// The kind of link.
+        link: LinkKind,
+        /// What keeps this node from claiming another block, where something does.
+        obstacle: Option<String>,
+    },
+    /// A network's subnet is used up: others would not be neighbours of its pods.
+    #[error(
+        "no free address: {subnet} is the one subnet that network {network} has on this node's link, and all of it is in use or rests; \
+         blockSize of the pool says how large it is"
+    )]
+    SubnetFull {
+        /// The network.
+        network: NetworkName,
+        /// The subnet of it.
+        subnet: Prefix,
     },
     /// ipam has ended; only while the process ends.
     #[error("the owner of this node's addresses has ended")]
@@ -118,6 +139,13 @@ fn pools_text(pools: &[PoolCount]) -> String {
         )
     };
     pools.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+const fn link_text(link: LinkKind) -> &'static str {
+    match link {
+        LinkKind::PointToPoint => "a link of its own: two neighbouring addresses of a block",
+        LinkKind::Shared => "a link with other pods: an unused block of 8 addresses or more",
+    }
 }
 
 fn obstacle_text(obstacle: &Option<String>) -> String {

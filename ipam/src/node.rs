@@ -4,6 +4,7 @@
 //! come out. [`crate::run`] carries them.
 
 mod agreement;
+mod leases;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -39,6 +40,8 @@ pub(crate) struct Node {
     unjudged: BTreeSet<Prefix>,
     /// Own claims that older ones overlap, and when they were made.
     overlapped: BTreeMap<Prefix, Version>,
+    /// Families in which no own block has room for a subnet that was asked for: another block is to be claimed.
+    cramped: BTreeSet<Family>,
     /// The blocks that this node owns, and the endpoints in them.
     allocator: Allocator,
     /// The claims that are under way.
@@ -57,7 +60,7 @@ pub(crate) struct Node {
 
 impl Node {
     /// Takes over what the journal says.
-    pub(crate) fn new(config: &IpamConfig, shared: bool, restored: Restored, now: Instant) -> Self {
+    pub(crate) fn new(config: &IpamConfig, shared: bool, mut restored: Restored, now: Instant) -> Self {
         let name = config.node.clone();
         let fencing = config.fencing.filter(|_| shared);
         let confirmed = restored.confirmed.clone();
@@ -67,6 +70,7 @@ impl Node {
             known: Mirror::new(),
             unjudged: BTreeSet::new(),
             overlapped: BTreeMap::new(),
+            cramped: BTreeSet::new(),
             allocator: Allocator::new(config.cool_down, shared),
             claims: Claims::new(name.clone()),
             confirmations: Confirmations::new(fencing, &config.boot_id, confirmed, seed(&name), now),
@@ -77,6 +81,11 @@ impl Node {
             name,
         };
         let rebooted = restored.boot_id.as_ref() != Some(&config.boot_id);
+        if rebooted {
+            // Nor does a link.
+            let shared = std::mem::take(&mut restored.shared);
+            node.journal.extend(shared.keys().map(rows::unshared));
+        }
         node.allocator.restore(restored, now);
         if rebooted {
             node.journal.push(rows::boot_id(&config.boot_id));
@@ -123,6 +132,13 @@ impl Node {
             return Err(ReserveError::Unconfirmed { why, limit });
         }
         let doubted = self.doubted_blocks();
+        if let Some(link) = request.link {
+            let leased = self.allocator.lease(id.clone(), request, link, &open, &doubted);
+            let spacious = |family| leases::are_spacious(&open, family, link);
+            let cramped = leased.as_ref().err().and_then(|no_room| no_room.family()).filter(|family| spacious(*family));
+            self.cramped.extend(cramped);
+            return self.leased(id, leased, link);
+        }
         let reserved = self.allocator.reserve(id.clone(), request, &open, &doubted);
         reserved.map_err(|family| {
             let pools = open.iter().filter(|pool| pool.cidr.family() == family).map(|pool| self.count(pool)).collect();
@@ -134,7 +150,7 @@ impl Node {
     pub(crate) fn may_wait(&self, error: &ReserveError) -> bool {
         match error {
             ReserveError::PoolsUnknown | ReserveError::Unconfirmed { .. } => true,
-            ReserveError::Exhausted { family, .. } => {
+            ReserveError::Exhausted { family, .. } | ReserveError::NoSubnet { family, .. } => {
                 !self.claims.is_full(*family) || self.doubted_blocks().iter().any(|block| block.family() == *family)
             }
             _ => false,
@@ -380,6 +396,7 @@ impl Node {
         if self.allocator.adopt(block).is_ok() && self.allocator.blocks().len() > before {
             self.journal.push(rows::block_owned(&block, &self.name));
             self.events.push(Event::Owned(block));
+            self.cramped.remove(&block.family());
         }
     }
 
@@ -402,7 +419,8 @@ impl Node {
         let open = open(&self.pools);
         let (known, overlapped, allocator) = (self.known.entries(), &self.overlapped, &self.allocator);
         let missing = self.confirmations.missing();
-        self.claims.begin(Situation { open: &open, known, missing, overlapped, allocator }, now)
+        let cramped = &self.cramped;
+        self.claims.begin(Situation { open: &open, known, missing, overlapped, cramped, allocator }, now)
     }
 
     /// Without a shared store, a claim is a row in the journal.

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | meta | `boot_id` | the boot that the endpoints belong to |
 //! | meta | `confirmed` | when the store last confirmed the blocks |
+//! | meta | `shared/` and a range | the network whose subnet the block is, on a link with several pods |
 //! | endpoint | endpoint id | the committed endpoint |
 //! | cool_down | address | the endpoint that it was released by |
 //! | block | range | who claimed it: this node, under the name that it had |
@@ -14,12 +15,13 @@ use std::net::IpAddr;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use store::{DecodeError, JournalWrite, Key, Row, RowKind};
-use types::{BlockClaim, EndpointId, NodeName, Prefix, WorkloadEndpoint};
+use types::{BlockClaim, EndpointId, NetworkName, NodeName, Prefix, WorkloadEndpoint};
 
 use crate::fence::Confirmation;
 
 const BOOT_ID: &str = "boot_id";
 const CONFIRMED: &str = "confirmed";
+const SHARED: &str = "shared/";
 
 /// The contents of the journal, in types.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub(crate) struct Restored {
     pub(crate) resting: BTreeMap<IpAddr, EndpointId>,
     /// The own blocks.
     pub(crate) blocks: BTreeSet<Prefix>,
+    /// Blocks that are a network's subnet.
+    pub(crate) shared: BTreeMap<Prefix, NetworkName>,
     /// When the store last confirmed the blocks.
     pub(crate) confirmed: Option<Confirmation>,
 }
@@ -70,7 +74,13 @@ pub(crate) fn restore(rows: Vec<Row>, node: &NodeName) -> Result<Restored, RowEr
             }
             // One that cannot be read is none, which costs no more than a question to the store.
             RowKind::Meta if row.key == CONFIRMED => restored.confirmed = value("meta", &row).ok(),
-            RowKind::Meta => {}
+            RowKind::Meta => {
+                if let Some(block) = row.key.strip_prefix(SHARED) {
+                    let unreadable = |error: &dyn std::error::Error| unreadable("meta", &row.key, error);
+                    let network = String::from_utf8_lossy(&row.value).parse().map_err(|error| unreadable(&error))?;
+                    restored.shared.insert(block.parse().map_err(|error| unreadable(&error))?, network);
+                }
+            }
             RowKind::Endpoint => restored.endpoints.push(value("endpoint", &row)?),
             RowKind::CoolDown => {
                 let address = row.key.parse().map_err(|error| unreadable("cool_down", &row.key, &error))?;
@@ -103,7 +113,7 @@ pub(crate) fn committed(endpoint: &WorkloadEndpoint) -> JournalWrite {
 
 /// The endpoint is gone and its addresses rest: written together.
 pub(crate) fn released(endpoint: &WorkloadEndpoint) -> Vec<JournalWrite> {
-    let resting = endpoint.addresses.iter().map(|address| resting(*address, &endpoint.id));
+    let resting = endpoint.held().map(|address| resting(address, &endpoint.id));
     std::iter::once(JournalWrite::delete(RowKind::Endpoint, endpoint.id.to_string())).chain(resting).collect()
 }
 
@@ -114,6 +124,15 @@ pub(crate) fn resting(address: IpAddr, by: &EndpointId) -> JournalWrite {
 
 pub(crate) fn rested(address: IpAddr) -> JournalWrite {
     JournalWrite::delete(RowKind::CoolDown, address.to_string())
+}
+
+/// The block is the network's subnet.
+pub(crate) fn shared(block: &Prefix, network: &NetworkName) -> JournalWrite {
+    JournalWrite::put(RowKind::Meta, format!("{SHARED}{block}"), network.as_str().as_bytes().to_vec())
+}
+
+pub(crate) fn unshared(block: &Prefix) -> JournalWrite {
+    JournalWrite::delete(RowKind::Meta, format!("{SHARED}{block}"))
 }
 
 pub(crate) fn block_owned(block: &Prefix, node: &NodeName) -> JournalWrite {

@@ -31,14 +31,15 @@ pub(crate) fn id(container: &str) -> EndpointId {
 
 pub(crate) fn request(pod: &str) -> Request {
     let pod = PodRef { namespace: "default".to_owned(), name: pod.to_owned(), uid: None };
-    Request { pod, labels: BTreeMap::new(), ports: Vec::new() }
+    Request { pod, labels: BTreeMap::new(), ports: Vec::new(), link: None }
 }
 
 pub(crate) fn endpoint(container: &str, addresses: &[&str]) -> WorkloadEndpoint {
     let id = id(container);
-    let Request { pod, labels, ports } = request(container);
+    let Request { pod, labels, ports, .. } = request(container);
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    WorkloadEndpoint { host_interface: id.host_interface(), id, pod, addresses, labels, ports, finished: false }
+    let (host_interface, subnets) = (id.host_interface(), Vec::new());
+    WorkloadEndpoint { host_interface, id, pod, addresses, subnets, labels, ports, finished: false }
 }
 
 /// The rows of a journal.

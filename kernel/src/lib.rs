@@ -23,6 +23,7 @@ mod linux;
 mod neighbour;
 mod open_files;
 mod route;
+mod rule;
 mod sysctl;
 mod unacknowledged;
 
@@ -38,7 +39,7 @@ pub mod sockopt;
 
 use std::net::IpAddr;
 
-use types::InterfaceName;
+use types::{Family, InterfaceName};
 
 pub use address::{AddressFlags, InterfaceAddress};
 pub use error::{Failure, KernelError};
@@ -50,6 +51,7 @@ pub use open_files::raise_open_files;
 pub use route::{
     MAIN_TABLE, Resolution, Route, RouteChange, RouteFailure, RouteFilter, RouteKind, RouteNextHop, Scope,
 };
+pub use rule::SourceRule;
 pub use sysctl::SysctlKey;
 pub use unacknowledged::unacknowledged;
 
@@ -102,6 +104,15 @@ pub trait Kernel: Send {
     /// The route by which a packet to `destination` would leave. `None` when there is none, or when the one that matches
     /// is unreachable, prohibited or a black hole.
     fn resolve(&mut self, destination: IpAddr) -> Result<Option<Resolution>, KernelError>;
+
+    /// The rules of a family that choose a table by one source.
+    fn rules(&mut self, family: Family) -> Result<Vec<SourceRule>, KernelError>;
+
+    /// Adds a rule; the same one that is there already is success.
+    fn add_rule(&mut self, rule: &SourceRule) -> Result<(), KernelError>;
+
+    /// Deletes a rule; one that is absent is success.
+    fn delete_rule(&mut self, rule: &SourceRule) -> Result<(), KernelError>;
 
     /// Puts a permanent neighbour entry, in the place of any other entry for the address.
     fn set_neighbour(&mut self, neighbour: &Neighbour) -> Result<(), KernelError>;

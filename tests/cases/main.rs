@@ -43,6 +43,8 @@ mod origins;
 mod podman;
 // What a hostile pod can do to nodes and routers.
 mod pods;
+// Pods that are plugged in otherwise than by one interface of ours.
+mod plugging;
 // NetworkPolicy as the kernel enforces it.
 mod policy;
 // Nodes that leave the cluster, and come back.

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::host_ports::HostPort;
-use crate::{ContainerId, EndpointId, EndpointPort, InterfaceName, NetworkName, PodRef};
+use crate::{ContainerId, EndpointId, EndpointPort, InterfaceName, LinkKind, NetworkName, PodRef, Subnet};
 
 /// The version of the conversation that this build speaks.
 pub const PROTOCOL: u32 = 1;
@@ -99,6 +99,10 @@ pub struct Attach {
     /// Whether the binary maps host ports that the agent names ([`Wire::host_ports`]).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub maps_host_ports: bool,
+    /// Another plugin makes a link of this kind, and asks for addresses alone (CNI spec section 4): there is nothing to wire, and
+    /// `Wired` follows at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub addresses_for: Option<LinkKind>,
 }
 
 /// What a DEL asks for.
@@ -151,6 +155,9 @@ pub struct Wire {
     pub host_interface: InterfaceName,
     /// The pod's addresses: one per family that the node's pools serve.
     pub addresses: Vec<IpAddr>,
+    /// The subnets of the addresses, in their order, where another plugin wires ([`Attach::addresses_for`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subnets: Vec<Subnet>,
     /// The MTU of both ends, in octets.
     pub mtu: u32,
     /// The link group that parked links are in: a link of this name found there is the remains of an earlier DEL.

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Protocol;
-use crate::{ContainerId, InterfaceName, NameError, NetworkName};
+use crate::{ContainerId, Family, InterfaceName, NameError, NetworkName};
 
 /// What identifies an attachment (CNI spec section 2, "Parameters"): network, container and interface.
 ///
@@ -115,6 +115,10 @@ pub struct WorkloadEndpoint {
     pub host_interface: InterfaceName,
     /// The addresses, at most one per family, each out of a block of this node (or borrowed by it).
     pub addresses: Vec<IpAddr>,
+    /// The subnets of the addresses, in their order, where another plugin wires the interface and has asked for addresses alone.
+    /// None: the interface is one end of a pair of links of this node, and its addresses have no subnet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subnets: Vec<Subnet>,
     /// The pod's labels.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -124,6 +128,45 @@ pub struct WorkloadEndpoint {
     /// The pod has ended (Succeeded, Failed): its address is nobody's peer any more, though it is not given back yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub finished: bool,
+}
+
+impl WorkloadEndpoint {
+    /// Whether another plugin has made the interface: it has no link, no route and no rule of ours.
+    pub fn is_wired_elsewhere(&self) -> bool {
+        !self.subnets.is_empty()
+    }
+
+    /// Every address that nobody else may have: its own, and of a subnet of two the gateway.
+    pub fn held(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let pairs = self.addresses.iter().zip(&self.subnets).filter(|(address, subnet)| subnet.is_pair(**address));
+        self.addresses.iter().copied().chain(pairs.map(|(_, subnet)| subnet.gateway))
+    }
+}
+
+/// What plugins that wire by themselves are told beside an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subnet {
+    /// The length of the prefix.
+    pub length: u8,
+    /// The gateway, an address of the subnet.
+    pub gateway: IpAddr,
+}
+
+impl Subnet {
+    /// Whether it has no room for others than the address and its gateway.
+    pub fn is_pair(&self, address: IpAddr) -> bool {
+        self.length + 1 == Family::of(address).bits()
+    }
+}
+
+/// The kind of link that a plugin makes which wires by itself: it decides what a gateway has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LinkKind {
+    /// The interface and its node alone are on the link (ptp): each attachment has a gateway of its own.
+    PointToPoint,
+    /// Others of the same network are on it (bridge, macvlan): all of a node have one subnet and one gateway.
+    Shared,
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub mod selector;
 pub mod update;
 
 pub use asn::{Asn, AsnError, ClusterId, RouterId, RouterIdError};
-pub use endpoint::{EndpointId, EndpointIdError, EndpointPort, PodRef, WorkloadEndpoint};
+pub use endpoint::{EndpointId, EndpointIdError, EndpointPort, LinkKind, PodRef, Subnet, WorkloadEndpoint};
 pub use fib::{FibUpdate, NextHopState, NextHopWatch};
 pub use hash::stable_hash;
 pub use names::{ContainerId, InterfaceName, NameError, NetworkName, NodeName, ResourceName};

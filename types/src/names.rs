@@ -9,7 +9,7 @@ use crate::stable_hash;
 
 /// Why a text is not a name of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not a {kind}: {rule}")]
+#[error("{:?} is not a {kind}: {rule}", shown(text))]
 pub struct NameError {
     /// The kind of name that was expected.
     kind: &'static str,
@@ -121,6 +121,15 @@ impl InterfaceName {
                 .0
                 .strip_prefix(Self::HOST_PREFIX)
                 .is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_lowercase() || (b'2'..=b'7').contains(&byte)))
+    }
+}
+
+/// Enough of a text to know it by: it may be of any length.
+fn shown(text: &str) -> String {
+    const SHOWN: usize = 300;
+    match text.char_indices().nth(SHOWN) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}... ({} octets)", text.get(..end).unwrap_or_default(), text.len()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use felix::acl::Acl;
-use felix::routes::Routes;
+use felix::routes::{RouteError, Routes};
 use ipam::Ipam;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
@@ -72,6 +72,14 @@ impl Attachments {
         self.host_ports.release(&endpoint.id).await;
         self.reap();
         complaints
+    }
+
+    /// Puts the routes of an attachment into the kernel; one that another plugin has wired has its routes from that.
+    pub(super) async fn route(&self, endpoint: &WorkloadEndpoint) -> Result<(), RouteError> {
+        if endpoint.is_wired_elsewhere() {
+            return Ok(());
+        }
+        self.routes.attach(endpoint.host_interface.clone(), endpoint.addresses.clone()).await
     }
 
     /// Says that a link was parked.

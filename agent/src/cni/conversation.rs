@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use ipam::{Description, Request as Reservation, ReserveError};
 use types::cni::{self, Attach, Check, Collect, Detach, FrameError, Park, Refused, Reply, Request, Wire, code};
 use types::host_ports::{HostPort, WISH_ANNOTATION, Wanted};
-use types::{EndpointId, WorkloadEndpoint};
+use types::{EndpointId, LinkKind, WorkloadEndpoint};
 
 use super::attachments::Attachments;
 use super::host_ports::{Ask, HostPortError};
@@ -63,19 +63,19 @@ impl Attachments {
 
     async fn attach(&self, stream: &mut UnixStream, attach: Attach) -> Result<(), ConversationError> {
         speak_same(attach.protocol)?;
-        let Attach { id, pod, labels, ports, maps_host_ports, .. } = attach;
+        let Attach { id, pod, labels, ports, maps_host_ports, addresses_for: link, .. } = attach;
         let stated = Description { labels, ports, finished: false };
         let Some(identity) = self.identities.of(&pod, stated).await else {
             let msg = format!("the API server has not told this node of pod {pod} yet");
             return Err(ConversationError::Refused(Refused { code: code::TRY_AGAIN, msg }));
         };
-        let wish = host_ports_of(&id, &identity, maps_host_ports)?;
+        let wish = host_ports_of(&id, &identity, maps_host_ports, link)?;
         let Identity { description: Description { labels, ports, .. }, uid, named_host_ports, .. } = identity;
         let _turn = self.turns.at(&id.host_interface()).await;
         still_there(stream, &id)?;
         tombstones::make_good(self, &id).await;
         self.clear(&id).await?;
-        let reservation = Reservation { pod, labels, ports };
+        let reservation = Reservation { pod, labels, ports, link };
         let endpoint = self.ipam.reserve(id.clone(), reservation).await.map_err(refuse_reservation)?;
         let outcome = async {
             let host_ports = match wish {
@@ -100,6 +100,11 @@ impl Attachments {
     /// An attachment of before, of which no DEL has told: one that serves a pod stays, of any other nothing does.
     async fn clear(&self, id: &EndpointId) -> Result<(), Refused> {
         let Some(endpoint) = self.ipam.endpoint(id.clone()).await else { return Ok(()) };
+        if endpoint.is_wired_elsewhere() {
+            // Nothing tells whether it serves a pod.
+            let msg = format!("endpoint {id} has addresses already, by another plugin: delete it first");
+            return Err(Refused { code: code::AGENT, msg });
+        }
         let link = self.host.link(endpoint.host_interface.clone()).await;
         match link.map_err(|error| Refused { code: code::AGENT, msg: error.to_string() })? {
             Presence::Up => {
@@ -124,6 +129,7 @@ impl Attachments {
         let wire = Wire {
             host_interface: endpoint.host_interface.clone(),
             addresses: endpoint.addresses.clone(),
+            subnets: endpoint.subnets.clone(),
             mtu: *self.mtu.borrow(),
             parked_group: self.parked_group,
             host_ports,
@@ -148,8 +154,7 @@ impl Attachments {
                 }
             };
             policed.map_err(|error| refuse(code::TRY_AGAIN, &error))?;
-            let (interface, addresses) = (endpoint.host_interface.clone(), endpoint.addresses.clone());
-            self.routes.attach(interface, addresses).await.map_err(|error| refuse(code::AGENT, &error))?;
+            self.route(endpoint).await.map_err(|error| refuse(code::AGENT, &error))?;
             self.ipam.commit(endpoint.id.clone()).await.map_err(|error| refuse(code::TRY_AGAIN, &error))
         };
         tokio::select! {
@@ -184,8 +189,7 @@ impl Attachments {
         match (&outcome, endpoint) {
             // The link is still up: the pod keeps what it has until the runtime asks again.
             (Err(_), Some(endpoint)) => {
-                let restored = self.routes.attach(endpoint.host_interface.clone(), endpoint.addresses.clone()).await;
-                if let Err(error) = restored {
+                if let Err(error) = self.route(&endpoint).await {
                     debug!(endpoint = %id, %error, "routes of an abandoned detachment are not restored");
                 }
             }
@@ -268,11 +272,22 @@ fn refuse(code: u32, error: &dyn std::error::Error) -> Refused {
 }
 
 /// The container ports that are to have host ports; none: the pod asks for none, or this is not its interface for them.
-fn host_ports_of(id: &EndpointId, identity: &Identity, can_map: bool) -> Result<Option<Wanted>, Refused> {
+fn host_ports_of(
+    id: &EndpointId,
+    identity: &Identity,
+    can_map: bool,
+    link: Option<LinkKind>,
+) -> Result<Option<Wanted>, Refused> {
     if id.interface.as_str() != HOST_PORTS_INTERFACE {
         return Ok(None);
     }
     let wanted = identity.host_ports.wanted().map_err(|error| refuse(code::AGENT, &error))?;
+    if wanted.is_some() && link.is_some() {
+        let msg = format!(
+            "the pod has the annotation {WISH_ANNOTATION}, but another plugin makes its interface, to which Manx maps no host ports"
+        );
+        return Err(Refused { code: code::AGENT, msg });
+    }
     if wanted.is_some() && !can_map {
         let msg = format!(
             "the pod has the annotation {WISH_ANNOTATION}, but the CNI binary is older than the agent and maps no host ports"

@@ -35,7 +35,7 @@ pub(crate) async fn recover(
     let endpoints = ipam.endpoints().await;
     let interfaces = endpoints.iter().map(|endpoint| endpoint.host_interface.clone()).collect();
     let orphans = links::park_orphans(kernel, &interfaces, group)?;
-    for endpoint in &endpoints {
+    for endpoint in endpoints.iter().filter(|endpoint| !endpoint.is_wired_elsewhere()) {
         let attached = routes.attach(endpoint.host_interface.clone(), endpoint.addresses.clone()).await;
         if let Err(error) = attached {
             warn!(endpoint = %endpoint.id, %error, "the routes of a pod of this node are not in the kernel yet");

@@ -32,7 +32,11 @@ pub(super) async fn look(attachments: &Attachments) {
     }
     match attachments.host.link_names().await {
         Ok(links) => {
-            let gone = endpoints.into_iter().filter(|endpoint| !links.contains(endpoint.host_interface.as_str()));
+            let is_gone = |endpoint: &WorkloadEndpoint| {
+                // What another plugin has wired has no link of ours: its end comes with a DEL or a GC.
+                !endpoint.is_wired_elsewhere() && !links.contains(endpoint.host_interface.as_str())
+            };
+            let gone = endpoints.into_iter().filter(is_gone);
             future::join_all(gone.map(|endpoint| give_up(attachments, endpoint))).await;
         }
         Err(error) => {

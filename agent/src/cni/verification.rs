@@ -28,6 +28,7 @@ impl Attachments {
         Ok(Wire {
             host_interface: endpoint.host_interface,
             addresses: endpoint.addresses,
+            subnets: endpoint.subnets,
             mtu: *self.mtu.borrow(),
             parked_group: self.parked_group,
             host_ports: Vec::new(),

@@ -86,6 +86,7 @@ impl Remote {
             id,
             pod: PodRef { namespace: NAMESPACE.to_owned(), name: format!("remote-{}", self.0), uid: None },
             addresses: vec![self.address().into()],
+            subnets: Vec::new(),
             labels: BTreeMap::from([("peer".to_owned(), peer.to_owned()), ("all".to_owned(), "yes".to_owned())]),
             ports: Vec::new(),
             finished: false,

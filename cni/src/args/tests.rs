@@ -59,15 +59,15 @@ fn the_pod_is_what_the_runtime_says_in_any_order_with_or_without_ignore_unknown(
     ] {
         let Command::Add { attachment, .. } = add(&[("CNI_ARGS", args)]).unwrap() else { panic!("not an ADD") };
         let pod = PodRef { namespace: "shop".to_owned(), name: "web".to_owned(), uid: Some("u".to_owned()) };
-        assert_eq!(attachment.pod(), pod);
+        assert_eq!(attachment.pod().unwrap(), pod);
     }
 }
 
 #[test]
 fn without_kubernetes_the_pod_is_the_container_in_the_default_namespace() {
     let Command::Add { attachment, netns } = add(&[]).unwrap() else { panic!("not an ADD") };
-    assert_eq!(attachment.pod().to_string(), "default/c1");
-    assert_eq!(attachment.pod().uid, None);
+    let pod = attachment.pod().unwrap();
+    assert_eq!((pod.to_string(), pod.uid), ("default/c1".to_owned(), None));
     assert_eq!(netns, PathBuf::from("/run/netns/c1"));
 }
 

@@ -29,8 +29,17 @@ pub(crate) struct Protocols {
 pub(crate) mod metric {
     use types::Family;
 
-    /// The metric of routes to local pods and of the unreachable routes of own blocks.
+    /// The metric of routes to local pods.
     pub(crate) const LOCAL: u32 = 77;
+
+    /// The metric of the unreachable routes of own blocks. Where a whole block is the subnet on a link of another plugin, the
+    /// connected route of that link comes before it: in IPv4 it has 0, in IPv6 256.
+    pub(crate) const fn own_block(family: Family) -> u32 {
+        match family {
+            Family::Ipv4 => 77,
+            Family::Ipv6 => 277,
+        }
+    }
 
     /// The metric of routes learned by BGP. In IPv6 it lies behind the 256 of connected routes and before the 1024 that
     /// static routes and router advertisements have by default; in IPv4 all of those have 0.
@@ -386,7 +395,10 @@ impl RouteTable {
                 let route = Route::on_link(prefix, self.protocols.local, index);
                 Some(route.with_preferred_source(source).with_metric(metric::LOCAL))
             }
-            Wanted::OwnBlock => Some(Route::unreachable(prefix, self.protocols.local).with_metric(metric::LOCAL)),
+            Wanted::OwnBlock => {
+                let metric = metric::own_block(prefix.family());
+                Some(Route::unreachable(prefix, self.protocols.local).with_metric(metric))
+            }
             Wanted::Learned(next_hops) => {
                 let next_hops = self.next_hops.resolved(next_hops);
                 let route = Route { next_hops, ..Route::via(prefix, self.protocols.bgp, []) };

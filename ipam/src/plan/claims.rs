@@ -88,6 +88,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) missing: &'a BTreeSet<Prefix>,
     /// Own claims that older ones overlap, and when they were made.
     pub(crate) overlapped: &'a BTreeMap<Prefix, Version>,
+    /// Families of which another block is needed, whatever is free in those that there are.
+    pub(crate) cramped: &'a BTreeSet<Family>,
     /// The blocks that this node owns, and what is free in them.
     pub(crate) allocator: &'a Allocator,
 }
@@ -110,7 +112,7 @@ impl Claims {
 
     /// Takes back what an older claim overlaps, claims again what the store has forgotten, claims ahead of need.
     fn next(&mut self, situation: Situation<'_>) -> Option<ClaimStep> {
-        let Situation { open, known, missing, overlapped, allocator } = situation;
+        let Situation { open, known, missing, overlapped, cramped, allocator } = situation;
         if let Some((block, created)) = overlapped.first_key_value() {
             return Some(ClaimStep::Withdraw(*block, *created));
         }
@@ -118,7 +120,8 @@ impl Claims {
         if let Some(block) = allocator.blocks().keys().find(is_forgotten) {
             return Some(ClaimStep::Claim(*block));
         }
-        for family in families(open).filter(|family| is_short(open, allocator, *family)) {
+        let is_needed = |family: &Family| cramped.contains(family) || is_short(open, allocator, *family);
+        for family in families(open).filter(is_needed) {
             // A search that finds no candidate has walked through the whole pool: it is not repeated before something changes.
             if self.full.contains(&family) {
                 continue;

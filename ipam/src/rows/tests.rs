@@ -26,6 +26,7 @@ fn what_was_written_is_read_back() {
     let mut writes = vec![boot_id("one"), boot_id("two"), committed(&stays), committed(&goes)];
     writes.push(confirmed(&confirmation));
     writes.extend([block_owned(&kept, &node), block_owned(&lost, &node), block_lost(&lost)]);
+    writes.extend([shared(&kept, &"lan".parse().unwrap()), shared(&lost, &"other".parse().unwrap()), unshared(&lost)]);
     writes.extend(released(&goes));
     writes.push(rested("10.0.0.2".parse().unwrap()));
     writes.push(JournalWrite::put(RowKind::Meta, "another's", vec![0xff]));
@@ -35,6 +36,7 @@ fn what_was_written_is_read_back() {
         endpoints: vec![stays],
         resting: BTreeMap::from([("fd00::2".parse().unwrap(), goes.id)]),
         blocks: BTreeSet::from([kept]),
+        shared: BTreeMap::from([(kept, "lan".parse().unwrap())]),
         confirmed: Some(confirmation),
     };
     assert_eq!(restored, expected);

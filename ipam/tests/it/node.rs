@@ -111,7 +111,7 @@ pub(crate) fn id(container: &str) -> EndpointId {
 
 pub(crate) fn request(pod: &str) -> Request {
     let pod = PodRef { namespace: "default".to_owned(), name: pod.to_owned(), uid: None };
-    Request { pod, labels: BTreeMap::new(), ports: Vec::new() }
+    Request { pod, labels: BTreeMap::new(), ports: Vec::new(), link: None }
 }
 
 pub(crate) fn texts(endpoint: &WorkloadEndpoint) -> Vec<String> {

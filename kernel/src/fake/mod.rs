@@ -14,12 +14,12 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use types::{InterfaceName, Prefix};
+use types::{Family, InterfaceName, Prefix};
 
 use crate::events::Event;
 use crate::{
     InterfaceAddress, Kernel, KernelError, Link, LinkChange, Neighbour, Netns, Resolution, Route, RouteChange,
-    RouteFailure, RouteFilter, SysctlKey, VethSpec,
+    RouteFailure, RouteFilter, SourceRule, SysctlKey, VethSpec,
 };
 
 pub use events::FakeEvents;
@@ -58,6 +58,12 @@ pub enum Operation {
     ChangeRoutes,
     /// [`Kernel::resolve`].
     Resolve,
+    /// [`Kernel::rules`].
+    Rules,
+    /// [`Kernel::add_rule`].
+    AddRule,
+    /// [`Kernel::delete_rule`].
+    DeleteRule,
     /// [`Kernel::set_neighbour`].
     SetNeighbour,
     /// [`Kernel::neighbours`].
@@ -265,6 +271,21 @@ impl Kernel for FakeKernel {
 
     fn resolve(&mut self, destination: IpAddr) -> Result<Option<Resolution>, KernelError> {
         Ok(self.call(Operation::Resolve, || format!("cannot look up {destination}"))?.resolve(destination))
+    }
+
+    fn rules(&mut self, family: Family) -> Result<Vec<SourceRule>, KernelError> {
+        let state = self.call(Operation::Rules, || format!("cannot list {family} rules"))?;
+        Ok(state.rules.iter().filter(|rule| Family::of(rule.source) == family).copied().collect())
+    }
+
+    fn add_rule(&mut self, rule: &SourceRule) -> Result<(), KernelError> {
+        self.call(Operation::AddRule, || format!("cannot add rule {rule}"))?.rules.insert(*rule);
+        Ok(())
+    }
+
+    fn delete_rule(&mut self, rule: &SourceRule) -> Result<(), KernelError> {
+        self.call(Operation::DeleteRule, || format!("cannot delete rule {rule}"))?.rules.remove(rule);
+        Ok(())
     }
 
     fn set_neighbour(&mut self, neighbour: &Neighbour) -> Result<(), KernelError> {

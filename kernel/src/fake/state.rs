@@ -1,6 +1,6 @@
 //! The state of a fake namespace, and the rules of the kernel that it keeps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use types::{Family, Prefix};
@@ -12,7 +12,7 @@ use crate::events::Event;
 use crate::netns::NetnsId;
 use crate::{
     AddressFlags, InterfaceAddress, KernelError, Link, LinkChange, MAIN_TABLE, Neighbour, Resolution, Route,
-    RouteChange, RouteKind, RouteNextHop, SysctlKey, VethSpec,
+    RouteChange, RouteKind, RouteNextHop, SourceRule, SysctlKey, VethSpec,
 };
 
 /// What the kernel identifies a route by: table, prefix, metric.
@@ -30,6 +30,7 @@ pub(super) struct State {
     pub(super) addresses: Vec<InterfaceAddress>,
     routes: BTreeMap<RouteKey, Route>,
     pub(super) neighbours: BTreeMap<(u32, IpAddr), Neighbour>,
+    pub(super) rules: BTreeSet<SourceRule>,
     /// The sysctls that were written; all others read as 0.
     pub(super) sysctls: BTreeMap<SysctlKey, String>,
     /// The namespaces in which the other ends of veths are.
@@ -61,6 +62,7 @@ impl Default for State {
             addresses: Vec::new(),
             routes: BTreeMap::new(),
             neighbours: BTreeMap::new(),
+            rules: BTreeSet::new(),
             sysctls: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             peers: BTreeMap::new(),

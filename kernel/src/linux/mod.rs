@@ -7,17 +7,18 @@ mod addresses;
 mod links;
 mod neighbours;
 mod routes;
+mod rules;
 pub(crate) mod socket;
 
 use std::net::IpAddr;
 
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
-use types::InterfaceName;
+use types::{Family, InterfaceName};
 
 use crate::netns::run_in;
 use crate::{
     InterfaceAddress, Kernel, KernelError, Link, LinkChange, Neighbour, Netns, Resolution, Route, RouteChange,
-    RouteFailure, RouteFilter, SysctlKey, VethSpec, sysctl,
+    RouteFailure, RouteFilter, SourceRule, SysctlKey, VethSpec, sysctl,
 };
 use socket::Socket;
 
@@ -104,6 +105,18 @@ impl Kernel for Linux {
 
     fn resolve(&mut self, destination: IpAddr) -> Result<Option<Resolution>, KernelError> {
         routes::resolve(&mut self.socket, destination)
+    }
+
+    fn rules(&mut self, family: Family) -> Result<Vec<SourceRule>, KernelError> {
+        rules::list(&mut self.socket, family)
+    }
+
+    fn add_rule(&mut self, rule: &SourceRule) -> Result<(), KernelError> {
+        rules::add(&mut self.socket, rule)
+    }
+
+    fn delete_rule(&mut self, rule: &SourceRule) -> Result<(), KernelError> {
+        rules::delete(&mut self.socket, rule)
     }
 
     fn set_neighbour(&mut self, neighbour: &Neighbour) -> Result<(), KernelError> {

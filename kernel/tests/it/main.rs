@@ -7,6 +7,7 @@ mod events;
 mod links;
 mod netns;
 mod routes;
+mod rules;
 mod sockopt;
 
 use std::net::IpAddr;

@@ -21,7 +21,7 @@ fn conversation(attachments: &Attachments) -> (UnixStream, impl Future<Output = 
 
 fn attach(id: &EndpointId, pod: PodRef, labels: Labels) -> Request {
     let (id, protocol, ports) = (id.clone(), cni::PROTOCOL, Vec::new());
-    Request::Attach(Attach { protocol, id, pod, labels, ports, maps_host_ports: true })
+    Request::Attach(Attach { protocol, id, pod, labels, ports, maps_host_ports: true, addresses_for: None })
 }
 
 async fn ask(binary: &mut UnixStream, request: &Request) -> Reply {
@@ -276,4 +276,94 @@ async fn an_add_of_what_serves_a_pod_is_refused_and_one_of_remains_begins_anew()
     add(&world, &attachments, &id).await;
     assert_eq!(world.ipam.endpoints().await.len(), 1);
     assert_eq!(world.routes.view().await.unwrap().local, 1);
+}
+
+#[tokio::test]
+async fn addresses_for_another_plugin_are_held_without_link_and_route_and_its_pod_is_a_peer() {
+    let world = World::new().await;
+    let (attachments, id) = (attachments(&world, Identities::Stated), id("aaa1"));
+    let request = || {
+        let Request::Attach(attach) = attach(&id, reference("a", None), tier("web")) else { unreachable!() };
+        Request::Attach(Attach { addresses_for: Some(LinkKind::PointToPoint), maps_host_ports: false, ..attach })
+    };
+    let (mut binary, talk) = conversation(&attachments);
+    let script = async {
+        let Reply::Wire(wire) = ask(&mut binary, &request()).await else { panic!("no addresses") };
+        assert_eq!((wire.addresses.len(), wire.subnets.len()), (1, 1));
+        assert_eq!(ask(&mut binary, &Request::Wired).await, Reply::Done);
+    };
+    soon(async { tokio::join!(talk, script) }).await;
+    assert_eq!(world.routes.view().await.unwrap().local, 0);
+    assert_eq!(world.acl.show(id.clone()).await.unwrap().labels, tier("web"));
+    // Nothing that looks for links takes it for dead.
+    super::super::vanished::look(&attachments).await;
+    assert_eq!(world.ipam.reconcile_kernel(std::collections::BTreeSet::new()).await.unwrap(), []);
+    assert!(attachments.verify(&id).await.is_ok());
+
+    // A second ADD does not give its addresses to another.
+    let (mut binary, talk) = conversation(&attachments);
+    let script = async { ask(&mut binary, &request()).await };
+    let ((), reply) = soon(async { tokio::join!(talk, script) }).await;
+    let Reply::Refused(refused) = reply else { panic!("{reply:?}") };
+    assert!(refused.msg.contains("delete it first"), "{refused}");
+
+    // A DEL that is cut off brings no route of a link that never was.
+    let detach = Request::Detach(Detach { protocol: cni::PROTOCOL, id: id.clone() });
+    let (mut cut, talk) = conversation(&attachments);
+    let script = async {
+        assert!(matches!(ask(&mut cut, &detach).await, Reply::Park(_)));
+        drop(cut);
+    };
+    soon(async { tokio::join!(talk, script) }).await;
+    assert_eq!(world.routes.view().await.unwrap().local, 0);
+    assert!(world.ipam.endpoint(id.clone()).await.is_some());
+    delete(&attachments, &id).await;
+    assert!(world.is_gone(&id).await);
+}
+
+#[tokio::test]
+async fn a_second_sandbox_of_a_pod_keeps_what_it_has_when_the_first_goes_late() {
+    let world = World::new().await;
+    let (updates, told, identities, asked) = channels();
+    let attachments = attachments(&world, identities);
+    let task = pods::follow(told, asked, world.ipam.clone(), world.acl.clone());
+    let (old, new) = (id("aaa1"), id("bbb2"));
+    let (key, first) = pod("a", "u1", tier("web"));
+    // The same name with another UID, as of a StatefulSet's pod that was deleted and made anew.
+    let (_, second) = pod("a", "u2", tier("web"));
+    let attach_one = async |id: &EndpointId, pod: &Pod| {
+        let (mut binary, conversation) = conversation(&attachments);
+        let script = async {
+            let request = attach(id, pod.reference.clone(), Labels::new());
+            assert!(matches!(ask(&mut binary, &request).await, Reply::Wire(_)));
+            world.wire(id);
+            assert_eq!(ask(&mut binary, &Request::Wired).await, Reply::Done);
+        };
+        soon(async { tokio::join!(conversation, script) }).await;
+    };
+    let script = async {
+        updates.send(Update::Set(key.clone(), first.clone())).await.unwrap();
+        attach_one(&old, &first).await;
+        updates.send(Update::Set(key.clone(), second.clone())).await.unwrap();
+        attach_one(&new, &second).await;
+        let addresses =
+            async |id: &EndpointId| world.ipam.endpoint(id.clone()).await.map(|endpoint| endpoint.addresses);
+        assert_ne!(addresses(&old).await, addresses(&new).await);
+        // What the pod is now is said of its new sandbox, and not of the one of the pod that is no more.
+        updates.send(Update::Set(key.clone(), Pod { labels: tier("db"), ..second.clone() })).await.unwrap();
+        until(async || world.acl.show(new.clone()).await.unwrap().labels == tier("db")).await;
+        assert_eq!(world.acl.show(old.clone()).await.unwrap().labels, tier("web"));
+        let held = addresses(&new).await;
+        delete(&attachments, &old).await;
+        assert!(world.acl.show(old.clone()).await.is_none() && addresses(&old).await.is_none());
+        assert_eq!((addresses(&new).await, world.routes.view().await.unwrap().local), (held, 1));
+        assert_eq!(world.acl.show(new.clone()).await.unwrap().labels, tier("db"));
+        // Its DEL comes once more, as kubelet sends it.
+        delete(&attachments, &old).await;
+        assert!(attachments.verify(&new).await.is_ok());
+    };
+    tokio::select! {
+        () = task => panic!("the task has ended"),
+        () = script => {}
+    }
 }

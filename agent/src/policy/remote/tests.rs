@@ -15,6 +15,7 @@ fn published(at: &str, container: &str, address: &str) -> Update<(NodeName, Endp
         id: id.clone(),
         pod: types::PodRef { namespace: "default".to_owned(), name: container.to_owned(), uid: None },
         addresses: vec![address.parse().unwrap()],
+        subnets: Vec::new(),
         labels: BTreeMap::new(),
         ports: Vec::new(),
         finished: false,

@@ -134,6 +134,7 @@ fn wire() -> Wire {
     Wire {
         host_interface: host_interface(),
         addresses: vec![ip("10.65.0.2"), ip("fd00::2")],
+        subnets: Vec::new(),
         mtu: 1_450,
         parked_group: GROUP,
         host_ports: Vec::new(),

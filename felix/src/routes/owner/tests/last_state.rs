@@ -152,7 +152,9 @@ fn take(step: &NodeEvent, kernel: &FakeKernel, routes: &mut Routes, said: &mut S
             let route = |protocol, metric| Route::unreachable(prefix(PLACES[place]), protocol).with_metric(metric);
             let bgp = route(ours::ROUTE_PROTOCOL_BGP, metric::bgp(prefix(PLACES[place]).family()));
             let local = route(ours::ROUTE_PROTOCOL_LOCAL, metric::LOCAL);
-            drop(other.change_routes(&[RouteChange::Delete(bgp), RouteChange::Delete(local)]));
+            let block = route(ours::ROUTE_PROTOCOL_LOCAL, metric::own_block(prefix(PLACES[place]).family()));
+            let theft = [bgp, local, block].map(RouteChange::Delete);
+            drop(other.change_routes(&theft));
         }
         NodeEvent::LostEvents => kernel.lose_events(),
         NodeEvent::Fail(operation) => kernel.fail(operation, 1, 105),
