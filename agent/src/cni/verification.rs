@@ -30,7 +30,7 @@ impl Attachments {
             addresses: endpoint.addresses,
             mtu: *self.mtu.borrow(),
             parked_group: self.parked_group,
-            host_ports: Vec::new(),
+            host_ports: self.host_ports.of(id),
             stale_mappings: Vec::new(),
         })
     }
