@@ -20,6 +20,7 @@
 //!  cni
 //!   cni.sock ──► conversation (1 per connection) ──► ipam, felix ──parked──► reaper (1 thread)
 //!   conversation ──asks──► host_ports (1) ──who has which──► annotations (1) ──► API server   API server ──Services (while needed)──► host_ports
+//!   API server ──annotations of own pods──► annotations   stale_mappings (1): host ports of pods that have gone
 //!   tombstones (1) ──► ipam, felix: DELs that were not answered
 //!  policy
 //!   policies, namespaces (1 source each) ──PolicyUpdate──► carry (1) ──► felix (acl)
@@ -30,7 +31,8 @@
 //!   the kernel's log of denied packets (1 thread while somebody looks) ──► drop_log (1) ──► whoever looks
 //!  node
 //!   interfaces (1 thread), Node ──► addresses (1) ──this node's──► desired, object
-//!   readiness, Node ──► object (1) ──► CNI configuration, API server   ──registration──► presence
+//!   readiness, Node ──► object (1) ──► API server   ──registration──► presence
+//!   runtime (1): CNI configurations, the CNI binary ──what pods suffer from──► readiness   ──all that is wrong──► status, events (1) ──► API server
 //!  api
 //!   agent.sock, health port (1 server each) ──► status: asks ipam, felix, bgp
 //! ```

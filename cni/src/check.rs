@@ -4,12 +4,14 @@
 //! whatever the plan has made. What plugins behind this one may have changed is no fault: the MAC and the MTU of the pod's end,
 //! more addresses and routes. Nor is a neighbour entry that the pod has lost, for the gateway answers.
 //!
+//! Host ports are checked by portmap, which has mapped them.
+//!
 //! Where no agent answers, the kernel's part alone decides: the pod is served without an agent too, and a runtime that takes a
 //! failed CHECK for the end of the network would tear it down.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kernel::{AddressFlags, Kernel, KernelError, Link, RouteFilter};
 use serde_json::Value;
@@ -18,26 +20,33 @@ use types::{EndpointId, Family, InterfaceName, Prefix};
 
 use crate::client::{Agent, AgentError, AnswerTimeLimit};
 use crate::config::NetworkConfig;
+use crate::mapping::{self, Checked};
 use crate::plan::{Absent, Pairing, Sandbox, Side, Sysctl, WiringStep, gateway, plan};
 use crate::source_routing;
 use crate::spec::{CniError, Code};
 use crate::verbs::Machine;
 use crate::wiring::{PodSide, WiringError};
 
+/// The tables that the reference plugin sbr moves an interface's routes to: the first ones from 100 on that no rule names, one for
+/// each address.
+const SBR_TABLES: std::ops::Range<u32> = 100..116;
+
 /// Checks one attachment. What an operator should know of a success is returned.
 pub(crate) fn check(
     config: &NetworkConfig,
     id: &EndpointId,
     netns: &Path,
+    plugins: &[PathBuf],
     machine: &dyn Machine,
 ) -> Result<Vec<String>, CniError> {
     let expected = Expected::of(config, &id.interface)?;
     let mut pod = machine.pod(netns)?;
     let mut host = machine.host().map_err(|error| WiringError::Host(error).into_cni())?;
-    let (mut wrong, mut notes) = (Vec::new(), Vec::new());
+    let (mut wrong, mut notes, mut given) = (Vec::new(), Vec::new(), Vec::new());
     let agent = Agent::connect(&config.agent_socket, AnswerTimeLimit::CHECK);
     match agent.and_then(|mut agent| agent.check(id.clone())) {
         Ok(wire) => {
+            given = wire.host_ports;
             let held: BTreeSet<_> = wire.addresses.into_iter().collect();
             if held != expected.addresses {
                 let (held, expected) = (list(&held), list(&expected.addresses));
@@ -50,6 +59,13 @@ pub(crate) fn check(
     }
     let pairing = expected.pairing(id);
     wrong.extend(kernel(host.as_mut(), &mut pod, &pairing).map_err(WiringError::into_cni)?);
+    match mapping::check(&config.mapped(), id, &given, netns, plugins) {
+        Ok(Checked { wrong: found, unknown }) => {
+            wrong.extend(found);
+            notes.extend(unknown);
+        }
+        Err(error) => wrong.push(error.to_string()),
+    }
     if wrong.is_empty() {
         return Ok(notes);
     }
@@ -148,11 +164,7 @@ fn pod_side(
         match step {
             WiringStep::Sysctl(sysctl) if sysctl.side == Side::Pod => wrong.extend(sysctl_is_wrong(kernel, sysctl)?),
             WiringStep::DefaultRoute(family) => {
-                let leads = |route: &kernel::Route| {
-                    let mut hops = route.next_hops.iter();
-                    route.prefix == Prefix::default_route(*family) && hops.any(|hop| hop.interface == Some(link.index))
-                };
-                if !kernel.routes(&RouteFilter::main(*family))?.iter().any(leads) {
+                if !is_default_by(kernel, *family, link.index)? {
                     wrong.push(format!("the pod has no default route of {family} by {name}"));
                 }
             }
@@ -170,6 +182,21 @@ fn pod_side(
         }
     }
     Ok(wrong)
+}
+
+/// Whether the pod has a default route by the interface: in the main table, or in one of its own where sbr has put it.
+fn is_default_by(kernel: &mut dyn Kernel, family: Family, interface: u32) -> Result<bool, KernelError> {
+    let main = RouteFilter::main(family);
+    for table in std::iter::once(main.table).chain(SBR_TABLES) {
+        let leads = |route: &kernel::Route| {
+            let mut hops = route.next_hops.iter();
+            route.prefix == Prefix::default_route(family) && hops.any(|hop| hop.interface == Some(interface))
+        };
+        if kernel.routes(&RouteFilter { table, ..main })?.iter().any(leads) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn host_side(

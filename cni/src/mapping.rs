@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use types::host_ports::HostPort;
+use types::host_ports::{HostPort, mapping_network};
 use types::{EndpointId, InterfaceName};
 
 use crate::args::Attachment;
@@ -64,7 +64,7 @@ impl Mapping {
         };
         let config = json!({
             "cniVersion": VERSION,
-            "name": format!("{}-hostports-{}", id.network, id.host_interface()),
+            "name": mapping_network(&id.network, &id.host_interface()),
             "type": PLUGIN,
             "capabilities": { "portMappings": true },
             "runtimeConfig": { "portMappings": host_ports.iter().map(mapping).collect::<Vec<_>>() },
@@ -85,6 +85,14 @@ impl Mapping {
             )
         })?;
         self.run(&plugin, "ADD", netns.as_os_str()).map_err(|error| error.into_cni("host ports cannot be mapped"))
+    }
+
+    /// Whether this is the error of older portmaps (1.1.1 is one), which look for the rules of IPv4 in the tables of IPv6 as well:
+    /// their CHECK fails on every node that has ip6tables. Those of IPv4 are right then, as they are looked at first.
+    fn is_sought_in_vain(&self, error: &DelegateError) -> bool {
+        let DelegateError::Refused { msg, .. } = error else { return false };
+        let mut of_ipv4 = self.addresses.iter().filter(|address| address.is_ipv4());
+        msg.starts_with("could not check ipv6 dnat") && of_ipv4.any(|address| msg.contains(&format!("{address}/32")))
     }
 
     fn run(&self, plugin: &Plugin, command: &str, netns: &OsStr) -> Result<(), DelegateError> {
@@ -114,6 +122,61 @@ pub fn unmap(folder: &Path, id: &EndpointId, plugins: &[PathBuf]) -> Result<Opti
         }
         Err(error) => Err(UnmapError::Plugin { mapping: Box::new(mapping), error }),
     }
+}
+
+/// What is wrong with the host ports of an attachment: portmap's own CHECK of what is recorded. `given` is what the agent has given
+/// it. `plugins` are folders to look for portmap in before those of the ADD.
+pub fn check(
+    folder: &Path,
+    id: &EndpointId,
+    given: &[HostPort],
+    netns: &Path,
+    plugins: &[PathBuf],
+) -> Result<Checked, UnmapError> {
+    let mapping = read(&records::path(folder, id))?;
+    let mapped = mapping.as_ref().map_or(&[][..], |mapping| &mapping.host_ports);
+    let missing: Vec<_> =
+        given.iter().filter(|port| !mapped.contains(port)).map(|port| port.host_port.to_string()).collect();
+    let mut checked = Checked::default();
+    if !missing.is_empty() {
+        checked.wrong.push(format!("host ports {} are the pod's and not mapped to it", missing.join(", ")));
+    }
+    if let Some(mapping) = mapping {
+        let folders: Vec<_> = plugins.iter().chain(&mapping.plugins).cloned().collect();
+        let outcome =
+            Plugin::find(PLUGIN, &folders).and_then(|plugin| mapping.run(&plugin, "CHECK", netns.as_os_str()));
+        match outcome {
+            Ok(()) => {}
+            Err(error) if mapping.is_sought_in_vain(&error) => checked.unknown = Some(format!("host ports: {error}")),
+            Err(error) => checked.wrong.push(format!("host ports: {error}")),
+        }
+    }
+    Ok(checked)
+}
+
+/// What a CHECK of host ports has found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// All that is wrong.
+    pub wrong: Vec<String>,
+    /// What portmap could not tell.
+    pub unknown: Option<String>,
+}
+
+/// Takes away what is mapped for all attachments that are meant, by the plugins of their ADDs; what stays is given back.
+pub fn unmap_all(folder: &Path, is_meant: impl Fn(&EndpointId) -> bool) -> io::Result<Vec<UnmapError>> {
+    let meant = list(folder, |_| true)?.into_iter().filter(|mapping| is_meant(&mapping.id));
+    Ok(meant.filter_map(|mapping| unmap(folder, &mapping.id, &[]).err()).collect())
+}
+
+/// Takes the record of an attachment away: what it says is not mapped any more. None there is success.
+pub fn forget(folder: &Path, id: &EndpointId) -> io::Result<()> {
+    records::remove(&records::path(folder, id))
+}
+
+/// Whether there is a record of the attachment.
+pub fn is_recorded(folder: &Path, id: &EndpointId) -> bool {
+    records::path(folder, id).exists()
 }
 
 /// Why host ports stay mapped.

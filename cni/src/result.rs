@@ -59,7 +59,10 @@ impl Attached<'_> {
 
     fn ips(&self, version: CniVersion, interface: usize) -> impl Iterator<Item = Value> {
         self.pairing.addresses.iter().map(move |address| {
-            let mut ip = json!({ "address": Prefix::host(*address).to_string(), "interface": interface });
+            // sbr routes by it; nobody else has to, as the routes are in the result.
+            let gateway = plan::gateway(Family::of(*address)).to_string();
+            let mut ip =
+                json!({ "address": Prefix::host(*address).to_string(), "gateway": gateway, "interface": interface });
             if let (true, Some(ip)) = (version < CniVersion::V1_0_0, ip.as_object_mut()) {
                 let family = match address {
                     IpAddr::V4(_) => "4",

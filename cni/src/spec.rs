@@ -55,11 +55,14 @@ impl Serialize for CniVersion {
     }
 }
 
-/// The answer to VERSION (CNI spec section 2, VERSION): `requested` is the runtime's own `cniVersion`, repeated.
+/// The answer to VERSION (CNI spec section 2, VERSION): `requested` is the runtime's own `cniVersion`, repeated. With what the agent
+/// and the installer want to know of the binary.
 pub fn version_report(requested: Option<&str>) -> String {
     json!({
         "cniVersion": requested.unwrap_or(CniVersion::LATEST.as_str()),
         "supportedVersions": CniVersion::ALL,
+        types::cni::VERSION_KEY: env!("CARGO_PKG_VERSION"),
+        types::cni::PROTOCOL_KEY: types::cni::PROTOCOL,
     })
     .to_string()
 }

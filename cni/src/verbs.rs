@@ -96,7 +96,7 @@ pub fn run(variable: impl Fn(&str) -> Option<OsString>, stdin: &mut dyn Read, ma
         Command::Check { attachment, netns } => since(CniVersion::V0_4_0, &config, "CHECK")
             .and_then(|()| match &config.lease {
                 Some(_) => lease::check(&config, &endpoint_id(&config, attachment)),
-                None => check(&config, &endpoint_id(&config, attachment), netns, machine),
+                None => check(&config, &endpoint_id(&config, attachment), netns, &attachment.plugins, machine),
             })
             .map(|notes| Outcome { notes, ..Outcome::success(String::new()) }),
         Command::Gc => gc(&config).map(|()| Outcome::success(String::new())),
@@ -267,12 +267,22 @@ fn status(config: &NetworkConfig) -> Result<(), CniError> {
     agent.and_then(|mut agent| agent.status()).map_err(AgentError::into_status)
 }
 
-/// GC: nothing is left of the network's attachments but what the runtime lists.
+/// GC: nothing is left of the network's attachments but what the runtime lists. What fails does not keep the rest.
 fn gc(config: &NetworkConfig) -> Result<(), CniError> {
     since(CniVersion::V1_1_0, config, "GC")?;
-    let collect = Collect { protocol: PROTOCOL, network: config.name.clone(), valid: config.valid_attachments()? };
+    let valid = config.valid_attachments()?;
+    // First, as in a DEL: when addresses are free, no host port leads to them any more.
+    let stays = mapping::unmap_all(&config.mapped(), |id| {
+        id.network == config.name && !valid.contains(&(id.container.clone(), id.interface.clone()))
+    });
+    let collect = Collect { protocol: PROTOCOL, network: config.name.clone(), valid };
     let agent = Agent::connect(&config.agent_socket, AnswerTimeLimit::GC);
-    agent.and_then(|mut agent| agent.collect(collect)).map_err(AgentError::into_cni)
+    agent.and_then(|mut agent| agent.collect(collect)).map_err(AgentError::into_cni)?;
+    let stays = stays.map_err(|error| CniError::new(Code::Io, error.to_string()))?;
+    match stays.into_iter().next() {
+        None => Ok(()),
+        Some(first) => Err(first.into_cni()),
+    }
 }
 
 /// Whether the configuration's version has the command (code 1).

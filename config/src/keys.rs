@@ -27,6 +27,7 @@ pub const KEYS: &[&str] = &[
     "kernel.markMask",
     "kubernetes",
     "cniConfDir",
+    "cniBinDir",
     "hostPorts.range",
     "policy.endpointToHost",
     "policy.allowVXLANPacketsFromWorkloads",

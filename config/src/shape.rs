@@ -35,6 +35,7 @@ pub(crate) struct Shape {
     kernel: Kernel,
     kubernetes: Option<Text>,
     cni_conf_dir: Option<Text>,
+    cni_bin_dir: Option<Text>,
     host_ports: HostPorts,
     policy: Policy,
 }
@@ -159,7 +160,8 @@ impl Shape {
             health_address: or(self.health_address, ([127, 0, 0, 1], 9179).into()),
             kernel: self.kernel.checked()?,
             kubernetes,
-            cni_conf_dir: self.cni_conf_dir.filter(|Text(folder)| !folder.is_empty()).map(|Text(folder)| folder.into()),
+            cni_conf_dir: self.cni_conf_dir.and_then(folder),
+            cni_bin_dir: self.cni_bin_dir.and_then(folder),
             host_ports: self.host_ports.range.map(|Parsed(range)| range),
             policy: self.policy.checked(),
         })
@@ -251,6 +253,11 @@ impl Policy {
 
 fn or<T>(written: Option<Parsed<T>>, default: T) -> T {
     written.map_or(default, |Parsed(value)| value)
+}
+
+/// The folder that is named; an empty name is none.
+fn folder(Text(name): Text) -> Option<PathBuf> {
+    (!name.is_empty()).then(|| name.into())
 }
 
 fn span_or(written: Option<Span>, seconds: u64) -> Duration {

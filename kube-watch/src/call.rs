@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use kube::Client;
-use kube::api::{GetParams, ListParams, Patch, PatchParams, WatchEvent, WatchParams};
+use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::core::{Request, Status as Answer};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -182,6 +182,21 @@ impl Calls {
         let text = self.ask(async |client| client.request_text(request).await).await?;
         let page: Page<IgnoredAny> = serde_json::from_str(&text).map_err(|error| self.malformed(&chain(&error)))?;
         Ok(page.items().next().is_some())
+    }
+
+    /// Makes an object; [`CallError::Gone`] where there is one of that name (409).
+    pub(crate) async fn create(&mut self, path: &str, object: &Value) -> Result<(), CallError> {
+        let request = Request::new(path)
+            .create(&PostParams::default(), object.to_string().into_bytes())
+            .map_err(|error| self.config_error(&error))?;
+        self.ask(async |client| client.request_text(request).await).await.map(drop)
+    }
+
+    /// Deletes an object; [`CallError::Gone`] where there is none of that name.
+    pub(crate) async fn delete(&mut self, path: &str, name: &str) -> Result<(), CallError> {
+        let request =
+            Request::new(path).delete(name, &DeleteParams::default()).map_err(|error| self.config_error(&error))?;
+        self.ask(async |client| client.request_text(request).await).await.map(drop)
     }
 
     /// Changes an object by a merge patch (RFC 7396); errors as for [`Calls::patch_status`].

@@ -182,6 +182,9 @@ struct PodAnnotations {
     // `types::host_ports::WISH_ANNOTATION`.
     #[serde(rename = "manx.io/hostport")]
     host_ports: Option<String>,
+    // `types::host_ports::GIVEN_ANNOTATION`.
+    #[serde(rename = "manx.io/hostports")]
+    given_host_ports: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -247,7 +250,7 @@ impl Kind for Pods {
             reference: PodRef { namespace: key.namespace.clone(), name: key.name.clone(), uid: metadata.uid },
             config_hash: annotations.config_hash,
             labels: metadata.labels.unwrap_or_default(),
-            host_ports: host_ports(annotations.host_ports, &ports),
+            host_ports: host_ports((annotations.host_ports, annotations.given_host_ports), &ports),
             ports: named(ports),
             host_network: spec.host_network.unwrap_or_default(),
             finished: matches!(phase.as_deref(), Some("Succeeded" | "Failed")),
@@ -268,7 +271,7 @@ fn ports(containers: Vec<Container>, init_containers: Vec<Container>) -> Vec<Con
 }
 
 /// What they say of host ports. What no host port comes of is left out: every node holds this of each of its pods.
-fn host_ports(wish: Option<String>, ports: &[ContainerPort]) -> PodPorts {
+fn host_ports((wish, told): (Option<String>, Option<String>), ports: &[ContainerPort]) -> PodPorts {
     let declared = ports.iter().map(|port| DeclaredPort {
         protocol: port.protocol.unwrap_or(Protocol::Tcp),
         container_port: port.container_port,
@@ -276,7 +279,7 @@ fn host_ports(wish: Option<String>, ports: &[ContainerPort]) -> PodPorts {
         host_port: port.host_port.filter(|port| *port != 0),
     });
     let matter = declared.filter(|port| wish.is_some() || port.host_port.is_some());
-    PodPorts { declared: matter.collect(), wish }
+    PodPorts { declared: matter.collect(), wish, told }
 }
 
 /// Those that have names.

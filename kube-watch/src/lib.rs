@@ -26,6 +26,7 @@ mod access;
 mod call;
 mod config;
 mod error;
+mod events;
 mod follow;
 mod history;
 mod kinds;

@@ -1,4 +1,5 @@
-//! What is written to the API server: the status of a Service, an annotation of a Pod; module `node` has what is written of Nodes.
+//! What is written to the API server: the status of a Service, an annotation of a Pod; modules `node` and `events` have what
+//! is written of Nodes.
 
 use std::net::IpAddr;
 

@@ -9,6 +9,8 @@
 mod addresses;
 // Which crate may depend on which.
 mod architecture;
+// Plugins of others in a chain behind ours.
+mod chains;
 // Many runtimes at once, and an agent that dies meanwhile.
 mod churn;
 // `manxctl node clean`: a node that Manx leaves.
@@ -25,6 +27,8 @@ mod fabric;
 mod fencing;
 // A node whose disk is full.
 mod full_disk;
+// Host ports of pods where something went amiss.
+mod host_ports;
 // The length of files, the size of structs, the walks of the map.
 mod house;
 // The lab: namespaces, links, services, its end.
@@ -51,6 +55,8 @@ mod policy;
 mod reclaim;
 // Which clause of which RFC is proved by which test.
 mod rfc_coverage;
+// What the runtime plugs pods in by: our configuration and binary, and configurations of others.
+mod runtime_files;
 // Runtimes that call more than ADD and DEL.
 mod runtimes;
 // Connections from a peer's address beside its session.

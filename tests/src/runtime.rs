@@ -155,6 +155,12 @@ impl Runtime {
         Ok(result)
     }
 
+    /// Calls CHECK of every plugin, in the order of ADD, with the cached result.
+    pub fn check(&self, attachment: &Attachment) -> Result<(), CniError> {
+        let cached = read_cached(&self.cache_path(attachment)).map(|cached| cached.result);
+        self.plugins.iter().try_for_each(|plugin| self.call("CHECK", plugin, attachment, cached.clone()).map(drop))
+    }
+
     /// Calls DEL of every plugin in reverse, with the cached result, which is dropped on success.
     pub fn del(&self, attachment: &Attachment) -> Result<(), CniError> {
         let path = self.cache_path(attachment);

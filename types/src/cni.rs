@@ -37,6 +37,18 @@ pub const SOCKET: &str = "cni.sock";
 /// The CNI configuration that is ours in the runtime's folder (`/etc/cni/net.d`), by its place among others' there.
 pub const CONFLIST: &str = "10-manx.conflist";
 
+/// What the agent calls such a file once it has put aside one that was damaged: no runtime reads it.
+pub const DAMAGED_CONFLIST: &str = "10-manx.conflist.damaged";
+
+/// The name of the binary, which is the `type` of its plugin objects too.
+pub const PLUGIN: &str = "manx";
+
+/// What the binary's answer to VERSION says beside what the CNI spec wants: its own version, and [`PROTOCOL`].
+pub const VERSION_KEY: &str = "manx.io/version";
+
+/// See [`VERSION_KEY`].
+pub const PROTOCOL_KEY: &str = "manx.io/protocol";
+
 /// The folder of tombstones under the agent's run folder: one file per attachment that a DEL ended without an agent.
 /// The file's name is the host interface's, its content the [`EndpointId`] as text.
 pub const RELEASED: &str = "released";

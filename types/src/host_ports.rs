@@ -10,12 +10,27 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::policy::Protocol;
+use crate::{InterfaceName, NetworkName};
 
 /// The annotation by which a pod asks for host ports: `auto`, or a list of container ports.
 pub const WISH_ANNOTATION: &str = "manx.io/hostport";
 
 /// The annotation by which the node says which ones the pod has.
 pub const GIVEN_ANNOTATION: &str = "manx.io/hostports";
+
+/// The name of the network under which portmap maps an attachment's host ports: portmap's chains are named after network and
+/// container, and say the network in their rules' comments.
+pub fn mapping_network(network: &NetworkName, host_interface: &InterfaceName) -> String {
+    format!("{network}{MAPPING_NETWORK}{host_interface}")
+}
+
+/// Of which attachment, by its host interface, portmap maps host ports under this name; none: it is another network.
+pub fn mapped_interface(network: &str) -> Option<InterfaceName> {
+    let (_, interface) = network.rsplit_once(MAPPING_NETWORK)?;
+    interface.parse::<InterfaceName>().ok().filter(InterfaceName::is_ours)
+}
+
+const MAPPING_NETWORK: &str = "-hostports-";
 
 /// Container ports with the protocols that each is asked for in.
 pub type Wanted = BTreeMap<u16, BTreeSet<Protocol>>;
@@ -40,6 +55,9 @@ pub struct PodPorts {
     /// The value of [`WISH_ANNOTATION`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wish: Option<String>,
+    /// The value of [`GIVEN_ANNOTATION`], whoever has written it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<String>,
     /// The ports of all containers that run beside each other; without a wish only those that name a host port.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub declared: Vec<DeclaredPort>,

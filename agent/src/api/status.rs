@@ -19,6 +19,7 @@ use super::metrics::Moment;
 use crate::cluster::desired_task::Identity;
 use crate::cluster::passwords;
 use crate::node::readiness::Readiness;
+use crate::node::{cni_configuration::Fault, runtime_task};
 use crate::services::tasks::ServiceView;
 
 /// The sources that the answers are put together from.
@@ -46,6 +47,8 @@ pub(crate) struct Status {
     pub(crate) passwords: watch::Receiver<Passwords>,
     /// Whether what this node originates is kept from its peers.
     pub(crate) drained: watch::Sender<bool>,
+    /// What is wrong with what the runtime plugs pods in by.
+    pub(crate) runtime: watch::Receiver<Option<Vec<Fault>>>,
     /// What is wrong with the host's settings, in words.
     pub(crate) host_problems: Arc<Vec<String>>,
 }
@@ -83,6 +86,7 @@ impl Status {
         let ready = unready.is_empty();
         let mut problems = unready;
         problems.extend(self.host_problems.iter().cloned());
+        problems.extend(runtime_task::remarks(&self.runtime));
         if *self.drained.borrow() {
             problems.push("drained: nothing of this node is announced (manxctl node drain --undo)".to_owned());
         }

@@ -101,6 +101,23 @@ impl HostPorts {
         }
     }
 
+    /// The host ports that an attachment has.
+    pub(super) fn of(&self, id: &EndpointId) -> Vec<HostPort> {
+        let given = self.given.borrow();
+        given.as_ref().and_then(|given| given.get(id)).map(|given| given.ports.clone()).unwrap_or_default()
+    }
+
+    /// Whether the attachment is gone, but its host ports are still mapped.
+    pub(super) fn is_stale(&self, id: &EndpointId) -> bool {
+        let is_held = self.given.borrow().as_ref().is_none_or(|given| given.contains_key(id));
+        !is_held && mapping::is_recorded(&self.mapped, id)
+    }
+
+    /// What was recorded as mapped for an attachment is not mapped any more.
+    pub(super) fn unmapped(&self, id: &EndpointId) -> std::io::Result<()> {
+        mapping::forget(&self.mapped, id)
+    }
+
     /// Attachments that are gone, but whose host ports are still mapped.
     pub(super) async fn stale(&self) -> Vec<EndpointId> {
         let mut given = self.given.clone();

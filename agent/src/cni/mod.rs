@@ -10,6 +10,7 @@ pub(crate) mod links;
 mod port_allocation;
 mod reaper;
 pub(crate) mod recovery;
+mod stale_mappings;
 pub(crate) mod tasks;
 mod tombstones;
 pub(crate) mod turns;

@@ -12,6 +12,7 @@ use tracing::warn;
 use super::annotations::Annotations;
 use super::attachments::Attachments;
 use super::host_ports::HostPortsTask;
+use super::stale_mappings::{NatTables, StaleMappings};
 use super::{reaper, tombstones, vanished};
 use crate::node::kubernetes::ApiServer;
 
@@ -43,9 +44,11 @@ impl CniTasks {
         std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper::run(kernel, group, parked))?;
         tracker.spawn(host_ports.run());
         if let Some(api) = api {
-            let given = attachments.host_ports.given();
-            tracker.spawn(Annotations { api, given, addresses }.run());
+            let (given, identities) = (attachments.host_ports.given(), attachments.identities.clone());
+            tracker.spawn(Annotations { api, identities, given, addresses }.run());
         }
+        let (host_ports, turns) = (attachments.host_ports.clone(), attachments.turns.clone());
+        tracker.spawn(StaleMappings { host_ports, turns, tables: NatTables::node() }.follow());
         tracker.spawn(tombstones::follow(attachments.clone()));
         tracker.spawn(vanished::follow(attachments.clone()));
         tracker.spawn(serve(listener, attachments, tracker.clone()));

@@ -31,7 +31,7 @@ impl Attachments {
             subnets: endpoint.subnets,
             mtu: *self.mtu.borrow(),
             parked_group: self.parked_group,
-            host_ports: Vec::new(),
+            host_ports: self.host_ports.of(id),
             stale_mappings: Vec::new(),
         })
     }

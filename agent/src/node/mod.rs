@@ -3,8 +3,11 @@
 pub(crate) mod addresses;
 pub(crate) mod addresses_task;
 pub(crate) mod awaited;
-mod cni_configuration;
+mod cni_binary;
+pub(crate) mod cni_configuration;
+mod conflist;
 mod detection;
+pub(crate) mod events_task;
 pub(crate) mod fatal;
 pub(crate) mod host;
 pub(crate) mod instance;
@@ -14,4 +17,5 @@ pub(crate) mod latest;
 mod object;
 pub(crate) mod object_task;
 pub(crate) mod readiness;
+pub(crate) mod runtime_task;
 pub(crate) mod tasks;

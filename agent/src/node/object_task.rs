@@ -1,7 +1,6 @@
-//! The task that tends the node's place in Kubernetes: its registration, its Node object, the runtime's configuration.
+//! The task that tends the node's place in Kubernetes: its registration, and its Node object.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -11,7 +10,6 @@ use types::backoff::Backoff;
 use types::{NodeName, Registration};
 
 use super::addresses::subnets;
-use super::cni_configuration::{first_of_others, put_conflist};
 use super::kubernetes::ApiServer;
 use super::latest::{self, tell};
 use super::object::{Network, UNREADY_GRACE, registration, wanted};
@@ -24,8 +22,6 @@ const WRITE_DELAYS: (Duration, Duration) = (Duration::from_millis(500), Duration
 pub(crate) struct NodeTask {
     pub(crate) node: NodeName,
     pub(crate) readiness: Readiness,
-    /// Where the runtime looks for the CNI configuration.
-    pub(crate) cni_conf_dir: Option<PathBuf>,
     /// The API server, where there is one.
     pub(crate) api: Option<ApiServer>,
     /// What the node says of itself, but for its addresses and what Kubernetes knows of it.
@@ -37,11 +33,11 @@ pub(crate) struct NodeTask {
 }
 
 impl NodeTask {
-    /// When the agent is ready for the first time, pods may come. The Node object says whether they may.
+    /// The Node object says whether pods may come.
     pub(crate) async fn run(self) {
         let (network, state) = watch::channel(Network::NotYet);
         let damped = damp(&self.readiness, network);
-        tokio::join!(self.invite_the_runtime(), damped, self.tend_object(state), self.register());
+        tokio::join!(damped, self.tend_object(state), self.register());
     }
 
     /// Without Kubernetes at once. With it when the Node object is known: a registration without its labels would end
@@ -102,30 +98,6 @@ impl NodeTask {
             if changed.is_err() {
                 return;
             }
-        }
-    }
-
-    async fn invite_the_runtime(&self) {
-        let Some(folder) = self.cni_conf_dir.clone() else { return };
-        self.readiness.all_ready().await;
-        let mut backoff = Backoff::new(WRITE_DELAYS.0, WRITE_DELAYS.1, u64::from(std::process::id()));
-        loop {
-            let into = folder.clone();
-            // A disk may be slow, so another thread waits for it.
-            let put = tokio::task::spawn_blocking(move || (put_conflist(&into), first_of_others(&into))).await;
-            match put {
-                Ok((Ok(path), None)) => {
-                    return info!(path = %path.display(), "the CNI configuration is in place: the runtime may ask for networks");
-                }
-                Ok((Ok(path), Some(other))) => {
-                    return warn!(path = %path.display(), %other, "the runtime takes another network's CNI configuration before ours");
-                }
-                Ok((Err(error), _)) => {
-                    warn!(folder = %folder.display(), %error, "the CNI configuration cannot be put into its folder yet; trying again");
-                }
-                Err(_) => return,
-            }
-            tokio::time::sleep(backoff.delay()).await;
         }
     }
 }

@@ -19,6 +19,8 @@ pub(crate) enum Part {
     OwnAddress,
     /// Policy is not in force as it should be.
     Policy,
+    /// The runtime does not plug pods in by this node's CNI configuration and binary.
+    Runtime,
 }
 
 /// Reasons, shared by those who have them and those who ask.
@@ -59,6 +61,12 @@ impl Readiness {
     pub(crate) async fn all_ready(&self) {
         // Never an error: the sender is ours.
         let _ = self.reasons.subscribe().wait_for(BTreeMap::is_empty).await;
+    }
+
+    /// Returns when every other part is ready.
+    pub(crate) async fn ready_but_for(&self, part: Part) {
+        // Never an error: the sender is ours.
+        let _ = self.reasons.subscribe().wait_for(|reasons| reasons.keys().all(|other| *other == part)).await;
     }
 
     /// Whether something is the matter that pods suffer from which are there already.

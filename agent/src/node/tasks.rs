@@ -8,7 +8,9 @@ use tokio_util::task::TaskTracker;
 use types::config::Config;
 
 use super::addresses_task::OwnAddresses;
+use super::events_task::EventsTask;
 use super::object_task::NodeTask;
+use super::runtime_task::RuntimeTask;
 use super::{addresses, host};
 
 /// The parts that the tasks of this room are made of.
@@ -17,14 +19,21 @@ pub(crate) struct NodeTasks {
     pub(crate) addresses: OwnAddresses,
     /// Tends the node's place in Kubernetes.
     pub(crate) object: NodeTask,
+    /// Looks after what the runtime plugs pods in by.
+    pub(crate) runtime: RuntimeTask,
 }
 
 impl NodeTasks {
     /// Starts the tasks of this room.
     pub(crate) fn start(self, tracker: &TaskTracker) -> anyhow::Result<()> {
-        let Self { addresses: own, object } = self;
+        let Self { addresses: own, object, runtime } = self;
         tracker.spawn(host::give_back_memory(object.readiness.clone()));
         tracker.spawn(own.follow(interface_changes()?, object.api.clone()));
+        if let Some(api) = object.api.clone() {
+            let faults = runtime.faults.subscribe();
+            tracker.spawn(EventsTask { node: object.node.clone(), api, faults }.run());
+        }
+        tracker.spawn(runtime.run());
         tracker.spawn(object.run());
         Ok(())
     }

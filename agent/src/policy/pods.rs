@@ -1,12 +1,12 @@
 //! Who the pods of this node are: under Kubernetes as the API server has them, else as the runtime's configuration says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use felix::acl::Acl;
 use felix::policy::{EndpointFacts, PolicyUpdate};
 use ipam::{Description, Ipam};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use types::host_ports::PodPorts;
 use types::policy::Protocol;
@@ -15,6 +15,7 @@ use types::{EndpointId, NamespacedName, Pod, PodRef, Update, WorkloadEndpoint};
 
 use super::facts;
 use super::relabels::{Relabels, publish, say};
+use crate::node::latest::tell;
 
 /// How long an ADD waits for its Pod object: the runtime may be ahead of the watch.
 const POD_OBJECT_WAIT: Duration = Duration::from_secs(5);
@@ -38,7 +39,12 @@ pub(crate) enum Question {
     Who(Asker),
     /// To describe an endpoint that is complete now as its pod has become while it was not. Needs no answer.
     Attached(EndpointId),
+    /// To say from now on what Pod objects tell of host ports. Needs no answer.
+    HostPortsTold(watch::Sender<Told>),
 }
+
+/// What is told of host ports on the Pod objects of this node, by name and UID: the annotation's value, where there is one.
+pub(crate) type Told = BTreeMap<(NamespacedName, String), Option<String>>;
 
 /// An ADD that waits for its pod.
 #[derive(Debug)]
@@ -72,6 +78,16 @@ impl Identities {
         tokio::time::timeout(POD_OBJECT_WAIT, answer).await.ok()?.ok()
     }
 
+    /// What Pod objects tell of host ports, from now on; nothing where there is no API server.
+    pub(crate) async fn host_ports_told(&self) -> watch::Receiver<Told> {
+        let (to, told) = watch::channel(Told::new());
+        if let Self::Kubernetes(questions) = self {
+            // The task ends only with the agent.
+            let _ = questions.send(Question::HostPortsTold(to)).await;
+        }
+        told
+    }
+
     /// The endpoint is complete. Changes of its pod are described from here on; what has changed since [`Identities::of`]
     /// answered is made up for, by the task itself: whoever else did that could overtake it with what is old by then.
     pub(crate) async fn attached(&self, endpoint: EndpointId) {
@@ -100,6 +116,13 @@ impl Pods {
         self.known.entries().get(&key(reference)).filter(|pod| pod.is_meant_by(reference))
     }
 
+    fn host_ports_told(&self) -> Told {
+        let told = |(name, pod): (&NamespacedName, &Pod)| {
+            Some(((name.clone(), pod.reference.uid.clone()?), pod.host_ports.told.clone()))
+        };
+        self.known.entries().iter().filter_map(told).collect()
+    }
+
     fn identity(&self, pod: &Pod) -> Identity {
         let wishes = pod.host_ports.wish.is_some();
         let others = self.known.entries().values().filter(|_| wishes).flat_map(|pod| &pod.host_ports.declared);
@@ -123,6 +146,7 @@ pub(crate) async fn follow(
     let mut pods = Pods::default();
     let mut waiting: Vec<Asker> = Vec::new();
     let mut relabels = Relabels::default();
+    let mut told: Option<watch::Sender<Told>> = None;
     let mut batch = Vec::new();
     loop {
         tokio::select! {
@@ -131,7 +155,7 @@ pub(crate) async fn follow(
                     return;
                 }
                 let mut touched = BTreeSet::new();
-                let mut told = Vec::new();
+                let mut news = Vec::new();
                 for update in batch.drain(..) {
                     match &update {
                         Update::Set(key, _) => {
@@ -140,10 +164,13 @@ pub(crate) async fn follow(
                         Update::InSync => touched.extend(pods.known.entries().keys().cloned()),
                         Update::Restart | Update::Delete(_) => {}
                     }
-                    told.push(PolicyUpdate::Expected(pods.apply(update)));
+                    news.push(PolicyUpdate::Expected(pods.apply(update)));
                 }
                 // Policy first: the class of a pod that an ADD waits for is then under way.
-                acl.update(told).await;
+                acl.update(news).await;
+                if let Some(to) = &told {
+                    tell(to, pods.host_ports_told());
+                }
                 waiting = answer(&pods, waiting);
                 if !touched.is_empty() {
                     let mut endpoints = ipam.endpoints().await;
@@ -155,6 +182,10 @@ pub(crate) async fn follow(
                 Question::Who(asker) => {
                     waiting.push(asker);
                     waiting = answer(&pods, waiting);
+                }
+                Question::HostPortsTold(to) => {
+                    tell(&to, pods.host_ports_told());
+                    told = Some(to);
                 }
                 // One that is detached again has no description to keep.
                 Question::Attached(id) => {

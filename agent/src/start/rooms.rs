@@ -35,6 +35,7 @@ use crate::node::host;
 use crate::node::kubernetes::ApiServer;
 use crate::node::object_task::NodeTask;
 use crate::node::readiness::Readiness;
+use crate::node::runtime_task::RuntimeTask;
 use crate::node::tasks::NodeTasks;
 use crate::policy::drop_log;
 use crate::policy::pods::{Identities, Question};
@@ -87,8 +88,13 @@ impl Prepared {
         let api_server = self.api_server();
         let addresses = node.addresses.found.subscribe();
         let known_passwords = passwords.known.subscribe();
-        let status =
-            self.status(&conclusions, refused_endpoints, services.view(), known_passwords.clone(), drained.clone());
+        let status = self.status(
+            &conclusions,
+            (&node.runtime, refused_endpoints),
+            services.view(),
+            known_passwords.clone(),
+            drained.clone(),
+        );
         let origination = self.origination(&conclusions, services.view(), drained.subscribe());
         let election = self.election();
         let reclaim = self.reclaim(&conclusions, &election);
@@ -173,7 +179,6 @@ impl Prepared {
         let object = NodeTask {
             node: self.config.node_name.clone(),
             readiness: self.readiness.clone(),
-            cni_conf_dir: self.config.cni_conf_dir.clone(),
             api: self.api_server(),
             registration: Registration {
                 listen_port: self.config.listen_port,
@@ -183,7 +188,14 @@ impl Prepared {
             addresses: addresses.found.subscribe(),
             registered,
         };
-        NodeTasks { addresses, object }
+        let runtime = RuntimeTask {
+            cni_conf_dir: self.config.cni_conf_dir.clone(),
+            cni_bin_dir: self.config.cni_bin_dir.clone(),
+            run_dir: self.config.run_dir.clone(),
+            readiness: self.readiness.clone(),
+            faults: watch::Sender::new(None),
+        };
+        NodeTasks { addresses, object, runtime }
     }
 
     fn host_ports(&self) -> (HostPortsTask, HostPorts) {
@@ -214,7 +226,7 @@ impl Prepared {
     fn status(
         &mut self,
         conclusions: &Conclusions,
-        refused_endpoints: watch::Receiver<usize>,
+        (runtime, refused_endpoints): (&RuntimeTask, watch::Receiver<usize>),
         services: ServiceView,
         passwords: watch::Receiver<Passwords>,
         drained: watch::Sender<bool>,
@@ -231,6 +243,7 @@ impl Prepared {
             services,
             passwords,
             drained,
+            runtime: runtime.faults.subscribe(),
             host_problems: Arc::new(host::problems(self.host.kernel.as_mut())),
         }
     }

@@ -33,8 +33,8 @@ fn versions_before_1_0_0_give_addresses_their_family() {
                     { "name": "eth0", "mac": POD, "sandbox": "/run/netns/c1" },
                 ],
                 "ips": [
-                    { "version": "4", "address": "10.65.0.2/32", "interface": 1 },
-                    { "version": "6", "address": "fd00::2/128", "interface": 1 },
+                    { "version": "4", "address": "10.65.0.2/32", "gateway": "169.254.1.1", "interface": 1 },
+                    { "version": "6", "address": "fd00::2/128", "gateway": "fe80::ecee:eeff:feee:eeee", "interface": 1 },
                 ],
                 "routes": [
                     { "dst": "0.0.0.0/0", "gw": "169.254.1.1" },
@@ -48,7 +48,7 @@ fn versions_before_1_0_0_give_addresses_their_family() {
 #[test]
 fn cni_1_0_0_has_no_family_and_1_1_0_adds_the_mtu() {
     let result_1_0 = result(CniVersion::V1_0_0, None);
-    assert_eq!(result_1_0["ips"][0], json!({ "address": "10.65.0.2/32", "interface": 1 }));
+    assert_eq!(result_1_0["ips"][0], json!({ "address": "10.65.0.2/32", "gateway": "169.254.1.1", "interface": 1 }));
     assert_eq!(result_1_0["interfaces"][1], json!({ "name": "eth0", "mac": POD, "sandbox": "/run/netns/c1" }));
     let result_1_1 = result(CniVersion::V1_1_0, None);
     assert_eq!(result_1_1["cniVersion"], "1.1.0");
@@ -67,7 +67,7 @@ fn what_earlier_plugins_did_stays_and_ours_comes_behind_it() {
     assert_eq!(result["interfaces"][0]["name"], "lo");
     assert_eq!(result["interfaces"][2]["name"], "eth0");
     assert_eq!(result["ips"][0], json!({ "address": "127.0.0.1/8", "interface": 0 }));
-    assert_eq!(result["ips"][1], json!({ "address": "10.65.0.2/32", "interface": 2 }));
+    assert_eq!(result["ips"][1], json!({ "address": "10.65.0.2/32", "gateway": "169.254.1.1", "interface": 2 }));
     assert_eq!(result["routes"].as_array().unwrap().len(), 2);
     assert_eq!((&result["dns"]["nameservers"][0], &result["vendor"]), (&json!("10.0.0.1"), &json!(1)));
 }

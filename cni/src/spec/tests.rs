@@ -6,7 +6,10 @@ fn version_repeats_the_runtimes_version_and_lists_ours() {
     let report: Value = serde_json::from_str(&version_report(Some("0.4.0"))).unwrap();
     assert_eq!(
         report,
-        json!({ "cniVersion": "0.4.0", "supportedVersions": ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"] })
+        json!({
+            "cniVersion": "0.4.0", "supportedVersions": ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"],
+            "manx.io/version": env!("CARGO_PKG_VERSION"), "manx.io/protocol": types::cni::PROTOCOL,
+        })
     );
     let report: Value = serde_json::from_str(&version_report(None)).unwrap();
     assert_eq!(report["cniVersion"], "1.1.0");

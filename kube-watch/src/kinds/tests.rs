@@ -53,8 +53,12 @@ fn what_a_pod_says_of_host_ports_is_read_as_far_as_it_matters() {
     };
     let declared = |protocol, container_port, host_port| DeclaredPort { protocol, container_port, host_port };
     let named = declared(Protocol::Tcp, 80, Some(8080));
-    assert_eq!(read(json!(null)), PodPorts { wish: None, declared: vec![named.clone()] });
-    let asked = PodPorts { wish: Some("auto".to_owned()), declared: vec![named, declared(Protocol::Udp, 53, None)] };
+    assert_eq!(read(json!(null)), PodPorts { wish: None, told: None, declared: vec![named.clone()] });
+    let asked = PodPorts {
+        wish: Some("auto".to_owned()),
+        told: None,
+        declared: vec![named, declared(Protocol::Udp, 53, None)],
+    };
     assert_eq!(read(json!({ types::host_ports::WISH_ANNOTATION: "auto" })), asked);
 }
 

@@ -5,6 +5,7 @@
 mod access;
 mod breaking;
 mod cluster;
+mod events;
 mod following;
 mod objects;
 mod picture;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use tests::{Cluster, LabError, Peering, TestResult, wait_for};
+use tests::{Cluster, LabError, Peering, Place, TestResult, wait_for};
 
 use crate::{SOON, host_ports, pods, shared};
 
@@ -62,6 +62,7 @@ fn use_every_right(cluster: &Cluster, namespace: &str) -> TestResult {
         let taints = node["spec"]["taints"].to_string();
         if taints.contains("manx.io/agent-not-ready") { Err(taints) } else { Ok(()) }
     })?;
+    a_foreign_configuration_is_told_while_it_is_there(cluster)?;
     let granted = granted(cluster)?;
     wait_for("every right being used", SOON, || {
         let (used, _) = used_and_refused(cluster).map_err(|error| error.to_string())?;
@@ -75,6 +76,41 @@ fn use_every_right(cluster: &Cluster, namespace: &str) -> TestResult {
     let refused: Vec<&Right> = refused.difference(&granted).collect();
     assert!(refused.is_empty(), "refused was {refused:?}");
     Ok(())
+}
+
+/// The file of another network that comes first is told by the node's status, its readiness and an Event on the Node, which takes
+/// the rights to make, change and delete Events.
+fn a_foreign_configuration_is_told_while_it_is_there(cluster: &Cluster) -> TestResult {
+    const NODE: &str = "node3";
+    let machine = cluster.node(NODE);
+    let events = || {
+        let fields =
+            format!("--field-selector=involvedObject.kind=Node,involvedObject.name={NODE},reason=CNIConfiguration");
+        let events = cluster.get(&["events", "-n", "default", &fields]).map_err(|error| error.to_string())?;
+        let events = events["items"].as_array().cloned().unwrap_or_default();
+        Ok::<_, String>(
+            events.iter().map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>(),
+        )
+    };
+    // The file goes whatever comes of it.
+    let done = ["10-flannel.conflist", "05-other.conflist"].into_iter().try_for_each(|name| {
+        machine
+            .shell(&format!(r#"echo '{{"name": "cbr0", "plugins": [{{"type": "ptp"}}]}}' >/etc/cni/net.d/{name}"#))?;
+        wait_for(&format!("an Event that names {name}"), SOON, || match events()?.as_slice() {
+            [one] if one.contains(name) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })?;
+        let status = cluster.manxctl(NODE, &["node", "status"])?;
+        assert!(status.contains("(NOT READY)") && status.contains(name), "{status}");
+        Ok::<_, Box<dyn std::error::Error>>(())
+    });
+    machine.shell("rm -f /etc/cni/net.d/10-flannel.conflist /etc/cni/net.d/05-other.conflist")?;
+    done?;
+    wait_for("the end of the Event", SOON, || match events()?.as_slice() {
+        [] => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
+    Ok(cluster.wait_rollout("manx-system", "daemonset/manx-agent", SOON)?)
 }
 
 /// The rights that the agents have used, and those that they were refused, since the cluster came up.
@@ -91,10 +127,10 @@ fn used_and_refused(cluster: &Cluster) -> Result<(BTreeSet<Right>, BTreeSet<Righ
     Ok((used, refused))
 }
 
-/// The rights that the agents' roles grant, in the cluster and in their own namespace.
+/// The rights that the agents' roles grant, in the cluster, in their own namespace, and where Events on Nodes are.
 fn granted(cluster: &Cluster) -> Result<BTreeSet<Right>, LabError> {
-    let roles =
-        [cluster.get(&["clusterrole", "manx-agent"])?, cluster.get(&["role", "-n", "manx-system", "manx-agent"])?];
+    let role = |namespace| cluster.get(&["role", "-n", namespace, "manx-agent"]);
+    let roles = [cluster.get(&["clusterrole", "manx-agent"])?, role("manx-system")?, role("default")?];
     let rules = roles.iter().filter_map(|role| role["rules"].as_array()).flatten();
     let texts = |rule: &Value, key: &str| -> Vec<String> {
         rule[key].as_array().into_iter().flatten().filter_map(|text| Some(text.as_str()?.to_owned())).collect()

@@ -63,6 +63,8 @@ pub struct Config {
     /// `cniConfDir`: the folder where the agent puts the CNI configuration when it can serve ADD. By default none: it puts it
     /// nowhere.
     pub cni_conf_dir: Option<PathBuf>,
+    /// `cniBinDir`: the folder in which the runtime finds the CNI binary, which the agent looks after. By default none: it does not.
+    pub cni_bin_dir: Option<PathBuf>,
     /// `hostPorts.range`: the host's ports that pods are given when they ask for any; both ends from 1024 to 65535. By default none:
     /// a pod that asks is refused.
     pub host_ports: Option<PortRange>,

@@ -6,7 +6,7 @@ fn pod(wish: Option<&str>, declared: &[(Protocol, u16)]) -> PodPorts {
         container_port: *port,
         host_port: None,
     });
-    PodPorts { wish: wish.map(str::to_owned), declared: declared.collect() }
+    PodPorts { wish: wish.map(str::to_owned), told: None, declared: declared.collect() }
 }
 
 fn wanted(of: &[(u16, &[Protocol])]) -> Wanted {

@@ -26,3 +26,17 @@ fn of_two_sandboxes_of_a_pod_the_later_one_counts_and_hosts_are_of_its_families(
     assert!(of("u1").contains("20002") && of("u1").contains(r#"["192.0.2.1","2001:db8::1"]"#), "{}", of("u1"));
     assert!(of("u2").contains("20003") && of("u2").contains(r#"["192.0.2.1"]"#), "{}", of("u2"));
 }
+
+#[test]
+fn what_a_pod_tells_otherwise_is_due_and_a_pod_that_is_not_known_is_left_alone() {
+    let pod = |name: &str| (NamespacedName::new("shop", name), format!("uid-{name}"));
+    let wanted = BTreeMap::from(["new", "right", "changed", "gone"].map(|name| (pod(name), "ours".to_owned())));
+    let told = Told::from([
+        (pod("new"), None),
+        (pod("right"), Some("ours".to_owned())),
+        (pod("changed"), Some("theirs".to_owned())),
+        (pod("other"), Some("theirs".to_owned())),
+    ]);
+    let due: Vec<_> = due(wanted, &told).into_iter().map(|(pod, _)| pod.0.name).collect();
+    assert_eq!(due, ["changed", "new"]);
+}

@@ -193,3 +193,70 @@ fn what_a_missed_del_left_mapped_is_unmapped_by_the_next_add() {
     assert_eq!((portmap.calls(), records(&bed)), (vec!["DEL".to_owned()], 0));
     assert!(portmap.environment("DEL").contains("CNI_CONTAINERID=c0\n"));
 }
+
+/// The result of an ADD, as prevResult of what is called next.
+fn checked(bed: &Bed, added: &Outcome) -> Outcome {
+    let mut config = bed.config("1.0.0");
+    config["prevResult"] = serde_json::from_str(&added.stdout).unwrap();
+    bed.call("CHECK", &config)
+}
+
+#[test]
+fn check_has_portmap_check_the_pods_ports_and_one_that_is_not_mapped_is_named() {
+    let mut bed = Bed::new();
+    let portmap = Portmap::install(&mut bed);
+    let ours = || Play::Say(Reply::Wire(Wire { host_ports: vec![PORT], ..wire() }));
+    let agent = bed.agent(vec![gives_a_port(&[]), vec![ours()], vec![ours()], vec![ours()], vec![ours()]]);
+    let added = bed.add();
+    succeeded(&added);
+    portmap.calls();
+    // The fake kernels of this bed lack routes that only an agent makes; what is said of host ports is what matters here.
+    let of_ports = |outcome: &Outcome| outcome.stdout.matches("host port").count();
+    assert_eq!(of_ports(&checked(&bed, &added)), 0);
+    assert_eq!(portmap.calls(), ["CHECK"]);
+    assert!(portmap.environment("CHECK").contains("CNI_NETNS=/run/netns/c1\n"));
+    portmap.fail("CHECK");
+    assert!(checked(&bed, &added).stdout.contains("host ports: "));
+    // What portmap 1.1.1 says of every pod on a node with ip6tables.
+    let vain = json!({ "code": 999, "msg": "could not check ipv6 dnat: rule [[-p tcp -s 10.65.0.2/32 -j X]] in chain Y not found" });
+    fs::write(portmap.0.join("fail-CHECK"), vain.to_string()).unwrap();
+    assert_eq!(of_ports(&checked(&bed, &added)), 0);
+    portmap.mend("CHECK");
+    fs::remove_dir_all(bed.run_dir.path().join("mapped")).unwrap();
+    assert!(checked(&bed, &added).stdout.contains("host ports 20000 are the pod's and not mapped to it"));
+    agent.heard();
+}
+
+#[test]
+fn gc_unmaps_what_it_collects_and_goes_on_where_portmap_fails() {
+    let mut bed = Bed::new();
+    let portmap = Portmap::install(&mut bed);
+    let agent = bed.agent(vec![gives_a_port(&[])]);
+    succeeded(&bed.add());
+    agent.heard();
+    portmap.calls();
+    let folder = bed.run_dir.path().join("mapped");
+    let record = fs::read_to_string(folder.join(host_interface().as_str())).unwrap();
+    for (id, text) in [("net/c2/eth0", "net/c2/eth0"), ("other/c3/eth0", "other/c3/eth0")] {
+        let id: EndpointId = id.parse().unwrap();
+        fs::write(folder.join(id.host_interface().as_str()), record.replace("net/c1/eth0", text)).unwrap();
+    }
+    let gc = |bed: &Bed| {
+        let mut config = bed.config("1.1.0");
+        config["cni.dev/valid-attachments"] = json!([{ "containerID": "c2", "ifname": "eth0" }]);
+        bed.call("GC", &config)
+    };
+    portmap.fail("DEL");
+    let agent = bed.agent(vec![vec![Play::Say(Reply::Done)]]);
+    let (code, msg) = error(&gc(&bed));
+    assert!(code == 999 && msg.starts_with("host ports of net/c1/eth0 stay mapped: "), "{code} {msg}");
+    assert!(matches!(agent.heard()[0].as_slice(), [Request::Collect(_)]), "the agent collects all the same");
+    portmap.mend("DEL");
+    portmap.calls();
+    let agent = bed.agent(vec![vec![Play::Say(Reply::Done)]]);
+    succeeded(&gc(&bed));
+    agent.heard();
+    assert_eq!(portmap.calls(), ["DEL"]);
+    assert!(portmap.environment("DEL").contains("CNI_CONTAINERID=c1\n"));
+    assert_eq!(records(&bed), 2, "what is listed stays mapped, and what is of another network");
+}

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde_json::Value;
-use types::cni::CONFLIST;
+use types::cni::{CONFLIST, DAMAGED_CONFLIST};
 use types::config::Config;
 
 use super::plan::{FileRemoval, Found};
@@ -57,13 +57,14 @@ impl HostFiles<'_> {
         let (manx, portmap) = (binary_place(self.root, "manx"), binary_place(self.root, "portmap"));
         let (networkd, conflist) = (self.root.join(NETWORKD), conf.join(CONFLIST));
         let half_written = [&conflist, &manx, &portmap, &networkd].map(|path| aside(path));
+        let damaged = conf.join(DAMAGED_CONFLIST);
         match portmap_is_ours(&portmap, &args.from.join("portmap"), conf) {
             Ok(true) => found.files.push(portmap),
             Ok(false) => {}
             Err(why) => report.note(&format!("{} stays: {why}", portmap.display())),
         }
         // The binary goes before what it could write to.
-        let files = [manx, networkd].into_iter().chain(half_written);
+        let files = [manx, networkd, damaged].into_iter().chain(half_written);
         found.files.extend(files.filter(|path| path.symlink_metadata().is_ok()));
     }
 
@@ -71,13 +72,16 @@ impl HostFiles<'_> {
     fn look_at_state(&self, found: &mut Found, report: &mut Report) {
         let run = self.below(&self.config.run_dir);
         let released = run.join(types::cni::RELEASED);
-        found.files.extend(list(&released, |_| true, report));
+        let mapped = run.join(types::cni::MAPPED);
+        for folder in [&released, &mapped] {
+            found.files.extend(list(folder, |_| true, report));
+        }
         let ours = [types::api::SOCKET, types::cni::SOCKET, types::cni::PARKED_GROUP];
         found.files.extend(list(&run, |name| ours.contains(&name), report));
         let state = self.below(&self.config.state_dir);
         // The lock is the last of them in the order of names.
         found.files.extend(list(&state, is_state, report));
-        found.folders.extend([released, run, state].into_iter().filter(|folder| folder.is_dir()));
+        found.folders.extend([released, mapped, run, state].into_iter().filter(|folder| folder.is_dir()));
     }
 
     /// The data of the etcd for trying out, which is removed only if that was asked for.

@@ -1,15 +1,17 @@
 //! `manxctl node install`: makes a node ready for its agent.
 
 pub(crate) mod plan;
+mod trial;
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context as _;
 use kernel::{Kernel, KernelError, Linux, SysctlKey};
+use types::cni::PLUGIN;
 
 use crate::cli::NodeInstall;
 use crate::render;
@@ -18,7 +20,8 @@ use plan::{BinarySeen, InstallStep, InterfaceSeen, NETWORKD, SYSTEMD, Seen, Ther
 pub(crate) fn run(args: &NodeInstall) -> anyhow::Result<()> {
     let mut kernel = Linux::open()?;
     let mut not_loaded = Vec::new();
-    for step in plan(&look(&mut kernel, args)?) {
+    let seen = look(&mut kernel, args)?;
+    for step in plan(&seen) {
         match (carry_out(&mut kernel, args, &step), &step) {
             (Ok(()), InstallStep::Module(_)) => {}
             (Ok(()), step) => render::say(&step.to_string())?,
@@ -28,6 +31,9 @@ pub(crate) fn run(args: &NodeInstall) -> anyhow::Result<()> {
             (Err(error), InstallStep::Write { .. }) => render::complain(&format!("{error:#}")),
             (Err(error), _) => return Err(error),
         }
+    }
+    if let Some(binary) = seen.binaries.iter().find(|binary| binary.name == PLUGIN) {
+        render::say(&trial::run(&place(&args.host, &binary.name))?)?;
     }
     if not_loaded.is_empty() { Ok(()) } else { render::say(&format!("not loaded: {}", not_loaded.join(", "))) }
 }
@@ -71,8 +77,10 @@ fn binaries(args: &NodeInstall) -> anyhow::Result<Vec<BinarySeen>> {
     for entry in fs::read_dir(&args.from).with_context(shown)? {
         let entry = entry.with_context(shown)?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        let there = match content(&place(&args.host, &name))? {
+        let target = place(&args.host, &name);
+        let there = match content(&target)? {
             None => There::Nothing,
+            Some(_) if !is_executable(&target) => There::Unusable,
             Some(there) if content(&entry.path())?.as_ref() == Some(&there) => There::Same,
             Some(_) => There::Other,
         };
@@ -80,6 +88,10 @@ fn binaries(args: &NodeInstall) -> anyhow::Result<Vec<BinarySeen>> {
     }
     binaries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(binaries)
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o111 != 0)
 }
 
 fn content(path: &Path) -> anyhow::Result<Option<Vec<u8>>> {

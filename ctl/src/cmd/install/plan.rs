@@ -79,6 +79,8 @@ pub(crate) struct BinarySeen {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum There {
     Nothing,
+    /// A file that nobody may execute.
+    Unusable,
     Same,
     Other,
 }
@@ -133,7 +135,7 @@ pub(crate) fn plan(seen: &Seen) -> Vec<InstallStep> {
     }
     // Binaries come last: once they are in place, a runtime may start pods.
     let wanted = |binary: &&BinarySeen| match binary.there {
-        There::Nothing => true,
+        There::Nothing | There::Unusable => true,
         There::Same => false,
         There::Other => binary.name != SHARED,
     };

@@ -1,5 +1,3 @@
-use std::os::unix::fs::PermissionsExt as _;
-
 use super::*;
 
 #[test]
@@ -24,7 +22,10 @@ fn what_is_in_a_binarys_place_is_seen() {
     }
     put(&place(&args.host, "manx"), b"old", 0o755).unwrap();
     put(&place(&args.host, "portmap"), b"same", 0o755).unwrap();
+    put(&args.from.join("fourth"), b"fourth", 0o755).unwrap();
+    put(&place(&args.host, "fourth"), b"fourth", 0o644).unwrap();
     let seen: Vec<_> = binaries(&args).unwrap().into_iter().map(|binary| (binary.name, binary.there)).collect();
-    let expected = [("manx", There::Other), ("portmap", There::Same), ("third", There::Nothing)];
+    let expected =
+        [("fourth", There::Unusable), ("manx", There::Other), ("portmap", There::Same), ("third", There::Nothing)];
     assert_eq!(seen, expected.map(|(name, there)| (name.to_owned(), there)));
 }
