@@ -32,6 +32,7 @@ impl Attachments {
             parked_group: self.parked_group,
             host_ports: Vec::new(),
             stale_mappings: Vec::new(),
+            hears_made: false,
         })
     }
 }
