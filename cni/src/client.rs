@@ -58,17 +58,36 @@ impl Agent {
         }
     }
 
-    /// ADD, first half: the addresses and how to wire them.
-    pub fn attach(&mut self, attach: Attach) -> Result<Wire, AgentError> {
-        match self.ask(&Request::Attach(attach))? {
+    /// ADD, first half: asks for addresses. The answer is on its way when this returns.
+    pub fn attach(&mut self, attach: Attach) -> Sent {
+        self.say(&Request::Attach(attach))
+    }
+
+    /// The answer: the addresses and how to wire them.
+    pub fn wire(&mut self, sent: Sent) -> Result<Wire, AgentError> {
+        match self.hear(sent)? {
             Reply::Wire(wire) => Ok(wire),
             other => Err(self.out_of_order("Attach", &other)),
         }
     }
 
-    /// ADD, second half: the routes are in the kernel when this returns.
-    pub fn wired(&mut self) -> Result<(), AgentError> {
-        self.ask_for_done(&Request::Wired, "Wired")
+    /// ADD, second half: the host's end is there. The agent installs the routes meanwhile.
+    pub fn made(&mut self) -> Sent {
+        self.say(&Request::Made)
+    }
+
+    /// The pair is wired: the routes are in the kernel when this returns. `made` is what [`Agent::made`] gave; none: it was not
+    /// said, as the agent is an older one.
+    pub fn wired(&mut self, made: Option<Sent>) -> Result<(), AgentError> {
+        let Some(made) = made else { return self.ask_for_done(&Request::Wired, "Wired") };
+        match self.hear(made)? {
+            Reply::Done => {
+                // All is in force. An agent that has been killed in this moment finds the attachment in its journal.
+                let Sent(_) = self.say(&Request::Wired);
+                Ok(())
+            }
+            other => Err(self.out_of_order("Made", &other)),
+        }
     }
 
     /// DEL, first half: where to park the link; `None` if the agent knows of nothing to park.
@@ -111,7 +130,15 @@ impl Agent {
     }
 
     fn ask(&mut self, request: &Request) -> Result<Reply, AgentError> {
-        let sent = cni::write(&mut self.stream, request);
+        let sent = self.say(request);
+        self.hear(sent)
+    }
+
+    fn say(&mut self, request: &Request) -> Sent {
+        Sent(cni::write(&mut self.stream, request))
+    }
+
+    fn hear(&mut self, Sent(sent): Sent) -> Result<Reply, AgentError> {
         // An agent that has closed the connection may have said why before.
         match (cni::read(&mut self.stream), sent) {
             (Ok(Reply::Refused(refused)), _) => Err(AgentError::Refused(refused)),
@@ -134,6 +161,11 @@ impl Agent {
         AgentError::OutOfOrder { socket: self.socket.clone(), said, reply }
     }
 }
+
+/// A message that was sent, if it could be; its answer is still to be heard.
+#[derive(Debug)]
+#[must_use = "the agent answers, and may have refused"]
+pub struct Sent(Result<(), FrameError>);
 
 /// Why the agent was of no help.
 #[derive(Debug, thiserror::Error)]

@@ -93,8 +93,6 @@ pub enum WiringStep {
     /// Node: the host end's link-local address. The kernel would derive the same from the MAC, but later, and not where
     /// `addr_gen_mode` says otherwise.
     GatewayLinkLocal,
-    /// In the pod: brings `lo` up.
-    RaiseLoopback,
     /// Pod: an address as /32 or /128, without duplicate address detection.
     Address(IpAddr),
     /// In the pod: brings the pod's end up.
@@ -160,8 +158,7 @@ impl WiringStep {
             Self::GatewayAddress | Self::GatewayOfPair | Self::MakePair | Self::GatewayLinkLocal => Side::Host,
             Self::Sysctl(sysctl) => sysctl.side,
             Self::AwaitCarrier(side) => *side,
-            Self::RaiseLoopback
-            | Self::Address(_)
+            Self::Address(_)
             | Self::RaisePod
             | Self::GatewayNeighbour(_)
             | Self::GatewayOnLink
@@ -177,7 +174,6 @@ impl WiringStep {
             Self::GatewayAddress => Undo::Stays,
             Self::MakePair => Undo::DeletePair,
             Self::Sysctl(sysctl) => sysctl.undo,
-            Self::RaiseLoopback => Undo::Restore,
             Self::SourceRule(_) => Undo::DeleteRule,
             Self::GatewayLinkLocal
             | Self::GatewayOfPair
@@ -192,27 +188,22 @@ impl WiringStep {
     }
 }
 
-/// The steps, in order: the node's, then the pod's, and at the end a look from the node.
+/// The steps, in order: the node's, then the pod's, and at the end a look from the node. What depends on nothing that the agent
+/// answers is not among them: `lo` is brought up while the answer is waited for.
 pub fn plan(pairing: &Pairing) -> Vec<WiringStep> {
     let families: BTreeSet<Family> = pairing.families().collect();
     let ipv4 = families.contains(&Family::Ipv4);
     let ipv6 = families.contains(&Family::Ipv6);
     let mut steps = Vec::with_capacity(32);
-    if ipv4 {
-        steps.push(WiringStep::GatewayAddress);
-    }
     steps.push(WiringStep::MakePair);
     host_sysctls(&mut steps, &pairing.host, ipv4, ipv6);
     if ipv4 {
-        steps.push(WiringStep::GatewayOfPair);
+        steps.extend([WiringStep::GatewayAddress, WiringStep::GatewayOfPair]);
     }
     if ipv6 {
         steps.push(WiringStep::GatewayLinkLocal);
     }
 
-    if !pairing.sandbox.loopback_up {
-        steps.push(WiringStep::RaiseLoopback);
-    }
     pod_sysctls(&mut steps, &pairing.pod, ipv6);
     steps.extend(pairing.addresses.iter().copied().map(WiringStep::Address));
     steps.push(WiringStep::RaisePod);

@@ -131,9 +131,9 @@ fn add(
     // Before its link, whose routes they lead to: an ADD of this id that was not undone.
     mapping::unmap(&config.mapped(), &id, &attachment.plugins).map_err(UnmapError::into_cni)?;
     wiring::clear_remains(host, &id.host_interface()).map_err(WiringError::into_cni)?;
-    let sandbox = wiring::survey(&mut pod, &attachment.interface).map_err(WiringError::into_cni)?;
+    let mut sandbox = wiring::survey(&mut pod, &attachment.interface).map_err(WiringError::into_cni)?;
     let mut agent = Agent::connect(&config.agent_socket, AnswerTimeLimit::ADD).map_err(AgentError::into_cni)?;
-    let wire = agent.attach(Attach {
+    let asked = agent.attach(Attach {
         protocol: PROTOCOL,
         id: id.clone(),
         pod: named,
@@ -142,23 +142,29 @@ fn add(
         maps_host_ports: true,
         addresses_for: None,
     });
-    let mut wire = wire.map_err(AgentError::into_cni)?;
-    let host_ports = std::mem::take(&mut wire.host_ports);
-    let notes = unmap_stale(config, attachment, &wire)?;
-    let pairing = pairing(wire, &id, sandbox, config.mtu)?;
+    // While the agent looks for addresses.
+    let begun = wiring::begin(&mut pod, &mut sandbox).map_err(WiringError::into_cni)?;
+    let answer = agent.wire(asked).map_err(AgentError::into_cni).and_then(|mut wire| {
+        let host_ports = std::mem::take(&mut wire.host_ports);
+        let notes = unmap_stale(config, attachment, &wire)?;
+        let hears_made = wire.hears_made;
+        Ok((pairing(wire, &id, sandbox, config.mtu)?, host_ports, notes, hears_made))
+    });
+    let (pairing, host_ports, notes, hears_made) = match answer {
+        Ok(answer) => answer,
+        Err(error) => return Err(with_left_behind(error, &begun.undo(host, &mut pod))),
+    };
 
-    let wired = wiring::wire(host, &mut pod, &pairing).map_err(WiringError::into_cni)?;
+    let mut made = None;
+    let tell = || made = hears_made.then(|| agent.made());
+    let wired = begun.wire(host, &mut pod, &pairing, tell).map_err(WiringError::into_cni)?;
     let sandbox = netns.to_string_lossy();
     let attached =
         Attached { pairing: &pairing, pod_mac: wired.pod_mac(), sandbox: &sandbox, dns: config.dns.as_ref() };
     let answer = attached
         .to_json(config.version, config.previous.clone())
-        .and_then(|result| agent.wired().map(|()| result).map_err(AgentError::into_cni));
-    let result = answer.map_err(|error| {
-        let left = wired.undo(host, &mut pod);
-        let left: Vec<_> = left.iter().map(ToString::to_string).collect();
-        if left.is_empty() { error } else { error.with_details(format!("left behind: {}", left.join("; "))) }
-    })?;
+        .and_then(|result| agent.wired(made).map(|()| result).map_err(AgentError::into_cni));
+    let result = answer.map_err(|error| with_left_behind(error, &wired.undo(host, &mut pod)))?;
     // That conversation is over; taking back would be one of its own.
     drop(agent);
     if !host_ports.is_empty() {
@@ -171,6 +177,14 @@ fn add(
         })?;
     }
     Ok(Outcome { notes, ..Outcome::success(result) })
+}
+
+fn with_left_behind(error: CniError, left: &[WiringError]) -> CniError {
+    if left.is_empty() {
+        return error;
+    }
+    let left: Vec<_> = left.iter().map(ToString::to_string).collect();
+    error.with_details(format!("left behind: {}", left.join("; ")))
 }
 
 /// Unmaps the host ports of attachments that have gone without it. One that stays does no harm unless it leads to this pod.

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use kernel::{
-    AddressFlags, InterfaceAddress, Kernel, KernelError, LinkChange, Linux, Neighbour, Netns, Route, RouteChange,
-    RouteFilter, RouteKind, RouteNextHop, Scope, SourceRule, SysctlKey, VethSpec,
+    AddressFlags, Change, InterfaceAddress, Kernel, KernelError, LinkChange, Linux, Neighbour, Netns, Route,
+    RouteChange, RouteFilter, RouteKind, RouteNextHop, Scope, SourceRule, SysctlKey, VethSpec,
 };
 use types::cni::{GATEWAY_IPV4, GATEWAY_IPV6, HOST_MAC};
 use types::{Family, InterfaceName, Prefix};
@@ -129,27 +129,74 @@ pub fn delete_orphan(host: &mut dyn Kernel, name: &InterfaceName) -> Result<(), 
     }
 }
 
-/// Makes the pair. On failure everything is taken back before the error is returned.
-pub fn wire(host: &mut dyn Kernel, pod: &mut PodSide, pairing: &Pairing) -> Result<Wired, WiringError> {
-    let mut wired = Wired { host_index: 0, pod_index: 0, pod_mac: [0; 6], take_back: Vec::new() };
-    let steps = plan(pairing);
-    let outcome = steps.chunk_by(|one, next| one.side() == next.side()).try_for_each(|steps| {
-        match steps.first().map(WiringStep::side) {
-            Some(Side::Host) => {
-                let netns = &pod.netns;
-                steps.iter().try_for_each(|step| wired.on_host(host, netns, pairing, step))
-            }
-            Some(Side::Pod) => pod.within(|kernel| {
-                wired.find_pod_end(kernel, pairing)?;
-                steps.iter().try_for_each(|step| wired.on_pod(kernel, pairing, step))
-            }),
-            None => Ok(()),
-        }
-    });
-    match outcome {
-        Ok(()) => Ok(wired),
-        Err(error) => Err(error.with_left_behind(wired.undo(host, pod))),
+/// Does to the pod what needs no answer of the agent: it can be done while that is on its way. Afterwards `sandbox` says what the
+/// pod's namespace has.
+pub fn begin(pod: &mut PodSide, sandbox: &mut Sandbox) -> Result<Begun, WiringError> {
+    let mut take_back = Vec::new();
+    if !sandbox.loopback_up {
+        // By a socket that is in the namespace, so the thread need not be.
+        raise(pod.kernel.as_mut(), LOOPBACK).map_err(WiringError::Pod)?;
+        sandbox.loopback_up = true;
+        take_back.push(TakeBack::LowerLoopback);
     }
+    Ok(Begun(Wired { host_index: 0, pod_index: 0, pod_mac: [0; 6], take_back }))
+}
+
+/// A pod's namespace that is ready for its pair.
+#[derive(Debug)]
+#[must_use = "what was begun has to be ended or undone"]
+pub struct Begun(Wired);
+
+impl Begun {
+    /// Takes back what was begun; what could not be undone is returned.
+    pub fn undo(self, host: &mut dyn Kernel, pod: &mut PodSide) -> Vec<WiringError> {
+        self.0.undo(host, pod)
+    }
+
+    /// Makes the pair, and says so as soon as the host's end serves routes. On failure everything is taken back before the error
+    /// is returned.
+    pub fn wire(
+        self,
+        host: &mut dyn Kernel,
+        pod: &mut PodSide,
+        pairing: &Pairing,
+        made: impl FnOnce(),
+    ) -> Result<Wired, WiringError> {
+        let Self(mut wired) = self;
+        let mut made = Some(made);
+        let steps = plan(pairing);
+        let outcome = steps.chunk_by(|one, next| one.side() == next.side()).try_for_each(|steps| {
+            let mut changes = Vec::with_capacity(steps.len());
+            match steps.first().map(WiringStep::side) {
+                Some(Side::Host) => {
+                    let netns = &pod.netns;
+                    let mut take = |step| wired.on_host(host, netns, pairing, step, &mut changes);
+                    steps.iter().try_for_each(&mut take)?;
+                    make(host, &mut changes).map_err(WiringError::Host)?;
+                    if let Some(made) = made.take() {
+                        made();
+                    }
+                    Ok(())
+                }
+                Some(Side::Pod) => pod.within(|kernel| {
+                    wired.find_pod_end(kernel, pairing)?;
+                    steps.iter().try_for_each(|step| wired.on_pod(kernel, pairing, step, &mut changes))?;
+                    make(kernel, &mut changes).map_err(WiringError::Pod)
+                }),
+                None => Ok(()),
+            }
+        });
+        match outcome {
+            Ok(()) => Ok(wired),
+            Err(error) => Err(error.with_left_behind(wired.undo(host, pod))),
+        }
+    }
+}
+
+/// Makes the changes that were gathered, with one request.
+fn make(kernel: &mut dyn Kernel, changes: &mut Vec<Change>) -> Result<(), KernelError> {
+    let changes = std::mem::take(changes);
+    if changes.is_empty() { Ok(()) } else { kernel.change_all(&changes) }
 }
 
 /// A pair that was made, with what it takes to unmake it.
@@ -197,42 +244,46 @@ impl Wired {
         undone.filter_map(Result::err).collect()
     }
 
+    /// Takes a step, or adds it to the changes that are made together: the next step that is none of these waits for them.
     fn on_host(
         &mut self,
         host: &mut dyn Kernel,
         netns: &Netns,
         pairing: &Pairing,
         step: &WiringStep,
+        changes: &mut Vec<Change>,
     ) -> Result<(), WiringError> {
-        let outcome = match step {
-            WiringStep::GatewayAddress => {
-                let address = InterfaceAddress::new(LOOPBACK, IpAddr::V4(GATEWAY_IPV4), 32);
-                host.add_address(&address.with_scope(Scope::Link))
+        let gateway = |index, address, length| InterfaceAddress::new(index, address, length);
+        let change = match step {
+            WiringStep::GatewayAddress => gateway(LOOPBACK, IpAddr::V4(GATEWAY_IPV4), 32).with_scope(Scope::Link),
+            WiringStep::GatewayOfPair => gateway(self.host_index, IpAddr::V4(GATEWAY_IPV4), 32).with_scope(Scope::Host),
+            WiringStep::GatewayLinkLocal => gateway(self.host_index, IpAddr::V6(GATEWAY_IPV6), 64)
+                .with_scope(Scope::Link)
+                .with_flags(AddressFlags::NO_DAD),
+            WiringStep::MakePair => {
+                make(host, changes).map_err(WiringError::Host)?;
+                self.host_index = make_pair(host, netns, pairing).map_err(WiringError::Host)?;
+                self.take_back.push(TakeBack::DeleteLink(self.host_index));
+                return Ok(());
             }
-            WiringStep::MakePair => make_pair(host, netns, pairing).map(|index| {
-                self.host_index = index;
-                self.take_back.push(TakeBack::DeleteLink(index));
-            }),
-            WiringStep::GatewayOfPair => {
-                let address = InterfaceAddress::new(self.host_index, IpAddr::V4(GATEWAY_IPV4), 32);
-                host.add_address(&address.with_scope(Scope::Host))
+            WiringStep::Sysctl(sysctl) => {
+                make(host, changes).map_err(WiringError::Host)?;
+                return self.set(host, sysctl).map_err(WiringError::Host);
             }
-            WiringStep::GatewayLinkLocal => {
-                let address = InterfaceAddress::new(self.host_index, IpAddr::V6(GATEWAY_IPV6), 64);
-                host.add_address(&address.with_scope(Scope::Link).with_flags(AddressFlags::NO_DAD))
+            WiringStep::AwaitCarrier(_) => {
+                make(host, changes).map_err(WiringError::Host)?;
+                return await_carrier(host, &pairing.host, WiringError::Host);
             }
-            WiringStep::Sysctl(sysctl) => self.set(host, sysctl),
-            WiringStep::AwaitCarrier(_) => return await_carrier(host, &pairing.host, WiringError::Host),
-            WiringStep::RaiseLoopback
-            | WiringStep::Address(_)
+            WiringStep::Address(_)
             | WiringStep::RaisePod
             | WiringStep::GatewayNeighbour(_)
             | WiringStep::GatewayOnLink
             | WiringStep::DefaultRoute(_)
             | WiringStep::SourceRoute(_)
-            | WiringStep::SourceRule(_) => Ok(()),
+            | WiringStep::SourceRule(_) => return Ok(()),
         };
-        outcome.map_err(WiringError::Host)
+        changes.push(Change::Address(change));
+        Ok(())
     }
 
     fn find_pod_end(&mut self, kernel: &mut dyn Kernel, pairing: &Pairing) -> Result<(), WiringError> {
@@ -243,43 +294,59 @@ impl Wired {
         Ok(())
     }
 
-    fn on_pod(&mut self, kernel: &mut dyn Kernel, pairing: &Pairing, step: &WiringStep) -> Result<(), WiringError> {
+    /// The same in the pod.
+    fn on_pod(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        pairing: &Pairing,
+        step: &WiringStep,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), WiringError> {
         let pod = self.pod_index;
-        let outcome = match step {
-            WiringStep::RaiseLoopback => raise(kernel, LOOPBACK).map(|()| self.take_back.push(TakeBack::LowerLoopback)),
-            WiringStep::Sysctl(sysctl) => self.set(kernel, sysctl),
+        let change = match step {
             WiringStep::Address(address) => {
                 let family = Family::of(*address);
                 let flags = match family {
                     Family::Ipv4 => AddressFlags::NONE,
                     Family::Ipv6 => AddressFlags::NO_DAD,
                 };
-                kernel.add_address(&InterfaceAddress::new(pod, *address, family.bits()).with_flags(flags))
+                Change::Address(InterfaceAddress::new(pod, *address, family.bits()).with_flags(flags))
             }
-            WiringStep::RaisePod => raise(kernel, pod),
+            WiringStep::RaisePod => Change::Link(pod, LinkChange { up: Some(true), ..LinkChange::default() }),
             WiringStep::GatewayNeighbour(family) => {
-                kernel.set_neighbour(&Neighbour::permanent(pod, gateway(*family), HOST_MAC))
+                Change::Neighbour(Neighbour::permanent(pod, gateway(*family), HOST_MAC))
             }
             WiringStep::GatewayOnLink => {
-                add_route(kernel, Route::on_link(Prefix::host(IpAddr::V4(GATEWAY_IPV4)), PROTOCOL_BOOT, pod))
+                added(Route::on_link(Prefix::host(IpAddr::V4(GATEWAY_IPV4)), PROTOCOL_BOOT, pod))
             }
             WiringStep::DefaultRoute(family) => {
                 let mut route = Route::via(Prefix::default_route(*family), PROTOCOL_BOOT, []);
                 route.next_hops = vec![RouteNextHop { interface: Some(pod), ..RouteNextHop::via(gateway(*family)) }];
-                add_route(kernel, route)
+                added(route)
             }
-            WiringStep::SourceRoute(family) => add_route(kernel, source_routing::route(pod, *family)),
+            WiringStep::Sysctl(sysctl) => {
+                make(kernel, changes).map_err(WiringError::Pod)?;
+                return self.set(kernel, sysctl).map_err(WiringError::Pod);
+            }
+            WiringStep::AwaitCarrier(_) => {
+                make(kernel, changes).map_err(WiringError::Pod)?;
+                return await_carrier(kernel, &pairing.pod, WiringError::Pod);
+            }
+            WiringStep::SourceRoute(family) => added(source_routing::route(pod, *family)),
             WiringStep::SourceRule(address) => {
+                make(kernel, changes).map_err(WiringError::Pod)?;
                 let rule = source_routing::rule(pod, *address);
-                source_routing::put(kernel, &rule).map(|()| self.take_back.push(TakeBack::DeleteRule(rule)))
+                source_routing::put(kernel, &rule).map_err(WiringError::Pod)?;
+                self.take_back.push(TakeBack::DeleteRule(rule));
+                return Ok(());
             }
-            WiringStep::AwaitCarrier(_) => return await_carrier(kernel, &pairing.pod, WiringError::Pod),
             WiringStep::GatewayAddress
             | WiringStep::GatewayOfPair
             | WiringStep::MakePair
-            | WiringStep::GatewayLinkLocal => Ok(()),
+            | WiringStep::GatewayLinkLocal => return Ok(()),
         };
-        outcome.map_err(WiringError::Pod)
+        changes.push(change);
+        Ok(())
     }
 
     fn set(&mut self, kernel: &mut dyn Kernel, sysctl: &Sysctl) -> Result<(), KernelError> {
@@ -346,11 +413,8 @@ fn await_carrier(
 }
 
 /// Adds, never replaces: what is there belongs to another network.
-fn add_route(kernel: &mut dyn Kernel, route: Route) -> Result<(), KernelError> {
-    match kernel.change_routes(&[RouteChange::Add(route)])?.into_iter().next() {
-        None => Ok(()),
-        Some(failure) => Err(failure.error),
-    }
+const fn added(route: Route) -> Change {
+    Change::Route(RouteChange::Add(route))
 }
 
 /// Why a pod could not be wired or unwired.

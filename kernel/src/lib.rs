@@ -16,6 +16,7 @@
 //! ```
 
 mod address;
+mod change;
 mod error;
 mod inbox;
 mod link;
@@ -42,6 +43,7 @@ use std::net::IpAddr;
 use types::{Family, InterfaceName};
 
 pub use address::{AddressFlags, InterfaceAddress};
+pub use change::Change;
 pub use error::{Failure, KernelError};
 pub use link::{Link, LinkChange, VethSpec};
 pub use linux::{Linux, PortId};
@@ -119,6 +121,20 @@ pub trait Kernel: Send {
 
     /// The neighbour entries that have a link-layer address, both families.
     fn neighbours(&mut self) -> Result<Vec<Neighbour>, KernelError>;
+
+    /// Makes changes in order, in one request if the kernel takes them so: what a request costs by itself is paid once. The error is
+    /// that of the first change that is refused; whether those behind it are made all the same is not said.
+    fn change_all(&mut self, changes: &[Change]) -> Result<(), KernelError> {
+        changes.iter().try_for_each(|change| match change {
+            Change::Link(index, change) => self.change_link(*index, change),
+            Change::Address(address) => self.add_address(address),
+            Change::Neighbour(neighbour) => self.set_neighbour(neighbour),
+            Change::Route(change) => match self.change_routes(std::slice::from_ref(change))?.into_iter().next() {
+                None => Ok(()),
+                Some(failure) => Err(failure.error),
+            },
+        })
+    }
 
     /// Reads a sysctl, without the line's end.
     fn read_sysctl(&mut self, key: &SysctlKey) -> Result<String, KernelError>;

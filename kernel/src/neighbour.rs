@@ -1,5 +1,6 @@
 //! Neighbour entries (ARP and neighbour discovery).
 
+use std::fmt;
 use std::net::IpAddr;
 
 /// Says at which Ethernet address an on-link IP address is reached.
@@ -20,5 +21,11 @@ impl Neighbour {
     /// A permanent entry.
     pub const fn permanent(index: u32, address: IpAddr, mac: [u8; 6]) -> Self {
         Self { index, address, mac, permanent: true }
+    }
+}
+
+impl fmt::Display for Neighbour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "neighbour {} of interface {}", self.address, self.index)
     }
 }

@@ -4,7 +4,9 @@
 //!
 //! ```text
 //! ADD      binary: Attach   agent: Wire | Refused     (address reserved, policy joined)
-//!          binary: Wired    agent: Done | Refused     (route in the kernel, journal committed)
+//!          binary: Made                               (the host's end is there; the pod's is being set up meanwhile)
+//!                           agent: Done | Refused     (route in the kernel, journal committed)
+//!          binary: Wired                              (the pod's end is there too)
 //! DEL      binary: Detach   agent: Park | Done        (route gone; Done where the agent knows no such link)
 //!          binary: Parked   agent: Done               (address released)
 //! CHECK    binary: Check    agent: Wire | Refused     (what the agent has of the attachment, which is in force)
@@ -12,7 +14,10 @@
 //! STATUS   binary: Status   agent: Done | Refused
 //! ```
 //!
-//! A connection that ends before `Done` is an abort: the agent undoes what the conversation had reached. Every first
+//! An agent that does not say in `Wire` that it hears `Made` is an older one: it waits for `Wired`, and answers that with `Done`.
+//! The agent of today answers the binary before this one in the same way.
+//!
+//! A connection that ends before its last message is an abort: the agent undoes what the conversation had reached. Every first
 //! message carries the protocol's version; an agent speaks its own and the one before.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,7 +81,9 @@ pub const GATEWAY_IPV6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfe80, 0, 
 pub enum Request {
     /// ADD: reserve addresses for this attachment.
     Attach(Attach),
-    /// ADD: the pair is up; install the routes.
+    /// ADD: the host's end is up; install the routes while the pod's end is set up.
+    Made,
+    /// ADD: the pair is up. Where [`Request::Made`] was not said before: install the routes.
     Wired,
     /// DEL: take the routes away and say where to park the link.
     Detach(Detach),
@@ -180,6 +187,9 @@ pub struct Wire {
     /// Attachments that are gone, but whose host ports are still mapped: to be unmapped first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stale_mappings: Vec<EndpointId>,
+    /// Whether the agent hears [`Request::Made`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hears_made: bool,
 }
 
 /// Where a detached link waits to be deleted with others.

@@ -1,9 +1,10 @@
 //! The agent's side of `types::cni`: one conversation per connection, each in its own task.
 //!
 //! An ADD goes through reserve, policy (while the binary wires: until a pod has its policy the kernel drops what it
-//! sends), route, commit, answer; whatever ends it early undoes the steps behind it in reverse. A DEL takes the route away,
-//! lets the binary park the link, takes policy and addresses back. The steps themselves belong to ipam and felix; this
-//! module is their order. Conversations about one attachment take turns.
+//! sends), route and commit (while the binary sets up the pod's end), answer, and ends when the binary is done; whatever ends it
+//! early undoes the steps behind it in reverse. A DEL takes the route away, lets the binary park the link, takes policy and
+//! addresses back. The steps themselves belong to ipam and felix; this module is their order. Conversations about one attachment
+//! take turns.
 
 use std::io;
 use std::pin::pin;
@@ -47,7 +48,7 @@ impl Attachments {
             Ok(Request::Check(Check { protocol, id })) => self.check(&mut stream, protocol, &id).await,
             Ok(Request::Collect(collect)) => self.gc(&mut stream, collect).await,
             Ok(Request::Status { protocol }) => self.status(&mut stream, protocol).await,
-            Ok(Request::Wired | Request::Parked) => Err(ConversationError::OutOfOrder),
+            Ok(Request::Made | Request::Wired | Request::Parked) => Err(ConversationError::OutOfOrder),
             Err(error) => Err(error.into()),
         };
         match outcome {
@@ -74,9 +75,15 @@ impl Attachments {
         let _turn = self.turns.at(&id.host_interface()).await;
         still_there(stream, &id)?;
         tombstones::make_good(self, &id).await;
-        self.clear(&id).await?;
         let reservation = Reservation { pod, labels, ports, link };
-        let endpoint = self.ipam.reserve(id.clone(), reservation).await.map_err(refuse_reservation)?;
+        let reserved = match self.ipam.reserve(id.clone(), reservation.clone()).await {
+            Err(ReserveError::AlreadyAttached(_) | ReserveError::UnderWay(_)) => {
+                self.clear(&id).await?;
+                self.ipam.reserve(id.clone(), reservation).await
+            }
+            reserved => reserved,
+        };
+        let endpoint = reserved.map_err(refuse_reservation)?;
         let outcome = async {
             let host_ports = match wish {
                 None => Vec::new(),
@@ -134,6 +141,7 @@ impl Attachments {
             parked_group: self.parked_group,
             host_ports,
             stale_mappings,
+            hears_made: true,
         };
         send(stream, &Reply::Wire(wire)).await?;
         // Policy comes into force while the binary wires.
@@ -144,8 +152,12 @@ impl Attachments {
                 Either::Right((policed, wired)) => (wired.await, Some(policed)),
             }
         };
-        let Request::Wired = wired? else { return Err(ConversationError::OutOfOrder) };
-        let complete = async {
+        let is_wired = match wired? {
+            Request::Made => false,
+            Request::Wired => true,
+            _ => return Err(ConversationError::OutOfOrder),
+        };
+        let policed = async {
             let policed = match early {
                 Some(policed) => policed,
                 None => {
@@ -153,17 +165,24 @@ impl Attachments {
                     policed.map_err(|_| self.not_policed(&endpoint.id))?
                 }
             };
-            policed.map_err(|error| refuse(code::TRY_AGAIN, &error))?;
-            self.route(endpoint).await.map_err(|error| refuse(code::AGENT, &error))?;
-            self.ipam.commit(endpoint.id.clone()).await.map_err(|error| refuse(code::TRY_AGAIN, &error))
+            policed.map_err(|error| refuse(code::TRY_AGAIN, &error))
         };
+        let routed = async { self.route(endpoint).await.map_err(|error| refuse(code::AGENT, &error)) };
+        let committed =
+            async { self.ipam.commit(endpoint.id.clone()).await.map_err(|error| refuse(code::TRY_AGAIN, &error)) };
         tokio::select! {
-            completed = complete => completed?,
+            completed = future::try_join3(policed, routed, committed) => completed?,
             // Whatever was asked of ipam, felix and policy by then, they hear before what the caller asks to undo it.
             error = interrupted(stream, &endpoint.id) => return Err(error),
-        }
+        };
         send(stream, &Reply::Done).await?;
-        Ok(())
+        if is_wired {
+            return Ok(());
+        }
+        match receive(stream).await? {
+            Request::Wired => Ok(()),
+            _ => Err(ConversationError::OutOfOrder),
+        }
     }
 
     fn not_policed(&self, id: &EndpointId) -> Refused {

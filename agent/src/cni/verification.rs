@@ -33,6 +33,7 @@ impl Attachments {
             parked_group: self.parked_group,
             host_ports: self.host_ports.of(id),
             stale_mappings: Vec::new(),
+            hears_made: false,
         })
     }
 }

@@ -130,6 +130,7 @@ fn wire() -> Wire {
         parked_group: GROUP,
         host_ports: Vec::new(),
         stale_mappings: Vec::new(),
+        hears_made: true,
     }
 }
 
@@ -168,7 +169,7 @@ fn add_tells_the_agent_who_the_pod_is_wires_it_and_prints_the_result() {
     succeeded(&outcome);
 
     let heard = agent.heard();
-    let [Request::Attach(attach), Request::Wired] = heard[0].as_slice() else { panic!("{heard:?}") };
+    let [Request::Attach(attach), Request::Made, Request::Wired] = heard[0].as_slice() else { panic!("{heard:?}") };
     assert_eq!((attach.protocol, attach.id.clone(), attach.pod.to_string()), (PROTOCOL, id(), "shop/web".to_owned()));
     assert_eq!(attach.labels, BTreeMap::from([("app".to_owned(), "web".to_owned())]));
     assert_eq!(attach.ports[0].port, 80);
@@ -202,6 +203,33 @@ fn add_tells_the_agent_who_the_pod_is_wires_it_and_prints_the_result() {
     let neighbours = bed.pod.clone().neighbours().unwrap();
     assert!(neighbours.len() == 2 && neighbours.iter().all(|n| n.permanent && n.mac == [0xee; 6]), "{neighbours:?}");
     assert_eq!(ipv6_off.as_deref(), Some("0"));
+}
+
+#[test]
+fn the_agent_is_told_of_the_hosts_end_before_the_pods_end_is_up_and_an_older_one_of_both_together() {
+    let bed = Bed::new();
+    let (mut host, mut pod) = (bed.host.clone(), bed.pod.clone());
+    let look = move || {
+        assert!(host.link(&host_interface()).unwrap().unwrap().up);
+        assert!(!pod.link(&"eth0".parse().unwrap()).unwrap().unwrap().up);
+    };
+    // The pod's end waits until that was seen.
+    let (seen, done) = std::sync::mpsc::channel();
+    let look = move || {
+        let mut look = look;
+        look();
+        seen.send(()).unwrap();
+    };
+    bed.pod.before(Operation::AddAddress, move |_| done.recv().unwrap());
+    let agent = bed.agent(vec![vec![Play::Say(Reply::Wire(wire())), Play::After(Box::new(look), Reply::Done)]]);
+    succeeded(&bed.add());
+    assert!(matches!(agent.heard()[0].as_slice(), [Request::Attach(_), Request::Made, Request::Wired]));
+
+    let bed = Bed::new();
+    let older = Wire { hears_made: false, ..wire() };
+    let agent = bed.agent(vec![vec![Play::Say(Reply::Wire(older)), Play::Say(Reply::Done)]]);
+    succeeded(&bed.add());
+    assert!(matches!(agent.heard()[0].as_slice(), [Request::Attach(_), Request::Wired]));
 }
 
 #[test]

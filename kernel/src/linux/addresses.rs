@@ -24,11 +24,16 @@ pub(super) fn list(socket: &mut Socket) -> Result<Vec<InterfaceAddress>, KernelE
 }
 
 pub(super) fn add(socket: &mut Socket, address: &InterfaceAddress) -> Result<(), KernelError> {
-    let message = RouteNetlinkMessage::NewAddress(message_of(address));
-    match socket.change(message, NLM_F_CREATE | NLM_F_EXCL, || format!("cannot add {address}")) {
+    let (message, flags) = addition_of(address);
+    match socket.change(message, flags, || format!("cannot add {address}")) {
         Err(KernelError::Exists(_)) => Ok(()),
         other => other,
     }
+}
+
+/// The request that adds an address, with its flags.
+pub(super) fn addition_of(address: &InterfaceAddress) -> (RouteNetlinkMessage, u16) {
+    (RouteNetlinkMessage::NewAddress(message_of(address)), NLM_F_CREATE | NLM_F_EXCL)
 }
 
 pub(super) fn delete(socket: &mut Socket, address: &InterfaceAddress) -> Result<(), KernelError> {

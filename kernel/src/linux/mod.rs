@@ -4,6 +4,7 @@
 //! and an attribute of a newer kernel or of another program's route must not make a whole table unreadable.
 
 mod addresses;
+mod changes;
 mod links;
 mod neighbours;
 mod routes;
@@ -17,7 +18,7 @@ use types::{Family, InterfaceName};
 
 use crate::netns::run_in;
 use crate::{
-    InterfaceAddress, Kernel, KernelError, Link, LinkChange, Neighbour, Netns, Resolution, Route, RouteChange,
+    Change, InterfaceAddress, Kernel, KernelError, Link, LinkChange, Neighbour, Netns, Resolution, Route, RouteChange,
     RouteFailure, RouteFilter, SourceRule, SysctlKey, VethSpec, sysctl,
 };
 use socket::Socket;
@@ -81,6 +82,10 @@ impl Kernel for Linux {
 
     fn delete_link_group(&mut self, group: u32) -> Result<(), KernelError> {
         links::delete_group(&mut self.socket, group)
+    }
+
+    fn change_all(&mut self, changes: &[Change]) -> Result<(), KernelError> {
+        changes::make(&mut self.socket, changes)
     }
 
     fn addresses(&mut self) -> Result<Vec<InterfaceAddress>, KernelError> {

@@ -24,6 +24,12 @@ pub(super) fn list(socket: &mut Socket) -> Result<Vec<Neighbour>, KernelError> {
 }
 
 pub(super) fn set(socket: &mut Socket, neighbour: &Neighbour) -> Result<(), KernelError> {
+    let (message, flags) = setting_of(neighbour);
+    socket.change(message, flags, || format!("cannot set {neighbour}"))
+}
+
+/// The request that sets an entry, with its flags.
+pub(super) fn setting_of(neighbour: &Neighbour) -> (RouteNetlinkMessage, u16) {
     let mut message = NeighbourMessage::default();
     let (family, destination) = match neighbour.address {
         IpAddr::V4(address) => (AddressFamily::Inet, NeighbourAddress::Inet(address)),
@@ -36,9 +42,7 @@ pub(super) fn set(socket: &mut Socket, neighbour: &Neighbour) -> Result<(), Kern
         NeighbourAttribute::Destination(destination),
         NeighbourAttribute::LinkLayerAddress(neighbour.mac.to_vec()),
     ]);
-    socket.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE, || {
-        format!("cannot set neighbour {} of interface {}", neighbour.address, neighbour.index)
-    })
+    (RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
 /// Reads the payload of RTM_NEWNEIGH; `None` for entries that are not IP or have no Ethernet address.

@@ -57,7 +57,7 @@ pub(super) fn change(socket: &mut Socket, changes: &[RouteChange]) -> Result<Vec
 }
 
 /// The request for a change, with its flags.
-fn message_of(change: &RouteChange) -> (RouteNetlinkMessage, u16) {
+pub(super) fn message_of(change: &RouteChange) -> (RouteNetlinkMessage, u16) {
     match change {
         RouteChange::Add(route) => (RouteNetlinkMessage::NewRoute(full(route)), NLM_F_CREATE | NLM_F_EXCL),
         // One message holds all next hops. IPv6 then puts the first in the place of the whole old set and appends the

@@ -108,12 +108,29 @@ impl Socket {
         flags: u16,
         operation: impl Fn() -> String,
     ) -> Result<(), KernelError> {
+        self.change_heard(message, flags, operation, |_| {})
+    }
+
+    /// The same; `heard` is given what the kernel says beside its acknowledgement (NLM_F_ECHO).
+    pub(crate) fn change_heard(
+        &mut self,
+        message: impl NetlinkSerializable,
+        flags: u16,
+        operation: impl Fn() -> String,
+        mut heard: impl FnMut(&Reply<'_>),
+    ) -> Result<(), KernelError> {
         self.outgoing.clear();
         let sequence = self.push(&message, NLM_F_REQUEST | NLM_F_ACK | flags);
         self.send(&operation)?;
         self.each_reply(&operation, |reply| {
-            let answers = reply.kind == NLMSG_ERROR && reply.sequence == sequence;
-            if answers { refusal(&reply, &operation).map_or(Ok(Flow::Done), Err) } else { Ok(Flow::More) }
+            if reply.sequence != sequence {
+                return Ok(Flow::More);
+            }
+            if reply.kind == NLMSG_ERROR {
+                return refusal(&reply, &operation).map_or(Ok(Flow::Done), Err);
+            }
+            heard(&reply);
+            Ok(Flow::More)
         })
     }
 

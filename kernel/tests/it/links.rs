@@ -1,10 +1,13 @@
 //! Tests of links, addresses, neighbours and sysctls.
 
+use std::process::Command;
+
 use kernel::netns::run_in;
 use kernel::{
-    AddressFlags, InterfaceAddress, Kernel, KernelError, LinkChange, Linux, Neighbour, Netns, SysctlKey, VethSpec, ours,
+    AddressFlags, Change, InterfaceAddress, Kernel, KernelError, LinkChange, Linux, Neighbour, Netns, Route,
+    RouteChange, RouteFilter, RouteNextHop, SysctlKey, VethSpec, ours,
 };
-use types::InterfaceName;
+use types::{Family, InterfaceName, Prefix};
 
 use crate::{in_fresh_namespace, ip, link_scoped, name, set_up, veth};
 
@@ -29,6 +32,56 @@ fn a_veth_is_born_with_one_end_in_the_pods_namespace() {
 
         set_up(&mut inside, peer.index, true);
         assert!(host.link(&wanted.host).unwrap().unwrap().running);
+    });
+}
+
+#[test]
+fn a_pair_has_one_queue_in_each_direction_at_both_ends() {
+    in_fresh_namespace(|| {
+        let pod = Netns::create().unwrap();
+        Linux::open().unwrap().create_veth(&veth("mx0", &pod)).unwrap();
+        let shown = |link: &str| {
+            let output = Command::new("ip").args(["-d", "-o", "link", "show", link]).output().unwrap();
+            String::from_utf8(output.stdout).unwrap()
+        };
+        for shown in [shown("mx0"), run_in(&pod, || shown("eth0")).unwrap()] {
+            assert!(shown.contains("numtxqueues 1 ") && shown.contains("numrxqueues 1 "), "{shown}");
+        }
+    });
+}
+
+#[test]
+fn changes_of_all_kinds_are_made_in_order_and_the_first_that_is_refused_is_the_error() {
+    in_fresh_namespace(|| {
+        let pod = Netns::create().unwrap();
+        let mut host = Linux::open().unwrap();
+        let index = host.create_veth(&veth("mx0", &pod)).unwrap();
+        let mut inside = Linux::open_in(&pod).unwrap();
+        let eth0 = inside.link(&name("eth0")).unwrap().unwrap().index;
+        let (own, gateway) = (ip("10.0.0.1"), ip("169.254.1.1"));
+        let mut route = Route::via(Prefix::default_route(Family::Ipv4), 3, []);
+        route.next_hops = vec![RouteNextHop { interface: Some(eth0), ..RouteNextHop::via(gateway) }];
+        let changes = [
+            Change::Address(InterfaceAddress::new(eth0, own, 32)),
+            Change::Link(eth0, LinkChange { up: Some(true), ..LinkChange::default() }),
+            Change::Neighbour(Neighbour::permanent(eth0, gateway, ours::HOST_MAC)),
+            Change::Route(RouteChange::Add(Route::on_link(Prefix::host(gateway), 3, eth0))),
+            Change::Route(RouteChange::Add(route.clone())),
+        ];
+        inside.change_all(&changes).unwrap();
+        assert!(host.link(&name("mx0")).unwrap().unwrap().running);
+        assert!(inside.addresses().unwrap().iter().any(|address| address.address == own));
+        assert_eq!(inside.neighbours().unwrap(), [Neighbour::permanent(eth0, gateway, ours::HOST_MAC)]);
+        let routes = inside.routes(&RouteFilter::main(Family::Ipv4)).unwrap();
+        assert!(routes.iter().any(|there| there.prefix == route.prefix), "{routes:?}");
+
+        // An address that is there is none; then the same route again, and a link that is not there.
+        let gone = Change::Link(index + 1_000, LinkChange { up: Some(true), ..LinkChange::default() });
+        let again = [changes[0].clone(), changes[4].clone(), gone];
+        let error = inside.change_all(&again).unwrap_err();
+        assert!(matches!(error, KernelError::Exists(_)), "{error}");
+        assert!(error.to_string().starts_with("cannot add route 0.0.0.0/0 via 169.254.1.1"), "{error}");
+        inside.change_all(&[]).unwrap();
     });
 }
 

@@ -61,6 +61,37 @@ async fn an_attachment_is_there_from_its_answer_to_its_del() {
 }
 
 #[tokio::test]
+async fn routes_and_journal_do_not_wait_for_the_pods_end_but_the_attachment_stays_only_if_the_binary_says_its_last_word()
+ {
+    let world = World::new().await;
+    let attachments = attachments(&world, Identities::Stated);
+    for (container, last_word) in [("aaa1", true), ("bbb2", false)] {
+        let id = id(container);
+        let (mut binary, conversation) = conversation(&attachments);
+        let script = async {
+            let reply = ask(&mut binary, &attach(&id, reference("a", None), tier("db"))).await;
+            let Reply::Wire(wire) = reply else { panic!("{reply:?}") };
+            assert!(wire.hears_made);
+            world.wire(&id);
+            assert_eq!(ask(&mut binary, &Request::Made).await, Reply::Done);
+            assert!(world.ipam.endpoint(id.clone()).await.is_some());
+            assert!(world.acl.show(id.clone()).await.is_some());
+            assert_eq!(world.routes.view().await.unwrap().local, 1);
+            if last_word {
+                send(&mut binary, &Request::Wired).await.unwrap();
+            }
+            drop(binary);
+        };
+        soon(async { tokio::join!(conversation, script) }).await;
+        if last_word {
+            assert_eq!(world.ipam.endpoints().await.len(), 1);
+            delete(&attachments, &id).await;
+        }
+        assert!(world.is_gone(&id).await, "{container}");
+    }
+}
+
+#[tokio::test]
 async fn policy_that_does_not_come_into_force_in_time_refuses_the_pod_and_leaves_nothing() {
     let world = World::new().await;
     world.fail_restores();

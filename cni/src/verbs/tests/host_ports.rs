@@ -98,7 +98,7 @@ fn portmap_maps_the_ports_that_the_agent_names_under_a_network_name_of_its_own()
     assert_eq!(portmap.config("DEL"), config, "a DEL has the configuration of its ADD");
 
     let heard = agent.heard();
-    let [Request::Attach(attach), Request::Wired] = heard[0].as_slice() else { panic!("{heard:?}") };
+    let [Request::Attach(attach), Request::Made, Request::Wired] = heard[0].as_slice() else { panic!("{heard:?}") };
     assert!(attach.maps_host_ports);
 }
 

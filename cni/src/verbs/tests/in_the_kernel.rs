@@ -139,6 +139,7 @@ fn wire() -> Wire {
         parked_group: GROUP,
         host_ports: Vec::new(),
         stale_mappings: Vec::new(),
+        hears_made: true,
     }
 }
 
