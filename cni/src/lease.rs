@@ -122,7 +122,7 @@ pub(crate) fn add(config: &NetworkConfig, lease: &LeaseConfig, attachment: &Atta
     config.refuse_wishes(attachment)?;
     let pod = attachment.pod()?;
     let mut agent = Agent::connect(&config.agent_socket, AnswerTimeLimit::ADD).map_err(AgentError::into_cni)?;
-    let wire = agent.attach(Attach {
+    let asked = agent.attach(Attach {
         protocol: PROTOCOL,
         id: verbs::endpoint_id(config, attachment),
         pod,
@@ -131,10 +131,10 @@ pub(crate) fn add(config: &NetworkConfig, lease: &LeaseConfig, attachment: &Atta
         maps_host_ports: false,
         addresses_for: Some(lease.link),
     });
-    let wire = wire.map_err(AgentError::into_cni)?;
+    let wire = agent.wire(asked).map_err(AgentError::into_cni)?;
     let notes = verbs::unmap_stale(config, attachment, &wire)?;
     let result = lease.result(config.version, &wire)?;
-    agent.wired().map_err(AgentError::into_cni)?;
+    agent.wired(None).map_err(AgentError::into_cni)?;
     Ok(Outcome { notes, ..Outcome::success(result) })
 }
 

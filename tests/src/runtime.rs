@@ -155,12 +155,6 @@ impl Runtime {
         Ok(result)
     }
 
-    /// Calls CHECK of every plugin, in the order of ADD, with the cached result.
-    pub fn check(&self, attachment: &Attachment) -> Result<(), CniError> {
-        let cached = read_cached(&self.cache_path(attachment)).map(|cached| cached.result);
-        self.plugins.iter().try_for_each(|plugin| self.call("CHECK", plugin, attachment, cached.clone()).map(drop))
-    }
-
     /// Calls DEL of every plugin in reverse, with the cached result, which is dropped on success.
     pub fn del(&self, attachment: &Attachment) -> Result<(), CniError> {
         let path = self.cache_path(attachment);
@@ -172,7 +166,7 @@ impl Runtime {
         Ok(())
     }
 
-    /// Calls CHECK of every plugin with the cached result. It is an error where there is none: runtimes check what they added.
+    /// Calls CHECK of every plugin, in the order of ADD, with the cached result. It is an error where there is none: runtimes check what they added.
     pub fn check(&self, attachment: &Attachment) -> Result<(), CniError> {
         let path = self.cache_path(attachment);
         let problem = "has no result of an ADD to check against".to_owned();
