@@ -155,6 +155,12 @@ impl Runtime {
         Ok(result)
     }
 
+    /// Calls CHECK of every plugin, in the order of ADD, with the cached result.
+    pub fn check(&self, attachment: &Attachment) -> Result<(), CniError> {
+        let cached = read_cached(&self.cache_path(attachment)).map(|cached| cached.result);
+        self.plugins.iter().try_for_each(|plugin| self.call("CHECK", plugin, attachment, cached.clone()).map(drop))
+    }
+
     /// Calls DEL of every plugin in reverse, with the cached result, which is dropped on success.
     pub fn del(&self, attachment: &Attachment) -> Result<(), CniError> {
         let path = self.cache_path(attachment);
@@ -163,17 +169,6 @@ impl Runtime {
             self.call("DEL", plugin, attachment, cached.as_ref().map(|cached| cached.result.clone()))?;
         }
         let _ = fs::remove_file(path);
-        Ok(())
-    }
-
-    /// Calls CHECK of every plugin, in the order of ADD, with the cached result. It is an error where there is none: runtimes check what they added.
-    pub fn check(&self, attachment: &Attachment) -> Result<(), CniError> {
-        let path = self.cache_path(attachment);
-        let problem = "has no result of an ADD to check against".to_owned();
-        let cached = read_cached(&path).ok_or(CniError::Network { path, problem })?;
-        for plugin in &self.plugins {
-            self.call("CHECK", plugin, attachment, Some(cached.result.clone()))?;
-        }
         Ok(())
     }
 

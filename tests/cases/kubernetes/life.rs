@@ -51,7 +51,7 @@ fn boot(cluster: &Cluster, node: &str) -> Result<Value, tests::LabError> {
 /// Stands before the CNI plugin and writes down what it is asked to delete.
 const WITNESS: &str = r#"#!/bin/sh
 [ "$CNI_COMMAND" != DEL ] || echo "$CNI_CONTAINERID netns=$CNI_NETNS" >>/run/deleted
-exec /opt/cni/bin/manx-itself
+exec "${0%/*}/manx-itself"
 "#;
 
 #[test]
