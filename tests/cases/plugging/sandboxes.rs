@@ -44,10 +44,10 @@ fn the_newer_sandbox_of_a_pod_keeps_what_it_has_when_the_older_one_goes() -> Tes
         for address in &of_new {
             assert!(!stranger.ping(*address), "{address} is reached by a stranger");
         }
-        let published = lab.etcd().ctl(&["get", "--prefix", "/manx/v1/endpoints/node1/"])?;
-        for address in &of_new {
-            assert!(published.contains(&format!("\"{address}\"")), "{address}: {published}");
-        }
+        wait_until("what the newer one has being published", CONVERGENCE, || {
+            let published = lab.etcd().ctl(&["get", "--prefix", "/manx/v1/nodes/node1/endpoints/"]).unwrap_or_default();
+            of_new.iter().all(|address| published.contains(&format!("\"{address}\"")))
+        })?;
         Ok(())
     };
     holds()?;
@@ -56,7 +56,7 @@ fn the_newer_sandbox_of_a_pod_keeps_what_it_has_when_the_older_one_goes() -> Tes
         holds()?;
     }
     wait_until("what the older one published being gone", CONVERGENCE, || {
-        let published = lab.etcd().ctl(&["get", "--prefix", "/manx/v1/endpoints/node1/"]).unwrap_or_default();
+        let published = lab.etcd().ctl(&["get", "--prefix", "/manx/v1/nodes/node1/endpoints/"]).unwrap_or_default();
         !of_old.iter().any(|address| published.contains(&format!("\"{address}\"")))
     })?;
     node.agent().kill9()?;
@@ -87,7 +87,7 @@ fn a_pod_with_the_longest_names_is_as_any_other_and_leaves_nothing() -> TestResu
     let all = addresses(&result);
     all_reach(&[node, other], &all)?;
     assert_eq!(check(&runtime, &attachment, &plugin, &result)?, Value::Null);
-    let published = || lab.etcd().ctl(&["get", "--prefix", "/manx/v1/endpoints/node1/"]).unwrap_or_default();
+    let published = || lab.etcd().ctl(&["get", "--prefix", "/manx/v1/nodes/node1/endpoints/"]).unwrap_or_default();
     wait_until("the endpoint being published", CONVERGENCE, || {
         all.iter().all(|address| published().contains(&format!("\"{address}\"")))
     })?;
