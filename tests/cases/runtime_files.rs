@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 use tests::pair::{ETCD, POOLS, container};
-use tests::{CONVERGENCE, Lab, Node, Options, Place, Runtime, TestResult, can_run_labs, wait_for};
+use tests::{Apiserver, CONVERGENCE, Lab, Node, Options, Place, Runtime, TestResult, can_run_labs, wait_for};
 
 use crate::pair;
 
@@ -188,6 +188,47 @@ fn a_foreign_configuration_that_comes_first_and_a_binary_that_cannot_be_run_are_
     node.agent().ctl(&["node", "install", "--from", "/run/image"])?;
     is_fine(node)?;
     node.plug("after")?;
+    lab.down()?;
+    Ok(())
+}
+
+#[test]
+fn kubernetes_is_told_by_one_event_on_the_node_while_it_is_so() -> TestResult {
+    if !Apiserver::can_run() {
+        return Ok(());
+    }
+    let agent = format!("{ETCD}{POOLS}cniConfDir: /etc/cni/net.d\n");
+    let lab = Lab::up(&pair("toldevents", &agent)?, &Options::unique("toldevents").without_agents())?;
+    let server = Apiserver::start(lab.node("etcd"))?;
+    server.start_agents(&lab, CONVERGENCE)?;
+    let (node, mut client) = (lab.node("node1"), server.client()?);
+    let mut told = |wanted: Option<&str>| {
+        wait_for(&format!("Events on node1 being {wanted:?}"), CONVERGENCE, || {
+            let (_, list) =
+                client.call("GET", "/api/v1/namespaces/default/events", None).map_err(|error| error.to_string())?;
+            let events = list["items"].as_array().into_iter().flatten();
+            let messages = events
+                .filter(|event| event["involvedObject"]["name"] == "node1" && event["reason"] == "CNIConfiguration");
+            let messages: Vec<_> = messages.filter_map(|event| event["message"].as_str()).collect();
+            let is_so = match (wanted, messages.as_slice()) {
+                (None, []) => true,
+                (Some(wanted), [one]) => one.contains(wanted),
+                _ => false,
+            };
+            if is_so { Ok(()) } else { Err(format!("{messages:?}")) }
+        })
+    };
+    let ptp = json!({ "cniVersion": "1.0.0", "name": "cbr0", "plugins": [{ "type": "ptp" }] }).to_string();
+    for name in ["09-other.conflist", "05-another.conflist"] {
+        write(node, &format!("/etc/cni/net.d/{name}"), &ptp)?;
+        told(Some(name))?;
+    }
+    // It is mended while no agent runs.
+    node.agent().kill9()?;
+    node.shell("rm /etc/cni/net.d/09-other.conflist /etc/cni/net.d/05-another.conflist")?;
+    told(Some("05-another.conflist"))?;
+    node.agent().start_with(&[("MANX_KUBERNETES", "/etc/manx/kubeconfig")])?;
+    told(None)?;
     lab.down()?;
     Ok(())
 }

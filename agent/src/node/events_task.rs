@@ -51,7 +51,7 @@ impl EventsTask {
                 Ok(()) => {
                     if told != message {
                         let now = message.as_deref().unwrap_or("it is mended");
-                        info!(message = now, "an Event tells of what is wrong with this node's CNI configuration");
+                        info!(said = now, "the Event on this node's CNI configuration is written");
                     }
                     backoff.reset();
                     told = message;

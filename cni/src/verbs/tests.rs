@@ -178,7 +178,10 @@ fn add_tells_the_agent_who_the_pod_is_wires_it_and_prints_the_result() {
     assert_eq!(result["interfaces"][1]["name"], host_interface().as_str());
     assert_eq!(result["interfaces"][2]["sandbox"], "/run/netns/c1");
     assert_eq!(result["interfaces"][2]["mtu"], 1_450);
-    assert_eq!(result["ips"][1], json!({ "address": "fd00::2/128", "interface": 2 }));
+    assert_eq!(
+        result["ips"][1],
+        json!({ "address": "fd00::2/128", "gateway": "fe80::ecee:eeff:feee:eeee", "interface": 2 })
+    );
 
     let link = bed.host_link().unwrap();
     assert_eq!((link.up, link.mtu, link.mac, link.group), (true, 1_450, Some([0xee; 6]), 0));
