@@ -58,6 +58,10 @@ pub(crate) const COMMANDS_PER_ROUND: usize = 1_024;
 /// Delays between attempts at what the kernel refused: the first, and the longest.
 const KERNEL_RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// How many classes stay in the kernel when their last pod has left. A class that has to be made takes a run of iptables-restore
+/// for each family, for which an ADD waits; pods that come and go find it there.
+const IDLE_CLASSES: usize = 128;
+
 /// How often one round begins anew because what it did has made more possible.
 const PASSES_PER_ROUND: usize = 6;
 
@@ -151,7 +155,11 @@ impl Owner {
             timers.set(Timer::PollRules, now + config.legacy_poll);
         }
         Self {
-            compiler: Compiler::new(CompilerConfig { classes: mark.highest(), narrow_limit: config.narrow_limit }),
+            compiler: Compiler::new(CompilerConfig {
+                classes: mark.highest(),
+                narrow_limit: config.narrow_limit,
+                idle_classes: IDLE_CLASSES.min(usize::from(mark.highest()) / 4),
+            }),
             state: State::new(&config, mark),
             ends,
             locals: BTreeMap::new(),

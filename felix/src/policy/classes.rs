@@ -122,6 +122,8 @@ pub(crate) struct Classes {
     adopted: HashMap<ClassKey, ClassId>,
     /// The same adopted numbers: a new class takes one of them only when no other number is free.
     reserved: BTreeSet<ClassId>,
+    /// Classes whose endpoints have left, the last one at the end.
+    idle: Vec<ClassId>,
 }
 
 #[derive(Debug)]
@@ -197,6 +199,7 @@ impl Classes {
             numbers,
             adopted: HashMap::new(),
             reserved: BTreeSet::new(),
+            idle: Vec::new(),
         }
     }
 
@@ -254,6 +257,23 @@ impl Classes {
         self.entries.insert(id, ClassState::new(Arc::clone(&identity), key));
         self.by_identity.insert(identity, id);
         Some(id)
+    }
+
+    /// The classes without endpoints that are to go: all but the last `keep` of those that endpoints may join again and that
+    /// `is_good`.
+    pub(crate) fn empty(&mut self, keep: usize, is_good: impl Fn(ClassId, &ClassState) -> bool) -> BTreeSet<ClassId> {
+        let Self { entries, by_identity, idle, .. } = self;
+        let may_stay = |id: &ClassId, class: &ClassState| {
+            class.members.is_empty() && by_identity.get(&class.identity) == Some(id) && is_good(*id, class)
+        };
+        idle.retain(|id| entries.get(id).is_some_and(|class| may_stay(id, class)));
+        let empty: BTreeSet<_> =
+            entries.iter().filter(|(_, class)| class.members.is_empty()).map(|(id, _)| *id).collect();
+        let left = |id: &&ClassId| !idle.contains(id) && entries.get(id).is_some_and(|class| may_stay(id, class));
+        let new: Vec<_> = empty.iter().filter(left).copied().collect();
+        idle.extend(new);
+        idle.drain(..idle.len().saturating_sub(keep));
+        empty.into_iter().filter(|id| !idle.contains(id)).collect()
     }
 
     pub(crate) fn remove(&mut self, id: ClassId) -> Option<ClassState> {

@@ -26,11 +26,14 @@ pub struct CompilerConfig {
     /// Members times ports of a peer above which a class names it by a rule over a shared set instead of by elements of its
     /// own set.
     pub narrow_limit: usize,
+    /// So many classes stay when their last endpoint has left, those that were left last: the next endpoint of such a class finds it
+    /// in force. They give way to endpoints that would have no number otherwise.
+    pub idle_classes: usize,
 }
 
 impl Default for CompilerConfig {
     fn default() -> Self {
-        Self { classes: 255, narrow_limit: 256 }
+        Self { classes: 255, narrow_limit: 256, idle_classes: 0 }
     }
 }
 
@@ -174,7 +177,7 @@ pub(super) struct Pending {
 pub struct CompilerStats {
     /// How many policies are known.
     pub policies: usize,
-    /// How many policies govern at least one endpoint of this node.
+    /// How many policies govern at least one class of this node, be it one that endpoints have left or are expected in.
     pub active_policies: usize,
     /// How many endpoints of other nodes are known.
     pub remote_endpoints: usize,

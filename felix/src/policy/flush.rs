@@ -90,7 +90,8 @@ impl Compiler {
         self.changes.extend(narrow.destroy);
     }
 
-    /// Finds a class for every endpoint that may need another. Returns the classes that nobody is in any more.
+    /// Finds a class for every endpoint that may need another. Returns the classes that nobody is in any more, but for some that
+    /// stay as they are: a class that nobody is in goes with the first change of a policy of its own.
     fn assign(&mut self) -> BTreeSet<ClassId> {
         let mut unsettled = mem::take(&mut self.pending.unsettled);
         unsettled.append(&mut self.pending.unplaced);
@@ -142,7 +143,13 @@ impl Compiler {
         for (number, identity) in movers {
             self.move_to(number, identity);
         }
-        self.classes.iter().filter(|(_, class)| class.members.is_empty()).map(|(id, _)| id).collect()
+        // Those that find no number need what idle classes have.
+        let keep = if self.pending.unplaced.is_empty() { self.config.idle_classes } else { 0 };
+        let Self { classes, policies, pending, .. } = self;
+        classes.empty(keep, |id, class| {
+            let mut governing = Direction::ALL.into_iter().flat_map(|direction| class.identity.policies(direction));
+            !pending.classes.contains(&id) && governing.all(|number| policies.is_there(*number))
+        })
     }
 
     fn move_to(&mut self, number: u32, identity: Arc<Identity>) {

@@ -178,6 +178,11 @@ impl Policies {
         self.entries.get(number)
     }
 
+    /// Whether there is a policy of this number that was not deleted.
+    pub(crate) fn is_there(&self, number: u32) -> bool {
+        self.get(number).is_some_and(|entry| !entry.gone)
+    }
+
     pub(crate) fn ids(&self) -> impl Iterator<Item = &PolicyId> {
         self.by_id.keys().map(|id| &**id)
     }

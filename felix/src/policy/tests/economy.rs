@@ -135,6 +135,56 @@ fn without_a_number_an_endpoint_is_shut_off_until_there_is_one() {
 }
 
 #[test]
+fn a_class_that_its_last_pod_has_left_stays_for_the_next_one_until_one_of_its_policies_changes_or_others_need_the_number()
+ {
+    let classes_of = |node: &Node| node.kernel.classes.keys().filter(|id| **id != ClassId::OPEN).count();
+    let mut node = Node::with(CompilerConfig { classes: 3, idle_classes: 1, ..CompilerConfig::default() });
+    let admits = |port| policy(None, Some(vec![allow(None, Some(vec![PortMatch::All(port)]))]));
+    for app in ["x", "y", "z"] {
+        node.policy(app, Policy { subject: in_shop(&[("app", app)]), ..admits(Protocol::Tcp) });
+    }
+    let comes = |node: &mut Node, app: &str| node.local(1, pod("shop", &[("app", app)], &["10.0.0.1"]));
+    let goes = |node: &mut Node| {
+        node.compiler.remove_local(&local(1));
+        node.settle()
+    };
+    comes(&mut node, "x");
+    let changes = goes(&mut node);
+    assert!(matches!(changes.as_slice(), [Change::Leave(_)]), "{changes:?}");
+    let changes = comes(&mut node, "x");
+    assert!(matches!(changes.as_slice(), [Change::Join(..)]), "{changes:?}");
+    goes(&mut node);
+
+    // One stays: the one that was left last.
+    comes(&mut node, "y");
+    assert_eq!(classes_of(&node), 2);
+    goes(&mut node);
+    assert_eq!(classes_of(&node), 1);
+    let changes = comes(&mut node, "y");
+    assert!(matches!(changes.as_slice(), [Change::Join(..)]), "{changes:?}");
+    goes(&mut node);
+
+    // What a deleted policy leaves is no class for a policy that takes its place, nor is one with other rules.
+    node.policy("y", Policy { subject: in_shop(&[("app", "y")]), ..admits(Protocol::Udp) });
+    assert_eq!(classes_of(&node), 0);
+    comes(&mut node, "y");
+    goes(&mut node);
+    node.apply(PolicyUpdate::Policy(Update::Delete(id("y"))));
+    assert_eq!(classes_of(&node), 0);
+
+    // Two numbers, one of them idle, and two pods that need them.
+    comes(&mut node, "x");
+    goes(&mut node);
+    node.policy("y", Policy { subject: in_shop(&[("app", "y")]), ..admits(Protocol::Tcp) });
+    for (number, app) in [(2, "y"), (3, "z")] {
+        let own = pod("shop", &[("app", app)], &[&format!("10.0.0.{number}")]);
+        node.compiler.set_local(local(number), own).unwrap();
+        node.settle();
+    }
+    assert_eq!((classes_of(&node), node.compiler.stats().unplaced_endpoints), (2, 0));
+}
+
+#[test]
 fn a_set_that_two_policies_use_stays_until_the_last_has_gone() {
     let mut node = shop();
     let rule = |kind: PortMatch| Some(vec![allow(Some(vec![pods(&[("app", "db")])]), Some(vec![kind]))]);

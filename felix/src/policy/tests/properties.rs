@@ -9,8 +9,11 @@ use super::kernel::Kernel;
 use super::world::{Event, Probe, World};
 use crate::policy::{Compiler, CompilerConfig, PolicyUpdate};
 
-fn compiler(narrow_limit: usize) -> Compiler {
-    Compiler::new(CompilerConfig { narrow_limit, ..CompilerConfig::default() })
+/// How many classes stay when nobody is in them.
+const IDLE: usize = 2;
+
+fn compiler(narrow_limit: usize, idle_classes: usize) -> Compiler {
+    Compiler::new(CompilerConfig { narrow_limit, idle_classes, ..CompilerConfig::default() })
 }
 
 /// The verdict on each probe; none where the probe's own end is no endpoint of this node.
@@ -53,8 +56,13 @@ fn agree(world: &World, compiler: &Compiler, kernel: &Kernel, probes: &[Probe]) 
 }
 
 /// Feeds events in batches. After each batch, and with `step_by_step` within it as well, checks what the changes do.
-fn follow(batches: Vec<Vec<Event>>, limit: usize, step_by_step: bool) -> Result<(Compiler, World), TestCaseError> {
-    let (mut compiler, mut kernel, mut world) = (compiler(limit), Kernel::default(), World::default());
+fn follow(
+    batches: Vec<Vec<Event>>,
+    limit: usize,
+    step_by_step: bool,
+    idle: usize,
+) -> Result<(Compiler, World), TestCaseError> {
+    let (mut compiler, mut kernel, mut world) = (compiler(limit, idle), Kernel::default(), World::default());
     let probes = probes();
     for batch in batches {
         let mut tables = vec![table(&world, &probes)];
@@ -93,7 +101,7 @@ proptest! {
         batches in prop::collection::vec(events(Kinds::NetworkPolicies, 4), 1..12),
         limit in limits(),
     ) {
-        follow(batches, limit, true)?;
+        follow(batches, limit, true, IDLE)?;
     }
 
     #[test]
@@ -103,7 +111,7 @@ proptest! {
         limit in limits(),
     ) {
         let batches = std::iter::once(first).chain(batches).collect();
-        follow(batches, limit, true)?;
+        follow(batches, limit, true, IDLE)?;
     }
 
     #[test]
@@ -111,7 +119,7 @@ proptest! {
         batches in prop::collection::vec(events(Kinds::All, 6), 1..8),
         limit in limits(),
     ) {
-        follow(batches, limit, false)?;
+        follow(batches, limit, false, IDLE)?;
     }
 
     #[test]
@@ -120,11 +128,11 @@ proptest! {
         limit in prop::sample::select(vec![0_usize, 1000]),
         order in any::<u64>(),
     ) {
-        let (old, world) = follow(batches, limit, false)?;
+        let (old, world) = follow(batches, limit, false, 0)?;
         let wanted = Kernel::of(old.desired()).by_key();
         let mut events = world.events();
         for round in 0..3_u64 {
-            let mut new = compiler(limit);
+            let mut new = compiler(limit, 0);
             match round {
                 0 => events.reverse(),
                 round => events.sort_by_key(|event| {
@@ -150,7 +158,7 @@ proptest! {
         limit in limits(),
         forgotten in any::<u8>(),
     ) {
-        let (mut compiler, mut world) = follow(vec![batch], limit, false)?;
+        let (mut compiler, mut world) = follow(vec![batch], limit, false, 0)?;
         let before = Kernel::of(compiler.desired());
         let restart = |compiler: &mut Compiler| {
             compiler.apply(PolicyUpdate::Policy(Update::Restart));
@@ -186,7 +194,7 @@ proptest! {
         limit in limits(),
         reverse in any::<bool>(),
     ) {
-        let (mut compiler, world) = follow(batches, limit, false)?;
+        let (mut compiler, world) = follow(batches, limit, false, 0)?;
         let mut gone: Vec<_> = world.events().into_iter().map(|event| match event {
             Event::SetLocal(id, _) => Event::RemoveLocal(id),
             Event::Update(PolicyUpdate::Policy(Update::Set(id, _))) => Event::Update(PolicyUpdate::Policy(Update::Delete(id))),

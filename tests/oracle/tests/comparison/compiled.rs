@@ -72,7 +72,7 @@ fn what_is_explained_is_what_the_specification_says_at_both_ends_on_every_node()
 #[test]
 fn who_finds_no_class_has_no_network_and_gets_one_when_one_is_free() {
     generate::check("few classes", 60, &histories(4, 4), |History { world, steps, limit }| {
-        let mut nodes = Nodes::of_classes(world, *limit, 3)?;
+        let mut nodes = Nodes::of_classes(world, *limit, 3, 1)?;
         let mut old = world.clone();
         for (index, step) in steps.iter().enumerate() {
             let mut new = old.clone();
@@ -107,19 +107,19 @@ struct Nodes(Vec<(Node, Compiler, Program)>);
 impl Nodes {
     /// Agents that have just started in this world.
     fn of(world: &World, narrow_limit: usize) -> Result<Self, String> {
-        Self::of_classes(world, narrow_limit, 200)
+        Self::of_classes(world, narrow_limit, 200, 0)
     }
 
-    /// The same agents with only this many numbers for classes.
-    fn of_classes(world: &World, narrow_limit: usize, classes: u16) -> Result<Self, String> {
+    /// The same agents with only this many numbers for classes, of which so many stay when nobody is in them.
+    fn of_classes(world: &World, narrow_limit: usize, classes: u16, idle_classes: usize) -> Result<Self, String> {
         let nodes = generate::NODES.iter().map(|(name, _)| Node::new(name));
-        Self::begin(nodes, world, CompilerConfig { classes, narrow_limit })
+        Self::begin(nodes, world, CompilerConfig { classes, narrow_limit, idle_classes })
     }
 
     /// The same nodes, with agents that know nothing yet.
     fn anew(&self, world: &World, narrow_limit: usize) -> Result<Self, String> {
         let nodes = self.0.iter().map(|(node, ..)| node.anew());
-        Self::begin(nodes, world, CompilerConfig { classes: 200, narrow_limit })
+        Self::begin(nodes, world, CompilerConfig { classes: 200, narrow_limit, idle_classes: 0 })
     }
 
     fn begin(nodes: impl Iterator<Item = Node>, world: &World, config: CompilerConfig) -> Result<Self, String> {
