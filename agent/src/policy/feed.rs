@@ -14,6 +14,7 @@ use types::Update;
 use types::policy::{Labels, Policy, PolicyId, PolicyKind, Problem, network_policy};
 use types::resource::{Kind, NAME_LABEL, Resource, Spec};
 
+use super::foreseen::Foreseen;
 use crate::cluster::sources::decode;
 
 /// Updates that wait for felix.
@@ -87,10 +88,15 @@ fn with_name(name: &str, mut labels: Labels) -> Labels {
     labels
 }
 
-/// Carries updates to felix, as many at a time as have come.
-pub(crate) async fn carry(mut updates: mpsc::Receiver<PolicyUpdate>, acl: Acl) {
+/// Carries updates to felix, as many at a time as have come, and behind them what pods are to be foreseen by them: one after the
+/// other would be many changes, together they are two.
+pub(crate) async fn carry(mut updates: mpsc::Receiver<PolicyUpdate>, mut foreseen: Option<Foreseen>, acl: Acl) {
     let mut batch = Vec::new();
     while updates.recv_many(&mut batch, QUEUED_UPDATES).await > 0 {
+        if let Some(foreseen) = &mut foreseen {
+            let expected: Vec<_> = batch.iter().filter_map(|update| foreseen.follow(update)).collect();
+            batch.extend(expected);
+        }
         acl.update(std::mem::take(&mut batch)).await;
     }
 }

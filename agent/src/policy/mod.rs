@@ -3,6 +3,7 @@
 pub(crate) mod drop_log;
 pub(crate) mod facts;
 mod feed;
+mod foreseen;
 pub(crate) mod pods;
 pub(crate) mod relabels;
 pub(crate) mod remembered;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use felix::acl::{Acl, AclBackend, AclConfig};
-use felix::policy::PolicyUpdate;
 use ipam::Ipam;
 use kernel::Linux;
 use kernel::acl::{ConnectionTable, Iptables, LinuxSets, NftEvents};
@@ -16,6 +15,7 @@ use types::resource::Kind;
 use types::{NodeName, Update};
 
 use super::drop_log::{self, Look};
+use super::foreseen::Foreseen;
 use super::pods::{self, Question};
 use super::remembered::{Namespaces, Pods, Policies, QUEUED_UPDATES, Remembered};
 use super::remote::Peers;
@@ -51,9 +51,10 @@ impl PolicyTasks {
     pub(crate) fn start(self, cluster: mpsc::Sender<ClusterUpdate>, tracker: &TaskTracker) {
         let Self { node, store, ipam, acl, kubernetes, refused, looks, log_group, readiness } = self;
         let (updates, carried) = mpsc::channel(feed::QUEUED_UPDATES);
+        // Without an API server no pod is known before its ADD.
+        let foreseen = kubernetes.is_none().then(Foreseen::default);
         match kubernetes {
             None => {
-                tracker.spawn(expect_no_pods(updates.clone()));
                 let watched = |kind| store.watch(keys::resources(kind));
                 tracker.spawn(sources::follow(watched(Kind::NetworkPolicy), feed::policy, updates.clone()));
                 tracker.spawn(sources::follow(watched(Kind::Namespace), feed::namespace, updates.clone()));
@@ -73,17 +74,9 @@ impl PolicyTasks {
         tracker.spawn(remote_task::follow_blocks(blocks, cluster.clone(), peers.clone()));
         tracker.spawn(remote_task::follow_nodes(store, cluster, peers, relisted));
         tracker.spawn(remote_task::judge_peers(Peers::new(node), published, updates, relist, refused));
-        tracker.spawn(feed::carry(carried, acl.clone()));
+        tracker.spawn(feed::carry(carried, foreseen, acl.clone()));
         tracker.spawn(follow_readiness(acl.clone(), readiness));
         tracker.spawn(drop_log::serve(log_group, looks, acl, ipam));
-    }
-}
-
-/// Without an API server no pod is expected before its ADD.
-async fn expect_no_pods(out: mpsc::Sender<PolicyUpdate>) {
-    for update in [Update::Restart, Update::InSync] {
-        // This fails only once the filter has ended, and that ends with the agent.
-        let _ = out.send(PolicyUpdate::Expected(update)).await;
     }
 }
 
