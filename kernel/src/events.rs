@@ -57,6 +57,13 @@ pub trait EventSource: Send {
     /// Waits for the next event, for a waker, or until `timeout` has passed (none: for ever). Wakes come before events.
     fn next(&mut self, timeout: Option<Duration>) -> Result<Wait, KernelError>;
 
+    /// Lets events gather, for as long or until a waker is used; the next call of [`EventSource::next`] tells of either. Who is
+    /// woken for each of many events that belong together spends more on that than on them. Where events cost no wait, it returns
+    /// at once.
+    fn gather(&mut self, _at_most: Duration) -> Result<(), KernelError> {
+        Ok(())
+    }
+
     /// A handle by which another thread ends the wait.
     fn waker(&self) -> Waker;
 }
@@ -145,6 +152,10 @@ impl EventSource for Events {
                 }
             },
         )
+    }
+
+    fn gather(&mut self, at_most: Duration) -> Result<(), KernelError> {
+        self.inbox.gather(at_most)
     }
 
     fn waker(&self) -> Waker {

@@ -34,6 +34,14 @@ impl<E> Inbox<E> {
         self.waker.clone()
     }
 
+    /// Waits for a waker, for as long at most, and takes nothing in.
+    pub(crate) fn gather(&self, at_most: Duration) -> Result<(), KernelError> {
+        if self.pending.is_empty() {
+            wait_readable([self.bell.as_fd()], Some(at_most))?;
+        }
+        Ok(())
+    }
+
     /// Waits for the next event, for a waker, or until `timeout` has passed (none: for ever). Wakes come before events.
     /// `receive` takes one datagram without waiting, `read` adds the events that it tells of.
     pub(crate) fn next(

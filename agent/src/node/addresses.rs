@@ -1,6 +1,7 @@
 //! This node's own addresses: found at the start, and found again when interfaces or the Node object change.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use bgp::{ByFamily, Identity};
 use kernel::events::{Event, EventSource, Events, Group, Wait};
@@ -12,6 +13,9 @@ use types::config::AddressDetection;
 use types::{Family, Prefix, RouterId, RouterIdError};
 
 use super::detection::{self, Candidate, DetectionError};
+
+/// How long events of interfaces are left to gather after some were heard.
+const EVENTS_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why this node's addresses are not known.
 #[derive(Debug, thiserror::Error)]
@@ -107,16 +111,32 @@ pub(crate) fn drawn_router_id(instance: &str) -> Result<RouterId, RouterIdError>
 /// Tells of every change that may concern [`find_again`], until nobody listens. Blocking: runs on its own thread.
 pub(crate) fn watch_interfaces(mut events: Events, news: &mpsc::Sender<()>) {
     loop {
-        match events.next(None) {
-            // What waits to be heard covers this one too.
-            Ok(Wait::Event(event)) if matters(&event) => {
-                if let Err(mpsc::error::TrySendError::Closed(())) = news.try_send(()) {
-                    return;
-                }
+        match hear(&mut events) {
+            Ok(true) => {
+                // What waits to be heard covers this one too.
+                let _ = news.try_send(());
             }
-            Ok(_) => {}
+            Ok(false) => {}
             Err(error) => return warn!(%error, "changes of this node's addresses are not noticed any more"),
         }
+        if news.is_closed() {
+            return;
+        }
+        // Each pod that comes or goes makes a dozen events, none of which matters.
+        std::thread::sleep(EVENTS_PAUSE);
+    }
+}
+
+/// Waits for events; whether any of those that have come matters.
+fn hear(events: &mut impl EventSource) -> Result<bool, KernelError> {
+    let (mut wait, mut is_news) = (None, false);
+    loop {
+        match events.next(wait)? {
+            Wait::Event(event) => is_news |= matters(&event),
+            Wait::Woken => {}
+            Wait::TimedOut => return Ok(is_news),
+        }
+        wait = Some(Duration::ZERO);
     }
 }
 

@@ -32,6 +32,10 @@ const EVENTS_PER_ROUND: usize = 1_024;
 /// The delays between attempts at what the kernel has refused: the first delay, and the longest.
 const KERNEL_RETRY_DELAY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
+/// After an event, for how long others are left to gather: a pod that comes makes a dozen within a millisecond. Whoever asks is
+/// served at once all the same.
+const EVENTS_PAUSE: Duration = Duration::from_millis(5);
+
 /// How soon everything is read again after events of links and addresses: the kernel sends these before it has dealt
 /// with their routes.
 const LINK_SETTLE_TIME: Duration = Duration::from_millis(100);
@@ -110,9 +114,15 @@ impl Owner {
 
     /// Runs until every handle has been dropped.
     pub(crate) fn run(mut self) {
+        let mut has_heard = false;
         while self.round(Instant::now()) {
             let timeout = self.timeout(Instant::now());
-            match self.ends.events.next(Some(timeout)) {
+            if has_heard && let Err(error) = self.ends.events.gather(EVENTS_PAUSE.min(timeout)) {
+                self.events_failed(&error);
+            }
+            let next = self.ends.events.next(Some(timeout));
+            has_heard = matches!(next, Ok(Wait::Event(_)));
+            match next {
                 Ok(Wait::Event(event)) => self.table.event(event),
                 Ok(Wait::Woken | Wait::TimedOut) => {}
                 Err(error) => self.events_failed(&error),
