@@ -11,8 +11,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tests::{Node, Place, wait_for};
 
 /// The folder where runtimes look for plugins.
@@ -46,7 +47,7 @@ pub(crate) struct Plan {
 }
 
 /// A plugin, and the network that it is called for.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Plugin {
     /// The path of the plugin's program.
     pub(crate) program: String,
@@ -58,7 +59,45 @@ pub(crate) struct Plugin {
     pub(crate) addresses: usize,
     /// The configuration that the plugin gets on standard input.
     pub(crate) config: Map<String, Value>,
+    /// Whether an ADD that failed is made once more after a DEL, as runtimes do; both count in its time.
+    pub(crate) may_fail: bool,
 }
+
+/// What the driver is asked.
+#[derive(Debug, Serialize, Deserialize)]
+enum Task {
+    /// Plugins in turn.
+    Plan(Plan),
+    /// Pods that come and go, two of each class; the plugin and how many classes.
+    Classes(Plugin, usize),
+    /// Many pods that go by one GC; the plugin and how many pods.
+    Collection(Plugin, usize),
+}
+
+/// How long ADDs took under policies that select pods by the value `cNUMBER` of [`CLASS_LABEL`].
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Classes {
+    /// Those of the first pod that ever was in a class.
+    pub(crate) first: Vec<Duration>,
+    /// Those of a second pod, while the first was there.
+    pub(crate) next: Vec<Duration>,
+    /// Those of a pod in a class that all pods had left.
+    pub(crate) again: Vec<Duration>,
+}
+
+/// What one GC took.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Collection {
+    /// The verb itself.
+    pub(crate) verb: Duration,
+    /// From its beginning until the node has none of the links.
+    pub(crate) links_gone: Duration,
+    /// What all processes of the node ran in the kernel meanwhile, the agent foremost.
+    pub(crate) kernel: Duration,
+}
+
+/// The label by which [`drive_classes`] tells pods of one class from those of another.
+pub(crate) const CLASS_LABEL: &str = "class";
 
 /// What was measured of one plugin in one round.
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,7 +117,21 @@ pub(crate) struct Round {
 }
 
 /// Runs the plan in a node.
-pub(crate) fn drive(node: &Node, plan: &Plan) -> anyhow::Result<Vec<Round>> {
+pub(crate) fn drive(node: &Node, plan: Plan) -> anyhow::Result<Vec<Round>> {
+    ask(node, &Task::Plan(plan))
+}
+
+/// Plugs pods into so many classes, and again into classes that all pods have left. Policies are the caller's.
+pub(crate) fn drive_classes(node: &Node, plugin: Plugin, count: usize) -> anyhow::Result<Classes> {
+    ask(node, &Task::Classes(plugin, count))
+}
+
+/// Plugs so many pods in and lets one GC take them back.
+pub(crate) fn drive_collection(node: &Node, plugin: Plugin, count: usize) -> anyhow::Result<Collection> {
+    ask(node, &Task::Collection(plugin, count))
+}
+
+fn ask<T: DeserializeOwned>(node: &Node, task: &Task) -> anyhow::Result<T> {
     let own = std::env::current_exe().context("finding the running program")?;
     let mut command = node.command(&own.display().to_string());
     let mut child = command
@@ -89,7 +142,7 @@ pub(crate) fn drive(node: &Node, plan: &Plan) -> anyhow::Result<Vec<Round>> {
         .spawn()
         .with_context(|| format!("running the driver on {}", node.name()))?;
     if let Some(mut pipe) = child.stdin.take() {
-        pipe.write_all(&serde_json::to_vec(plan)?).context("telling the driver its plan")?;
+        pipe.write_all(&serde_json::to_vec(task)?).context("telling the driver its plan")?;
     }
     let output = child.wait_with_output().context("waiting for the driver")?;
     ensure!(output.status.success(), "the driver on {} failed ({})", node.name(), output.status);
@@ -98,17 +151,21 @@ pub(crate) fn drive(node: &Node, plan: &Plan) -> anyhow::Result<Vec<Round>> {
 
 /// Carries out the command `drive`.
 pub(crate) fn run() -> anyhow::Result<()> {
-    let mut plan = Vec::new();
-    io::stdin().read_to_end(&mut plan).context("reading the plan")?;
-    let rounds = carry_out(&serde_json::from_slice(&plan).context("the plan")?)?;
-    io::stdout().write_all(&serde_json::to_vec(&rounds)?).context("writing the rounds")
+    let mut task = Vec::new();
+    io::stdin().read_to_end(&mut task).context("reading the plan")?;
+    let answer = match serde_json::from_slice(&task).context("the plan")? {
+        Task::Plan(plan) => serde_json::to_vec(&carry_out(&plan)?)?,
+        Task::Classes(plugin, count) => serde_json::to_vec(&enter_classes(&plugin, count)?)?,
+        Task::Collection(plugin, count) => serde_json::to_vec(&collect(&plugin, count)?)?,
+    };
+    io::stdout().write_all(&answer).context("writing the answer")
 }
 
 fn carry_out(plan: &Plan) -> anyhow::Result<Vec<Round>> {
-    let mut pods = Pods::make(plan)?;
+    let mut pods = Pods::make(&plan.run, WARM_UP.max(plan.sequential).max(plan.parallel))?;
     let links = links()?;
     for plugin in &plan.plugins {
-        let mut batch = pods.batch(plan, plugin, WARM_UP)?;
+        let mut batch = pods.batch(plugin, WARM_UP)?;
         work(&mut batch, 1, |pod| plugin.add(pod))?;
         work(&mut batch, 1, |pod| plugin.del(pod))?;
         settle(links)?;
@@ -122,13 +179,74 @@ fn carry_out(plan: &Plan) -> anyhow::Result<Vec<Round>> {
     Ok(rounds)
 }
 
+fn enter_classes(plugin: &Plugin, count: usize) -> anyhow::Result<Classes> {
+    let mut pods = Pods::make("classes", 2)?;
+    let links = links()?;
+    let of_class = |number: usize| {
+        let mut plugin = plugin.clone();
+        plugin.config.insert("args".to_owned(), json!({ "cni": { "labels": { CLASS_LABEL: format!("c{number}") } } }));
+        plugin
+    };
+    let mut warm_up = pods.batch(plugin, 2)?;
+    work(&mut warm_up, 1, |pod| plugin.add(pod))?;
+    work(&mut warm_up, 1, |pod| plugin.del(pod))?;
+    let mut classes = Classes { first: Vec::new(), next: Vec::new(), again: Vec::new() };
+    for number in 0..count {
+        let plugin = of_class(number);
+        let mut pair = pods.batch(&plugin, 2)?;
+        let (times, _) = work(&mut pair, 1, |pod| plugin.add(pod))?;
+        work(&mut pair, 1, |pod| plugin.del(pod))?;
+        settle(links)?;
+        let &[first, next] = times.as_slice() else { bail!("{} pods of a class instead of two", times.len()) };
+        classes.first.push(first);
+        classes.next.push(next);
+    }
+    for number in 0..count {
+        let plugin = of_class(number);
+        let mut pod = pods.batch(&plugin, 1)?;
+        classes.again.extend(work(&mut pod, 1, |pod| plugin.add(pod))?.0);
+        work(&mut pod, 1, |pod| plugin.del(pod))?;
+        settle(links)?;
+    }
+    Ok(classes)
+}
+
+fn collect(plugin: &Plugin, count: usize) -> anyhow::Result<Collection> {
+    let mut pods = Pods::make("gc", count)?;
+    let links = links()?;
+    let mut batch = pods.batch(plugin, count)?;
+    work(&mut batch, 1, |pod| plugin.add(pod))?;
+    let (before, started) = (kernel_time()?, Instant::now());
+    plugin.gc()?;
+    let verb = started.elapsed();
+    settle(links)?;
+    let links_gone = started.elapsed();
+    Ok(Collection { verb, links_gone, kernel: kernel_time()?.saturating_sub(before) })
+}
+
+/// What all processes of this node have run in the kernel so far (proc(5): `stime`, of the ended ones `cstime` of their parents).
+fn kernel_time() -> anyhow::Result<Duration> {
+    // Each tick is a hundredth of a second (USER_HZ).
+    const TICK: Duration = Duration::from_millis(10);
+    let mut ticks = 0;
+    for entry in std::fs::read_dir("/proc").context("/proc")?.flatten() {
+        // One that has ended meanwhile counts in its parent.
+        let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
+        // Behind the name, which may hold anything, comes field 3; these are 15 and 17.
+        let fields = stat.rsplit_once(") ").map(|(_, fields)| fields.split_whitespace().collect::<Vec<_>>());
+        let of = |index: usize| fields.as_ref()?.get(index)?.parse::<u32>().ok();
+        ticks += of(12).unwrap_or_default() + of(14).unwrap_or_default();
+    }
+    Ok(TICK * ticks)
+}
+
 fn round(plan: &Plan, plugin: &Plugin, pods: &mut Pods, links: usize) -> anyhow::Result<Round> {
-    let mut batch = pods.batch(plan, plugin, plan.sequential)?;
+    let mut batch = pods.batch(plugin, plan.sequential)?;
     let (add, _) = work(&mut batch, 1, |pod| plugin.add(pod))?;
     let (del, _) = work(&mut batch, 1, |pod| plugin.del(pod))?;
     // What a plugin leaves for later must be done before another plugin's turn.
     settle(links)?;
-    let mut batch = pods.batch(plan, plugin, plan.parallel)?;
+    let mut batch = pods.batch(plugin, plan.parallel)?;
     let (_, parallel_add) = work(&mut batch, plan.threads, |pod| plugin.add(pod))?;
     let (_, parallel_del) = work(&mut batch, plan.threads, |pod| plugin.del(pod))?;
     let links_gone = settle(links)?;
@@ -149,6 +267,8 @@ struct Pod {
 /// The namespaces of pods. They are made before the clock runs, and are as few as a node has: among a thousand of them
 /// our ADD was measured to take twice as long, and ptp's a quarter longer.
 struct Pods {
+    /// How the names of namespaces and containers begin.
+    run: String,
     /// The namespaces, as many as the largest batch needs; each batch plugs new containers into them.
     namespaces: Vec<String>,
     /// How many containers there have been so far.
@@ -156,22 +276,21 @@ struct Pods {
 }
 
 impl Pods {
-    fn make(plan: &Plan) -> anyhow::Result<Self> {
-        let count = WARM_UP.max(plan.sequential).max(plan.parallel);
-        let namespaces: Vec<String> = (0..count).map(|number| format!("{}-{number}", plan.run)).collect();
+    fn make(run: &str, count: usize) -> anyhow::Result<Self> {
+        let namespaces: Vec<String> = (0..count).map(|number| format!("{run}-{number}")).collect();
         for namespace in &namespaces {
             command(&["ip", "netns", "add", namespace])?;
             inside(namespace, &["sysctl", "-q", "-w", NO_DETECTION])?;
         }
-        Ok(Self { namespaces, containers: 0 })
+        Ok(Self { run: run.to_owned(), namespaces, containers: 0 })
     }
 
     /// Makes new containers, in namespaces like those of a runtime: with nothing but a loopback that is down.
-    fn batch(&mut self, plan: &Plan, plugin: &Plugin, count: usize) -> anyhow::Result<Vec<Pod>> {
+    fn batch(&mut self, plugin: &Plugin, count: usize) -> anyhow::Result<Vec<Pod>> {
         let mut batch = Vec::new();
         for netns in self.namespaces.iter().take(count) {
             inside(netns, &["ip", "link", "set", "lo", "down"])?;
-            let container = format!("{}-{}-{}", plan.run, plugin.network, self.containers);
+            let container = format!("{}-{}-{}", self.run, plugin.network, self.containers);
             self.containers += 1;
             batch.push(Pod { container, netns: netns.clone(), result: None });
         }
@@ -244,7 +363,14 @@ fn links() -> anyhow::Result<usize> {
 
 impl Plugin {
     fn add(&self, pod: &mut Pod) -> anyhow::Result<()> {
-        let result = self.call("ADD", pod)?;
+        let result = match self.call("ADD", pod) {
+            Err(error) if self.may_fail => {
+                eprintln!("  once more: {error:#}");
+                self.call("DEL", pod)?;
+                self.call("ADD", pod)?
+            }
+            result => result?,
+        };
         let addresses = result.get("ips").and_then(Value::as_array).map_or(0, Vec::len);
         ensure!(
             addresses == self.addresses,
@@ -261,14 +387,26 @@ impl Plugin {
         self.call("DEL", pod).map(drop)
     }
 
-    /// Runs the plugin from start to exit and reads its answer, as libcni does.
+    /// Has the plugin take back all attachments of its network.
+    fn gc(&self) -> anyhow::Result<()> {
+        let mut config = self.config.clone();
+        // GC came with this version.
+        config.insert("cniVersion".to_owned(), "1.1.0".into());
+        config.insert("cni.dev/valid-attachments".to_owned(), json!([]));
+        let what = || format!("{} GC", self.program);
+        let mut command = Command::new(Path::new(PLUGINS).join(&self.program));
+        command.env("CNI_COMMAND", "GC").env("CNI_PATH", PLUGINS);
+        talk(&mut command, &config, what).map(drop)
+    }
+
     fn call(&self, verb: &str, pod: &Pod) -> anyhow::Result<Value> {
         let mut config = self.config.clone();
         if let Some(result) = &pod.result {
             config.insert("prevResult".to_owned(), result.clone());
         }
         let what = || format!("{} {verb} {}", self.program, pod.container);
-        let mut child = Command::new(Path::new(PLUGINS).join(&self.program))
+        let mut command = Command::new(Path::new(PLUGINS).join(&self.program));
+        command
             .env("CNI_COMMAND", verb)
             .env("CNI_CONTAINERID", &pod.container)
             .env("CNI_NETNS", format!("/run/netns/{}", pod.netns))
@@ -277,23 +415,25 @@ impl Plugin {
             .env(
                 "CNI_ARGS",
                 format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={};K8S_POD_NAME={}", self.namespace, pod.container),
-            )
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .with_context(what)?;
-        if let Some(mut pipe) = child.stdin.take() {
-            pipe.write_all(&serde_json::to_vec(&config)?).with_context(what)?;
-        }
-        let output = child.wait_with_output().with_context(what)?;
-        if !output.status.success() {
-            let [out, err] = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said));
-            bail!("{} ({}): {} {}", what(), output.status, out.trim(), err.trim());
-        }
-        if output.stdout.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Value::Null);
-        }
-        serde_json::from_slice(&output.stdout).with_context(what)
+            );
+        talk(&mut command, &config, what)
     }
+}
+
+/// Runs a plugin from start to exit and reads its answer, as libcni does.
+fn talk(command: &mut Command, config: &Map<String, Value>, what: impl Fn() -> String) -> anyhow::Result<Value> {
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().with_context(&what)?;
+    if let Some(mut pipe) = child.stdin.take() {
+        pipe.write_all(&serde_json::to_vec(config)?).with_context(&what)?;
+    }
+    let output = child.wait_with_output().with_context(&what)?;
+    if !output.status.success() {
+        let [out, err] = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said));
+        bail!("{} ({}): {} {}", what(), output.status, out.trim(), err.trim());
+    }
+    if output.stdout.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&output.stdout).with_context(what)
 }

@@ -10,6 +10,7 @@ mod report;
 mod scene;
 mod speaker;
 mod stats;
+mod under_policies;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

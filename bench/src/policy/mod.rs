@@ -273,7 +273,7 @@ impl Effort {
                 ::tests::Place::exec(node, &["manxctl", "apply", "-f", "/etc/manx/policies.yaml"])?;
                 Ok(())
             },
-            |lab| drive(lab.node("node1"), &plan),
+            |lab| drive(lab.node("node1"), plan),
         )?;
         let of = |network: &str| {
             let times: Vec<f64> = measured
