@@ -190,6 +190,7 @@ fn enter_classes(plugin: &Plugin, count: usize) -> anyhow::Result<Classes> {
     let mut warm_up = pods.batch(plugin, 2)?;
     work(&mut warm_up, 1, |pod| plugin.add(pod))?;
     work(&mut warm_up, 1, |pod| plugin.del(pod))?;
+    settle(links)?;
     let mut classes = Classes { first: Vec::new(), next: Vec::new(), again: Vec::new() };
     for number in 0..count {
         let plugin = of_class(number);

@@ -172,6 +172,7 @@ fn runtimes_that_add_and_delete_while_the_agent_dies_and_stops_get_a_network_wit
     println!(
         "{operations} operations: {answered} ADDs answered, {refused} refused; the agent was disturbed {times} times"
     );
+    // Each ADD that is answered goes with three more operations, and refusals are quick: how many there are is the machine's.
     assert!(times > 0 && operations >= limit && answered * 10 > operations, "{answered} of {operations}");
     nothing_is_left(&lab, node)?;
     // Nor does the journal know of anything.

@@ -158,7 +158,7 @@ proptest! {
         limit in limits(),
         forgotten in any::<u8>(),
     ) {
-        let (mut compiler, mut world) = follow(vec![batch], limit, false)?;
+        let (mut compiler, mut world) = follow(vec![batch], limit, false, 0)?;
         let before = Kernel::of(compiler.desired());
         let restart = |compiler: &mut Compiler| {
             compiler.apply(PolicyUpdate::Policy(Update::Restart));
