@@ -25,6 +25,9 @@ const SETTLE: Duration = Duration::from_secs(60);
 /// How many attachments each plugin makes before the clock runs, so that the programs are in the page cache.
 const WARM_UP: usize = 3;
 
+/// How long nothing happens before an ADD into a class.
+const REST: Duration = Duration::from_millis(50);
+
 /// Switches duplicate address detection off in pods (RFC 4862 section 5.4): ptp waits for its end, one to two seconds
 /// in every ADD, and the comparison would be one of that.
 const NO_DETECTION: &str = "net.ipv6.conf.default.accept_dad=0";
@@ -195,7 +198,7 @@ fn enter_classes(plugin: &Plugin, count: usize) -> anyhow::Result<Classes> {
     for number in 0..count {
         let plugin = of_class(number);
         let mut pair = pods.batch(&plugin, 2)?;
-        let (times, _) = work(&mut pair, 1, |pod| plugin.add(pod))?;
+        let times = add_rested(&plugin, &mut pair)?;
         work(&mut pair, 1, |pod| plugin.del(pod))?;
         settle(links)?;
         let &[first, next] = times.as_slice() else { bail!("{} pods of a class instead of two", times.len()) };
@@ -205,11 +208,21 @@ fn enter_classes(plugin: &Plugin, count: usize) -> anyhow::Result<Classes> {
     for number in 0..count {
         let plugin = of_class(number);
         let mut pod = pods.batch(&plugin, 1)?;
-        classes.again.extend(work(&mut pod, 1, |pod| plugin.add(pod))?.0);
+        classes.again.extend(add_rested(&plugin, &mut pod)?);
         work(&mut pod, 1, |pod| plugin.del(pod))?;
         settle(links)?;
     }
     Ok(classes)
+}
+
+/// Adds one after the other, each when the machine has forgotten the one before: they are to be alike in that.
+fn add_rested(plugin: &Plugin, pods: &mut [Pod]) -> anyhow::Result<Vec<Duration>> {
+    let mut times = Vec::new();
+    for pod in pods.chunks_mut(1) {
+        thread::sleep(REST);
+        times.extend(work(pod, 1, |pod| plugin.add(pod))?.0);
+    }
+    Ok(times)
 }
 
 fn collect(plugin: &Plugin, count: usize) -> anyhow::Result<Collection> {
