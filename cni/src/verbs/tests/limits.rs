@@ -72,7 +72,7 @@ fn arguments_and_configurations_of_megabytes_work_where_they_say_nothing_that_is
     succeeded(&outcome);
     let result: Value = serde_json::from_str(&outcome.stdout).unwrap();
     assert_eq!(result["routes"].as_array().map(Vec::len), Some(20_002));
-    assert_eq!(agent.heard()[0].len(), 2);
+    assert_eq!(agent.heard()[0].len(), 3);
 }
 
 #[test]
