@@ -6,6 +6,7 @@
 //! link is gone for certain.
 
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 
 use store::JournalWrite;
 use types::{EndpointId, Family, LinkKind, NetworkName, Prefix, Subnet, WorkloadEndpoint};
@@ -70,9 +71,9 @@ impl Allocator {
                     (address, Subnet { length, gateway })
                 }),
                 LinkKind::Shared => {
-                    if !self.shared.contains_key(&cidr) {
+                    if let Entry::Vacant(vacant) = self.shared.entry(cidr) {
                         block.share();
-                        self.shared.insert(cidr, id.network.clone());
+                        vacant.insert(id.network.clone());
                         writes.push(rows::shared(&cidr, &id.network));
                     }
                     let subnet = Subnet { length: cidr.len(), gateway: block.gateway() };
@@ -101,14 +102,14 @@ impl Allocator {
     ) -> Result<Option<Prefix>, NoRoom> {
         let in_open_pool = |cidr: &Prefix| open.iter().any(|pool| pool.cidr.covers(cidr));
         let has_subnet = |cidr: &Prefix| cidr.family() == family && in_open_pool(cidr);
-        for (cidr, _) in self.shared.iter().filter(|(cidr, of)| *of == network && has_subnet(cidr)) {
-            match self.blocks.get(cidr) {
+        if let Some((cidr, _)) = self.shared.iter().find(|(cidr, of)| *of == network && has_subnet(cidr)) {
+            return match self.blocks.get(cidr) {
                 // What is not this node's, or may not be, is left alone; a second subnet would make a mess of the link.
-                None => return Ok(None),
-                Some(_) if doubted.contains(cidr) => return Ok(None),
-                Some(block) if block.turn().is_some() => return Ok(Some(*cidr)),
-                Some(_) => return Err(NoRoom::Full(*cidr)),
-            }
+                None => Ok(None),
+                Some(_) if doubted.contains(cidr) => Ok(None),
+                Some(block) if block.turn().is_some() => Ok(Some(*cidr)),
+                Some(_) => Err(NoRoom::Full(*cidr)),
+            };
         }
         let mut blocks = self.blocks_of(open, family).filter(|(cidr, _)| !doubted.contains(*cidr));
         Ok(blocks.find(|(_, block)| block.is_unused() && block.size() >= LEAST_SHARED).map(|(cidr, _)| *cidr))
