@@ -95,7 +95,7 @@ fn values_that_make_no_sense_are_errors_naming_the_resource_and_the_value() {
         ("BGPPeer", "p", json!({"peerIP": "192.0.2.1"}), "asNumber"),
         ("BGPPeer", "p", json!({"peerIP": "tor", "asNumber": 1}), "\"tor\""),
         ("BGPPeer", "p", json!({"peerIP": "192.0.2.1", "asNumber": 0}), "AS number 0"),
-        ("BGPPeer", "p", json!({"asNumber": 1}), "peerIP or peerSelector"),
+        ("BGPPeer", "p", json!({"asNumber": 1}), "peerIP, peerSelector or localWorkloadSelector"),
         ("BGPPeer", "p", json!({"peerIP": "192.0.2.1", "asNumber": 1, "password": {}}), "password needs secretKeyRef"),
         ("BGPPeer", "p", router(json!({"password": {"value": "x"}})), "spec.password.value"),
         ("BGPPeer", "p", router(secret(json!({"name": "s", "key": "k", "optional": true}))), "optional: true"),
