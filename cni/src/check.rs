@@ -163,10 +163,8 @@ fn pod_side(
     for step in steps {
         match step {
             WiringStep::Sysctl(sysctl) if sysctl.side == Side::Pod => wrong.extend(sysctl_is_wrong(kernel, sysctl)?),
-            WiringStep::DefaultRoute(family) => {
-                if !is_default_by(kernel, *family, link.index)? {
-                    wrong.push(format!("the pod has no default route of {family} by {name}"));
-                }
+            WiringStep::DefaultRoute(family) if !is_default_by(kernel, *family, link.index)? => {
+                wrong.push(format!("the pod has no default route of {family} by {name}"));
             }
             WiringStep::SourceRoute(family) => wrong.extend(source_routing::route_is_wrong(kernel, link, *family)?),
             WiringStep::SourceRule(address) => wrong.extend(source_routing::rule_is_wrong(kernel, link, *address)?),

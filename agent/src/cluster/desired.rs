@@ -243,7 +243,7 @@ impl ClusterState {
 
     fn bgp_peers(&self) -> Vec<(ResourceName, BgpPeerSpec)> {
         let spec = |(name, resource): (&ResourceName, &Spec)| match resource {
-            Spec::BgpPeer(peer) => Some((name.clone(), peer.clone())),
+            Spec::BgpPeer(peer) => Some((name.clone(), (**peer).clone())),
             _ => None,
         };
         self.peers.entries().iter().map(|(name, resource)| (name, &resource.spec)).filter_map(spec).collect()

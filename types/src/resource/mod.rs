@@ -158,7 +158,7 @@ pub enum Spec {
     /// See [`Kind::BgpConfiguration`].
     BgpConfiguration(BgpConfigurationSpec),
     /// See [`Kind::BgpPeer`].
-    BgpPeer(BgpPeerSpec),
+    BgpPeer(Box<BgpPeerSpec>),
     /// See [`Kind::NetworkPolicy`]. The namespace is part of it.
     NetworkPolicy(Box<NetworkPolicySpec>),
     /// See [`Kind::Namespace`]. All that counts of it are its labels.
