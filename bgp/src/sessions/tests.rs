@@ -50,7 +50,7 @@ fn pods_with_the_labels_of_a_bgp_peer_are_peers_of_their_own_node_and_of_no_othe
     let pod = |name: &str, app: &str, finished: bool| -> WorkloadEndpoint {
         serde_json::from_value(serde_json::json!({
             "id": format!("manx/{name}/eth0"), "pod": {"namespace": "n", "name": name},
-            "hostInterface": "mx1", "addresses": [format!("10.42.1.{}", name.len()), "fd00:42::7"], "labels": {"app": app},
+            "host_interface": "mx1", "addresses": [format!("10.42.1.{}", name.len()), "fd00:42::7"], "labels": {"app": app},
             "finished": finished,
         }))
         .unwrap()
