@@ -27,6 +27,9 @@ use crate::{Asn, EndpointId, Family, NodeName, PodRef, Prefix, ResourceName, Rou
 /// Where the socket lies under the agent's run folder (`/run/manx`).
 pub const SOCKET: &str = "agent.sock";
 
+/// The file in the agent's run folder in which it remembers the passwords of BGP sessions until the next boot.
+pub const BGP_PASSWORDS: &str = "bgp-passwords";
+
 /// Why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {

@@ -13,10 +13,8 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use zeroize::Zeroizing;
 
+use types::api::BGP_PASSWORDS;
 use types::{KnownPassword, PasswordSource, Passwords, ResourceName, SessionPassword};
-
-/// The file, below the run folder.
-const FILE: &str = "bgp-passwords";
 
 /// What an earlier life of the agent knew, and where this one puts what it knows.
 pub(crate) struct RememberedPasswords {
@@ -39,7 +37,7 @@ struct Remembered {
 impl RememberedPasswords {
     /// Reads what there is. A file that cannot be read is as good as none.
     pub(crate) fn load(run_dir: &Path) -> Self {
-        let path = run_dir.join(FILE);
+        let path = run_dir.join(BGP_PASSWORDS);
         let of_earlier_life = match fs::read(&path).map(Zeroizing::new) {
             Ok(text) => read(&text),
             Err(_) => Passwords::new(),

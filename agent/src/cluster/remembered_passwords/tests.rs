@@ -12,7 +12,7 @@ fn passwords_of_secrets_outlive_the_agent_in_a_file_of_root_alone_and_go_when_no
     let both = Passwords::from([(secret.clone(), known.clone()), (file.clone(), known)]);
     let wanted = BTreeSet::from([secret.clone(), file]);
     RememberedPasswords::load(folder.path()).keep(&both);
-    let path = folder.path().join(FILE);
+    let path = folder.path().join(BGP_PASSWORDS);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
     let mut next_life = RememberedPasswords::load(folder.path());

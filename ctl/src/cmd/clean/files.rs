@@ -77,7 +77,9 @@ impl HostFiles<'_> {
             found.files.extend(list(folder, |_| true, report));
         }
         let ours = [types::api::SOCKET, types::cni::SOCKET, types::cni::PARKED_GROUP];
-        found.files.extend(list(&run, |name| ours.contains(&name), report));
+        // Half-written ones too.
+        let is_ours = |name: &str| ours.contains(&name) || name.starts_with(types::api::BGP_PASSWORDS);
+        found.files.extend(list(&run, is_ours, report));
         let state = self.below(&self.config.state_dir);
         // The lock is the last of them in the order of names.
         found.files.extend(list(&state, is_state, report));
