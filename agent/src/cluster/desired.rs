@@ -110,7 +110,8 @@ impl ClusterState {
 
     /// Whether a BGPPeer means pods, so that it matters who this node's are.
     pub(crate) fn peers_with_pods(&self) -> bool {
-        self.bgp_peers().iter().any(|(_, peer)| peer.local_workload_selector.is_some())
+        let means_pods = |spec: &Spec| matches!(spec, Spec::BgpPeer(peer) if peer.local_workload_selector.is_some());
+        self.peers.entries().values().any(|resource| means_pods(&resource.spec))
     }
 
     /// These are this node's pods.
