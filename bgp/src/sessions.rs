@@ -36,11 +36,11 @@ impl DeclaredPeering<'_> {
         of_peer.or(self.configuration.origin_validation).unwrap_or_default()
     }
 
-    /// Which of its own pods a node peers with, with the AS number of those.
-    pub fn router_pods(&self, own: &ClusterNode) -> impl Iterator<Item = (&Selector, Asn)> {
+    /// Which of its own pods a node peers with.
+    pub fn router_pods(&self, own: &ClusterNode) -> impl Iterator<Item = &Selector> {
         let peers = self.peers.iter().filter(|(_, peer)| has_session(peer, own));
         peers.filter_map(|(_, peer)| match peer.target() {
-            Some(PeerTarget::Pods(selector, asn)) => Some((selector, asn)),
+            Some(PeerTarget::Pods(selector, _)) => Some(selector),
             _ => None,
         })
     }

@@ -259,8 +259,7 @@ fn infrastructure(declared: &DeclaredPeering<'_>, own: Option<&ClusterNode>) -> 
     });
     let routers = declared.peers.iter().filter_map(|(_, peer)| peer.peer_ip);
     let routers = routers.map(|peer| (peer.address, peer.port.unwrap_or(PORT)));
-    let selectors: Vec<&Selector> =
-        own.iter().flat_map(|own| declared.router_pods(own)).map(|(pods, _)| pods).collect();
+    let selectors: Vec<&Selector> = own.iter().flat_map(|own| declared.router_pods(own)).collect();
     let pods = selectors.iter().flat_map(|selector| declared.pods_of(selector)).map(|address| (address, PORT));
     Infrastructure {
         speakers: nodes.chain(routers).chain(pods).collect(),
