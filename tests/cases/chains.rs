@@ -2,12 +2,13 @@
 //! a restart of the agent.
 
 use std::error::Error;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use tests::pair::{ETCD, POOLS, container, links};
 use tests::{
-    Attachment, CONVERGENCE, CniError, Lab, Node, Options, Place, Runtime, TestResult, can_run_labs, wait_until,
+    Attachment, CONVERGENCE, CniError, Lab, Node, Options, Place, Runtime, TestResult, addresses, can_run_labs,
+    wait_until,
 };
 use types::{ContainerId, InterfaceName};
 
@@ -39,12 +40,6 @@ fn host_end(attachment: &Attachment) -> Result<String, Box<dyn Error>> {
 /// A command in the pod's network namespace.
 fn inside(node: &Node, attachment: &Attachment, line: &str) -> Result<String, tests::LabError> {
     node.shell(&format!("nsenter --net=/run/netns/{} {line}", attachment.container))
-}
-
-/// The pod's addresses in the answer to an ADD.
-fn addresses(result: &Value) -> Vec<IpAddr> {
-    let ips = result["ips"].as_array().into_iter().flatten();
-    ips.filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok()).collect()
 }
 
 /// The pod reaches both nodes in both families, and is reached from its own and from the other one.

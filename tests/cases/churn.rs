@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tests::pair::{ETCD, POOLS, container};
 use tests::traces::{nothing_is_left, traces};
-use tests::{Attachment, CONVERGENCE, Lab, Node, Options, Place, Runtime, TestResult, can_run_labs, wait_until};
+use tests::{
+    Attachment, CONVERGENCE, Lab, Node, Options, Place, Runtime, TestResult, addresses, can_run_labs, wait_until,
+};
 
 use crate::pair;
 
@@ -279,9 +280,4 @@ fn at_once<T: Send>(
         }
         Ok(all)
     })
-}
-
-fn addresses(result: &Value) -> Vec<IpAddr> {
-    let ips = result["ips"].as_array().into_iter().flatten();
-    ips.filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok()).collect()
 }

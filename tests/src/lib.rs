@@ -90,7 +90,7 @@ pub use place::{Output, Place};
 pub use pod::{Pod, PodSpec, Sandbox};
 pub use probe::{Probe, ProbeReport};
 pub use process::{ProcessId, Service};
-pub use runtime::{Attachment, CniError, Runtime};
+pub use runtime::{Attachment, CniError, Runtime, addresses};
 pub use topology::{Role, Topology};
 pub use wait::{wait_for, wait_until};
 

@@ -15,7 +15,7 @@ use crate::LabError;
 use crate::namespace::Namespace;
 use crate::node::Node;
 use crate::place::Place;
-use crate::runtime::{Attachment, Runtime, cached};
+use crate::runtime::{Attachment, Runtime, addresses, cached};
 
 /// The pod's interface, as Kubernetes' runtimes name it.
 const INTERFACE: &str = "eth0";
@@ -202,9 +202,7 @@ impl Pod {
     }
 
     fn of(node: Namespace, name: &str, attachment: Attachment, result: Value) -> Self {
-        let ips = result.get("ips").and_then(Value::as_array).into_iter().flatten();
-        let texts = ips.filter_map(|ip| ip.get("address")?.as_str()?.split('/').next());
-        let addresses = texts.filter_map(|text| text.parse().ok()).collect();
+        let addresses = addresses(&result);
         Self { node, name: name.to_owned(), attachment, result, addresses }
     }
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 use tests::pair::{ETCD, POOLS};
-use tests::{Attachment, CONVERGENCE, Lab, Node, Options, Place, Runtime, TestResult, wait_until};
+use tests::{Attachment, CONVERGENCE, Lab, Node, Options, Place, Runtime, TestResult, addresses, wait_until};
 
 use crate::pair;
 
@@ -52,12 +52,6 @@ fn check(runtime: &Runtime, attachment: &Attachment, plugin: &Value, result: &Va
     let mut config = plugin.clone();
     config["prevResult"] = result.clone();
     call(runtime, "CHECK", attachment, &config)
-}
-
-/// The addresses of an ADD's result.
-fn addresses(result: &Value) -> Vec<IpAddr> {
-    let ips = result["ips"].as_array().into_iter().flatten();
-    ips.filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok()).collect()
 }
 
 /// The gateways of an ADD's result.
